@@ -1,0 +1,59 @@
+# make demo   set up, then open the page on the bundled model
+# make test   set up with what the tests need, then run them (make test PYTEST="-k sampling" for some)
+# make check  lint, formatting, types
+# make setup  only set up
+# PYTHON=python3.12 picks the interpreter, VENV=path another place than .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST ?= -n 2
+RUN := $(VENV)/bin/python
+PROJECT := pyproject.toml requirements.txt
+
+.PHONY: setup demo test check
+.DEFAULT_GOAL := setup
+
+setup: $(VENV)/.ready
+	@echo "Ready in $(VENV). Next: make demo"
+
+demo: $(VENV)/.ready
+	$(RUN) app.py
+
+test: $(VENV)/.ready-test
+	$(RUN) -m pytest $(PYTEST)
+
+check: $(VENV)/.ready-test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+$(VENV)/.ready: $(PROJECT) | $(RUN)
+	@$(announce)
+	$(RUN) -m pip install --editable .
+	@touch $@
+
+$(VENV)/.ready-test: $(PROJECT) | $(RUN)
+	@$(announce)
+	@echo "  tests              about 0.1 GB: pytest, Playwright (without a browser: the tests use the system's chromium), ruff, mypy"
+	$(RUN) -m pip install --editable '.[test,dev]'
+	@touch $(VENV)/.ready $@
+
+$(RUN):
+	@$(check_python)
+	$(PYTHON) -m venv $(VENV)
+
+define check_python
+command -v $(PYTHON) >/dev/null || { \
+  echo "$(PYTHON) is not there. Install Python 3.10 to 3.13 (Debian, Ubuntu: sudo apt-get install python3 python3-venv; macOS: brew install python@3.12), or name one: make PYTHON=python3.12" >&2; exit 1; }; \
+$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+  echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); this project needs Python 3.10 to 3.13. Name one: make PYTHON=python3.12" >&2; exit 1; }; \
+$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+  echo "$(PYTHON) lacks the venv module. Debian, Ubuntu: sudo apt-get install python$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv" >&2; exit 1; }
+endef
+
+define announce
+echo "Setting up $(VENV). pip, with your own settings (PIP_* variables, pip.conf), downloads what is not there or in its cache yet:"; \
+echo "  PyTorch            Linux: about 3 GB, as the default build brings CUDA libraries; macOS about 0.1 GB"; \
+echo "                     (about 0.2 GB without CUDA: point pip at PyTorch's CPU index first; README.md, Install, says how)"; \
+echo "  everything else    about 0.15 GB: Gradio, NumPy, pandas, Pillow and what they need"
+endef

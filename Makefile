@@ -52,8 +52,12 @@ $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 endef
 
 define announce
-echo "Setting up $(VENV). pip, with your own settings (PIP_* variables, pip.conf), downloads what is not there or in its cache yet:"; \
-echo "  PyTorch            Linux: about 3 GB, as the default build brings CUDA libraries; macOS about 0.1 GB"; \
-echo "                     (about 0.2 GB without CUDA: point pip at PyTorch's CPU index first; README.md, Install, says how)"; \
-echo "  everything else    about 0.15 GB: Gradio, NumPy, pandas, Pillow and what they need"
+echo "Setting up $(VENV). pip, with your own settings (PIP_* variables, pip.conf), downloads what is neither there nor in its cache:"; \
+if torch=$$($(RUN) -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null); then \
+  echo "  PyTorch            is there: $$torch"; \
+else \
+  echo "  PyTorch            Linux: about 3 GB, as the default build brings CUDA libraries; macOS: about 0.1 GB"; \
+  echo "                     (about 0.2 GB without CUDA: point pip at PyTorch's CPU index first; README.md, Install, says how)"; \
+fi; \
+echo "  everything else    about 0.1 GB: Gradio, NumPy, pandas, Pillow and what they need"
 endef

@@ -1,0 +1,116 @@
+"""What stands in two places says the same in both, and the project speaks of nothing but itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import aim
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SPACE_COLORS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+FOREIGN = {  # spelled so that this file does not match itself
+    "a path of one machine": re.compile(r"(?<![\w.:/])/(?:hom[e]|roo[t]|wor[k]|far[m]|mn[t])/\w"),
+    "a package registry's host": re.compile(r"(?:py[p]i|python[h]osted|npm[j]s|download\.py[t]orch|deb\.deb[i]an)\.(?:org|com)"),
+    "an unfinished note": re.compile(r"\b(?:TOD[O]|FIXM[E]|XX[X])\b"),
+}
+
+
+def requirements(name: str) -> set[Requirement]:
+    lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines())
+    return {Requirement(line) for line in lines if line and not line.startswith("-")}
+
+
+def tracked() -> list[Path]:
+    """Files under version control, and those about to be; every file where there is no git."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout, so nothing says which files are the project's")
+    return [ROOT / name for name in listed if name and (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def space() -> dict[str, Any]:
+    """The front matter by which a Hugging Face Space runs this repository."""
+    _, matter, _ = (ROOT / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    return yaml.safe_load(matter)
+
+
+def dependency(name: str) -> Requirement:
+    return next(r for r in requirements("requirements.txt") if r.name == name)
+
+
+def test_requirements_agree() -> None:
+    assert requirements("requirements.txt") == {Requirement(r) for r in PROJECT["project"]["dependencies"]}
+    assert requirements("requirements-cuda.txt") == {Requirement(r) for r in PROJECT["project"]["optional-dependencies"]["cuda"]}
+
+
+def test_the_version_has_one_source() -> None:
+    source = PROJECT["tool"]["hatch"]["version"]["path"]
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    declared = re.findall(r'^__version__ = "(.+)"$', (ROOT / source).read_text(encoding="utf-8"), re.MULTILINE)
+    assert declared == [aim.__version__]
+    texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "aim").rglob("*.py")}
+    assert [path for path, text in texts.items() if re.search(r"^__version__\s*=", text, re.MULTILINE)] == [ROOT / source]
+
+
+def test_the_space_runs_what_the_tests_run(space: dict[str, Any]) -> None:
+    assert space["sdk"] == "gradio"
+    assert isinstance(space["sdk_version"], str), "YAML reads an unquoted 6.30 as 6.3"
+    assert space["sdk_version"] in dependency("gradio").specifier
+    assert space["python_version"] in SpecifierSet(PROJECT["project"]["requires-python"])
+    assert (ROOT / space["app_file"]).is_file()
+
+
+def test_the_space_card_is_valid(space: dict[str, Any]) -> None:
+    assert space["title"]
+    assert len(space["short_description"]) <= 60
+    assert {space["colorFrom"], space["colorTo"]} <= SPACE_COLORS
+    assert space["license"] == "mit"
+
+
+def test_the_readme_points_at_files_that_exist() -> None:
+    for page in (ROOT / "README.md", ROOT / "docs" / "architecture.md"):
+        targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        missing = [target for target in targets if not (page.parent / target).exists()]
+        assert not missing, f"{page.name} links to {missing}"
+
+
+def test_every_python_offered_is_allowed() -> None:
+    allowed = SpecifierSet(PROJECT["project"]["requires-python"])
+    offered = [c.rpartition(" ")[2] for c in PROJECT["project"]["classifiers"] if c.startswith("Programming Language")]
+    assert offered == ["3.10", "3.11", "3.12", "3.13"]
+    assert all(version in allowed for version in offered)
+    assert "3.14" not in allowed
+
+
+def test_bundled_files_are_small_enough_to_clone() -> None:
+    assert sum(path.stat().st_size for path in (ROOT / "checkpoints").iterdir()) < 90e6
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_the_project_speaks_of_itself_only(kind: str) -> None:
+    found = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a picture or weights
+        found += [f"{path.relative_to(ROOT)}: {match.group()}" for match in FOREIGN[kind].finditer(text)]
+    assert not found

@@ -1,8 +1,61 @@
-"""Two workers on two cores: each keeps to one thread, or they would wait for each other."""
+"""Small random models that every test may share; nothing here is trained.
 
-import os
+Several workers on few cores: each keeps to one thread, or they would spin while they wait for each other.
+"""
 
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 import torch
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)
+from aim.config import AiMConfig, SamplingParams, VQConfig
+from aim.models.aim import AiM
+from aim.models.vq import VQ
+
+torch.set_num_threads(1)
+
+TINY = AiMConfig(
+    64,
+    2,
+    vocab_size=64,
+    num_classes=5,
+    num_tokens=16,
+    num_groups=2,
+    d_state=16,
+    headdim=32,
+    classes=(1, 207, 281, 285, 985),
+    sampling=SamplingParams(cfg_scale=3.0),
+)
+TINY_VQ = VQConfig(image_size=16, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 2, 2))  # a grid of 4x4
+
+
+def _model(seed: int = 0, **changes: Any) -> AiM:
+    torch.manual_seed(seed)
+    model = AiM(dataclasses.replace(TINY, **changes)).eval().requires_grad_(False)
+    gains = {"word_embeddings": 4.0, "position_embeddings": 10.0, "embedding_table": 10.0, "out_proj": 40.0, "adaln": 5.0, "adaLN": 5.0}
+    for name, weight in model.named_parameters():
+        weight.mul_(next((gain for part, gain in gains.items() if part in name), 1.0))
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., AiM]:
+    """A random tiny model, with changes to its configuration; unlike a fresh one, state, class and codes all weigh in on its logits."""
+    return _model
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> AiM:
+    """A random prior in float32; read only."""
+    return _model()
+
+
+@pytest.fixture(scope="session")
+def tiny_vq() -> VQ:
+    """A random tokenizer in float32; read only."""
+    torch.manual_seed(1)
+    return VQ(TINY_VQ).eval().requires_grad_(False)

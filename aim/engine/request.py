@@ -1,0 +1,93 @@
+"""What a client asks of the engine, and what it hears back. No tensors here: all of this can cross a process boundary."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from aim.config import SamplingParams, check_seed
+from aim.errors import InvalidInput
+
+_ids = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image: a class row of the model, how to draw it, and how often to hear of it.
+
+    ``preview_every`` is the number of codes between two ``Progress`` events, 0 for none. Values out of range raise
+    InvalidInput; whether the model has the class is checked by ``Engine.submit``.
+    """
+
+    label: int
+    params: SamplingParams = field(default_factory=SamplingParams)
+    seed: int = 0
+    preview_every: int = 0
+    id: int = field(default_factory=lambda: next(_ids))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", check_seed(self.seed))
+        if not isinstance(self.preview_every, int) or self.preview_every < 0:
+            raise InvalidInput(f"preview_every is {self.preview_every!r}; it must be a whole number of codes, 0 for no previews")
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch that it takes: guidance needs a second one, without the class."""
+        return 1 if self.params.cfg_scale == 1 else 2
+
+
+@dataclass(frozen=True)
+class Queued:
+    """It waits; ``place`` 1 is next. Sent when it starts to wait and whenever the place changes."""
+
+    request_id: int
+    place: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """It joins the batch."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """``codes`` (step,) int64 are drawn of ``total``, after ``seconds`` of model time."""
+
+    request_id: int
+    step: int
+    total: int
+    codes: np.ndarray
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """All ``codes`` (total,) int64, after ``seconds`` of model time."""
+
+    request_id: int
+    codes: np.ndarray
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """It was cancelled and holds nothing any more."""
+
+    request_id: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """It failed, and holds nothing any more; others in the batch go on unless the model itself failed."""
+
+    request_id: int
+    error: Exception
+
+
+Event: TypeAlias = Queued | Started | Progress | Finished | Cancelled | Failed
+LAST = (Finished, Cancelled, Failed)  # nothing follows these

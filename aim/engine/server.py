@@ -1,0 +1,130 @@
+"""One thread that drives an engine for everybody."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+from aim.engine.engine import Engine
+from aim.engine.request import LAST, Event, Progress, Request
+from aim.errors import GenerationError
+
+_PATIENCE = 0.5  # seconds between two looks at whether the thread lives; bounds how long Ctrl-C waits on Windows
+
+
+class _Mailbox:
+    """Events on their way to one client; a Progress that nobody took is replaced by what follows it."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self._events: deque[Event] = deque()
+        self._news = threading.Condition()
+
+    def put(self, event: Event) -> None:
+        with self._news:
+            if self._events and isinstance(self._events[-1], Progress):
+                self._events.pop()
+            if isinstance(event, Progress):
+                self.step = event.step
+            self._events.append(event)
+            self._news.notify_all()
+
+    def take(self, timeout: float) -> Event | None:
+        with self._news:
+            if not self._events:
+                self._news.wait(timeout)
+            return self._events.popleft() if self._events else None
+
+
+class Subscription(Iterator[Event]):
+    """The events of one request, as ``Server.stream`` returns it; ends after Finished, Cancelled or Failed.
+
+    A client that is slow finds only the newest Progress. ``close`` may be called from any thread and cancels the request
+    within a step; letting go of the subscription does the same.
+    """
+
+    def __init__(self, server: Server, request: Request, mailbox: _Mailbox) -> None:
+        self.request = request
+        self._server, self._mailbox = server, mailbox
+        self._done = False
+
+    @property
+    def step(self) -> int:
+        """Codes drawn, as last told to the mailbox."""
+        return self._mailbox.step
+
+    def __next__(self) -> Event:
+        if self._done:
+            raise StopIteration
+        while (event := self._mailbox.take(_PATIENCE)) is None:
+            if not self._server.alive and (event := self._mailbox.take(0)) is None:
+                self._done = True
+                raise GenerationError("the engine's thread has ended; close the pipeline and load it again")
+        self._done = isinstance(event, LAST)
+        return event
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel the request if it is not done. Whoever waits for the next event gets Cancelled."""
+        if not self._done:
+            self._server.engine.cancel(self.request.id)
+
+
+class Server:
+    """Drives ``engine`` from one daemon thread, which sleeps when nothing is to do. Everything here is thread-safe."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._mailboxes: dict[int, _Mailbox] = {}
+        self._lock = threading.Lock()  # of the mailboxes and of closing
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name="aim-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def stream(self, request: Request) -> Subscription:
+        """Submit a request and return its events. Raises what ``Engine.submit`` raises, and GenerationError once closed."""
+        mailbox = _Mailbox()
+        with self._lock:
+            if self._closing:
+                raise GenerationError("the engine is closed; load the model again")
+            self.engine.submit(request)  # its events are delivered after this lock is free
+            self._mailboxes[request.id] = mailbox
+        self._wake.set()
+        return Subscription(self, request, mailbox)
+
+    def close(self) -> None:
+        """Cancel everything and end the thread, waiting for the step that runs."""
+        with self._lock:
+            self._closing = True
+        self._wake.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _serve(self) -> None:
+        while not self._closing:
+            if self.engine.idle:
+                self._wake.wait()
+                self._wake.clear()
+            self._deliver(self.engine.step())
+        for request_id in list(self._mailboxes):
+            self.engine.cancel(request_id)
+        self._deliver(self.engine.step())
+
+    def _deliver(self, events: list[Event]) -> None:
+        if not events:
+            return
+        with self._lock:
+            for event in events:
+                last = isinstance(event, LAST)
+                mailbox = self._mailboxes.pop(event.request_id, None) if last else self._mailboxes.get(event.request_id)
+                if mailbox is not None:
+                    mailbox.put(event)

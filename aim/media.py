@@ -1,0 +1,139 @@
+"""Pictures out: PNG with its parameters inside, GIF of a drawing, contact sheets; and the parameters back in."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from torch import Tensor
+
+from aim.errors import InvalidInput
+
+PARAMETERS = "aim"  # the PNG text chunk that holds them as JSON
+READABLE = "parameters"  # and the one for people, which image viewers show
+MAX_FPS = 50  # browsers slow down a GIF whose frames last under 20 ms
+CHECKER = ((206, 206, 206), (226, 226, 226))
+PAPER, INK = (255, 255, 255), (40, 40, 40)
+Colour = tuple[int, int, int]
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """An RGB image of a tensor (3, H, W) in [-1, 1]; values outside are cut off."""
+    scaled = pixels.detach().float().clamp(-1, 1).add(1).mul(127.5).round()
+    return Image.fromarray(scaled.permute(1, 2, 0).byte().cpu().numpy())
+
+
+def enlarge(image: Image.Image, size: int) -> Image.Image:
+    """The image with its longer side ``size`` pixels long: square pixels for a whole multiple, smooth otherwise."""
+    longer = max(image.size)
+    shape = tuple(max(1, round(side * size / longer)) for side in image.size)
+    return image.resize((shape[0], shape[1]), Image.Resampling.LANCZOS if size % longer else Image.Resampling.NEAREST)
+
+
+def flatten(image: Image.Image, background: Colour | None = None) -> Image.Image:
+    """The image as RGB: where it is transparent, ``background`` shows, or a grey checkerboard where that is None."""
+    if image.mode == "RGB":
+        return image
+    image = image.convert("RGBA")
+    paper = Image.new("RGB", image.size, background) if background else _checkerboard(*image.size)
+    paper.paste(image, mask=image.getchannel("A"))
+    return paper
+
+
+def png_bytes(image: Image.Image, parameters: Mapping[str, object]) -> bytes:
+    """The image as a PNG that carries its parameters, as JSON and as text to read. Values must be what JSON knows."""
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text(PARAMETERS, json.dumps(dict(parameters), allow_nan=False))
+    chunks.add_text(READABLE, "\n".join(f"{name}: {value}" for name, value in parameters.items()))
+    out = io.BytesIO()
+    image.save(out, "PNG", pnginfo=chunks)
+    return out.getvalue()
+
+
+def read_parameters(png: bytes | str | PathLike[str] | Image.Image) -> dict[str, Any]:
+    """The parameters inside a PNG of ours, given as bytes, path or opened image; InvalidInput if there are none.
+
+    They come from outside: check them before use.
+    """
+    try:
+        image = png if isinstance(png, Image.Image) else Image.open(io.BytesIO(png) if isinstance(png, bytes) else png)
+        if PARAMETERS not in image.info:
+            image.load()  # text may also stand after the pixels
+        text = image.info.get(PARAMETERS)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidInput(f"this is not a PNG that can be read: {error}") from error
+    if text is None:
+        raise InvalidInput("this picture carries no parameters; only a PNG as it was saved here does")
+    try:
+        parameters = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput("the parameters in this picture are damaged") from error
+    if not isinstance(parameters, dict):
+        raise InvalidInput("the parameters in this picture are damaged")
+    return parameters
+
+
+def gif_bytes(frames: Sequence[Image.Image], fps: float = 20.0, hold_seconds: float = 2.0) -> bytes:
+    """An endless GIF of frames of one size, the last one held. Transparent parts show a checkerboard."""
+    if not frames:
+        raise InvalidInput("a GIF needs at least one frame")
+    if not 0 < fps <= MAX_FPS:
+        raise InvalidInput(f"fps is {fps!r}; it must be in (0, {MAX_FPS}]")
+    if not 0 <= hold_seconds <= 60:
+        raise InvalidInput(f"hold_seconds is {hold_seconds!r}; it must be in [0, 60]")
+    durations = [1000 / fps] * len(frames)
+    durations[-1] += 1000 * hold_seconds
+    pixels = np.stack([np.asarray(flatten(frame)) for frame in frames])
+    duration = durations if len(frames) > 1 else durations[0]  # Pillow takes no list for a single frame
+    return iio.imwrite("<bytes>", pixels, extension=".gif", plugin="pillow", duration=duration, loop=0)
+
+
+def contact_sheet(images: Sequence[Image.Image], columns: int, labels: Sequence[str] | None = None, scale: int = 1) -> Image.Image:
+    """Images of one size in rows of ``columns``, on white, ``scale`` times as large.
+
+    ``labels`` holds one text for each row or one for each image, written underneath and cut to the width there is.
+    """
+    if not images or columns < 1 or scale < 1:
+        raise InvalidInput(f"a contact sheet needs images, columns and scale of at least 1; got {len(images)}, {columns}, {scale}")
+    rows = -(-len(images) // columns)
+    if labels is not None and len(labels) not in (rows, len(images)):
+        raise InvalidInput(f"got {len(labels)} labels; give {rows}, one a row, or {len(images)}, one an image")
+    width, height = (side * scale for side in images[0].size)
+    gap = 2 * scale
+    font = ImageFont.load_default(max(10, min(20, height // 8)))
+    line = sum(font.getmetrics()) + gap if labels is not None else 0  # type: ignore[union-attr]
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap + line) + gap), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        x, y = gap + column * (width + gap), gap + row * (height + gap + line)
+        sheet.paste(flatten(image).resize((width, height), Image.Resampling.NEAREST), (x, y))
+        if labels is None:
+            continue
+        if len(labels) == len(images):
+            draw.text((x, y + height), _cut(labels[i], width, font), INK, font)
+        elif column == 0:
+            draw.text((x, y + height), _cut(labels[row], sheet.width - 2 * gap, font), INK, font)
+    return sheet
+
+
+def _checkerboard(width: int, height: int) -> Image.Image:
+    cell = max(1, max(width, height) // 32)
+    across, down = np.arange(width) // cell, np.arange(height) // cell
+    odd = (across[None, :] + down[:, None]) % 2
+    return Image.fromarray(np.array(CHECKER, np.uint8)[odd])
+
+
+def _cut(text: str, width: int, font: Any) -> str:
+    """``text``, shortened with an ellipsis to at most ``width`` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."

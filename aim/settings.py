@@ -1,0 +1,60 @@
+"""Every environment variable that this package reads, typed, in one place."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aim.errors import InvalidInput
+
+DTYPES = ("auto", "float32", "bfloat16")
+MAX_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Defaults of the command line and the page. A variable that is unset or empty takes the value below.
+
+    ``device`` AIM_DEVICE, ``dtype`` AIM_DTYPE, ``model`` AIM_MODEL (a name, folder, file or hub id), ``threads``
+    AIM_THREADS (CPU threads; None leaves PyTorch's choice), ``checkpoints`` AIM_CHECKPOINTS (a folder to find the bundled
+    models in; None is where the package has them), ``hub`` HF_ENDPOINT (the address of the model hub; huggingface_hub's own
+    when empty).
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    model: str = "aim-s"
+    threads: int | None = None
+    checkpoints: Path | None = None
+    hub: str = ""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Settings from the environment; InvalidInput names the variable that has a bad value."""
+        given = {name: value.strip() for name, value in environ.items() if name.startswith("AIM_") and value.strip()}
+        device = given.get("AIM_DEVICE", cls.device).lower()
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+            raise InvalidInput(f"AIM_DEVICE is {device!r}; it must be auto, cpu, cuda, cuda:<number> or mps")
+        dtype = given.get("AIM_DTYPE", cls.dtype).lower()
+        if dtype not in DTYPES:
+            raise InvalidInput(f"AIM_DTYPE is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+        threads = _threads(given["AIM_THREADS"]) if "AIM_THREADS" in given else None
+        checkpoints = _folder(given["AIM_CHECKPOINTS"]) if "AIM_CHECKPOINTS" in given else None
+        hub = environ.get("HF_ENDPOINT", cls.hub).strip().rstrip("/")
+        return cls(device, dtype, given.get("AIM_MODEL", cls.model), threads, checkpoints, hub)
+
+
+def _threads(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", value) or not 1 <= int(value) <= MAX_THREADS:
+        raise InvalidInput(f"AIM_THREADS is {value!r}; it must be a whole number in [1, {MAX_THREADS}]")
+    return int(value)
+
+
+def _folder(value: str) -> Path:
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise InvalidInput(f"AIM_CHECKPOINTS is {value!r}; it must be a folder that exists")
+    return folder

@@ -1,0 +1,337 @@
+"""Sampling against a slow, obvious computation in float64; ties, extremes, statistics, and independence of the batch."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Tensor
+
+from aim.config import SamplingParams
+from aim.ops.draw import gumbel, uniform
+from aim.sampling import RowParams, _threshold, guide, sample
+
+INF = math.inf
+
+
+def rows(params: SamplingParams | list[SamplingParams], seeds: list[int]) -> RowParams:
+    return RowParams.of(params if isinstance(params, list) else [params] * len(seeds), seeds)
+
+
+def draw_one(logits: list[float] | Tensor, params: SamplingParams, seed: int = 0, position: int = 0) -> int:
+    row = torch.as_tensor(logits, dtype=torch.float32)[None]
+    return int(sample(row, row, rows(params, [seed]), torch.tensor([position])))
+
+
+def kept_slowly(logits: np.ndarray, top_k: int, top_p: float, slack: float = 0.0) -> list[bool]:
+    """Which codes survive, code by code as the rule is worded; logits after temperature, float64."""
+    codes = range(len(logits))
+    k = top_k or len(logits)
+    by_k = [sum(logits[j] > logits[i] for j in codes) < k for i in codes]
+    weight = [math.exp(logits[i]) if by_k[i] else 0.0 for i in codes]
+    total = sum(weight)
+    if top_p >= 1:
+        return by_k
+    return [by_k[i] and sum(weight[j] for j in codes if logits[j] > logits[i]) < (top_p + slack) * total for i in codes]
+
+
+def sample_slowly(cond: np.ndarray, uncond: np.ndarray, p: SamplingParams, seed: int, position: int) -> tuple[int, float]:
+    """The code, and by how much its score leads: where that is next to nothing, rounding may decide."""
+    guided = uncond + (cond - uncond) * p.cfg_scale
+    guided = guided - guided.max()
+    if p.temperature == 0:
+        return int(np.argmax(guided)), INF
+    logits = guided / p.temperature
+    u = uniform(torch.tensor([seed]), torch.tensor([position]), len(cond))[0].tolist()
+    keep = kept_slowly(logits, p.top_k, p.top_p)
+    scores = [logits[i] - math.log(-math.log1p(-u[i])) if keep[i] else -INF for i in range(len(cond))]
+    best = int(np.argmax(scores))
+    lead = scores[best] - max((s for i, s in enumerate(scores) if i != best), default=-INF)
+    return best, lead
+
+
+# multiples of 1/4: guidance by a whole number and a temperature that is a power of two are then exact, and ties are common
+quarters = st.integers(-24, 24).map(lambda n: n / 4)
+exact_params = st.builds(
+    SamplingParams,
+    cfg_scale=st.sampled_from([0.0, 1.0, 2.0, 5.0]),
+    temperature=st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0]),
+    top_k=st.sampled_from([0, 1, 2, 3, 7, 50]),
+    top_p=st.sampled_from([1e-9, 0.1, 0.5, 0.9, 0.999, 1.0]),
+)
+
+
+@settings(max_examples=250, deadline=None)
+@given(st.lists(st.tuples(quarters, quarters), min_size=1, max_size=24), exact_params, st.integers(0, 2**32 - 1), st.integers(0, 300))
+def test_equals_the_slow_computation(pairs: list[tuple[float, float]], params: SamplingParams, seed: int, position: int):
+    cond, uncond = np.array(pairs).T
+    logits = uncond + (cond - uncond) * params.cfg_scale
+    logits = (logits - logits.max()) / (params.temperature or 1)
+    low, high = (kept_slowly(logits, params.top_k, params.top_p, slack) for slack in (-1e-5, 1e-5))
+    assume(low == high or params.top_p < 1e-5)  # else float32 may put the border elsewhere
+    want, lead = sample_slowly(cond, uncond, params, seed, position)
+    assume(lead > 1e-4)
+    got = sample(
+        torch.tensor(cond, dtype=torch.float32)[None],
+        torch.tensor(uncond, dtype=torch.float32)[None],
+        rows(params, [seed]),
+        torch.tensor([position]),
+    )
+    assert got.tolist() == [want]
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    st.lists(st.one_of(quarters, st.floats(-30, 30, width=32)), min_size=1, max_size=30),
+    st.integers(0, 40),
+    st.one_of(st.just(1.0), st.floats(2**-20, 1, width=32), st.sampled_from([1e-9, 0.25, 0.5])),
+)
+def test_threshold_keeps_what_the_rule_keeps(values: list[float], top_k: int, top_p: float):
+    logits = torch.tensor(values, dtype=torch.float32)[None]
+    logits -= logits.amax()
+    threshold = _threshold(logits, torch.tensor([top_k]), torch.tensor([top_p]))
+    keep = (logits >= threshold)[0].tolist()
+    exact = logits[0].double().numpy()
+    least, most = (kept_slowly(exact, top_k, top_p, slack) for slack in (-1e-5, 1e-5))
+    least[int(np.argmax(exact))] = True
+    assert all(k or not must for k, must in zip(keep, least, strict=True))
+    assert all(may or not k for k, may in zip(keep, most, strict=True))
+    assert all(keep[i] == keep[j] for i in range(len(values)) for j in range(i) if exact[i] == exact[j]), "ties stay together"
+    assert keep[int(np.argmax(exact))]
+
+
+def survivors(logits: list[float], params: SamplingParams) -> set[int]:
+    """Every code that 400 seeds draw."""
+    row = torch.tensor([logits]).expand(400, -1)
+    return set(sample(row, row, rows(params, list(range(400))), torch.zeros(400, dtype=torch.int64)).tolist())
+
+
+@pytest.mark.parametrize(
+    "logits, top_k, top_p, kept",
+    [
+        ([1.0, 1.0, 1.0, 1.0], 1, 1.0, {0, 1, 2, 3}),  # nothing is greater than any
+        ([1.0, 1.0, 0.0, 0.0], 2, 1.0, {0, 1}),
+        ([1.0, 1.0, 0.0, 0.0], 3, 1.0, {0, 1, 2, 3}),  # two are greater than the others, which is fewer than three
+        ([0.0, 0.0, 0.0, 0.0], 0, 1e-9, {0, 1, 2, 3}),
+        ([0.0, 0.0, 0.0, 0.0], 0, 0.5, {0, 1, 2, 3}),
+        ([1.0, 0.5, 0.0, -1.0], 1, 1.0, {0}),
+        ([1.0, 0.5, 0.0, -1.0], 99, 1.0, {0, 1, 2, 3}),
+        ([1.0, 0.5, 0.0, -1.0], 2**31 - 1, 1.0, {0, 1, 2, 3}),
+        ([1.0, 0.5, 0.0, -1.0], 0, 1e-9, {0}),
+        ([math.log(6.0), math.log(3.0), 0.0], 0, 0.61, {0, 1}),  # masses above: 0, 0.6, 0.9
+        ([math.log(6.0), math.log(3.0), 0.0], 0, 0.59, {0}),
+        ([math.log(6.0), math.log(3.0), 0.0], 0, 0.91, {0, 1, 2}),
+        ([math.log(6.0), math.log(3.0), 0.0], 2, 0.65, {0}),  # renormalised after top-k the first has 2/3
+        ([math.log(6.0), math.log(3.0), 0.0], 2, 0.67, {0, 1}),
+        ([0.0, -INF, 0.0, -INF], 0, 1.0, {0, 2}),
+        ([0.0, -INF, 0.0, -INF], 4, 0.999, {0, 2}),
+        ([-INF, -INF, -7.0], 0, 1.0, {2}),
+    ],
+)
+def test_what_top_k_and_top_p_keep(logits: list[float], top_k: int, top_p: float, kept: set[int]):
+    assert survivors(logits, SamplingParams(cfg_scale=1, top_k=top_k, top_p=top_p)) == kept
+
+
+def test_top_p_of_one_keeps_a_tail_that_rounding_would_cut():
+    logits = [0.0] + [-17.5] * 60  # each adds 2.5e-8 to the mass, which float32 rounds away
+    params = SamplingParams(cfg_scale=1, top_k=61)
+    threshold = _threshold(torch.tensor([logits]), torch.tensor([params.top_k]), torch.tensor([params.top_p]))
+    assert threshold.tolist() == [-17.5]
+
+
+@pytest.mark.parametrize("top_k, top_p", [(0, 1.0), (1, 1.0), (3, 0.5), (0, 1e-9)])
+@pytest.mark.parametrize("temperature", [0.0, 1e-8, 1e-30])
+def test_cold_rows_take_the_maximum(temperature: float, top_k: int, top_p: float):
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(20):
+        logits = torch.randn(500, generator=generator) * 10
+        params = SamplingParams(cfg_scale=1, temperature=temperature, top_k=top_k, top_p=top_p)
+        assert draw_one(logits, params, seed) == int(logits.argmax())
+
+
+def test_temperature_zero_takes_the_lowest_of_several_maxima():
+    params = SamplingParams(cfg_scale=1, temperature=0)
+    assert draw_one([0.0, 3.0, 1.0, 3.0, 3.0], params) == 1
+    for codes in (2048, 16384, 50000):
+        logits = torch.zeros(codes)
+        logits[[codes // 3, codes // 2, codes - 1]] = 1
+        assert draw_one(logits, params) == codes // 3
+        assert draw_one(torch.zeros(codes), params) == 0
+
+
+def test_a_tiny_temperature_still_draws_among_equals():
+    assert survivors([2.0, 5.0, 5.0, 1.0], SamplingParams(cfg_scale=1, temperature=1e-8)) == {1, 2}
+
+
+@pytest.mark.parametrize("value", [1e30, 1.5e38, -1.5e38])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
+@pytest.mark.parametrize("params", [{}, {"temperature": 1e-8}, {"top_k": 2, "top_p": 0.9}])
+def test_huge_logits_give_a_valid_code(value: float, scale: float, params: dict[str, float]):
+    cond = torch.tensor([[0.0, value, -value, 1.0]])
+    code = sample(cond, -cond, rows(SamplingParams(cfg_scale=scale, **params), [1]), torch.tensor([0]))
+    assert code.tolist() == [int((cond * (-1 if scale == 0 else 1)).argmax())]
+
+
+def test_a_code_that_either_half_excludes_is_never_drawn():
+    cond, uncond = torch.zeros(300, 4), torch.zeros(300, 4)
+    cond[:, 1] = -INF
+    uncond[:, 3] = -INF
+    for scale in (0.0, 1.0, 2.5):
+        params = rows(SamplingParams(cfg_scale=scale), list(range(300)))
+        assert set(sample(cond, uncond, params, torch.zeros(300, dtype=torch.int64)).tolist()) == {0, 2}
+
+
+def test_one_code_is_always_itself():
+    for params in (SamplingParams(), SamplingParams(temperature=0), SamplingParams(top_k=1, top_p=0.1)):
+        assert draw_one([-3.0], params) == 0
+
+
+def test_guidance_is_its_formula_in_float32():
+    generator = torch.Generator().manual_seed(1)
+    cond, uncond = torch.randn(3, 1000, generator=generator), torch.randn(3, 1000, generator=generator)
+    scale = torch.tensor([0.0, 1.0, 4.5])
+    got = guide(cond, uncond, scale)
+    c, u, s = (t.numpy() for t in (cond, uncond, scale[:, None]))
+    assert np.array_equal(got.numpy(), u + (c - u) * s)
+    assert torch.equal(got[0], uncond[0])
+    assert torch.equal(guide(cond, cond, scale), cond), "without a twin the logits are unchanged"
+    half = guide(cond.bfloat16(), uncond.bfloat16(), scale)
+    assert half.dtype == torch.float32
+
+
+def test_sampling_leaves_its_arguments_alone():
+    cond, uncond = torch.randn(2, 50), torch.randn(2, 50)
+    params = rows(SamplingParams(temperature=0.7, top_k=5, top_p=0.9), [1, 2])
+    positions = torch.tensor([3, 4])
+    tensors = [cond, uncond, positions, *params[:5]]
+    before = [t.clone() for t in tensors]
+    first = sample(cond, uncond, params, positions)
+    assert torch.equal(first, sample(cond, uncond, params, positions))
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors, strict=True))
+
+
+def test_logits_that_want_a_gradient_can_be_drawn_from():
+    logits = torch.zeros(1, 9, requires_grad=True)
+    assert 0 <= int(sample(logits, logits, rows(SamplingParams(temperature=0.5, top_k=3), [1]), torch.tensor([0]))) < 9
+
+
+@pytest.mark.parametrize("by", ["seeds", "positions"])
+@pytest.mark.parametrize("params", [{}, {"temperature": 0.5}, {"temperature": 2.0, "top_k": 6}, {"top_p": 0.8}])
+def test_draws_follow_the_softmax(params: dict[str, float], by: str):
+    logits = np.array([1.0, 0.5, 0.0, -0.5, 2.0, 1.5, -1.0, 0.25, 0.75, -2.0])
+    p = SamplingParams(cfg_scale=1, **params)
+    tempered = logits / p.temperature
+    expected = np.where(kept_slowly(tempered, p.top_k, p.top_p), np.exp(tempered), 0)
+    count = 40_000
+    many, same = torch.arange(count), torch.full((count,), 11)
+    seeds, positions = (many, same) if by == "seeds" else (same, many)
+    row = torch.tensor(logits, dtype=torch.float32).expand(count, -1)
+    drawn = sample(row, row, rows(p, seeds.tolist()), positions)
+    counts = np.bincount(drawn.numpy(), minlength=len(logits))
+    assert (counts[expected == 0] == 0).all()
+    kept = expected > 0
+    assert stats.chisquare(counts[kept], expected[kept] / expected.sum() * count).pvalue > 1e-3
+
+
+def test_draws_of_different_seeds_and_positions_are_independent():
+    logits = torch.zeros(6000, 8)
+    seeds = torch.arange(6000)
+    params = rows(SamplingParams(cfg_scale=1), seeds.tolist())
+
+    def at(position: int) -> np.ndarray:
+        return sample(logits, logits, params, torch.full((6000,), position)).numpy()
+
+    here, there = at(0), at(1)
+    for a, b in ((here, there), (here[:-1], here[1:])):
+        table = np.histogram2d(a, b, bins=8)[0]
+        assert stats.chi2_contingency(table).pvalue > 1e-3
+
+
+ROW_PARAMS = [
+    SamplingParams(cfg_scale=3.0),
+    SamplingParams(cfg_scale=1.0, temperature=0.9),
+    SamplingParams(cfg_scale=1.7, top_k=40),
+    SamplingParams(cfg_scale=2.0, top_p=0.8),
+    SamplingParams(cfg_scale=4.0, temperature=1.3, top_k=300, top_p=0.95),
+    SamplingParams(temperature=0),
+    SamplingParams(temperature=0, top_k=3, top_p=0.5),
+]
+
+
+@pytest.mark.parametrize("codes", [37, 2048, 16384])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_row_does_not_depend_on_the_others(codes: int, threads: int):
+    """Codes and the scores behind them, bit for bit, alone and among any rows."""
+    generator = torch.Generator().manual_seed(codes)
+    cond, uncond = torch.randn(2, 16, codes, generator=generator) * 3
+    params = [ROW_PARAMS[i % len(ROW_PARAMS)] for i in range(16)]
+    seeds = [i * 977 for i in range(16)]
+    positions = torch.arange(16) * 5
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        alone = [draw_rows(cond, uncond, params, seeds, positions, [i]) for i in range(16)]
+        for count in (2, 3, 4, 7, 16):
+            for start in range(0, 17 - count, 3):
+                pick = list(range(start, start + count))[::-1]
+                together = draw_rows(cond, uncond, params, seeds, positions, pick)
+                for j, i in enumerate(pick):
+                    assert all(torch.equal(a[j], b[0]) for a, b in zip(together, alone[i], strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
+def draw_rows(
+    cond: Tensor, uncond: Tensor, params: list[SamplingParams], seeds: list[int], positions: Tensor, pick: list[int]
+) -> tuple[Tensor, ...]:
+    """Codes, guided logits, noise and thresholds of the picked rows."""
+    chosen = rows([params[i] for i in pick], [seeds[i] for i in pick])
+    guided = guide(cond[pick], uncond[pick], chosen.cfg_scale)
+    noise = gumbel(chosen.seed, positions[pick], cond.shape[1])
+    threshold = _threshold(guided - guided.amax(-1, keepdim=True), chosen.top_k, chosen.top_p)
+    return sample(cond[pick], uncond[pick], chosen, positions[pick]), guided, noise, threshold
+
+
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(cfg_scale=1.0)])
+def test_leaving_out_work_changes_nothing(params: SamplingParams):
+    cond, uncond = torch.randn(2, 8, 500, generator=torch.Generator().manual_seed(3))
+    known = rows(params, list(range(8)))
+    assert not known.filtered and not known.tempered
+    unknown = RowParams(*known[:5])
+    assert unknown.filtered and unknown.tempered
+    positions = torch.arange(8)
+    assert torch.equal(sample(cond, uncond, known, positions), sample(cond, uncond, unknown, positions))
+
+
+def test_row_params_hold_what_was_asked():
+    asked = [SamplingParams(cfg_scale=1.5, temperature=0.5, top_k=7, top_p=0.25), SamplingParams(cfg_scale=0, temperature=0)]
+    got = RowParams.of(asked, [0, 2**32 - 1])
+    assert got.cfg_scale.tolist() == [1.5, 0.0] and got.temperature.tolist() == [0.5, 0.0] and got.top_p.tolist() == [0.25, 1.0]
+    assert got.top_k.tolist() == [7, 0] and got.seed.tolist() == [0, 2**32 - 1]
+    assert got.cfg_scale.dtype == torch.float32 and got.seed.dtype == torch.int64
+    assert RowParams.of([SamplingParams()], [0]).filtered is False
+    assert RowParams.of([SamplingParams(), SamplingParams(top_k=1)], [0, 0]).filtered is True
+    assert RowParams.of([], []).seed.shape == (0,)
+    with pytest.raises(ValueError):
+        RowParams.of(asked, [1])
+
+
+def test_idle_rows_and_broken_logits_do_not_disturb_the_others():
+    logits = torch.randn(3, 64, generator=torch.Generator().manual_seed(5))
+    params = rows(SamplingParams(temperature=0.8, top_k=20, top_p=0.9), [4, 5, 6])
+    clean = sample(logits, logits, params, torch.tensor([0, 1, 2]))
+    logits[1] = math.nan
+    broken = sample(logits, logits, params, torch.tensor([0, -1, 2]))
+    assert broken[[0, 2]].tolist() == clean[[0, 2]].tolist()
+    assert 0 <= int(broken[1]) < 64
+
+
+def test_a_moved_slider_changes_few_draws():
+    """What Gumbel-max is for: neighbouring settings share most codes."""
+    logits = torch.randn(2000, 256, generator=torch.Generator().manual_seed(6)) * 2
+    seeds, positions = list(range(2000)), torch.zeros(2000, dtype=torch.int64)
+    one, other = (sample(logits, logits, rows(SamplingParams(cfg_scale=1, temperature=t), seeds), positions) for t in (1.0, 1.02))
+    assert (one == other).double().mean() > 0.95

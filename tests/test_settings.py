@@ -1,0 +1,56 @@
+"""The environment is read once, typed, and refused by variable name."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from aim.errors import InvalidInput
+from aim.settings import Settings
+
+
+def test_nothing_set_gives_the_defaults():
+    assert Settings.from_env({}) == Settings()
+    assert Settings.from_env({"AIM_DEVICE": "", "AIM_DTYPE": " ", "AIM_THREADS": "", "AIM_CHECKPOINTS": "", "AIM_MODEL": ""}) == Settings()
+
+
+def test_everything_set(tmp_path: Path):
+    environ = {
+        "AIM_DEVICE": " CUDA:1 ",
+        "AIM_DTYPE": "BFloat16",
+        "AIM_MODEL": "hp-l33/aim-xlarge",
+        "AIM_THREADS": "2",
+        "AIM_CHECKPOINTS": str(tmp_path),
+    }
+    assert Settings.from_env(environ) == Settings("cuda:1", "bfloat16", "hp-l33/aim-xlarge", 2, tmp_path)
+
+
+def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AIM_DEVICE", "mps")
+    assert Settings.from_env().device == "mps"
+
+
+@pytest.mark.parametrize(
+    "name, value, way_out",
+    [
+        ("AIM_DEVICE", "gpu", "cuda"),
+        ("AIM_DEVICE", "cuda:", "cuda:<number>"),
+        ("AIM_DTYPE", "float16", "bfloat16"),
+        ("AIM_THREADS", "0", "[1, 1024]"),
+        ("AIM_THREADS", "-1", "[1, 1024]"),
+        ("AIM_THREADS", "two", "[1, 1024]"),
+        ("AIM_THREADS", "1.5", "[1, 1024]"),
+        ("AIM_THREADS", "²", "[1, 1024]"),
+        ("AIM_THREADS", "9" * 5000, "[1, 1024]"),
+        ("AIM_CHECKPOINTS", "/no/such/folder", "folder"),
+    ],
+)
+def test_bad_values_name_the_variable(name: str, value: str, way_out: str):
+    with pytest.raises(InvalidInput) as caught:
+        Settings.from_env({name: value})
+    assert str(caught.value).startswith(name) and repr(value) in str(caught.value) and way_out in str(caught.value)
+
+
+def test_settings_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().device = "cpu"  # type: ignore[misc]

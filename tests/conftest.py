@@ -6,15 +6,18 @@ Several workers on few cores: each keeps to one thread, or they would spin while
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from aim.checkpoint import save_model, save_tokenizer
 from aim.config import AiMConfig, SamplingParams, VQConfig
 from aim.models.aim import AiM
 from aim.models.vq import VQ
+from aim.pipeline import Pipeline
 
 torch.set_num_threads(1)
 
@@ -59,3 +62,20 @@ def tiny_vq() -> VQ:
     """A random tokenizer in float32; read only."""
     torch.manual_seed(1)
     return VQ(TINY_VQ).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_model: AiM, tiny_vq: VQ, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of tiny.safetensors and its tokenizer, exact in float32; read only."""
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tokenizer(folder / "tiny-vq.safetensors", tiny_vq, {}, torch.float32)
+    save_model(folder / "tiny.safetensors", tiny_model, {"tokenizer": "tiny-vq.safetensors"}, torch.float32)
+    return folder
+
+
+@pytest.fixture
+def tiny_pipeline(tiny_model: AiM, tiny_vq: VQ) -> Iterator[Pipeline]:
+    """A pipeline of both, in float32 on the CPU, with an engine of its own; afterwards nothing may be left in it."""
+    pipe = Pipeline(tiny_model, tiny_vq, "tiny", "0123456789ab")
+    yield pipe
+    pipe.close()

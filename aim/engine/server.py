@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
+from queue import SimpleQueue
 
 from aim.engine.engine import Engine
-from aim.engine.request import LAST, Event, Progress, Request
+from aim.engine.request import LAST, Event, Finished, Progress, Request
 from aim.errors import GenerationError
 
 _PATIENCE = 0.5  # seconds between two looks at whether the thread lives; bounds how long Ctrl-C waits on Windows
@@ -25,8 +26,8 @@ class _Mailbox:
         with self._news:
             if self._events and isinstance(self._events[-1], Progress):
                 self._events.pop()
-            if isinstance(event, Progress):
-                self.step = event.step
+            if isinstance(event, (Progress, Finished)):
+                self.step = len(event.codes)
             self._events.append(event)
             self._news.notify_all()
 
@@ -80,7 +81,7 @@ class Server:
         self.engine = engine
         self._mailboxes: dict[int, _Mailbox] = {}
         self._lock = threading.Lock()  # of the mailboxes and of closing
-        self._wake = threading.Event()
+        self._wake: SimpleQueue[None] = SimpleQueue()  # may be put to from a garbage collector, anywhere
         self._closing = False
         self._thread = threading.Thread(target=self._serve, name="aim-engine", daemon=True)
         self._thread.start()
@@ -98,24 +99,24 @@ class Server:
                 raise GenerationError("the engine is closed; load the model again")
             self.engine.submit(request)  # its events are delivered after this lock is free
             self._mailboxes[request.id] = mailbox
-        self._wake.set()
+        self._wake.put(None)
         return Subscription(self, request, mailbox)
 
     def close(self) -> None:
-        """Cancel everything and end the thread, waiting for the step that runs."""
-        with self._lock:
-            self._closing = True
-        self._wake.set()
+        """Cancel everything and end the thread, waiting for the step that runs. Takes no lock, as ``Engine.cancel``."""
+        self._closing = True
+        self._wake.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _serve(self) -> None:
         while not self._closing:
             if self.engine.idle:
-                self._wake.wait()
-                self._wake.clear()
+                self._wake.get()
             self._deliver(self.engine.step())
-        for request_id in list(self._mailboxes):
+        with self._lock:  # whoever was inside it has entered, nobody enters after it
+            left = list(self._mailboxes)
+        for request_id in left:
             self.engine.cancel(request_id)
         self._deliver(self.engine.step())
 

@@ -268,7 +268,7 @@ class Witness:
         self.seen: dict[int, dict[int, bytes]] = defaultdict(dict)
 
     def __call__(self, cond: torch.Tensor, uncond: torch.Tensor, params: runner.RowParams, at: torch.Tensor) -> torch.Tensor:
-        for k, (seed, position) in enumerate(zip(params.seed.tolist(), at.tolist())):
+        for k, (seed, position) in enumerate(zip(params.seed.tolist(), at.tolist(), strict=True)):
             self.seen[seed][position] = cond[k].numpy().tobytes() + uncond[k].numpy().tobytes()
         return self._sample(cond, uncond, params, at)
 
@@ -278,7 +278,15 @@ class Witness:
 SPECS = [  # the seed names the request
     (seed, seed % 5, SamplingParams(cfg_scale, temperature, top_k, top_p))
     for seed, (cfg_scale, temperature, top_k, top_p) in enumerate(
-        [(3.0, 1.0, 0, 1.0), (1.0, 1.0, 0, 1.0), (1.5, 0.7, 10, 1.0), (1.0, 0.0, 0, 1.0), (4.0, 1.3, 0, 0.8), (1.0, 1.0, 30, 0.5), (0.0, 1.0, 0, 1.0)]
+        [
+            (3.0, 1.0, 0, 1.0),
+            (1.0, 1.0, 0, 1.0),
+            (1.5, 0.7, 10, 1.0),
+            (1.0, 0.0, 0, 1.0),
+            (4.0, 1.3, 0, 0.8),
+            (1.0, 1.0, 30, 0.5),
+            (0.0, 1.0, 0, 1.0),
+        ]
     )
 ]
 
@@ -310,7 +318,7 @@ class TestOneSeedOneImage:
         events: list[Event] = []
         requests = [Request(label, params, seed, preview_every=5) for seed, label, params in order]
         for step in range(400):
-            for request, arrival, lifetime in zip(requests, arrivals, lifetimes):
+            for request, arrival, lifetime in zip(requests, arrivals, lifetimes, strict=True):
                 if step == arrival:
                     engine.submit(request)
                 if step == arrival + lifetime:

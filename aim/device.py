@@ -1,0 +1,36 @@
+"""Where to compute, and in what: names from outside to PyTorch's devices and dtypes."""
+
+from __future__ import annotations
+
+import torch
+
+from aim.errors import InvalidInput
+from aim.settings import DTYPES
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called ``name``, the best there is for "auto"; InvalidInput if it is not here."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdigit())):
+        raise InvalidInput(f"device is {name!r}; it must be auto, cpu, cuda, cuda:<number> or mps")
+    here = {"cpu": True, "cuda": cuda and int(index or 0) < torch.cuda.device_count(), "mps": mps}[kind]
+    if not here:
+        raise InvalidInput(f"there is no device {name!r} here, or this PyTorch ({torch.__version__}) cannot use it; try auto or cpu")
+    return torch.device(name)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype called ``name``; for "auto" bfloat16 where ``device`` computes in it natively, else float32."""
+    if name not in DTYPES:
+        raise InvalidInput(f"dtype is {name!r}; it must be one of {', '.join(DTYPES)}")
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private, and not in every PyTorch
+        native = device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return torch.bfloat16 if native else torch.float32

@@ -1,0 +1,345 @@
+"""The public face, on a tiny random model with a grid of 4x4 codes and 16x16 pixels."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import aim
+from aim import Frame, GenerationError, InvalidInput, Pipeline, SamplingParams
+from aim.engine import Engine, Finished, Request
+from aim.models import preview
+from aim.models.aim import AiM
+from aim.models.preview import Previewer
+from aim.models.vq import VQ
+
+
+def same(a: Image.Image, b: Image.Image) -> bool:
+    return a.mode == b.mode and a.size == b.size and a.tobytes() == b.tobytes()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.001)
+
+
+class TestClasses:
+    @pytest.mark.parametrize(("label", "index"), [(207, 207), ("207", 207), ("goldfish", 1), ("Golden Retriever", 207), ("n02123045", 281)])
+    def test_by_index_or_name(self, tiny_pipeline: Pipeline, label: int | str, index: int) -> None:
+        assert tiny_pipeline.resolve(label) == index
+        assert tiny_pipeline.classes[tiny_pipeline.row(index)] == index
+
+    def test_what_the_model_does_not_know_is_refused(self, tiny_pipeline: Pipeline) -> None:
+        with pytest.raises(InvalidInput, match="does not know"):
+            tiny_pipeline.resolve("great white shark")
+        with pytest.raises(InvalidInput, match="goldfish"):
+            tiny_pipeline.stream("goldfisch")
+
+    def test_titles(self, tiny_pipeline: Pipeline) -> None:
+        assert tiny_pipeline.title(1) == "goldfish (1)"
+
+    def test_a_model_without_imagenet_classes_takes_its_own(self, make_model: Callable[..., AiM], tiny_vq: VQ) -> None:
+        pipe = Pipeline(make_model(classes=()), tiny_vq, "own")
+        assert pipe.classes == (0, 1, 2, 3, 4)
+        assert pipe.resolve(3) == pipe.resolve("3") == pipe.resolve(np.int64(3)) == 3
+        assert pipe.title(3) == "class 3"
+        for label in (5, -1, "goldfish", True, None, "²"):
+            with pytest.raises(InvalidInput, match=r"0 \.\.\. 4"):
+                pipe.resolve(label)  # type: ignore[arg-type]
+
+    def test_a_thousand_classes_are_imagenet_s(self, make_model: Callable[..., AiM], tiny_vq: VQ) -> None:
+        pipe = Pipeline(make_model(classes=(), num_classes=1000), tiny_vq)
+        assert pipe.row(pipe.resolve("tabby")) == 281
+
+
+class TestGenerate:
+    def test_image_i_is_the_image_made_alone_with_its_seed(self, tiny_pipeline: Pipeline) -> None:
+        labels = ["goldfish", 207, "tabby", 285, 985, 1, 207]
+        images = tiny_pipeline.generate(labels, seed=40)
+        assert [(image.mode, image.size) for image in images] == [("RGB", (16, 16))] * 7
+        assert all(
+            same(image, tiny_pipeline.generate([label], seed=40 + i)[0])
+            for i, (label, image) in enumerate(zip(labels, images, strict=True))
+        )
+        assert len({image.tobytes() for image in images}) == 7
+
+    def test_more_images_than_the_engine_holds(self, tiny_pipeline: Pipeline) -> None:
+        images = tiny_pipeline.generate([1] * 100, seed=0)
+        assert same(images[99], tiny_pipeline.generate(1, seed=99)[0])
+
+    def test_parameters_reach_the_sampler_and_default_to_the_model_s(self, tiny_pipeline: Pipeline) -> None:
+        [plain] = tiny_pipeline.generate([1], seed=2)
+        assert tiny_pipeline.sampling.cfg_scale == 3.0
+        assert same(plain, tiny_pipeline.generate([1], seed=2, cfg_scale=3.0)[0])
+        others = [{"cfg_scale": 1.0}, {"temperature": 0.0}, {"top_k": 2}, {"top_p": 0.5}]
+        assert len({tiny_pipeline.generate([1], seed=2, **other)[0].tobytes() for other in others} | {plain.tobytes()}) == 5
+
+    def test_progress_counts_codes_and_ends_at_the_total(self, tiny_pipeline: Pipeline) -> None:
+        seen: list[tuple[int, int]] = []
+        tiny_pipeline.generate([1] * 20, progress=lambda done, total: seen.append((done, total)))
+        assert seen[-1] == (20 * 16, 20 * 16)
+        assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+    def test_nothing_makes_nothing(self, tiny_pipeline: Pipeline) -> None:
+        assert tiny_pipeline.generate([]) == []
+
+    @pytest.mark.parametrize(
+        ("changes", "complaint"),
+        [
+            ({"seed": -1}, "seed"),
+            ({"seed": 2**32 - 1}, "2 images"),
+            ({"seed": 1.5}, "seed"),
+            ({"temperature": -1}, "temperature"),
+            ({"cfg_scale": 31}, "cfg_scale"),
+            ({"top_p": 0}, "top_p"),
+            ({"top_k": -1}, "top_k"),
+        ],
+    )
+    def test_values_out_of_range_are_refused(self, tiny_pipeline: Pipeline, changes: dict, complaint: str) -> None:
+        with pytest.raises(InvalidInput, match=complaint):
+            tiny_pipeline.generate([1, 1], **changes)
+
+    def test_the_last_seed_can_be_used(self, tiny_pipeline: Pipeline) -> None:
+        assert len(tiny_pipeline.generate([1, 1], seed=2**32 - 2)) == 2
+
+    def test_closing_the_iterator_cancels_the_rest(self, tiny_pipeline: Pipeline) -> None:
+        drawing = tiny_pipeline.draw([1] * 40)
+        next(drawing)
+        drawing.close()  # type: ignore[attr-defined]
+        until(lambda: tiny_pipeline.server.engine.idle)
+
+
+class TestStream:
+    def test_frames(self, tiny_pipeline: Pipeline) -> None:
+        frames = list(tiny_pipeline.stream("tabby", seed=9, preview_every=3))
+        first, last = frames[0], frames[-1]
+        assert (first.step, first.total, first.image, len(first.codes), first.seconds) == (0, 16, None, 0, 0.0)
+        assert last.step == 16
+        assert last.image is not None
+        assert last.image.mode == "RGB"
+        assert same(last.image, tiny_pipeline.generate(["tabby"], seed=9)[0])
+        previews = [frame for frame in frames[:-1] if frame.image]
+        assert {frame.step for frame in previews} <= {3, 6, 9, 12, 15}
+        for frame in previews:
+            assert (frame.codes == last.codes[: frame.step]).all()
+            assert frame.image.mode == "RGBA"
+        assert [f.seconds for f in frames] == sorted(f.seconds for f in frames)
+
+    def test_the_first_frame_comes_before_anything_is_submitted(self, tiny_pipeline: Pipeline) -> None:
+        stream = tiny_pipeline.stream(1)
+        next(stream)
+        assert tiny_pipeline._server is None
+        del stream
+
+    def test_no_previews(self, tiny_pipeline: Pipeline) -> None:
+        frames = list(tiny_pipeline.stream(1, preview_every=0))
+        assert [frame.image is not None for frame in frames] == [False] * (len(frames) - 1) + [True]
+
+    def test_seconds_leave_out_what_the_client_does(self, tiny_pipeline: Pipeline) -> None:
+        seconds = []
+        for frame in tiny_pipeline.stream(1, preview_every=4):
+            seconds.append(frame.seconds)
+            time.sleep(0.2)
+        assert seconds[-1] < 0.2
+
+    def test_a_stream_let_go_is_cancelled(self, tiny_pipeline: Pipeline) -> None:
+        for frame in tiny_pipeline.stream(1, preview_every=1):
+            if frame.step:
+                break
+        until(lambda: tiny_pipeline.server.engine.idle)
+        assert not tiny_pipeline.server._mailboxes
+
+    @pytest.mark.parametrize("begun", [False, True])
+    def test_close_before_it_was_submitted(self, tiny_pipeline: Pipeline, begun: bool) -> None:
+        stream = tiny_pipeline.stream(1)
+        if begun:
+            next(stream)
+        stream.close()
+        assert all(frame.step == 0 for frame in stream)
+        assert tiny_pipeline._server is None
+
+    def test_close_by_another_thread(self, tiny_model: AiM, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> None:
+        entered, go = threading.Event(), threading.Semaphore(0)
+        step = tiny_model.step
+
+        def slow_step(*args: torch.Tensor) -> torch.Tensor:
+            entered.set()
+            assert go.acquire(timeout=60)
+            return step(*args)
+
+        monkeypatch.setattr(tiny_model, "step", slow_step)
+        pipe = Pipeline(tiny_model, tiny_vq)
+        stream = pipe.stream(1, preview_every=1)
+        with ThreadPoolExecutor(1) as pool:
+            frames = pool.submit(list, stream)
+            assert entered.wait(60)
+            stream.close()
+            go.release()  # one step, no more
+            assert all(frame.step <= 1 for frame in frames.result(60))
+        assert pipe.server.engine.idle
+        pipe.close()
+
+    def test_clients_at_once(self, tiny_pipeline: Pipeline) -> None:
+        def last(seed: int) -> Frame:
+            return list(tiny_pipeline.stream(tiny_pipeline.classes[seed % 5], seed=seed, preview_every=2))[-1]
+
+        with ThreadPoolExecutor(8) as pool:
+            frames = list(pool.map(last, range(24)))
+        for seed, frame in enumerate(frames):
+            assert same(frame.image, tiny_pipeline.generate([tiny_pipeline.classes[seed % 5]], seed=seed)[0])
+
+    @pytest.mark.parametrize("error", [RuntimeError("out of memory"), GenerationError("not finite")])
+    def test_a_failure_reaches_its_client_and_the_next_is_served(
+        self, tiny_pipeline: Pipeline, tiny_model: AiM, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        def explode(*_: torch.Tensor) -> torch.Tensor:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tiny_model, "step", explode)
+            with pytest.raises(GenerationError, match=str(error)):
+                list(tiny_pipeline.stream(1))
+            with pytest.raises(GenerationError, match=str(error)):
+                tiny_pipeline.generate([1, 207])
+        assert len(tiny_pipeline.generate([1])) == 1
+
+    def test_closing_the_pipeline_tells_who_waits(self, tiny_pipeline: Pipeline) -> None:
+        stream = tiny_pipeline.stream(1, preview_every=1)
+        next(stream), next(stream)
+        tiny_pipeline.server.engine.submit(Request(0))  # has no client: nobody is told
+        tiny_pipeline.close()
+        with pytest.raises(GenerationError, match="closed"):
+            list(stream)
+        assert len(tiny_pipeline.generate([1])) == 1, "the next request starts another engine"
+
+
+class TestPictures:
+    def test_a_preview_shows_what_is_drawn_and_nothing_else(self, tiny_pipeline: Pipeline) -> None:
+        codes = np.arange(16) * 3 % 64
+        assert tiny_pipeline.preview(codes[:0]) is None
+        for n in range(1, 17):
+            alpha = np.asarray(tiny_pipeline.preview(codes[:n]))[..., 3].reshape(4, 4, 4, 4).transpose(0, 2, 1, 3).reshape(16, 16)
+            assert (alpha == np.where(np.arange(16) < n, 255, 0)[:, None]).all()
+
+    def test_a_whole_preview_is_the_picture(self, tiny_pipeline: Pipeline) -> None:
+        codes = np.arange(16)
+        assert same(tiny_pipeline.preview(codes).convert("RGB"), tiny_pipeline.picture(codes))
+
+    def test_an_unfinished_row_is_filled_from_above(self, tiny_vq: VQ) -> None:
+        codes = torch.tensor([3, 14, 15, 9, 26])
+        filled = torch.tensor([[[3, 14, 15, 9], [26, 14, 15, 9]]])
+        assert torch.equal(Previewer(tiny_vq)(codes), tiny_vq.decode(filled)[0])
+        assert torch.equal(Previewer(tiny_vq)(codes[:2]), tiny_vq.decode(torch.tensor([[[3, 14, 14, 14]]]))[0])
+
+    def test_where_the_decoder_is_slow_codes_have_one_colour(self, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(preview, "SLOW", 0.0)
+        rough = Previewer(tiny_vq)
+        assert rough.rough
+        image = rough(torch.tensor([5, 5, 7, 7, 5]))
+        assert image.shape == (3, 8, 16)
+        cells = image.unfold(1, 4, 4).unfold(2, 4, 4).flatten(3)  # (3, 2, 4, 16)
+        assert (cells == cells[..., :1]).all()
+        assert torch.equal(cells[:, 0, 0], cells[:, 1, 0])
+        assert not torch.equal(cells[:, 0, 0], cells[:, 0, 2])
+
+    def test_a_rough_colour_is_near_the_decoder_s(self, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a decoder that is linear in the code's vector, the fit is exact."""
+        monkeypatch.setattr(preview, "SLOW", 0.0)
+        table = tiny_vq.quantize.normalized()[:, :3]
+
+        def decode(codes: torch.Tensor) -> torch.Tensor:
+            return table[codes].permute(0, 3, 1, 2).repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+        monkeypatch.setattr(tiny_vq, "decode", decode)
+        monkeypatch.setattr(tiny_vq.config.__class__, "grid", 8)
+        rough = Previewer(tiny_vq)
+        codes = torch.arange(64)
+        torch.testing.assert_close(rough(codes), decode(codes.view(1, 8, 8))[0], atol=1e-4, rtol=0)
+
+    def test_parameters_say_how_to_draw_it_again(self, tiny_pipeline: Pipeline) -> None:
+        found = tiny_pipeline.parameters("goldfish", 7, SamplingParams(2.5, 0.9, 100, 0.95))
+        assert found == {
+            "model": "tiny",
+            "version": "0123456789ab",
+            "class": 1,
+            "class_name": "goldfish",
+            "seed": 7,
+            "cfg_scale": 2.5,
+            "temperature": 0.9,
+            "top_k": 100,
+            "top_p": 0.95,
+            "device": "cpu",
+            "dtype": "float32",
+            "package": f"aim {aim.__version__}",
+        }
+
+
+class TestLoad:
+    def test_a_folder(self, tiny_checkpoint: Path, tiny_pipeline: Pipeline) -> None:
+        pipe = aim.load(tiny_checkpoint, device="cpu", dtype="float32")
+        assert pipe.version
+        assert pipe.classes == (1, 207, 281, 285, 985)
+        assert same(pipe.generate([1], seed=3)[0], tiny_pipeline.generate([1], seed=3)[0])
+        assert Pipeline.from_pretrained(tiny_checkpoint, "cpu", "float32").version == pipe.version
+
+    def test_bfloat16(self, tiny_checkpoint: Path) -> None:
+        pipe = aim.load(tiny_checkpoint, "cpu", "bfloat16")
+        assert pipe.dtype == pipe.tokenizer.dtype == torch.bfloat16
+        assert pipe.generate([1], seed=3)[0].size == (16, 16)
+        assert pipe.parameters(1, 3, pipe.sampling)["dtype"] == "bfloat16"
+
+    def test_threads_are_taken_from_the_environment(self, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AIM_THREADS", "2")
+        try:
+            aim.load(tiny_checkpoint, "cpu")
+            assert torch.get_num_threads() == 2
+        finally:
+            torch.set_num_threads(1)
+
+    def test_nothing_is_left_when_a_pipeline_is_let_go(self, tiny_model: AiM, tiny_vq: VQ) -> None:
+        threads = threading.active_count()
+        pipe = Pipeline(tiny_model, tiny_vq)
+        pipe.generate([1])
+        server = weakref.ref(pipe.server)
+        del pipe
+        gc.collect()
+        until(lambda: threading.active_count() == threads)
+        gc.collect()
+        assert server() is None
+
+    def test_a_process_ends_in_the_middle_of_a_drawing(self, tiny_checkpoint: Path) -> None:
+        code = f"import aim; s = aim.load({str(tiny_checkpoint)!r}, 'cpu').stream(1, preview_every=1); next(s), next(s), next(s)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_importing_is_light(self) -> None:
+        code = "import sys, aim; print(sys.modules.keys() & {'torch', 'gradio', 'typer'}); aim.Pipeline; print('gradio' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+        assert done.stdout.split("\n")[:2] == ["set()", "False"]
+
+    def test_every_public_name_is_there(self) -> None:
+        assert sorted(aim.__all__) == sorted(dir(aim)) == aim.__all__
+        assert all(getattr(aim, name) is not None for name in aim.__all__)
+        with pytest.raises(AttributeError, match="nonsense"):
+            aim.nonsense  # noqa: B018
+
+
+def test_the_engine_is_the_pipeline(tiny_pipeline: Pipeline) -> None:
+    """What ``draw`` yields is what an engine driven by hand yields."""
+    request = Request(tiny_pipeline.row(285), tiny_pipeline.sampling, seed=11)
+    [codes] = [event.codes for event in Engine(tiny_pipeline.model).run([request]) if isinstance(event, Finished)]
+    assert next(tiny_pipeline.draw([285], seed=11)).tolist() == codes.tolist()

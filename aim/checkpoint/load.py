@@ -1,0 +1,122 @@
+"""``load_model``: from a name, a folder, a file or a hub id to a model and its tokenizer."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from aim.checkpoint.hub import fetch
+from aim.checkpoint.official import CONFIG, WEIGHTS, load_official
+from aim.checkpoint.ours import is_prior, load_prior
+from aim.config import MODELS
+from aim.errors import CheckpointError, InvalidInput
+from aim.models.aim import AiM
+from aim.models.vq import VQ
+from aim.settings import Settings
+
+DTYPES = (torch.float32, torch.bfloat16)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class Loaded(NamedTuple):
+    """What ``load_model`` returns, ready for inference."""
+
+    model: AiM
+    tokenizer: VQ
+    name: str  # as asked for; of a file or folder, its own name
+    version: str  # 12 hex digits that change with the weights
+
+
+def load_model(source: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
+    """A model and its tokenizer, their matrices in ``dtype`` (float32 or bfloat16), on ``device``.
+
+    ``source`` is a name ("aim-s" is bundled, "aim-b" on the hub), a folder in AiM's released layout or with one prior of
+    this package, a .safetensors file of this package, or a hub id "owner/name". A path that exists comes before a hub id.
+    InvalidInput: no such name. CheckpointError: a damaged, foreign or unfitting file. HubError: not to be fetched.
+    """
+    if dtype not in DTYPES:
+        raise InvalidInput(f"dtype is {dtype}; it must be {' or '.join(map(str, DTYPES))}")
+    device = torch.device(device)
+    repo = _hub_id(source)
+    if repo is not None:
+        return _from_hub(str(source), repo, device, dtype)
+    path = _local(source)
+    name = str(source) if source in MODELS else path.resolve().stem if path.is_file() else path.resolve().name
+    if path.is_dir() and ((path / CONFIG).exists() or (path / WEIGHTS).exists()):
+        model, tokenizer, version = load_official(path, device, dtype)
+    else:
+        model, tokenizer, version = load_prior(_only_prior(path) if path.is_dir() else path, device, dtype)
+    _check_fit(model, tokenizer, path)
+    return Loaded(model, tokenizer, name, version)
+
+
+def bundled_folder() -> Path:
+    """Where the models that come with the package are; AIM_CHECKPOINTS overrides it."""
+    package = Path(__file__).resolve().parent.parent
+    inside, beside = package / "checkpoints", package.parent / "checkpoints"
+    return Settings.from_env().checkpoints or (inside if inside.is_dir() else beside)
+
+
+def _from_hub(name: str, repo: str, device: torch.device, dtype: torch.dtype) -> Loaded:
+    folder = fetch(repo)
+    try:
+        model, tokenizer, version = load_official(folder, device, dtype)
+        _check_fit(model, tokenizer, folder)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; if the download was damaged, delete {folder.parent.parent} and load {repo} again") from error
+    return Loaded(model, tokenizer, name, version)
+
+
+def _hub_id(source: str | Path) -> str | None:
+    """The hub repository that ``source`` means, or None for something on this disk."""
+    if isinstance(source, Path):
+        return None
+    if source in MODELS:
+        return MODELS[source].repo or None
+    return source if HUB_ID.fullmatch(source) and not os.path.exists(source) else None
+
+
+def _local(source: str | Path) -> Path:
+    """The file or folder that ``source`` means."""
+    if isinstance(source, str) and source in MODELS:
+        if MODELS[source].source == "none":
+            raise InvalidInput(f"{source} has a configuration but no published weights; give a folder or file with yours")
+        path = bundled_folder() / f"{source}.safetensors"
+        if not path.is_file():
+            raise CheckpointError(
+                f"the bundled model {source} is not at {path}; fetch the repository whole or set AIM_CHECKPOINTS to its folder"
+            )
+        return path
+    path = Path(source).expanduser()
+    if str(source) and os.path.exists(path):  # unlike Path.exists, False for a name that no file system takes
+        return path
+    if isinstance(source, Path) or source.endswith(".safetensors") or re.search(r"^[.~]|[/\\]", source):
+        raise CheckpointError(f"there is no file or folder {str(source)!r}")
+    nearest = ", ".join(difflib.get_close_matches(source.lower(), MODELS, n=3, cutoff=0.0))
+    raise InvalidInput(
+        f"no model is called {source!r}; the nearest are {nearest}. A folder, a .safetensors file and a hub id (owner/name) will do, too"
+    )
+
+
+def _only_prior(folder: Path) -> Path:
+    priors = [path for path in sorted(folder.glob("*.safetensors")) if is_prior(path)]
+    if len(priors) > 1:
+        raise CheckpointError(f"{folder} holds several models, {', '.join(path.name for path in priors)}: give the file")
+    if not priors:
+        raise CheckpointError(f"{folder} holds neither {CONFIG} with {WEIGHTS} nor a model of this package")
+    return priors[0]
+
+
+def _check_fit(model: AiM, tokenizer: VQ, where: Path) -> None:
+    prior, vq = model.config, tokenizer.config
+    if prior.vocab_size != vq.codebook_size:
+        raise CheckpointError(f"{where}: the model draws {prior.vocab_size} codes, its tokenizer knows {vq.codebook_size}")
+    if prior.num_tokens != vq.grid**2:
+        raise CheckpointError(
+            f"{where}: the model draws {prior.num_tokens} codes an image, its tokenizer reads a grid of {vq.grid}x{vq.grid}"
+        )

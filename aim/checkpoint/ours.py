@@ -1,0 +1,103 @@
+"""This package's own files: one safetensors file a network, its configuration in the metadata.
+
+Metadata: ``format`` "aim", ``kind`` "aim" or "vq", ``config`` (JSON), ``version`` (a hash of the content), and what the
+writer adds; a prior names the tokenizer file beside it in ``tokenizer``. Matrices are stored in bfloat16, what must stay
+float32 (norms, A_log, dt_bias, D, codebook) in float32.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from aim.checkpoint.fields import from_values, parse_json, to_values
+from aim.checkpoint.tensors import assign, blank, content_hash, opened, read_metadata, write
+from aim.config import AiMConfig, VQConfig
+from aim.errors import CheckpointError, InvalidInput
+from aim.models.aim import AiM
+from aim.models.vq import VQ
+
+FORMAT = "aim"
+PRIOR, TOKENIZER = "aim", "vq"
+RESERVED = ("format", "kind", "config", "version")
+
+
+def save_model(path: str | Path, model: AiM, metadata: Mapping[str, str], dtype: torch.dtype = torch.bfloat16) -> str:
+    """Write a prior, its matrices in ``dtype``; returns its version.
+
+    ``metadata`` is any text about it; ``tokenizer`` in it, a file name, is what ``load_model`` will look for beside the file.
+    """
+    tokenizer = metadata.get("tokenizer")
+    if tokenizer is not None and not _plain(tokenizer):
+        raise InvalidInput(f"metadata tokenizer is {tokenizer!r}; it must be the name of a file in the same folder")
+    return _save(Path(path), model, PRIOR, metadata, blank(lambda: AiM(model.config), dtype))
+
+
+def save_tokenizer(path: str | Path, vq: VQ, metadata: Mapping[str, str], dtype: torch.dtype = torch.bfloat16) -> str:
+    """Write a tokenizer, its convolutions in ``dtype``; returns its version. ``metadata`` is any text about it."""
+    return _save(Path(path), vq, TOKENIZER, metadata, blank(lambda: VQ(vq.config), dtype))
+
+
+def _save(path: Path, module: AiM | VQ, kind: str, metadata: Mapping[str, str], stored: AiM | VQ) -> str:
+    for key, value in metadata.items():
+        if key in RESERVED or not isinstance(value, str):
+            raise InvalidInput(f"metadata {key!r} is {value!r}; it must be text, under a name other than {', '.join(RESERVED)}")
+    dtypes = {name: tensor.dtype for name, tensor in stored.state_dict().items()}
+    tensors = {name: tensor.detach().to("cpu", dtypes[name]) for name, tensor in module.state_dict().items()}
+    config = json.dumps(to_values(module.config))
+    version = content_hash(tensors, config)
+    write(path, tensors, {**metadata, "format": FORMAT, "kind": kind, "config": config, "version": version})
+    return version
+
+
+def is_prior(path: Path) -> bool:
+    """Whether ``path`` is a prior in this package's format."""
+    metadata = read_metadata(path)
+    return metadata.get("format") == FORMAT and metadata.get("kind") == PRIOR
+
+
+def load_prior(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[AiM, VQ, str]:
+    """A prior, the tokenizer that it names, and its version."""
+    metadata = _checked(path, PRIOR)
+    name = metadata.get("tokenizer")
+    if name is None or not _plain(name):
+        raise CheckpointError(f"{path} names no tokenizer file beside it (its metadata says {name!r})")
+    if not path.with_name(name).is_file():
+        raise CheckpointError(f"{path} needs its tokenizer {name}, which is not in {path.parent}")
+    model = blank(lambda: AiM(from_values(AiMConfig, parse_json(metadata["config"], path), path)), dtype)
+    assign(path, {"": model}, device)
+    return model, load_tokenizer(path.with_name(name), device, dtype), metadata["version"]
+
+
+def load_tokenizer(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> VQ:
+    """A tokenizer in this package's format; CheckpointError says what is wrong with the file."""
+    path = Path(path)
+    metadata = _checked(path, TOKENIZER)
+    vq = blank(lambda: VQ(from_values(VQConfig, parse_json(metadata["config"], path), path)), dtype)
+    assign(path, {"": vq}, torch.device(device))
+    return vq
+
+
+def _checked(path: Path, kind: str) -> dict[str, str]:
+    """The metadata of a file of this package that must hold a network of ``kind``."""
+    metadata = read_metadata(path)
+    if metadata.get("format") != FORMAT:
+        with opened(path) as file:
+            released = any(name.startswith("mamba.") for name in file.keys())  # noqa: SIM118, not a dict
+        hint = "; it looks like AiM's released layout: give the folder that holds it and its config.json" if released else ""
+        raise CheckpointError(f"{path} is not a checkpoint of this package: its metadata says format {metadata.get('format')!r}{hint}")
+    absent = [key for key in RESERVED if key not in metadata]
+    if absent:
+        raise CheckpointError(f"{path} has no {' and no '.join(absent)} in its metadata")
+    if metadata["kind"] != kind:
+        names = {PRIOR: "a prior", TOKENIZER: "a tokenizer"}
+        found = names.get(metadata["kind"], f"a network of kind {metadata['kind']!r}")
+        raise CheckpointError(f"{path} holds {found}; {names[kind]} is needed")
+    return metadata
+
+
+def _plain(name: str) -> bool:
+    return bool(name) and Path(name).name == name and "\\" not in name

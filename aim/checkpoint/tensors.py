@@ -1,0 +1,139 @@
+"""Safetensors files and modules: build without weights, compare strictly, assign; errors that name the tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from aim.errors import CheckpointError
+from aim.models.aim import AiM
+from aim.models.vq import VQ
+
+STORED_DTYPES = ("F32", "BF16")  # float16 would lose small weights, integers are no weights
+SHOWN = 5  # tensors of each kind of difference that an error names
+
+M = TypeVar("M", AiM, VQ)
+
+
+class _NoInitialValues(TorchFunctionMode):
+    """Leaves new weights as they are: drawing values that are about to be replaced costs most of a load."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else cast(dict[str, Any], kwargs)["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def blank(build: Callable[[], M], dtype: torch.dtype = torch.float32) -> M:
+    """The module that ``build`` makes, on the meta device: names, shapes and dtypes without memory."""
+    with torch.device("meta"), _NoInitialValues():
+        module = build()
+        module.to_dtype(dtype)
+        return module
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The safetensors file at ``path``; CheckpointError where it cannot be read as one, now or later."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as a safetensors file ({error}); it may be cut short or of another format") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The text metadata of a safetensors file."""
+    with opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+def assign(path: Path, parts: Mapping[str, nn.Module], device: torch.device, droppable: Collection[str] = ()) -> None:
+    """Fill blank modules from a file: ``parts`` maps a prefix of the file's names to the module behind it.
+
+    Tensors take the modules' dtypes. Names in ``droppable`` may be there and are not read. CheckpointError otherwise
+    names each difference between the file and the modules, which are left as they were.
+    """
+    expected = {prefix + name: tensor for prefix, module in parts.items() for name, tensor in module.state_dict().items()}
+    with opened(path) as file:
+        _compare(path, file, expected, droppable)
+        for prefix, module in parts.items():
+            # copies, because a tensor that is still a view of the file would change, or crash, with the file
+            loaded = {
+                name: file.get_tensor(prefix + name).to(device, wanted.dtype, copy=True) for name, wanted in module.state_dict().items()
+            }
+            module.load_state_dict(loaded, strict=True, assign=True)
+            module.eval()
+
+
+def _compare(path: Path, file: Any, expected: Mapping[str, Tensor], droppable: Collection[str]) -> None:
+    present = set(file.keys()) - set(droppable)
+    shapes, dtypes = [], []
+    for name in sorted(present & expected.keys()):
+        stored, wanted = file.get_slice(name), list(expected[name].shape)
+        if list(stored.get_shape()) != wanted:
+            shapes.append(f"{name} (is {list(stored.get_shape())}, must be {wanted})")
+        if stored.get_dtype() not in STORED_DTYPES:
+            dtypes.append(f"{name} ({stored.get_dtype()})")
+    differences = {
+        "missing": sorted(expected.keys() - present),
+        "unexpected": sorted(present - expected.keys()),
+        "misshapen": shapes,
+        f"stored neither as {' nor as '.join(STORED_DTYPES)}": dtypes,
+    }
+    found = [f"{_some(names)} {kind}" for kind, names in differences.items() if names]
+    if found:
+        raise CheckpointError(f"{path} does not fit its configuration: " + "; ".join(found))
+
+
+def _some(names: list[str]) -> str:
+    noun = "tensor" if len(names) == 1 else "tensors"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{noun} {', '.join(names[:SHOWN])}{more}"
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whole or not at all: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode  # the user's own; the library would leave a file that nobody else can read
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished, dict(metadata))
+        unfinished.chmod(mode)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def content_hash(tensors: Mapping[str, Tensor], also: str) -> str:
+    """12 hex digits of SHA-256 over names, dtypes, shapes and every byte of ``tensors``, and the text ``also``."""
+    digest = hashlib.sha256(also.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:12]
+
+
+def fingerprint(path: Path, blocks: int = 64, size: int = 4096) -> str:
+    """12 hex digits that tell a large file from others at once: SHA-256 over its length and evenly spaced blocks."""
+    length = path.stat().st_size
+    digest = hashlib.sha256(str(length).encode())
+    with path.open("rb") as file:
+        for i in range(blocks):
+            file.seek(max(length - size, 0) * i // (blocks - 1))
+            digest.update(file.read(size))
+    return digest.hexdigest()[:12]

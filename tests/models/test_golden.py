@@ -1,0 +1,118 @@
+"""The networks compute what the official code computed: logits, images, codes, names, shapes and counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from aim.checkpoint.official import COUNTER, HEAD, to_official
+from aim.checkpoint.tensors import blank
+from aim.config import MODELS, VQ_F16, AiMConfig
+from aim.models.aim import AiM
+from aim.models.vq import VQ
+from tests.golden.weights import fill
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+TINY = ["tiny_adaln", "tiny_adaln_group"]
+LAYOUT = json.loads((GOLDEN / "official_layout.json").read_text())
+NAMED = {"AiM-B": "aim-b", "AiM-L": "aim-l", "AiM-XL": "aim-xl"}
+
+
+class Golden(NamedTuple):
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]  # the metadata, parsed
+
+    def picked(self, logits: Tensor) -> Tensor:
+        """Of logits (B, T, V), the positions and entries that are stored."""
+        return logits[:, self.facts["token_positions"]][:, :, :: self.facts["vocab_stride"]]
+
+
+def read(name: str) -> Golden:
+    with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
+        facts = {key: json.loads(value) for key, value in file.metadata().items()}
+        return Golden({key: file.get_tensor(key) for key in file.keys()}, facts)  # noqa: SIM118
+
+
+def build(golden: Golden) -> AiM:
+    names = ("d_model", "n_layer", "vocab_size", "num_classes", "num_tokens", "adaln_group", "num_groups")
+    model = AiM(AiMConfig(**{name: golden.facts["config"][name] for name in names}, position_offset=1)).eval()
+    named = {f"mamba.backbone.{name}": tensor for name, tensor in model.state_dict().items()}
+    fill(named, golden.facts["salt"])
+    return model
+
+
+def relative_error(got: Tensor, want: Tensor) -> float:
+    return ((got - want).norm() / want.norm()).item()
+
+
+def decoded(model: AiM, golden: Golden) -> Tensor:
+    """Guided logits (B, T, V), step by step, with the stored codes."""
+    codes, labels = golden.tensors["codes"].long(), golden.tensors["labels"].long()
+    rows = len(labels)
+    cond = model.condition(torch.cat([labels, torch.full_like(labels, model.config.num_classes)]))
+    state = model.new_state(2 * rows)
+    outputs = []
+    for i in range(model.config.num_tokens):
+        before = codes[:, max(i - 1, 0)].repeat(2)
+        given, free = model.step(before, torch.full((2 * rows,), i), cond, state).chunk(2)
+        outputs.append(free + (given - free) * golden.facts["cfg_scale"])
+    return torch.stack(outputs, 1)
+
+
+def forward(model: AiM, golden: Golden) -> Tensor:
+    return model(golden.tensors["codes"].long()[:, :-1], golden.tensors["labels"].long())
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_tiny_logits(name: str):
+    golden = read(name)
+    model = build(golden)
+    assert relative_error(golden.picked(forward(model, golden)), golden.tensors["forward_logits"]) < 1e-5
+    assert relative_error(golden.picked(decoded(model, golden)), golden.tensors["decode_logits"]) < 1e-5
+
+
+@torch.no_grad()
+def test_aim_b_logits():
+    golden = read("aim_b")
+    model = build(golden)
+    assert relative_error(golden.picked(forward(model, golden)), golden.tensors["forward_logits"]) < 1e-4
+    assert relative_error(golden.picked(decoded(model, golden)), golden.tensors["decode_logits"]) < 1e-4
+
+
+@torch.no_grad()
+def test_vq_f16_images_and_codes():
+    golden = read("aim_b")
+    vq = VQ(VQ_F16).eval()
+    fill({f"vqvae.{name}": tensor for name, tensor in vq.state_dict().items()}, golden.facts["salt"])
+    image = vq.decode(golden.tensors["vq_codes"].long())
+    assert relative_error(image[:, :, ::8, ::8], golden.tensors["vq_image_8x"]) < 1e-4
+    torch.testing.assert_close(image.mean(), golden.tensors["vq_image_mean"].squeeze(), rtol=1e-4, atol=1e-6)
+    wave = torch.sin(0.0137 * torch.arange(3 * 256 * 256)).view(1, 3, 256, 256)
+    assert torch.equal(vq.encode(wave), golden.tensors["vq_encoded"].long())
+
+
+@pytest.mark.parametrize("official", NAMED)
+def test_names_shapes_and_counts_are_the_official_ones(official: str):
+    spec, want = MODELS[NAMED[official]], LAYOUT[official]
+    model, vq = blank(lambda: AiM(spec.config)), blank(lambda: VQ(spec.tokenizer))
+    got = {name: list(tensor.shape) for name, tensor in to_official(model, vq).items()}
+    assert got == want["tensors"]
+    assert {HEAD, COUNTER} <= got.keys()
+    assert sum(p.numel() for p in model.parameters()) == want["params"]
+
+
+def test_aim_1b_has_1_3_billion_parameters():
+    model = blank(lambda: AiM(MODELS["aim-1b"].config))
+    assert 1.25e9 < sum(p.numel() for p in model.parameters()) < 1.35e9
+
+
+def test_aim_s_has_at_most_20_million_parameters():
+    model = blank(lambda: AiM(MODELS["aim-s"].config))
+    assert sum(p.numel() for p in model.parameters()) <= 20e6

@@ -1,0 +1,299 @@
+"""Models from a hub, served on loopback: fetched, cached, and every way to fail told apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from aim.checkpoint import export_official, load_model
+from aim.config import MODELS
+from aim.errors import AimError, CheckpointError, HubError
+from aim.models.aim import AiM
+from aim.models.vq import VQ
+from tests.golden.weights import fill
+
+ROOT = Path(__file__).resolve().parent.parent
+REPO = "someone/tiny-aim"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Hub:
+    """One repository and what goes wrong with it."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    cuts: int = 0  # how many more downloads of the weights break off in the middle
+    sends_less: int = 0  # bytes of the weights that are never sent, though the length announced includes them
+    status: int = 200  # of every answer
+    requests: list[str] = field(default_factory=list)
+
+    def downloads(self, name: str) -> int:
+        return sum(line.startswith("GET") and line.endswith(name) for line in self.requests)
+
+
+def handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, body: bool) -> None:
+            hub.requests.append(f"{self.command} {self.path}")
+            found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
+            if hub.status != 200:
+                return self.fail(hub.status, None)
+            if not found or found[1] != REPO or found[2] not in ("main", COMMIT):
+                return self.fail(404, "RepoNotFound")
+            if found[3] not in hub.files:
+                return self.fail(404, "EntryNotFound")
+            return self.send(found[3], hub.files[found[3]], body)
+
+        def fail(self, status: int, code: str | None) -> None:
+            self.send_response(status)
+            if code:
+                self.send_header("X-Error-Code", code)
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def send(self, name: str, content: bytes, body: bool) -> None:
+            weights = name == "model.safetensors"
+            wanted = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            start = int(wanted[1]) if wanted else 0
+            part = content[start : len(content) - hub.sends_less if weights and body else None]
+            self.send_response(206 if wanted else 200)
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Accept-Ranges", "bytes")
+            if wanted:
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Length", str(len(part)))
+            self.end_headers()
+            if not body:
+                return
+            if weights and hub.cuts:
+                hub.cuts -= 1
+                self.wfile.write(part[: len(part) // 2])
+                self.wfile.flush()
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            self.wfile.write(part)
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    return Handler
+
+
+@pytest.fixture
+def hub(tmp_path: Path, make_model: Callable[..., AiM], tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with one good repository, an empty cache, and no waiting between tries."""
+    folder = tmp_path / "repo"
+    export_official(make_model(position_offset=1), tiny_vq, folder)
+    hub = Hub(files={path.name: path.read_bytes() for path in folder.iterdir()})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(hub))
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 2)
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+    yield hub
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def nobody_listens() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def fails(kind: type[AimError], source: str = REPO) -> str:
+    """The message of the error that loading ``source`` gives."""
+    with pytest.raises(kind) as caught:
+        load_model(source)
+    assert source in str(caught.value)
+    return str(caught.value)
+
+
+def assert_loads(make_model: Callable[..., AiM]) -> None:
+    loaded = load_model(REPO)
+    assert loaded.name == REPO
+    assert all(torch.equal(tensor, loaded.model.state_dict()[name]) for name, tensor in make_model().state_dict().items())
+
+
+def unfinished(tmp_path: Path) -> list[Path]:
+    return [*(tmp_path / "cache").rglob("*.incomplete")]
+
+
+def test_a_repository_is_fetched_once_and_kept(hub: Hub, make_model: Callable[..., AiM], monkeypatch: pytest.MonkeyPatch):
+    assert_loads(make_model)
+    assert {line.rsplit("/", 1)[1] for line in hub.requests if "/resolve/" in line} == {"config.json", "model.safetensors"}
+    assert_loads(make_model)
+    assert (hub.downloads("config.json"), hub.downloads("model.safetensors")) == (1, 1)
+
+    monkeypatch.setenv("HF_ENDPOINT", nobody_listens())
+    assert_loads(make_model)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert_loads(make_model)
+
+
+@pytest.mark.parametrize("status", [500, 503, 401])
+def test_a_kept_copy_serves_while_the_hub_is_ill(hub: Hub, make_model: Callable[..., AiM], status: int):
+    assert_loads(make_model)
+    hub.status = status
+    assert_loads(make_model)
+
+
+def test_a_named_model_comes_from_its_repository(hub: Hub, make_model: Callable[..., AiM], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(MODELS, "aim-b", replace(MODELS["aim-b"], repo=REPO))
+    assert load_model("aim-b").name == "aim-b"
+    monkeypatch.setitem(MODELS, "aim-b", replace(MODELS["aim-b"], repo="someone/else"))
+    with pytest.raises(HubError, match="no model 'someone/else'"):
+        load_model("aim-b")
+
+
+def test_golden_weights_from_the_hub(hub: Hub, tmp_path: Path, make_model: Callable[..., AiM]):
+    weights = tmp_path / "golden.safetensors"
+    weights.write_bytes(hub.files["model.safetensors"])
+    tensors = load_file(weights)
+    fill(tensors, 4)
+    save_file(tensors, weights)
+    hub.files["model.safetensors"] = weights.read_bytes()
+    loaded = load_model(REPO).model
+    assert loaded.config == make_model(position_offset=1).config
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, tensors["mamba.backbone." + name])
+
+
+def test_a_connection_cut_in_the_middle_resumes(hub: Hub, make_model: Callable[..., AiM]):
+    hub.cuts = 1
+    assert_loads(make_model)
+    assert hub.downloads("model.safetensors") == 2
+
+
+def test_a_connection_cut_for_good_can_be_tried_again(hub: Hub, make_model: Callable[..., AiM], tmp_path: Path):
+    hub.cuts = 10**6
+    message = fails(HubError)
+    assert "broke off" in message
+    assert "try again" in message
+    assert hub.url in message
+    assert unfinished(tmp_path) == []
+
+    hub.cuts = 0
+    assert_loads(make_model)
+
+
+def test_a_file_of_another_size_than_announced_is_not_taken(hub: Hub, make_model: Callable[..., AiM], tmp_path: Path):
+    hub.sends_less = 100
+    message = fails(HubError)
+    assert "broke off" in message
+    assert "try again" in message
+    assert unfinished(tmp_path) == []
+    hub.sends_less = 0
+    assert_loads(make_model)
+
+
+def test_a_missing_repository_is_named(hub: Hub):
+    message = fails(HubError, "someone/no-such-model")
+    assert "has no model 'someone/no-such-model'" in message
+    assert hub.url in message
+    assert "private" in message
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_repository_of_another_layout_is_told(hub: Hub, name: str):
+    del hub.files[name]
+    message = fails(HubError)
+    assert f"{REPO} has no {name}" in message
+    assert "layout" in message
+
+
+def test_nothing_listening_is_told_at_once(hub: Hub, monkeypatch: pytest.MonkeyPatch):
+    def wait(_: float) -> None:
+        raise AssertionError("it must not wait and try again")
+
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", wait)
+    nobody = nobody_listens()
+    monkeypatch.setenv("HF_ENDPOINT", nobody)
+    message = fails(HubError)
+    assert f"the hub at {nobody} is out of reach" in message
+    assert "try again" in message
+
+
+def test_offline_mode_without_a_copy_says_so(hub: Hub, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "unset HF_HUB_OFFLINE" in fails(HubError)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_an_ill_hub_is_told_with_its_answer(hub: Hub, status: int):
+    hub.status = status
+    message = fails(HubError)
+    assert str(status) in message
+    assert "try again later" in message
+
+
+def test_an_address_that_is_none_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_ENDPOINT", "no address")
+    assert "no address" in fails(HubError)
+
+
+def test_a_damaged_download_says_what_to_delete(hub: Hub, make_model: Callable[..., AiM], tmp_path: Path):
+    whole = hub.files["model.safetensors"]
+    hub.files["model.safetensors"] = whole[:-8]
+    message = fails(CheckpointError)
+    kept = tmp_path / "cache" / "models--someone--tiny-aim"
+    assert f"delete {kept}" in message
+    assert kept.is_dir()
+
+
+def test_a_configuration_that_is_not_supported_is_named(hub: Hub):
+    values: dict[str, Any] = json.loads(hub.files["config.json"])
+    hub.files["config.json"] = json.dumps(values | {"attn_layer_idx": [3]}).encode()
+    assert "attn_layer_idx is [3]" in fails(CheckpointError)
+
+
+def test_the_documented_variables_work_in_a_fresh_process(hub: Hub, tmp_path: Path):
+    script = "import sys; from aim.checkpoint import load_model; print(load_model(sys.argv[1]).version)"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "AIM_"))}
+
+    def run(**variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {**kept, "HF_HOME": str(tmp_path / "home"), **variables}
+        command = [sys.executable, "-c", script, REPO]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+    fetched = run(HF_ENDPOINT=hub.url)
+    assert fetched.returncode == 0, fetched.stderr
+    assert (tmp_path / "home" / "hub" / "models--someone--tiny-aim").is_dir()
+    again = run(HF_ENDPOINT=nobody_listens(), HF_HUB_OFFLINE="1")
+    assert again.stdout == fetched.stdout
+    elsewhere = run(HF_ENDPOINT=nobody_listens(), HF_HOME=str(tmp_path / "empty"))
+    assert "HubError" in elsewhere.stderr
+    assert "out of reach" in elsewhere.stderr

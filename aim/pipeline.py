@@ -67,7 +67,7 @@ class Stream(Iterator[Frame]):
         if self._subscription is None and not self._closed:
             self._subscription = pipeline.server.stream(self.request)
         if self._subscription is None or self._closed:
-            self.close()  # by another thread, between the lines above
+            self.close()  # again: another thread may have, while there was no subscription to close
             raise StopIteration
         event = next(self._subscription)
         if self._closed:

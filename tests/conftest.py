@@ -6,6 +6,9 @@ Several workers on few cores: each keeps to one thread, or they would spin while
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+import aim
 from aim.checkpoint import save_model, save_tokenizer
 from aim.config import AiMConfig, SamplingParams, VQConfig
 from aim.models.aim import AiM
@@ -67,7 +71,7 @@ def tiny_vq() -> VQ:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tiny_model: AiM, tiny_vq: VQ, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of tiny.safetensors and its tokenizer, exact in float32; read only."""
-    folder = tmp_path_factory.mktemp("tiny")
+    folder = tmp_path_factory.mktemp("tiny", numbered=False)
     save_tokenizer(folder / "tiny-vq.safetensors", tiny_vq, {}, torch.float32)
     save_model(folder / "tiny.safetensors", tiny_model, {"tokenizer": "tiny-vq.safetensors"}, torch.float32)
     return folder
@@ -79,3 +83,15 @@ def tiny_pipeline(tiny_model: AiM, tiny_vq: VQ) -> Iterator[Pipeline]:
     pipe = Pipeline(tiny_model, tiny_vq, "tiny", "0123456789ab")
     yield pipe
     pipe.close()
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run Python in a process of its own, in an empty folder: arguments as of ``python``; the package need not be installed."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(Path(aim.__file__).parent.parent)}
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    return run

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -321,15 +320,14 @@ class TestLoad:
         gc.collect()
         assert server() is None
 
-    def test_a_process_ends_in_the_middle_of_a_drawing(self, tiny_checkpoint: Path) -> None:
+    def test_a_process_ends_in_the_middle_of_a_drawing(self, run_python: Callable[..., Any], tiny_checkpoint: Path) -> None:
         code = f"import aim; s = aim.load({str(tiny_checkpoint)!r}, 'cpu').stream(1, preview_every=1); next(s), next(s), next(s)"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+        done = run_python("-c", code)
         assert (done.returncode, done.stderr) == (0, "")
 
-    def test_importing_is_light(self) -> None:
+    def test_importing_is_light(self, run_python: Callable[..., Any]) -> None:
         code = "import sys, aim; print(sys.modules.keys() & {'torch', 'gradio', 'typer'}); aim.Pipeline; print('gradio' in sys.modules)"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-        assert done.stdout.split("\n")[:2] == ["set()", "False"]
+        assert run_python("-c", code).stdout.splitlines() == ["set()", "False"]
 
     def test_every_public_name_is_there(self) -> None:
         assert sorted(aim.__all__) == sorted(dir(aim)) == aim.__all__

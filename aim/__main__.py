@@ -1,0 +1,6 @@
+"""``python -m aim``."""
+
+from aim.cli import main
+
+if __name__ == "__main__":
+    main()

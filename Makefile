@@ -17,7 +17,7 @@ setup: $(VENV)/.ready
 	@echo "Ready in $(VENV). Next: make demo"
 
 demo: $(VENV)/.ready
-	$(RUN) app.py
+	$(RUN) -m aim demo
 
 test: $(VENV)/.ready-test
 	$(RUN) -m pytest $(PYTEST)
@@ -34,7 +34,7 @@ $(VENV)/.ready: $(PROJECT) | $(RUN)
 
 $(VENV)/.ready-test: $(PROJECT) | $(RUN)
 	@$(announce)
-	@echo "  tests              about 0.1 GB: pytest, Playwright (without a browser: the tests use the system's chromium), ruff, mypy"
+	@echo "  tests              about 0.4 GB: pytest, Playwright (without a browser: the system's chromium is used), Triton, ruff, mypy"
 	$(RUN) -m pip install --editable '.[test,dev]'
 	@touch $(VENV)/.ready $@
 

@@ -1,6 +1,10 @@
-"""The page: ``python app.py``, and what a Hugging Face Space runs."""
+"""The page: ``python app.py``, and what a Hugging Face Space runs. AIM_MODEL, AIM_DEVICE and AIM_DTYPE choose what it shows."""
 
-from aim.ui import launch
+from aim.settings import Settings
+from aim.ui import LAUNCH, build
+
+settings = Settings.from_env()
+demo = build(settings.model, device=settings.device, dtype=settings.dtype)
 
 if __name__ == "__main__":
-    launch()
+    demo.launch(**LAUNCH)

@@ -1,0 +1,169 @@
+"""Configurations as data: models, tokenizers, sampling. One table names every model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aim.errors import InvalidInput
+
+
+def _number(name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:
+    """``value`` as a float within [low, high], or (low, high] with ``open_low``; else InvalidInput."""
+    bracket = "(" if open_low else "["
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if isinstance(value, bool) or not low <= number <= high or (open_low and number == low):
+        raise InvalidInput(f"{name} is {value!r}; it must be a number in {bracket}{low:g}, {high:g}]")
+    return number
+
+
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    """``value`` as an int within [low, high]; else InvalidInput."""
+    try:
+        number = low - 1 if isinstance(value, bool) else int(value)
+        whole = number == value
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole or not low <= number <= high:
+        raise InvalidInput(f"{name} is {value!r}; it must be a whole number in [{low}, {high}]")
+    return number
+
+
+MAX_SEED = 2**32 - 1
+
+
+def check_seed(value: Any) -> int:
+    """``value`` as a seed, 0 ... 2^32 - 1; else InvalidInput."""
+    return _integer("seed", value, 0, MAX_SEED)
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How codes are drawn; see ``aim.sampling`` for the exact computation. Values out of range raise InvalidInput.
+
+    ``cfg_scale`` 1 is no guidance, ``temperature`` 0 takes the most likely code, ``top_k`` 0 and ``top_p`` 1 keep every code.
+    """
+
+    cfg_scale: float = 2.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        set_(self, "cfg_scale", _number("cfg_scale", self.cfg_scale, 0.0, 30.0))
+        set_(self, "temperature", _number("temperature", self.temperature, 0.0, 10.0))
+        set_(self, "top_k", _integer("top_k", self.top_k, 0, 2**31 - 1))
+        set_(self, "top_p", _number("top_p", self.top_p, 0.0, 1.0, open_low=True))
+
+    def replace(self, **changes: Any) -> SamplingParams:
+        """A copy with the given fields changed; fields given as None stay."""
+        return dataclasses.replace(self, **{k: v for k, v in changes.items() if v is not None})
+
+
+@dataclass(frozen=True)
+class AiMConfig:
+    """Autoregressive Mamba-2 decoder (arXiv 2408.12245); field names follow the released ``config.json`` where it has them."""
+
+    d_model: int
+    n_layer: int
+    vocab_size: int = 16384
+    num_classes: int = 1000
+    num_tokens: int = 256
+    adaln_group: bool = True  # False: plain adaLN, one modulation a layer
+    num_groups: int = 4  # of adaLN-group; 1 is adaLN-single
+    d_state: int = 128
+    d_conv: int = 4
+    expand: int = 2
+    headdim: int = 64
+    norm_eps: float = 1e-5
+    token_drop: float = 0.0
+    mixer_drop: float = 0.0
+    position_offset: int = 0  # added to an image code's position in `step` and `prefill`; 1 for released weights
+    classes: tuple[int, ...] = ()  # ImageNet index of each class row; empty: the model's own indices
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+
+    def __post_init__(self) -> None:
+        if self.d_inner % self.headdim:
+            raise InvalidInput(f"headdim {self.headdim} does not divide expand * d_model = {self.d_inner}")
+        if self.adaln_group and not 1 <= self.num_groups <= self.n_layer:
+            raise InvalidInput(f"num_groups is {self.num_groups}; it must be in [1, n_layer = {self.n_layer}]")
+        if self.classes and len(self.classes) != self.num_classes:
+            raise InvalidInput(f"classes has {len(self.classes)} entries for num_classes = {self.num_classes}")
+
+    @property
+    def d_inner(self) -> int:
+        """Channels inside the mixer."""
+        return self.expand * self.d_model
+
+    @property
+    def nheads(self) -> int:
+        """Heads of the state space model."""
+        return self.d_inner // self.headdim
+
+    @property
+    def conv_dim(self) -> int:
+        """Channels of the causal convolution: x, B and C."""
+        return self.d_inner + 2 * self.d_state
+
+
+@dataclass(frozen=True)
+class VQConfig:
+    """VQ tokenizer: convolutional encoder, l2-normalised codebook, convolutional decoder (LlamaGen's VQ-16 tree)."""
+
+    image_size: int = 256
+    codebook_size: int = 16384
+    codebook_dim: int = 8
+    z_channels: int = 256
+    ch: int = 128
+    ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
+    num_res_blocks: int = 2
+
+    @property
+    def downsample(self) -> int:
+        """Pixels a code spans each way."""
+        return 2 ** (len(self.ch_mult) - 1)
+
+    @property
+    def grid(self) -> int:
+        """Codes each way."""
+        return self.image_size // self.downsample
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A named model: its configuration, its tokenizer's, and where its weights are."""
+
+    name: str
+    config: AiMConfig
+    tokenizer: VQConfig
+    source: Literal["bundled", "hub", "none"]
+    repo: str = ""  # hub id
+    download_mb: int = 0
+
+
+VQ_F16 = VQConfig()
+VQ_F4 = VQConfig(image_size=64, codebook_size=2048, z_channels=128, ch=64, ch_mult=(1, 2, 2))
+
+
+def _imagenet(d_model: int, n_layer: int, cfg_scale: float, adaln_group: bool = True) -> AiMConfig:
+    groups = 4 if adaln_group else 1
+    sampling = SamplingParams(cfg_scale=cfg_scale)
+    return AiMConfig(d_model, n_layer, adaln_group=adaln_group, num_groups=groups, position_offset=1, sampling=sampling)
+
+
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec("aim-s", AiMConfig(512, 9, vocab_size=2048, num_classes=202, num_groups=2, d_state=64), VQ_F4, "bundled"),
+        ModelSpec("aim-b", _imagenet(768, 24, 2.0, adaln_group=False), VQ_F16, "hub", "hp-l33/aim-base", 880),
+        ModelSpec("aim-l", _imagenet(1024, 48, 1.75), VQ_F16, "hub", "hp-l33/aim-large", 1690),
+        ModelSpec("aim-xl", _imagenet(1536, 48, 1.75), VQ_F16, "hub", "hp-l33/aim-xlarge", 3340),
+        ModelSpec("aim-1b", _imagenet(2048, 48, 1.75), VQ_F16, "none"),
+    )
+}

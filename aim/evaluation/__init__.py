@@ -1,0 +1,1 @@
+"""Judging a trained model by its samples."""

@@ -1,0 +1,46 @@
+"""How often a classifier trained on real images sees the asked class in a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from aim.config import SamplingParams
+from aim.engine import Engine, Failed, Finished, Request
+from aim.models.aim import AiM
+from aim.models.vq import VQ
+from aim.training.classifier import accuracy
+
+
+def balanced_rows(count: int, num_classes: int) -> list[int]:
+    """``count`` class rows, every class as often as any other give or take one."""
+    return [i * num_classes // count if count < num_classes else i % num_classes for i in range(count)]
+
+
+def sample_codes(model: AiM, rows: Sequence[int], params: SamplingParams, seed: int = 0, batch: int = 256) -> Tensor:
+    """Codes (N, T) for class rows (N,), image i drawn with seed ``seed + i``, through the engine."""
+    engine = Engine(model, max_requests=batch, max_waiting=len(rows))
+    requests = [Request(row, params, seed + i) for i, row in enumerate(rows)]
+    place = {request.id: i for i, request in enumerate(requests)}
+    codes = torch.empty(len(rows), model.config.num_tokens, dtype=torch.long)
+    for event in engine.run(requests):
+        if isinstance(event, Finished):
+            codes[place[event.request_id]] = torch.from_numpy(event.codes).long()
+        elif isinstance(event, Failed):
+            raise event.error
+    return codes
+
+
+@torch.inference_mode()
+def sample_images(model: AiM, tokenizer: VQ, rows: Sequence[int], params: SamplingParams, seed: int = 0, batch: int = 256) -> Tensor:
+    """Images (N, 3, H, W) uint8 for class rows (N,)."""
+    codes = sample_codes(model, rows, params, seed, batch).to(model.device)
+    images = torch.cat([tokenizer.decode(part) for part in codes.split(batch)])
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def asked_class_rate(judge: nn.Module, images: Tensor, rows: Sequence[int]) -> float:
+    """The fraction of sampled images (N, 3, H, W) uint8 whose most likely class for ``judge`` is the asked row."""
+    return accuracy(judge, images, torch.tensor(rows, device=images.device))

@@ -1,0 +1,117 @@
+"""Figures of the bundled model: train a judge, sweep sampling settings, report. ``python -m aim.evaluation.report --help``.
+
+Settings are chosen by the tokenizer's loss network; the judge, which shares no weights, seed or design with it, only
+reports on the chosen one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+
+from aim import imagenet
+from aim.checkpoint import load_model
+from aim.config import SamplingParams
+from aim.device import pick_dtype
+from aim.evaluation.judge import asked_class_rate, balanced_rows, sample_images
+from aim.media import contact_sheet, to_image
+from aim.models.aim import AiM
+from aim.models.vq import VQ
+from aim.training.bundled import JUDGE_SEED, Data, Out, Seconds, Val, device, read_images, read_loss_network
+from aim.training.classifier import ClassifierRecipe, ResNet, accuracy, train_classifier
+from aim.training.data import load_images
+from aim.training.tokenizer import psnr, reconstruct
+
+Model = Annotated[str, typer.Option(help="Whatever `aim.load` takes.")]
+Batch = Annotated[int, typer.Option(help="Requests at once.")]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Judge the bundled model.")
+
+SHEET_CLASSES = (1, 76, 99, 107, 145, 207, 285, 291, 323, 386, 508, 779, 817, 963, 970, 301)
+
+
+@app.command()
+def judge(data: Data, val: Val, out: Out, seconds: Seconds = 120) -> None:
+    """Train the judge on real images."""
+    train, held = read_images(data, val, out)
+    torch.manual_seed(JUDGE_SEED)
+    network = ResNet(len(train.classes))
+    train_classifier(network, train, ClassifierRecipe(seconds=seconds, seed=JUDGE_SEED))
+    print(f"judge: top-1 {accuracy(network, held.images, held.labels):.4f} on validation images", flush=True)
+    weights = {k: v.contiguous() if v.dtype == torch.long else v.contiguous().half() for k, v in network.state_dict().items()}
+    save_file(weights, out / "judge.safetensors")
+
+
+def _load(model: str) -> tuple[AiM, VQ]:
+    """A prior and its tokenizer, as the page loads them."""
+    torch.set_grad_enabled(False)
+    loaded = load_model(model, device(), pick_dtype("auto", device()))
+    return loaded.model, loaded.tokenizer
+
+
+def read_judge(out: Path, num_classes: int) -> ResNet:
+    """The judge in eval mode on the device."""
+    network = ResNet(num_classes)
+    network.load_state_dict(load_file(out / "judge.safetensors"))
+    return network.to(device()).eval().requires_grad_(False)
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+@app.command()
+def sweep(out: Out, model: Model = "aim-s", count: int = 606, batch: Batch = 64, cfg_scale: str = "1,2,3,4,6",
+          temperature: str = "1", top_k: str = "0", top_p: str = "1") -> None:  # fmt: skip
+    """How often the loss network sees the asked class, for every combination of comma-separated settings."""
+    prior, tokenizer = _load(model)
+    network = read_loss_network(out, prior.config.num_classes)
+    rows = balanced_rows(count, prior.config.num_classes)
+    for cfg, t, k, p in itertools.product(_numbers(cfg_scale), _numbers(temperature), _numbers(top_k), _numbers(top_p)):
+        start = time.monotonic()
+        images = sample_images(prior, tokenizer, rows, SamplingParams(cfg, t, int(k), p), seed=10_000, batch=batch)
+        rate = asked_class_rate(network, images, rows)
+        print(f"cfg {cfg:g} temperature {t:g} top_k {k:g} top_p {p:g}: {rate:.4f} ({time.monotonic() - start:.1f} s)", flush=True)
+
+
+@app.command()
+def report(val: Val, out: Out, model: Model = "aim-s", count: int = 2000, batch: Batch = 64) -> None:
+    """The judge on real images, on their reconstructions and on samples, at the model's own sampling settings."""
+    prior, tokenizer = _load(model)
+    held = load_images(val, classes=prior.config.classes).to(device())
+    network = read_judge(out, prior.config.num_classes)
+    rows = balanced_rows(count, prior.config.num_classes)
+    start = time.monotonic()
+    images = sample_images(prior, tokenizer, rows, prior.config.sampling, batch=batch)
+    figures = {
+        **dataclasses.asdict(prior.config.sampling),
+        "count": count,
+        "seconds": round(time.monotonic() - start, 1),
+        "psnr": round(psnr(tokenizer, held.images), 3),
+        "judge_on_real": round(accuracy(network, held.images, held.labels), 4),
+        "judge_on_reconstructions": round(accuracy(network, reconstruct(tokenizer, held.images), held.labels), 4),
+        "judge_on_samples": round(asked_class_rate(network, images, rows), 4),
+    }
+    print(json.dumps(figures), flush=True)
+
+
+@app.command()
+def sheet(to: Annotated[Path, typer.Option(help="PNG file to write.")], model: Model = "aim-s", scale: int = 1) -> None:
+    """Eight samples of sixteen classes, seeds 0 to 127, at the model's own sampling settings."""
+    prior, tokenizer = _load(model)
+    rows = [prior.config.classes.index(index) for index in SHEET_CLASSES]
+    drawn = sample_images(prior, tokenizer, [row for row in rows for _ in range(8)], prior.config.sampling, batch=32)
+    labels = [imagenet.title(index) for index in SHEET_CLASSES]
+    contact_sheet([to_image(image.float() / 127.5 - 1) for image in drawn], 8, labels, scale).save(to, optimize=True)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,144 @@
+"""The bundled model from images to files: loss network, tokenizer, codes, prior. ``python -m aim.training.bundled --help``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+
+from aim.checkpoint import save_model, save_tokenizer
+from aim.config import MODELS, SamplingParams
+from aim.models.aim import AiM
+from aim.models.vq import VQ
+from aim.training.classifier import VGG, ClassifierRecipe, accuracy, train_classifier
+from aim.training.codes import CodeSet, tokenize
+from aim.training.data import ImageSet, class_rows, load_images
+from aim.training.prior import PriorRecipe, PriorTrainer
+from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer, psnr
+
+LOSS_NETWORK_SEED, JUDGE_SEED = 1, 2
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train the bundled model, stage by stage; each stage resumes.")
+
+Data = Annotated[list[Path], typer.Option("--data", help="Training images: folders or zip files of <wnid>/<name>.JPEG.")]
+Val = Annotated[list[Path], typer.Option("--val", help="Validation images, the same way.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is made.")]
+Seconds = Annotated[float, typer.Option("--seconds", help="Training time, earlier runs of this stage included.")]
+
+
+@app.callback()
+def _setup() -> None:
+    torch.backends.cudnn.benchmark = True  # every shape here comes thousands of times
+
+
+def device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def read_images(data: list[Path], val: list[Path], out: Path) -> tuple[ImageSet, ImageSet]:
+    """Both image sets on the device, decoded once into ``out/images.safetensors``."""
+    cache = out / "images.safetensors"
+    if not cache.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        train = load_images(data)
+        held = load_images(val, classes=train.classes)
+        sets = {"train": train, "val": held}
+        tensors = {f"{k}.{part}": getattr(s, part) for k, s in sets.items() for part in ("images", "labels")}
+        save_file(tensors | {"classes": torch.tensor(train.classes)}, cache)
+    t = load_file(cache, device=str(device()))
+    classes = tuple(t["classes"].tolist())
+    train, held = (ImageSet(t[f"{k}.images"], t[f"{k}.labels"], classes) for k in ("train", "val"))
+    print(f"{len(train)} training and {len(held)} validation images of {len(classes)} classes", flush=True)
+    return train, held
+
+
+@app.command()
+def loss_network(data: Data, val: Val, out: Out, seconds: Seconds = 60) -> None:
+    """A VGG on the training images: features for the tokenizer's perceptual loss."""
+    train, held = read_images(data, val, out)
+    torch.manual_seed(LOSS_NETWORK_SEED)
+    network = VGG(len(train.classes))
+    train_classifier(network, train, ClassifierRecipe(seconds=seconds, seed=LOSS_NETWORK_SEED))
+    print(f"loss network: top-1 {accuracy(network, held.images, held.labels):.4f} on validation images", flush=True)
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, out / "loss_network.safetensors")
+
+
+def read_loss_network(out: Path, num_classes: int) -> VGG:
+    """The loss network, in eval mode on the device."""
+    network = VGG(num_classes)
+    network.load_state_dict(load_file(out / "loss_network.safetensors"))
+    return network.to(device()).eval().requires_grad_(False)
+
+
+@app.command()
+def tokenizer(data: Data, val: Val, out: Out, seconds: Seconds = TokenizerRecipe.seconds, compile: bool = True) -> None:
+    """Stage 1."""
+    train, held = read_images(data, val, out)
+    torch.manual_seed(0)
+    recipe = TokenizerRecipe(seconds=seconds, compile=compile)
+    network = read_loss_network(out, len(train.classes))
+    model = TokenizerTrainer(VQ(MODELS["aim-s"].tokenizer), network, train, held, recipe, out / "tokenizer").run()
+    model = model.to_dtype(torch.bfloat16).to_dtype(torch.float32)  # as it is stored
+    codes = torch.cat([model.encode(part.float() / 127.5 - 1) for part in held.images.split(500)])
+    share = torch.bincount(codes.flatten(), minlength=model.config.codebook_size).double() / codes.numel()
+    perplexity = torch.exp(-(share * share.clamp(min=1e-12).log()).sum()).item()
+    used = (share > 0).double().mean().item()
+    print(f"tokenizer: PSNR {psnr(model, held.images):.3f} dB, codes used {used:.4f}, perplexity {perplexity:.1f}", flush=True)
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, out / "vq.safetensors")
+
+
+def read_tokenizer(out: Path) -> VQ:
+    """The tokenizer, in eval mode on the device."""
+    model = VQ(MODELS["aim-s"].tokenizer)
+    model.load_state_dict(load_file(out / "vq.safetensors"))
+    return model.to(device()).eval().requires_grad_(False)
+
+
+@app.command()
+def codes(data: Data, val: Val, out: Out, versions: int = 8) -> None:
+    """Images to codes."""
+    train, held = read_images(data, val, out)
+    model = read_tokenizer(out)
+    tokenize(model, train, versions).save(out / "codes.safetensors")
+    tokenize(model, held, 1).save(out / "codes_val.safetensors")
+
+
+@app.command()
+def prior(out: Out, seconds: Seconds = PriorRecipe.seconds, batch: int = PriorRecipe.batch, lr: float = PriorRecipe.lr,
+          token_drop: float = 0.1, mixer_drop: float = 0.1, compile: bool = True) -> None:  # fmt: skip
+    """Stage 2."""
+    train, held = (CodeSet.load(out / f"{name}.safetensors", device()) for name in ("codes", "codes_val"))
+    torch.manual_seed(0)
+    config = dataclasses.replace(
+        MODELS["aim-s"].config, num_classes=len(train.classes), classes=train.classes, token_drop=token_drop,
+        mixer_drop=mixer_drop, sampling=SamplingParams(),
+    )  # fmt: skip
+    recipe = PriorRecipe(seconds=seconds, batch=batch, lr=lr, compile=compile)
+    trainer = PriorTrainer(AiM(config), train, held, recipe, out / "prior")
+    model = trainer.run().to_dtype(torch.bfloat16).to_dtype(torch.float32)  # as it is stored
+    print(f"prior: validation {trainer.validate():.4f} nats a code", flush=True)
+    save_file(model.state_dict(), out / "prior.safetensors")
+
+
+@app.command()
+def pack(data: Data, out: Out, to: Annotated[Path, typer.Option(help="Folder for the checkpoints.")], cfg_scale: float,
+         temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> None:  # fmt: skip
+    """Write the two checkpoints, with the sampling settings that the page starts with."""
+    classes = class_rows(data)
+    params = SamplingParams(cfg_scale, temperature, top_k, top_p)
+    model = AiM(dataclasses.replace(MODELS["aim-s"].config, num_classes=len(classes), classes=classes, sampling=params))
+    model.load_state_dict(load_file(out / "prior.safetensors"))
+    to.mkdir(parents=True, exist_ok=True)
+    about = {"data": "Tiny ImageNet, 202 classes", "license": "research only, non-commercial (ImageNet)"}
+    save_tokenizer(to / "vq-f4.safetensors", read_tokenizer(out), about)
+    version = save_model(to / "aim-s.safetensors", model, {**about, "tokenizer": "vq-f4.safetensors"})
+    print(f"aim-s {version} in {to}", flush=True)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,56 @@
+"""What a tokenizer is trained against: perceptual distance and a patch discriminator (VQGAN, arXiv 2012.09841)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aim.training.classifier import VGG
+
+
+def perceptual_distance(network: VGG, images: Tensor, others: Tensor) -> Tensor:
+    """Mean squared distance of channel-normalised features, averaged over stages, as LPIPS without its learned weights.
+
+    images and others (B, 3, H, W) in [-1, 1] -> scalar; the gradient goes to ``images``.
+    """
+    with torch.no_grad():
+        wanted = [F.normalize(f, dim=1) for f in network.features(others)]
+    distances = [(F.normalize(f, dim=1) - w).square().sum(1).mean() for f, w in zip(network.features(images), wanted, strict=True)]
+    return torch.stack(distances).mean()
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges overlapping patches as real or made (pix2pix, arXiv 1611.07004), with group norm so that batches do not mix."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(3, width, 4, 2, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),
+            nn.GroupNorm(16, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 4 * width, 3, 1, 1, bias=False),
+            nn.GroupNorm(16, 4 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(4 * width, 1, 3, 1, 1),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> patch scores (B, 1, H / 4, W / 4), positive for real."""
+        return self.net(images)
+
+
+def hinge_loss(real: Tensor, made: Tensor) -> Tensor:
+    """The discriminator's loss on its scores."""
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + made).mean())
+
+
+def adaptive_weight(made: Tensor, task: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
+    """How much the adversarial loss counts: the ratio of both losses' gradients at the decoder's last weight, at most 10.
+
+    ``task`` and ``adversarial`` are the losses' gradients with respect to the images ``made`` (B, 3, H, W).
+    """
+    of_task, of_adversarial = (torch.autograd.grad(made, last, g, retain_graph=True)[0].norm() for g in (task, adversarial))
+    return (of_task / (of_adversarial + 1e-8)).clamp(0, 10).detach()

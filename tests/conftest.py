@@ -24,6 +24,8 @@ from aim.models.vq import VQ
 from aim.pipeline import Pipeline
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run without a GPU, at tiny sizes
 
 TINY = AiMConfig(
     64,

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from aim.config import AiMConfig
 from aim.ops.activation import softplus
 from aim.ops.conv import causal_conv, conv_step
-from aim.ops.mixing import mixing_available, scan_mixing
 from aim.ops.norm import gated_rms_norm, rms_norm
-from aim.ops.scan import scan_chunked, state_step
+from aim.ops.scan import parallel_scan, state_step
 
 
 class RMSNorm(nn.Module):
@@ -75,9 +74,7 @@ class Mamba2(nn.Module):
         z, xbc, dt = self._project(x)  # (B, T, inner), (B, T, conv_dim), (B, T, H)
         mixed = causal_conv(xbc, *self._taps())
         heads, B, C = self._heads(mixed)
-        if last is None and mixing_available(heads):
-            return self._out(scan_mixing(heads, dt, self._A(), B, C, self.D).flatten(-2), z)
-        y, state = scan_chunked(heads, dt, self._A(), B, C, self.D, need_state=last is not None)
+        y, state = parallel_scan(heads, dt, self._A(), B, C, self.D, need_state=last is not None)
         if last is not None and state is not None:
             conv, ssm = last
             conv.copy_(F.pad(xbc, (0, 0, conv.shape[1], 0))[:, -conv.shape[1] :])

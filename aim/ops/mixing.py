@@ -2,19 +2,15 @@
 
 ``y_i = sum_{j <= i} gram_ij exp(l_i - m_j) x_j`` for every head, where ``gram_ij = C_i . B_j`` is shared by all heads, l is
 the running sum of ``dt A`` and ``m = l - log dt`` (the quadratic form of arXiv 2405.21060, section 3.4). The Triton
-kernels never store a decay matrix; ``mix_reference`` is their readable twin.
+kernels never store a decay matrix; ``mix_reference`` is their readable twin. Needs Triton; ``ops.scan`` imports it when it does.
 """
 
 from __future__ import annotations
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # no Triton on this platform: the chunked scan is used
-    triton = None
 
 BLOCK = 64
 
@@ -27,71 +23,71 @@ def mix_reference(gram: Tensor, x: Tensor, log_row: Tensor, log_col: Tensor) -> 
     return torch.einsum("bhij,bjhp->bihp", (gram.unsqueeze(1) * decay).to(x.dtype), x)
 
 
-if triton is not None:
+@triton.jit
+def _weights(gram, log_row, log_col, at, head, rows, cols, T):
+    """Rows by columns of gram and of the masked decay, float32, zero outside."""
+    inside = (rows[:, None] < T) & (rows[:, None] >= cols[None, :])
+    l = tl.load(log_row + head * T + rows, mask=rows < T, other=0.0)
+    m = tl.load(log_col + head * T + cols, mask=cols < T, other=0.0)
+    decay = tl.where(inside, tl.exp(l[:, None] - m[None, :]), 0.0)
+    g = tl.load(gram + at * T * T + rows[:, None] * T + cols[None, :], mask=inside, other=0.0)
+    return g.to(tl.float32), decay
 
-    @triton.jit
-    def _weights(gram, log_row, log_col, at, head, rows, cols, T):
-        """Rows by columns of gram and of the masked decay, float32, zero outside."""
+
+@triton.jit
+def _tile(base, stride_b, stride_t, at, head, items, T, P: tl.constexpr):
+    """(items, P) of one head, zero outside."""
+    where = base + at * stride_b + items[:, None] * stride_t + head * P + tl.arange(0, P)[None, :]
+    return tl.load(where, mask=items[:, None] < T, other=0.0)
+
+
+@triton.jit
+def _forward(gram, x, log_row, log_col, y, T, H, x_b, x_t, P: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr):
+    i, head, at = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    rows = i * BLOCK + tl.arange(0, BLOCK)
+    acc = tl.zeros((BLOCK, P), tl.float32)
+    for j in range(0, i + 1):
+        cols = j * BLOCK + tl.arange(0, BLOCK)
+        g, decay = _weights(gram, log_row, log_col, at, at * H + head, rows, cols, T)
+        xs = _tile(x, x_b, x_t, at, head, cols, T, P)
+        acc += tl.dot((g * decay).to(xs.dtype), xs, input_precision=PRECISION)
+    out = y + at * T * H * P + rows[:, None] * H * P + head * P + tl.arange(0, P)[None, :]
+    tl.store(out, acc.to(y.dtype.element_ty), mask=rows[:, None] < T)
+
+
+@triton.jit
+def _grad_x(gram, x, log_row, log_col, dy, dx, dm, T, H, x_b, x_t, y_b, y_t, P: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr):
+    j, head, at = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    cols = j * BLOCK + tl.arange(0, BLOCK)
+    acc = tl.zeros((BLOCK, P), tl.float32)
+    for i in range(j, tl.cdiv(T, BLOCK)):
+        rows = i * BLOCK + tl.arange(0, BLOCK)
+        g, decay = _weights(gram, log_row, log_col, at, at * H + head, rows, cols, T)
+        dys = _tile(dy, y_b, y_t, at, head, rows, T, P)
+        acc += tl.dot(tl.trans(g * decay).to(dys.dtype), dys, input_precision=PRECISION)
+    xs = _tile(x, x_b, x_t, at, head, cols, T, P).to(tl.float32)
+    tl.store(dm + (at * H + head) * T + cols, -tl.sum(xs * acc, 1), mask=cols < T)
+    out = dx + at * T * H * P + cols[:, None] * H * P + head * P + tl.arange(0, P)[None, :]
+    tl.store(out, acc.to(dx.dtype.element_ty), mask=cols[:, None] < T)
+
+
+@triton.jit
+def _grad_gram(x, log_row, log_col, dy, dgram, T, H, x_b, x_t, y_b, y_t, P: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr):
+    i, j, at = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    rows = i * BLOCK + tl.arange(0, BLOCK)
+    cols = j * BLOCK + tl.arange(0, BLOCK)
+    acc = tl.zeros((BLOCK, BLOCK), tl.float32)
+    if j <= i:
         inside = (rows[:, None] < T) & (rows[:, None] >= cols[None, :])
-        l = tl.load(log_row + head * T + rows, mask=rows < T, other=0.0)
-        m = tl.load(log_col + head * T + cols, mask=cols < T, other=0.0)
-        decay = tl.where(inside, tl.exp(l[:, None] - m[None, :]), 0.0)
-        g = tl.load(gram + at * T * T + rows[:, None] * T + cols[None, :], mask=inside, other=0.0)
-        return g.to(tl.float32), decay
-
-    @triton.jit
-    def _tile(base, stride_b, stride_t, at, head, items, T, P: tl.constexpr):
-        """(items, P) of one head, zero outside."""
-        where = base + at * stride_b + items[:, None] * stride_t + head * P + tl.arange(0, P)[None, :]
-        return tl.load(where, mask=items[:, None] < T, other=0.0)
-
-    @triton.jit
-    def _forward(gram, x, log_row, log_col, y, T, H, x_b, x_t, P: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr):
-        i, head, at = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-        rows = i * BLOCK + tl.arange(0, BLOCK)
-        acc = tl.zeros((BLOCK, P), tl.float32)
-        for j in range(0, i + 1):
-            cols = j * BLOCK + tl.arange(0, BLOCK)
-            g, decay = _weights(gram, log_row, log_col, at, at * H + head, rows, cols, T)
-            xs = _tile(x, x_b, x_t, at, head, cols, T, P)
-            acc += tl.dot((g * decay).to(xs.dtype), xs, input_precision=PRECISION)
-        out = y + at * T * H * P + rows[:, None] * H * P + head * P + tl.arange(0, P)[None, :]
-        tl.store(out, acc.to(y.dtype.element_ty), mask=rows[:, None] < T)
-
-    @triton.jit
-    def _grad_x(
-        gram, x, log_row, log_col, dy, dx, dm, T, H, x_b, x_t, y_b, y_t, P: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr
-    ):
-        j, head, at = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-        cols = j * BLOCK + tl.arange(0, BLOCK)
-        acc = tl.zeros((BLOCK, P), tl.float32)
-        for i in range(j, tl.cdiv(T, BLOCK)):
-            rows = i * BLOCK + tl.arange(0, BLOCK)
-            g, decay = _weights(gram, log_row, log_col, at, at * H + head, rows, cols, T)
+        for head in range(H):
             dys = _tile(dy, y_b, y_t, at, head, rows, T, P)
-            acc += tl.dot(tl.trans(g * decay).to(dys.dtype), dys, input_precision=PRECISION)
-        xs = _tile(x, x_b, x_t, at, head, cols, T, P).to(tl.float32)
-        tl.store(dm + (at * H + head) * T + cols, -tl.sum(xs * acc, 1), mask=cols < T)
-        out = dx + at * T * H * P + cols[:, None] * H * P + head * P + tl.arange(0, P)[None, :]
-        tl.store(out, acc.to(dx.dtype.element_ty), mask=cols[:, None] < T)
-
-    @triton.jit
-    def _grad_gram(x, log_row, log_col, dy, dgram, T, H, x_b, x_t, y_b, y_t, P: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr):
-        i, j, at = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-        rows = i * BLOCK + tl.arange(0, BLOCK)
-        cols = j * BLOCK + tl.arange(0, BLOCK)
-        acc = tl.zeros((BLOCK, BLOCK), tl.float32)
-        if j <= i:
-            inside = (rows[:, None] < T) & (rows[:, None] >= cols[None, :])
-            for head in range(H):
-                dys = _tile(dy, y_b, y_t, at, head, rows, T, P)
-                xs = _tile(x, x_b, x_t, at, head, cols, T, P)
-                l = tl.load(log_row + (at * H + head) * T + rows, mask=rows < T, other=0.0)
-                m = tl.load(log_col + (at * H + head) * T + cols, mask=cols < T, other=0.0)
-                decay = tl.where(inside, tl.exp(l[:, None] - m[None, :]), 0.0)
-                acc += tl.dot(dys, tl.trans(xs), input_precision=PRECISION) * decay
-        out = dgram + at * T * T + rows[:, None] * T + cols[None, :]
-        tl.store(out, acc.to(dgram.dtype.element_ty), mask=(rows[:, None] < T) & (cols[None, :] < T))
+            xs = _tile(x, x_b, x_t, at, head, cols, T, P)
+            l = tl.load(log_row + (at * H + head) * T + rows, mask=rows < T, other=0.0)
+            m = tl.load(log_col + (at * H + head) * T + cols, mask=cols < T, other=0.0)
+            decay = tl.where(inside, tl.exp(l[:, None] - m[None, :]), 0.0)
+            acc += tl.dot(dys, tl.trans(xs), input_precision=PRECISION) * decay
+    out = dgram + at * T * T + rows[:, None] * T + cols[None, :]
+    tl.store(out, acc.to(dgram.dtype.element_ty), mask=(rows[:, None] < T) & (cols[None, :] < T))
 
 
 def _precision(x: Tensor) -> str:
@@ -160,8 +156,3 @@ def scan_mixing(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tenso
     log_row, log_col = _logs(dt, A)
     gram = torch.matmul(C, B.transpose(1, 2)).contiguous()  # (B, T, T)
     return torch.ops.aim.mix(gram, x, log_row, log_col) + x * D[:, None].to(x.dtype)
-
-
-def mixing_available(x: Tensor) -> bool:
-    """Whether ``scan_mixing`` suits x (B, T, H, P): Triton, a GPU, and a sequence short enough for its square."""
-    return triton is not None and x.is_cuda and x.shape[1] <= 1024 and x.shape[3] in (16, 32, 64, 128)

@@ -1,18 +1,14 @@
 """The fused mixing equals its definition and the scan, values and gradients."""
 
-import os
-
-os.environ.setdefault("TRITON_INTERPRET", "1")
-
 import pytest
 import torch
 
-from aim.ops.mixing import mix_reference, scan_mixing, triton
 from aim.ops.scan import scan_chunked
 
-gpu = torch.cuda.is_available()
-pytestmark = pytest.mark.skipif(triton is None, reason="Triton is not installed")
-DEVICE = "cuda" if gpu else "cpu"
+pytest.importorskip("triton", reason="Triton is not installed")
+from aim.ops.mixing import mix_reference, scan_mixing
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def inputs(rows: int, length: int, heads: int, channels: int, size: int) -> dict[str, torch.Tensor]:

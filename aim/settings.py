@@ -19,7 +19,7 @@ class Settings:
     """Defaults of the command line and the page. A variable that is unset or empty takes the value below.
 
     ``device`` AIM_DEVICE, ``dtype`` AIM_DTYPE, ``model`` AIM_MODEL (a name, folder, file or hub id), ``threads``
-    AIM_THREADS (CPU threads; None leaves PyTorch's choice), ``checkpoints`` AIM_CHECKPOINTS (a folder to find the bundled
+    AIM_THREADS (CPU threads; None: see ``device.set_threads``), ``checkpoints`` AIM_CHECKPOINTS (a folder to find the bundled
     models in; None is where the package has them), ``hub`` HF_ENDPOINT (the address of the model hub; huggingface_hub's own
     when empty).
     """

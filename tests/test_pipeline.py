@@ -301,9 +301,13 @@ class TestLoad:
         assert pipe.generate([1], seed=3)[0].size == (16, 16)
         assert pipe.parameters(1, 3, pipe.sampling)["dtype"] == "bfloat16"
 
-    def test_threads_are_taken_from_the_environment(self, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("AIM_THREADS", "2")
+    def test_threads(self, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("aim.device._all_threads", lambda: 4)
         try:
+            for _ in range(2):
+                aim.load(tiny_checkpoint, "cpu")
+                assert torch.get_num_threads() == 3, "a core is left for the rest, however often a model is loaded"
+            monkeypatch.setenv("AIM_THREADS", "2")
             aim.load(tiny_checkpoint, "cpu")
             assert torch.get_num_threads() == 2
         finally:

@@ -1,0 +1,75 @@
+"""The page: what a person sees in the browser. The only place that imports gradio."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import Any
+
+import gradio as gr
+
+from aim.errors import AimError
+from aim.ui.about import about_tab
+from aim.ui.generate import SELECT_ON_FOCUS, first_class, generate_tab
+from aim.ui.models import Models
+from aim.ui.theme import CSS, THEME
+
+__all__ = ["LAUNCH", "build", "launch"]
+
+_TITLE = "AiM"
+_HEAD = "# AiM\nA Mamba-2 model draws an ImageNet class, code by code, while you watch."
+_KEEP_FILES = (600, 3600)  # seconds: every 10 minutes, pictures older than an hour are deleted
+_THREADS = 128  # one for each person who draws or waits: more than the engine admits, so that the engine decides
+
+LAUNCH: dict[str, Any] = {
+    "theme": THEME,
+    "css": CSS,
+    "max_threads": _THREADS,
+    "max_file_size": "1mb",  # the page takes no uploads
+    "enable_monitoring": False,
+    "ssr_mode": False,
+    "run_history": False,
+    "footer_links": ["api", "settings"],
+}
+"""What ``gr.Blocks.launch`` needs for this page, for those who call it themselves."""
+
+
+def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto") -> gr.Blocks:
+    """The page for ``source``: a model's name, a folder, a file or a hub id. Loads it, and warms it up in the background.
+
+    Raises what ``aim.load`` raises. Launch it with ``launch(**LAUNCH)``, or call ``aim.ui.launch`` at once.
+    """
+    models = Models(source, device, dtype)
+    with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=_KEEP_FILES) as page:
+        gr.Markdown(_HEAD, elem_classes="aim-head")
+        with gr.Tab("Generate"):
+            actions = generate_tab(models)
+        with gr.Tab("About"):
+            about_tab(models)
+        page.load(None, js=SELECT_ON_FOCUS)
+        page.unload(actions.stop)
+    page.queue(default_concurrency_limit=_THREADS)  # everybody at once: the engine batches, and keeps the line
+    threading.Thread(target=_warm_up, args=(models,), name="warm-up", daemon=True).start()
+    return page
+
+
+def launch(
+    source: str = "aim-s",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    host: str | None = None,
+    port: int | None = None,
+    share: bool = False,
+) -> None:
+    """Build the page and serve it until it is interrupted. Without ``port``, the first free one from 7860, or GRADIO_SERVER_PORT."""
+    build(source, device=device, dtype=dtype).launch(server_name=host, server_port=port, share=share, **LAUNCH)
+
+
+def _warm_up(models: Models) -> None:
+    """Draw a little, so that the first picture that somebody asks for is as fast as the next."""
+    pipe = models.get(models.default)
+    with suppress(AimError):  # somebody closed the model meanwhile; what else is wrong, the first picture will say
+        for frame in pipe.stream(first_class(pipe), preview_every=1):
+            if frame.image is not None:
+                return

@@ -1,0 +1,209 @@
+"""What the page does when somebody asks: every handler, apart from how the page is laid out."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from typing import Any, NamedTuple
+
+import gradio as gr
+from gradio.components import Component
+from gradio.processing_utils import save_bytes_to_cache
+from PIL import Image
+
+from aim import media
+from aim.config import MAX_SEED, SamplingParams, check_seed
+from aim.engine import Request
+from aim.errors import AimError, InvalidInput
+from aim.pipeline import Pipeline
+from aim.ui.drawing import COUNT_EVERY, Drawing, Sessions, View
+from aim.ui.models import Models
+
+GIF_SIZE = 256  # pixels, at least: a smaller picture is enlarged
+GIF_SECONDS = 3.0  # a drawing plays in about this time
+Update = dict[Component, Any]
+
+
+class Screen(NamedTuple):
+    """The components that a drawing writes to; the API returns the first five, in this order."""
+
+    picture: Component
+    progress: Component
+    png: Component
+    gif: Component
+    parameters: Component
+    start: Component
+    stop: Component
+
+
+def status(state: str, text: str, view: View | None = None) -> dict[str, Any]:
+    """The value of a ``Status``: state, text, step, total, place, seconds, codes_per_second."""
+    view = view or View(state, 0, 0)
+    numbers = {"step": view.step, "total": view.total, "place": view.place}
+    return {"state": state, "text": text, **numbers, "seconds": round(view.seconds, 3), "codes_per_second": round(view.rate, 1)}
+
+
+class Actions:
+    """The handlers of one page."""
+
+    def __init__(self, models: Models, screen: Screen) -> None:
+        self.models, self.screen = models, screen
+        self.sessions = Sessions()
+
+    def classes(self, model: str = "") -> list[dict[str, Any]]:
+        """The classes that a model knows: ImageNet index and name of each. Without a name, the page's own model."""
+        pipe = self._model(model)
+        return [{"index": index, "title": pipe.title(index)} for index in pipe.classes]
+
+    def random_class(self, model: str = "") -> int:
+        """The ImageNet index of one of the classes that a model knows."""
+        return random.choice(self._model(model).classes)
+
+    def stop(self, request: gr.Request) -> None:
+        """Stop what this session draws, within one step of the model."""
+        self.sessions.stop(request.session_hash or "")
+
+    def check(
+        self,
+        label: Any,
+        model: Any,
+        cfg_scale: Any,
+        temperature: Any,
+        top_k: Any,
+        top_p: Any,
+        seed: Any,
+        random_seed: Any,
+        preview_every: Any,
+    ) -> list[dict[str, Any]]:
+        """A verdict on each input of ``generate``, before it takes a place in line."""
+        pipe = self.models.peek(model) if isinstance(model, str) else None
+        return [
+            _verdict(lambda: pipe.resolve(label) if pipe else label),
+            _verdict(lambda: self.models.check(model)),
+            _verdict(lambda: SamplingParams().replace(cfg_scale=cfg_scale)),
+            _verdict(lambda: SamplingParams().replace(temperature=temperature)),
+            _verdict(lambda: SamplingParams().replace(top_k=top_k)),
+            _verdict(lambda: SamplingParams().replace(top_p=top_p)),
+            _verdict(lambda: random_seed or check_seed(seed)),
+            _verdict(lambda: None),
+            _verdict(lambda: Request(0, preview_every=_whole(preview_every))),
+        ]
+
+    def generate(
+        self,
+        label: Any,
+        model: str,
+        cfg_scale: float | None,
+        temperature: float | None,
+        top_k: int | None,
+        top_p: float | None,
+        seed: int,
+        random_seed: bool,
+        preview_every: int,
+        request: gr.Request,
+    ) -> Iterator[Update]:
+        """Draw one picture, streamed. ``label`` is a class by index, name or title; a parameter left None is the model's own.
+
+        Returns the picture, the progress, the PNG with its parameters inside, a GIF of the drawing, and the parameters.
+        """
+        with self.sessions.drawing(request.session_hash or "") as drawing:
+            # the first update comes at once: a run that is cancelled before it would never be closed
+            yield {**self._buttons(busy=True), **self._update("starting", "Starting …")}
+            try:
+                future = self.models.fetch(model)
+                while not future.done():
+                    if drawing.stopped:
+                        yield {**self._buttons(busy=False), **self._update("stopped", f"Stopped; {model} goes on loading")}
+                        return
+                    yield self._update("loading", f"Loading {self.models.title(model)} …")
+                    wait([future], timeout=0.5)
+                pipe = future.result()
+                index = pipe.resolve(label)
+                params = pipe.params(cfg_scale, temperature, top_k, top_p)
+                drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
+                yield from self._draw(drawing, pipe, index, params, drawn_with, _whole(preview_every))
+            except Exception as error:
+                known = isinstance(error, AimError)
+                message = str(error) if known else "Something went wrong here; the server's log says what."
+                yield {**self._buttons(busy=False), **self._update("failed", message)}
+                if known:
+                    raise gr.Error(message, print_exception=False) from error
+                raise
+
+    def _draw(
+        self, drawing: Drawing, pipe: Pipeline, index: int, params: SamplingParams, seed: int, preview_every: int
+    ) -> Iterator[Update]:
+        screen = self.screen
+        frames: list[Image.Image] = []
+        picture: str | None = None
+        for view in drawing.views(pipe, Request(pipe.row(index), params, seed, COUNT_EVERY), preview_every):
+            if view.image is not None:
+                frames.append(view.image)
+                picture = _keep(_png(view.image), "preview.png", screen.picture)
+            update = self._update(view.state, _describe(view), view, picture)
+            if view.state == "stopped":
+                update.update(self._buttons(busy=False))
+            if view.state == "done":
+                parameters = pipe.parameters(index, seed, params)
+                stem = re.sub(r"\W+", "-", f"{pipe.name}-{pipe.title(index)}-seed-{seed}").strip("-").lower()
+                png = _keep(media.png_bytes(frames[-1], parameters), f"{stem}.png", screen.png)
+                update.update({screen.picture: png, screen.png: png})
+                yield update  # the GIF takes a moment: the picture does not wait for it
+                gif = _keep(_gif(frames), f"{stem}.gif", screen.gif)
+                update.update({screen.gif: gif, screen.parameters: parameters, **self._buttons(busy=False)})
+            yield update
+
+    def _update(self, state: str, text: str, view: View | None = None, picture: str | None = None) -> Update:
+        """What there is to see, and nothing to take home yet. Whole: a program that reads the stream sees no gaps."""
+        screen = self.screen
+        nothing = dict.fromkeys((screen.png, screen.gif, screen.parameters))
+        return {screen.picture: picture, screen.progress: status(state, text, view), **nothing}
+
+    def _buttons(self, *, busy: bool) -> Update:
+        return {self.screen.start: gr.update(interactive=not busy), self.screen.stop: gr.update(interactive=busy)}
+
+    def _model(self, name: str) -> Pipeline:
+        return self.models.get(name or self.models.default)
+
+
+def _verdict(test: Callable[[], object]) -> dict[str, Any]:
+    try:
+        test()
+    except InvalidInput as error:
+        return gr.validate(False, str(error))
+    return gr.validate(True, "")
+
+
+def _whole(value: Any) -> Any:
+    """A slider's 8.0 as 8; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _describe(view: View) -> str:
+    if view.state == "waiting":
+        return f"Number {view.place} in line"
+    if view.state == "stopped":
+        return f"Stopped at {view.step} / {view.total} codes"
+    if view.state == "done":
+        return f"{view.total} / {view.total} codes in {view.seconds:.1f} s"
+    return f"{view.step} / {view.total} codes"
+
+
+def _png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def _gif(frames: list[Image.Image]) -> bytes:
+    """The drawing as it was shown, at a size to look at."""
+    larger = [media.enlarge(frame, max(GIF_SIZE, *frame.size)) for frame in frames]
+    return media.gif_bytes(larger, fps=min(20.0, max(2.0, len(larger) / GIF_SECONDS)))
+
+
+def _keep(data: bytes, name: str, component: Component) -> str:
+    """Write a file where the page serves files from, and deletes them from after a while; returns its path."""
+    return save_bytes_to_cache(data, name, component.GRADIO_CACHE)

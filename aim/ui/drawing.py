@@ -1,0 +1,147 @@
+"""One picture being drawn for one person: what there is to see of it, and how it is stopped from anywhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from PIL import Image
+
+from aim.engine import Failed, Finished, Progress, Queued, Request, Started, Subscription
+from aim.pipeline import Pipeline
+
+COUNT_EVERY = 4  # codes between two counts; a count costs nothing, so it does not follow the preview rate
+MAX_FPS = 12  # what a page takes in well: it gets the newest state, not every state
+PREVIEW_SHARE = 0.3  # of the time at most: on a CPU the image decoder takes it from the model
+
+
+@dataclass(frozen=True)
+class View:
+    """What there is to see at one moment. ``image`` is None where the picture has not changed."""
+
+    state: str  # waiting, drawing, done or stopped
+    step: int
+    total: int
+    seconds: float = 0.0  # of model time
+    place: int = 0  # in line; 0 once it is drawn
+    image: Image.Image | None = None
+
+    @property
+    def rate(self) -> float:
+        """Codes a second."""
+        return self.step / self.seconds if self.seconds > 0 else 0.0
+
+
+class Drawing:
+    """One picture. ``views`` is for one thread; ``stop`` may be called from any thread at any time."""
+
+    def __init__(self) -> None:
+        self._subscription: Subscription | None = None
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopped
+
+    def stop(self) -> None:
+        """Leave the engine within a step; if it was not entered yet, never enter it."""
+        with self._lock:
+            self._stopped = True
+            if self._subscription is not None:
+                self._subscription.close()
+
+    def views(self, pipe: Pipeline, request: Request, preview_every: int) -> Iterator[View]:
+        """What there is to see of ``request``, at most ``MAX_FPS`` times a second; the last view is done or stopped.
+
+        ``preview_every`` is the number of codes between two pictures, 0 for none before the last. Raises QueueFull where the
+        line is full, and the error of a request that failed. Closing the generator stops the drawing.
+        """
+        total = pipe.model.config.num_tokens
+        pace = _Pace(preview_every)
+        try:
+            subscription = self._enter(pipe, request)
+            for event in subscription or ():
+                if isinstance(event, Queued):
+                    yield View("waiting", 0, total, place=event.place)
+                elif isinstance(event, Started):
+                    yield View("drawing", 0, total)
+                elif isinstance(event, Progress) and event.step < total and pace.due():
+                    yield View("drawing", event.step, total, event.seconds, image=pace.preview(pipe, event))
+                elif isinstance(event, Finished):
+                    yield View("done", total, total, event.seconds, image=pipe.picture(event.codes))
+                    return
+                elif isinstance(event, Failed):
+                    raise event.error
+            yield View("stopped", subscription.step if subscription else 0, total)
+        finally:
+            self.stop()
+
+    def _enter(self, pipe: Pipeline, request: Request) -> Subscription | None:
+        with self._lock:
+            if not self._stopped:
+                self._subscription = pipe.server.stream(request)
+            return self._subscription
+
+
+class _Pace:
+    """Which events are shown, and which of those with a picture."""
+
+    def __init__(self, preview_every: int) -> None:
+        self._every = preview_every
+        self._next_view = self._next_image = 0.0
+        self._step = 0  # of the last picture
+
+    def due(self) -> bool:
+        """Whether it is time for another view."""
+        now = time.monotonic()
+        if now < self._next_view:
+            return False
+        self._next_view = now + 1 / MAX_FPS
+        return True
+
+    def preview(self, pipe: Pipeline, event: Progress) -> Image.Image | None:
+        """The picture so far, if one is due."""
+        started = time.monotonic()
+        if not self._every or event.step < self._step + self._every or started < self._next_image:
+            return None
+        self._step = event.step
+        image = pipe.preview(event.codes)
+        taken = time.monotonic() - started
+        self._next_image = started + taken / PREVIEW_SHARE
+        return image
+
+
+class Sessions:
+    """Who draws what now, so that Stop and a closed tab end it."""
+
+    def __init__(self) -> None:
+        self._drawings: defaultdict[str, set[Drawing]] = defaultdict(set)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def drawing(self, session: str) -> Iterator[Drawing]:
+        """A new drawing that is the session's while inside."""
+        drawing = Drawing()
+        with self._lock:
+            self._drawings[session].add(drawing)
+        try:
+            yield drawing
+        finally:
+            with self._lock:
+                self._drawings[session].discard(drawing)
+                if not self._drawings[session]:
+                    del self._drawings[session]
+
+    def stop(self, session: str) -> int:
+        """Stop all that the session draws; returns how many there were."""
+        with self._lock:
+            drawings = list(self._drawings.get(session, ()))
+        for drawing in drawings:
+            drawing.stop()
+        return len(drawings)

@@ -1,0 +1,72 @@
+"""The models that one page offers: each is loaded once, when it is first asked for, and shared by everybody."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+
+from aim.config import MODELS
+from aim.errors import InvalidInput
+from aim.pipeline import Pipeline, load
+
+
+class Models:
+    """``source`` is loaded at once; every other named model that can be had, when somebody picks it."""
+
+    def __init__(self, source: str, device: str, dtype: str) -> None:
+        self._device, self._dtype = device, dtype
+        pipe = load(source, device=device, dtype=dtype)
+        own: Future[Pipeline] = Future()
+        own.set_result(pipe)
+        self.default = pipe.name
+        self._loads = {pipe.name: own}
+        self._lock = threading.Lock()
+        named = (spec.name for spec in MODELS.values() if spec.source != "none")
+        self._names = list(dict.fromkeys([pipe.name, *named]))
+
+    @property
+    def choices(self) -> list[tuple[str, str]]:
+        """(label, name) of each model, the page's own first."""
+        return [(self.title(name), name) for name in self._names]
+
+    def title(self, name: str) -> str:
+        """How a model is called on the page: its name and where it comes from."""
+        spec = MODELS.get(name)
+        if spec is None:
+            return name
+        size = f"{spec.download_mb / 1000:.1f} GB" if spec.download_mb >= 1000 else f"{spec.download_mb} MB"
+        return f"{name} (bundled)" if spec.source == "bundled" else f"{name} ({size} download)"
+
+    def check(self, name: object) -> str:
+        """``name`` if the page offers it, else InvalidInput. Only names: no path or hub id is taken from a visitor."""
+        if name not in self._names:
+            raise InvalidInput(f"there is no model {name!r} here; choose one of {', '.join(self._names)}")
+        return str(name)
+
+    def peek(self, name: str) -> Pipeline | None:
+        """The model if it is loaded."""
+        future = self._loads.get(name)
+        return future.result() if future is not None and future.done() and future.exception() is None else None
+
+    def get(self, name: object) -> Pipeline:
+        """The model, waiting for it to load. Raises what ``fetch`` and ``load`` raise."""
+        return self.fetch(name).result()
+
+    def fetch(self, name: object) -> Future[Pipeline]:
+        """The model, now or later: two people who want it share one load, and one that failed is tried again.
+
+        InvalidInput for a name that the page does not offer.
+        """
+        checked = self.check(name)
+        with self._lock:
+            future = self._loads.get(checked)
+            if future is None or (future.done() and future.exception() is not None):
+                future = self._loads[checked] = Future()
+                threading.Thread(target=self._load, args=(checked, future), name=f"load-{checked}", daemon=True).start()
+            return future
+
+    def _load(self, name: str, future: Future[Pipeline]) -> None:
+        try:
+            future.set_result(load(name, device=self._device, dtype=self._dtype))
+        except BaseException as error:  # it belongs to whoever waits for the future
+            future.set_exception(error)

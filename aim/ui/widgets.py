@@ -1,0 +1,69 @@
+"""The page's own components. Inputs hand on what they are given, so that one place checks it and can say what is allowed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+# A component of a template is filled in by JavaScript: text is escaped there, and is never part of the template itself.
+_STATUS = """
+<div class="aim-status aim-${value.state}">
+  <div class="aim-bar" role="progressbar" aria-label="Codes drawn" aria-valuenow="${value.step}" aria-valuemax="${value.total}">
+    <div style="width: ${value.total ? (100 * value.step) / value.total : 0}%"></div>
+  </div>
+  <div class="aim-line">
+    <span class="aim-text">${value.text.replace(/[&<>"']/g, (c) => "&#" + c.charCodeAt(0) + ";")}</span>
+    <span class="aim-rate">${value.codes_per_second ? value.codes_per_second.toFixed(0) + " codes/s" : ""}</span>
+  </div>
+</div>
+"""
+
+
+class Choice(gr.Dropdown):
+    """A dropdown whose value need not be among its choices when it comes through the API."""
+
+    is_template = True  # drawn as what it derives from
+
+    def preprocess(self, payload: Any) -> Any:
+        """Unchecked."""
+        return payload
+
+    def api_info(self) -> dict[str, Any]:
+        """Any string or index, so that the API's description does not list a thousand classes."""
+        return {"anyOf": [{"type": "string"}, {"type": "integer"}]}
+
+
+class Range(gr.Slider):
+    """A slider whose ends are what is useful, not all that is allowed."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """Unchecked."""
+        return payload
+
+    def api_info(self) -> dict[str, Any]:
+        """A number."""
+        return {"type": "number"}
+
+
+class Whole(gr.Number):
+    """A number that is neither rounded nor clipped."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """Unchecked."""
+        return payload
+
+
+class Status(gr.HTML):
+    """A bar, a line of text and a rate; the value is a dictionary with ``state``, ``step``, ``total``, ``text``, ``codes_per_second``."""
+
+    def __init__(self, value: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(value, **{"html_template": _STATUS, "js_on_load": None, **kwargs})
+
+    def api_info(self) -> dict[str, Any]:
+        """A dictionary."""
+        return {"type": "object"}

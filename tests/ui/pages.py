@@ -1,0 +1,53 @@
+"""What the tests of the page share: a page that is being served, a model that can be slowed down, and waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from aim.pipeline import Pipeline
+
+
+@dataclass
+class Brake:
+    """Slows every step of a model down to ``seconds``, so that there is time to look and to interfere."""
+
+    seconds: float = 0.0
+    steps: int = 0
+
+    def __call__(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def slowed(*args: Any, **kwargs: Any) -> Any:
+            time.sleep(self.seconds)
+            self.steps += 1
+            return step(*args, **kwargs)
+
+        return slowed
+
+
+@dataclass
+class Page:
+    """A page that is being served."""
+
+    url: str
+    pipe: Pipeline
+    brake: Brake
+    blocks: gr.Blocks
+    attempts: list[str] = field(default_factory=list)  # names of models that were asked for and are out of reach
+
+    def settle(self, seconds: float = 10.0) -> bool:
+        """Wait until nobody draws; False if somebody still does after ``seconds``."""
+        return until(lambda: self.pipe.server.engine.idle, seconds)
+
+
+def until(test: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Wait until ``test`` holds; False if it does not within ``seconds``."""
+    end = time.monotonic() + seconds
+    while not test():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,208 @@
+"""The page in a real browser: pick, watch, stop, take home; on a phone; offline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from aim import media
+from pages import Page, until
+
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
+
+# The share of the shown picture that is transparent: codes that are not drawn yet. Null while a picture is still on its way.
+ABSENT = """() => {
+  const image = document.querySelector('#picture img');
+  if (!image || !image.complete || !image.naturalWidth) return null;
+  const canvas = document.createElement('canvas');
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  const context = canvas.getContext('2d');
+  context.drawImage(image, 0, 0);
+  const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
+  let absent = 0;
+  for (let i = 3; i < pixels.length; i += 4) absent += pixels[i] === 0;
+  return absent / (pixels.length / 4);
+}"""
+
+
+@pytest.fixture
+def open_tab(page: Page, browser: Any) -> Iterator[Any]:
+    """A function that opens the page in a new tab of its own; closed afterwards."""
+    contexts = []
+
+    def open_(size: dict[str, int] = DESKTOP, scheme: str = "light") -> Any:
+        context = browser.new_context(viewport=size, color_scheme=scheme, accept_downloads=True)
+        context.set_default_timeout(30_000)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.requests = []
+        tab.on("request", lambda request: tab.requests.append(request.url))
+        tab.goto(page.url)
+        tab.wait_for_selector("#generate")
+        return tab
+
+    yield open_
+    for context in contexts:
+        context.close()
+
+
+def progress(tab: Any) -> str:
+    return tab.inner_text(".aim-text")
+
+
+def class_box(tab: Any) -> Any:
+    return tab.get_by_label("Class", exact=True)
+
+
+def pick(tab: Any, text: str, title: str) -> None:
+    """Type ``text`` over the class that is there, and take ``title``, the only one left to choose."""
+    box = class_box(tab)
+    box.click()
+    box.press_sequentially(text, delay=20)
+    tab.wait_for_function("() => document.querySelectorAll('[role=option]').length === 1")
+    assert tab.get_by_role("option").inner_text().split("\n")[-1].strip() == title
+    box.press("Enter")
+    assert until(lambda: box.input_value() == title)
+
+
+def download(tab: Any, button: str, folder: Path) -> Path:
+    with tab.expect_download() as waiting:
+        tab.click(button)
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path):
+    tab = open_tab()
+    assert class_box(tab).input_value() == "goldfish (1)"
+    assert "64×64" in tab.inner_text("#note")
+    assert tab.is_disabled("#stop") and tab.is_disabled("#png") and tab.is_disabled("#gif")
+    pick(tab, "golden", "golden retriever (207)")
+    tab.screenshot(path=tmp_path / "idle.png")
+
+    page.brake.seconds = 0.02
+    tab.click("#generate")
+    seen: list[float] = []
+
+    def watch() -> bool:
+        absent = tab.evaluate(ABSENT)
+        if absent is not None and absent not in seen:
+            seen.append(absent)
+        return len(seen) >= 3
+
+    assert until(watch, 10), f"saw {seen}"
+    assert seen == sorted(seen, reverse=True)
+    assert all(0 < absent < 1 for absent in seen)
+    tab.wait_for_function("() => /^[0-9]+ \\/ 256 codes$/.test(document.querySelector('.aim-text').innerText)")
+    assert tab.inner_text(".aim-rate").endswith("codes/s")
+    assert tab.is_disabled("#generate")
+    tab.screenshot(path=tmp_path / "running.png")
+    at = page.brake.steps
+    tab.click("#stop")
+    tab.wait_for_selector(".aim-stopped")
+    assert page.brake.steps - at < 60
+    assert page.settle(3)
+    assert progress(tab).startswith("Stopped at ")
+    assert 0 < tab.evaluate(ABSENT) < 1, "what was drawn stays to be seen"
+    tab.wait_for_selector("#generate:not([disabled])")
+    assert tab.is_disabled("#png")
+
+    page.brake.seconds = 0.004
+    tab.click("#generate")
+    tab.wait_for_selector("#gif:not([disabled])")
+    assert progress(tab).startswith("256 / 256 codes in ")
+    assert tab.evaluate(ABSENT) == 0
+    png = download(tab, "#png", tmp_path)
+    parameters = media.read_parameters(png)
+    assert Image.open(png).size == (64, 64)
+    assert parameters["class_name"] == "golden retriever"
+    assert parameters == page.pipe.parameters(207, parameters["seed"], page.pipe.sampling)
+    assert png.name == f"tiny-golden-retriever-207-seed-{parameters['seed']}.png"
+    animation = Image.open(download(tab, "#gif", tmp_path))
+    assert (animation.format, animation.size) == ("GIF", (256, 256))
+    assert animation.n_frames > 1
+    tab.screenshot(path=tmp_path / "done.png")
+
+    tab.click("#reuse-seed")
+    tab.wait_for_function(f"() => document.querySelector('#seed input').value === '{parameters['seed']}'")
+    assert not tab.is_checked("#random-seed input")
+    tab.click("#generate")
+    tab.wait_for_selector(".aim-drawing")
+    tab.wait_for_selector("#gif:not([disabled])")
+    assert download(tab, "#png", tmp_path / "again").read_bytes() == png.read_bytes()
+
+
+def test_nothing_is_fetched_from_elsewhere(page: Page, open_tab: Any):
+    tab = open_tab()
+    tab.get_by_role("tab", name="About").click()
+    tab.wait_for_selector("text=The model on this page")
+    assert "tiny, version 0123456789ab" in tab.inner_text("body")
+    foreign = [url for url in tab.requests if not url.startswith((page.url, "data:", "blob:"))]
+    assert len(tab.requests) > 5
+    assert not foreign
+
+
+def test_random_class_and_a_bad_value(page: Page, open_tab: Any):
+    tab = open_tab()
+    before = class_box(tab).input_value()
+    titles = {page.pipe.title(index) for index in page.pipe.classes}
+
+    def another() -> bool:
+        tab.click("#random-class")
+        return class_box(tab).input_value() not in (before, "")
+
+    assert until(another)
+    assert class_box(tab).input_value() in titles
+    steps = page.brake.steps
+    tab.get_by_label("Top-k").fill("-3")
+    tab.click("#generate")
+    tab.wait_for_selector("text=top_k is -3; it must be a whole number in [0, 2147483647]")
+    assert page.brake.steps == steps
+    tab.get_by_label("Top-k").fill("5")
+    tab.click("#generate")
+    tab.wait_for_selector(".aim-done")
+
+
+def test_a_closed_tab_ends_its_drawing(page: Page, open_tab: Any):
+    page.brake.seconds = 0.02
+    tab = open_tab()
+    tab.click("#generate")
+    tab.wait_for_selector("#picture img")
+    at = page.brake.steps
+    tab.close()
+    assert page.settle()
+    assert page.brake.steps - at < 100
+
+
+def test_a_model_out_of_reach_leaves_the_old_one_usable(page: Page, open_tab: Any, tmp_path: Path):
+    tab = open_tab()
+    box = tab.get_by_label("Model", exact=True)
+    box.click()
+    tab.get_by_role("option", name="aim-b (880 MB download)").click()
+    tab.wait_for_selector(".aim-failed")
+    assert "aim-b could not be loaded, so tiny stays in use: aim-b could not be fetched" in progress(tab)
+    assert until(lambda: box.input_value() == "tiny")
+    assert page.attempts[-1:] == ["aim-b"]
+    tab.screenshot(path=tmp_path / "out-of-reach.png")
+    tab.click("#generate")
+    tab.wait_for_selector(".aim-done")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_the_picture_follows_the_buttons(page: Page, open_tab: Any, tmp_path: Path, scheme: str):
+    tab = open_tab(PHONE, scheme)
+    tab.click("#generate")
+    tab.wait_for_selector("#gif:not([disabled])")
+    tab.screenshot(path=tmp_path / f"phone-{scheme}.png", full_page=True)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    places = [tab.locator(selector).bounding_box() for selector in ("#class", "#generate", "#picture", "#progress", "#png", "#seed")]
+    assert all(above["y"] + above["height"] <= below["y"] for above, below in pairwise(places))
+    picture = places[2]
+    assert picture["width"] == pytest.approx(picture["height"])
+    assert picture["width"] > 280

@@ -1,0 +1,78 @@
+"""The models that a page offers."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import aim.ui
+from aim.errors import HubError, InvalidInput
+from aim.ui import models as ui_models
+from aim.ui.models import Models
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Sources that were loaded; whatever is asked for is there, but aim-l only at the second attempt."""
+    calls: list[str] = []
+
+    def load(source: str, device: str, dtype: str) -> SimpleNamespace:
+        calls.append(source)
+        if source == "aim-l" and calls.count("aim-l") < 2:
+            raise HubError("out of reach")
+        return SimpleNamespace(name=Path(source).name)
+
+    monkeypatch.setattr(ui_models, "load", load)
+    return calls
+
+
+def test_the_page_s_own_model_comes_first_and_downloads_say_their_size(loads: list[str]):
+    assert Models("aim-s", "auto", "auto").choices == [
+        ("aim-s (bundled)", "aim-s"),
+        ("aim-b (880 MB download)", "aim-b"),
+        ("aim-l (1.7 GB download)", "aim-l"),
+        ("aim-xl (3.3 GB download)", "aim-xl"),
+    ]
+    assert loads == ["aim-s"]
+
+
+def test_a_folder_is_called_by_its_name_and_its_path_is_not_told(loads: list[str]):
+    models = Models("/somewhere/mine", "auto", "auto")
+    assert models.default == "mine"
+    assert models.choices[:2] == [("mine", "mine"), ("aim-s (bundled)", "aim-s")]
+    with pytest.raises(InvalidInput, match="choose one of mine, aim-s, aim-b"):
+        models.fetch("/somewhere/mine")
+
+
+def test_a_failed_load_is_tried_again_and_a_good_one_is_kept(loads: list[str]):
+    models = Models("aim-s", "auto", "auto")
+    with pytest.raises(HubError):
+        models.get("aim-l")
+    assert models.peek("aim-l") is None
+    assert models.get("aim-l") is models.get("aim-l") is models.peek("aim-l")
+    assert loads == ["aim-s", "aim-l", "aim-l"]
+
+
+def test_two_who_want_a_model_share_one_load(monkeypatch: pytest.MonkeyPatch, loads: list[str]):
+    models = Models("aim-s", "auto", "auto")
+    go = threading.Event()
+    monkeypatch.setattr(ui_models, "load", lambda *_, **__: go.wait(5) and SimpleNamespace(name="aim-b"))
+    first, second = models.fetch("aim-b"), models.fetch("aim-b")
+    assert models.peek("aim-b") is None
+    go.set()
+    assert first.result(5) is second.result(5)
+
+
+def test_a_page_is_built_from_a_folder(tiny_checkpoint: Path):
+    page = aim.ui.build(str(tiny_checkpoint), device="cpu", dtype="float32")
+    label = next(block for block in page.blocks.values() if getattr(block, "label", None) == "Class")
+    assert label.value == 1
+    assert ("golden retriever (207)", 207) in label.choices
+
+
+def test_a_page_of_nothing_is_refused(tmp_path: Path):
+    with pytest.raises(aim.AimError, match=r"nothing\.safetensors"):
+        aim.ui.build(str(tmp_path / "nothing.safetensors"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 import aim
 
@@ -59,6 +62,23 @@ def dependency(name: str) -> Requirement:
 def test_requirements_agree() -> None:
     assert requirements("requirements.txt") == {Requirement(r) for r in PROJECT["project"]["dependencies"]}
     assert requirements("requirements-cuda.txt") == {Requirement(r) for r in PROJECT["project"]["optional-dependencies"]["cuda"]}
+
+
+@pytest.mark.parametrize(("folder", "extras"), [("aim", ("cuda", "report")), ("tests", ("test",))])
+def test_every_package_that_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
+    declared = PROJECT["project"]["dependencies"] + [r for extra in extras for r in PROJECT["project"]["optional-dependencies"][extra]]
+    names = {canonicalize_name(Requirement(r).name) for r in declared}
+    files = list((ROOT / folder).rglob("*.py"))
+    local = {"aim", "tests", *(path.stem for path in files), *sys.stdlib_module_names, "tomli"}
+    imported: set[str] = set()
+    for node in (node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.partition(".")[0])
+    owners = packages_distributions()
+    providers = {name: {canonicalize_name(dist) for dist in owners.get(name, [name])} for name in imported - local}
+    assert [name for name, dists in sorted(providers.items()) if not dists & names] == []
 
 
 def test_the_version_has_one_source() -> None:

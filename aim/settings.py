@@ -21,7 +21,7 @@ class Settings:
     ``device`` AIM_DEVICE, ``dtype`` AIM_DTYPE, ``model`` AIM_MODEL (a name, folder, file or hub id), ``threads``
     AIM_THREADS (CPU threads; None: see ``device.set_threads``), ``checkpoints`` AIM_CHECKPOINTS (a folder to find the bundled
     models in; None is where the package has them), ``hub`` HF_ENDPOINT (the address of the model hub; huggingface_hub's own
-    when empty).
+    when empty), ``screen`` DISPLAY or WAYLAND_DISPLAY (whether there is a Linux desktop to open a browser on).
     """
 
     device: str = "auto"
@@ -30,6 +30,7 @@ class Settings:
     threads: int | None = None
     checkpoints: Path | None = None
     hub: str = ""
+    screen: bool = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -44,7 +45,8 @@ class Settings:
         threads = _threads(given["AIM_THREADS"]) if "AIM_THREADS" in given else None
         checkpoints = _folder(given["AIM_CHECKPOINTS"]) if "AIM_CHECKPOINTS" in given else None
         hub = environ.get("HF_ENDPOINT", cls.hub).strip().rstrip("/")
-        return cls(device, dtype, given.get("AIM_MODEL", cls.model), threads, checkpoints, hub)
+        screen = any(environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+        return cls(device, dtype, given.get("AIM_MODEL", cls.model), threads, checkpoints, hub, screen)
 
 
 def _threads(value: str) -> int:

@@ -11,8 +11,11 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+import aim.ui
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,3 +52,26 @@ def test_app_serves_the_page_on_the_port_that_the_environment_names(url: str) ->
         assert json.load(answer)["title"] == "AiM"
     with urllib.request.urlopen(f"{url}/gradio_api/info", timeout=10) as answer:
         assert "/generate" in json.load(answer)["named_endpoints"]
+
+
+@pytest.mark.parametrize(
+    ("terminal", "platform", "display", "opened"),
+    [
+        (True, "linux", ":0", True),
+        (True, "linux", "", False),
+        (False, "linux", ":0", False),
+        (True, "darwin", "", True),
+        (False, "win32", "", False),
+    ],
+)
+def test_a_browser_opens_where_somebody_can_see_it(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, platform: str, display: str, opened: bool
+) -> None:
+    asked: list[bool] = []
+    page = SimpleNamespace(launch=lambda inbrowser, **_: asked.append(inbrowser))
+    monkeypatch.setattr(aim.ui, "build", lambda *_, **__: page)
+    monkeypatch.setattr(aim.ui, "sys", SimpleNamespace(platform=platform, stdout=SimpleNamespace(isatty=lambda: terminal)))
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    aim.ui.launch()
+    assert asked == [opened]

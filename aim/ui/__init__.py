@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from contextlib import suppress
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from aim.errors import AimError
+from aim.settings import Settings
 from aim.ui.about import about_tab
 from aim.ui.generate import SELECT_ON_FOCUS, first_class, generate_tab
 from aim.ui.models import Models
@@ -62,8 +64,17 @@ def launch(
     port: int | None = None,
     share: bool = False,
 ) -> None:
-    """Build the page and serve it until it is interrupted. Without ``port``, the first free one from 7860, or GRADIO_SERVER_PORT."""
-    build(source, device=device, dtype=dtype).launch(server_name=host, server_port=port, share=share, **LAUNCH)
+    """Build the page, serve it until it is interrupted, and open it in a browser where there is somebody to see it.
+
+    Without ``port``, the first free one from 7860, or GRADIO_SERVER_PORT.
+    """
+    page = build(source, device=device, dtype=dtype)
+    page.launch(server_name=host, server_port=port, share=share, inbrowser=_at_a_desktop(), **LAUNCH)
+
+
+def _at_a_desktop() -> bool:
+    """Whether this was started from a terminal, by somebody who can see a browser's window."""
+    return sys.stdout.isatty() and (sys.platform in ("darwin", "win32") or Settings.from_env().screen)
 
 
 def _warm_up(models: Models) -> None:

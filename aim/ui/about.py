@@ -14,7 +14,8 @@ whose memory has a fixed size, reads the codes so far and the class, and says ho
 network, the tokenizer, turns the codes into pixels. Watching the grid fill in is watching the model think.
 
 - **Guidance** runs the model twice, with and without the class, and moves away from "without". More guidance: more typical, less varied.
-- **One seed, one picture**: the same seed, class and settings give the same picture, whoever else is drawing at the time.
+- **One seed, one picture**: the same seed, class and settings give the same picture. In float32 it is the same whoever else is drawing
+  at the time; in bfloat16 the number of people may change details.
 - **Everybody shares one batch**: people who draw at the same time are computed together, and a full batch makes a line.
 """
 

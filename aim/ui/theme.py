@@ -68,7 +68,7 @@ THEME = themes.Base(
 )
 
 CSS = """
-.gradio-container { max-width: 1160px !important; margin: 0 auto !important; }
+.gradio-container { width: 100%; max-width: 1088px !important; margin: 0 auto !important; }
 .aim-head h1 { font-size: 1.7rem; line-height: 1.2; margin: 0.4rem 0 0; letter-spacing: -0.01em; }
 .aim-head p { margin: 0.25rem 0 0; color: var(--body-text-color-subdued); max-width: 46rem; }
 
@@ -92,7 +92,7 @@ CSS = """
 .aim-line { display: flex; justify-content: space-between; gap: 1rem; margin-top: 0.45rem; font-variant-numeric: tabular-nums; }
 .aim-line .aim-rate { white-space: nowrap; color: var(--body-text-color-subdued); }
 .aim-failed .aim-text { color: var(--error-text-color); }
-.aim-narrow { max-width: 560px; width: 100%; margin: 0 auto; }
+.aim-narrow { max-width: 560px; width: 100%; margin: 0 auto !important; }
 .aim-note, .aim-note p { font-size: 0.86rem; color: var(--body-text-color-subdued); margin: 0; }
 .aim-about { max-width: 46rem; }
 
@@ -103,7 +103,6 @@ CSS = """
   .aim-controls > * { order: 3; width: 100%; }
   .aim-controls > .aim-first { order: 1; }
   .aim-result { order: 2; width: 100%; }
-  footer .divider { display: none !important; }
   #png, #gif { font-size: 0.85rem; white-space: nowrap; padding-inline: 0.5rem; }
 }
 """

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from aim.checkpoint.tensors import blank
 from aim.config import VQ_F4, VQ_F16, VQConfig
 from aim.errors import InvalidInput
-from aim.models.vq import VQ, GroupNorm, last_weight
+from aim.models.vq import VQ, GroupNorm
 
 
 def images(count: int, height: int, width: int) -> torch.Tensor:
@@ -102,8 +102,8 @@ def test_training_reaches_every_weight(tiny_vq: VQ):
     loss.backward()
     without = [name for name, p in vq.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert without == []
-    assert last_weight(vq).grad is not None
-    assert last_weight(vq).shape == (3, 32, 3, 3)
+    assert vq.last_weight.grad is not None
+    assert vq.last_weight.shape == (3, 32, 3, 3)
 
 
 @pytest.mark.parametrize("config, grid", [(VQ_F16, 16), (VQ_F4, 16), (VQConfig(image_size=32, ch_mult=(1, 2)), 16)])

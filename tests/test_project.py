@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import aim
+from aim.config import MODELS, ModelSpec
+from aim.models.aim import AiM
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -110,6 +113,18 @@ def test_the_readme_points_at_files_that_exist() -> None:
         targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
         missing = [target for target in targets if not (page.parent / target).exists()]
         assert not missing, f"{page.name} links to {missing}"
+
+
+@pytest.mark.parametrize("spec", MODELS.values(), ids=MODELS)
+def test_the_readme_s_table_is_true(spec: ModelSpec) -> None:
+    row = next(line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{spec.name}` |"))
+    with torch.device("meta"):
+        count = sum(weight.numel() for weight in AiM(spec.config).parameters())
+    assert f"| {count / 1e6:.3g} M |" in row if count < 1e9 else f"| {count / 1e9:.3g} B |" in row
+    assert f"| {spec.tokenizer.image_size}x{spec.tokenizer.image_size} |" in row
+    assert f"{spec.config.num_classes}" in row
+    if spec.source == "hub":
+        assert f"[{spec.repo}](https://huggingface.co/{spec.repo}), {spec.download_mb / 1000:.1f} GB" in row
 
 
 def test_every_python_offered_is_allowed() -> None:

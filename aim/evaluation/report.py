@@ -15,23 +15,25 @@ from typing import Annotated
 
 import torch
 import typer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from aim import imagenet
 from aim.checkpoint import load_model
+from aim.checkpoint.tensors import write
 from aim.config import SamplingParams
 from aim.device import pick_dtype
+from aim.errors import AimError, InvalidInput
 from aim.evaluation.judge import asked_class_rate, balanced_rows, sample_images
 from aim.media import contact_sheet, to_image
 from aim.models.aim import AiM
 from aim.models.vq import VQ
-from aim.training.bundled import JUDGE_SEED, Data, Out, Seconds, Val, device, read_images, read_loss_network
+from aim.training.bundled import JUDGE_SEED, Batch, Data, Out, Seconds, Val, device, read_images, read_loss_network
 from aim.training.classifier import ClassifierRecipe, ResNet, accuracy, train_classifier
 from aim.training.data import load_images
 from aim.training.tokenizer import psnr, reconstruct
 
 Model = Annotated[str, typer.Option(help="Whatever `aim.load` takes.")]
-Batch = Annotated[int, typer.Option(help="Requests at once.")]
+AtOnce = Annotated[int, typer.Option("--batch", min=1, help="Requests at once.")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Judge the bundled model.")
 
@@ -39,20 +41,19 @@ SHEET_CLASSES = (1, 76, 99, 107, 145, 207, 285, 291, 323, 386, 508, 779, 817, 96
 
 
 @app.command()
-def judge(data: Data, val: Val, out: Out, seconds: Seconds = 120) -> None:
+def judge(data: Data, val: Val, out: Out, seconds: Seconds = 120, batch: Batch = ClassifierRecipe.batch) -> None:
     """Train the judge on real images."""
     train, held = read_images(data, val, out)
     torch.manual_seed(JUDGE_SEED)
     network = ResNet(len(train.classes))
-    train_classifier(network, train, ClassifierRecipe(seconds=seconds, seed=JUDGE_SEED))
+    train_classifier(network, train, ClassifierRecipe(seconds=seconds, batch=batch, seed=JUDGE_SEED))
     print(f"judge: top-1 {accuracy(network, held.images, held.labels):.4f} on validation images", flush=True)
-    weights = {k: v.contiguous() if v.dtype == torch.long else v.contiguous().half() for k, v in network.state_dict().items()}
-    save_file(weights, out / "judge.safetensors")
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    write(out / "judge.safetensors", weights, {})
 
 
 def _load(model: str) -> tuple[AiM, VQ]:
     """A prior and its tokenizer, as the page loads them."""
-    torch.set_grad_enabled(False)
     loaded = load_model(model, device(), pick_dtype("auto", device()))
     return loaded.model, loaded.tokenizer
 
@@ -69,7 +70,7 @@ def _numbers(text: str) -> list[float]:
 
 
 @app.command()
-def sweep(out: Out, model: Model = "aim-s", count: int = 606, batch: Batch = 64, cfg_scale: str = "1,2,3,4,6",
+def sweep(out: Out, model: Model = "aim-s", count: int = 606, batch: AtOnce = 64, cfg_scale: str = "1,2,3,4,6",
           temperature: str = "1", top_k: str = "0", top_p: str = "1") -> None:  # fmt: skip
     """How often the loss network sees the asked class, for every combination of comma-separated settings."""
     prior, tokenizer = _load(model)
@@ -83,10 +84,10 @@ def sweep(out: Out, model: Model = "aim-s", count: int = 606, batch: Batch = 64,
 
 
 @app.command()
-def report(val: Val, out: Out, model: Model = "aim-s", count: int = 2000, batch: Batch = 64) -> None:
+def report(val: Val, out: Out, model: Model = "aim-s", count: int = 2000, batch: AtOnce = 64) -> None:
     """The judge on real images, on their reconstructions and on samples, at the model's own sampling settings."""
     prior, tokenizer = _load(model)
-    held = load_images(val, classes=prior.config.classes).to(device())
+    held = load_images(val, tokenizer.config.image_size, prior.config.classes).to(device())
     network = read_judge(out, prior.config.num_classes)
     rows = balanced_rows(count, prior.config.num_classes)
     start = time.monotonic()
@@ -107,10 +108,36 @@ def report(val: Val, out: Out, model: Model = "aim-s", count: int = 2000, batch:
 def sheet(to: Annotated[Path, typer.Option(help="PNG file to write.")], model: Model = "aim-s", scale: int = 1) -> None:
     """Eight samples of sixteen classes, seeds 0 to 127, at the model's own sampling settings."""
     prior, tokenizer = _load(model)
-    rows = [prior.config.classes.index(index) for index in SHEET_CLASSES]
+    classes = prior.config.classes or tuple(range(prior.config.num_classes))
+    absent = set(SHEET_CLASSES) - set(classes)
+    if absent:
+        raise InvalidInput(f"{model} does not know {imagenet.title(min(absent))}, which is on the sheet; choose another model")
+    rows = [classes.index(index) for index in SHEET_CLASSES]
     drawn = sample_images(prior, tokenizer, [row for row in rows for _ in range(8)], prior.config.sampling, batch=32)
     labels = [imagenet.title(index) for index in SHEET_CLASSES]
     contact_sheet([to_image(image.float() / 127.5 - 1) for image in drawn], 8, labels, scale).save(to, optimize=True)
+
+
+@app.command()
+def curves(out: Out, to: Annotated[Path, typer.Option(help="PNG file to write.")]) -> None:
+    """Draw the training logs; needs matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise AimError("drawing curves needs matplotlib: pip install matplotlib") from error
+    figure = Figure((9, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, run, series in (
+        (left, "tokenizer", {"psnr": "validation PSNR, dB (1,000 images)"}),
+        (right, "prior", {"loss": "training loss with dropout, nats a code", "val": "validation, nats a code"}),
+    ):
+        lines = [json.loads(line) for line in (out / run / "log.jsonl").read_text().splitlines()]
+        for key, label in series.items():
+            points = [(line["seconds"], line[key]) for line in lines if key in line]
+            axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 10 else None, label=label)
+        axes.set(title=run, xlabel="seconds on one H100")
+        axes.legend()
+    figure.savefig(to, dpi=110)
 
 
 if __name__ == "__main__":

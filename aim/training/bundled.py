@@ -8,26 +8,28 @@ from typing import Annotated
 
 import torch
 import typer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from aim.checkpoint import save_model, save_tokenizer
+from aim.checkpoint.tensors import write
 from aim.config import MODELS, SamplingParams
 from aim.models.aim import AiM
 from aim.models.vq import VQ
 from aim.training.classifier import VGG, ClassifierRecipe, accuracy, train_classifier
 from aim.training.codes import CodeSet, tokenize
-from aim.training.data import ImageSet, class_rows, load_images
+from aim.training.data import ImageSet, class_rows, load_images, normalize
 from aim.training.prior import PriorRecipe, PriorTrainer
 from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer, psnr
 
 LOSS_NETWORK_SEED, JUDGE_SEED = 1, 2
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train the bundled model, stage by stage; each stage resumes.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train the bundled model, stage by stage; tokenizer and prior resume.")
 
 Data = Annotated[list[Path], typer.Option("--data", help="Training images: folders or zip files of <wnid>/<name>.JPEG.")]
 Val = Annotated[list[Path], typer.Option("--val", help="Validation images, the same way.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is made.")]
-Seconds = Annotated[float, typer.Option("--seconds", help="Training time, earlier runs of this stage included.")]
+Seconds = Annotated[float, typer.Option("--seconds", min=0.1, help="Training time, that of a run which is resumed included.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="Images a step.")]
 
 
 @app.callback()
@@ -44,12 +46,12 @@ def read_images(data: list[Path], val: list[Path], out: Path) -> tuple[ImageSet,
     """Both image sets on the device, decoded once into ``out/images.safetensors``."""
     cache = out / "images.safetensors"
     if not cache.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        train = load_images(data)
-        held = load_images(val, classes=train.classes)
+        size = MODELS["aim-s"].tokenizer.image_size
+        train = load_images(data, size)
+        held = load_images(val, size, train.classes)
         sets = {"train": train, "val": held}
         tensors = {f"{k}.{part}": getattr(s, part) for k, s in sets.items() for part in ("images", "labels")}
-        save_file(tensors | {"classes": torch.tensor(train.classes)}, cache)
+        write(cache, tensors | {"classes": torch.tensor(train.classes)}, {})
     t = load_file(cache, device=str(device()))
     classes = tuple(t["classes"].tolist())
     train, held = (ImageSet(t[f"{k}.images"], t[f"{k}.labels"], classes) for k in ("train", "val"))
@@ -58,14 +60,14 @@ def read_images(data: list[Path], val: list[Path], out: Path) -> tuple[ImageSet,
 
 
 @app.command()
-def loss_network(data: Data, val: Val, out: Out, seconds: Seconds = 60) -> None:
+def loss_network(data: Data, val: Val, out: Out, seconds: Seconds = 60, batch: Batch = ClassifierRecipe.batch) -> None:
     """A VGG on the training images: features for the tokenizer's perceptual loss."""
     train, held = read_images(data, val, out)
     torch.manual_seed(LOSS_NETWORK_SEED)
     network = VGG(len(train.classes))
-    train_classifier(network, train, ClassifierRecipe(seconds=seconds, seed=LOSS_NETWORK_SEED))
+    train_classifier(network, train, ClassifierRecipe(seconds=seconds, batch=batch, seed=LOSS_NETWORK_SEED))
     print(f"loss network: top-1 {accuracy(network, held.images, held.labels):.4f} on validation images", flush=True)
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, out / "loss_network.safetensors")
+    write(out / "loss_network.safetensors", network.state_dict(), {})
 
 
 def read_loss_network(out: Path, num_classes: int) -> VGG:
@@ -76,20 +78,21 @@ def read_loss_network(out: Path, num_classes: int) -> VGG:
 
 
 @app.command()
-def tokenizer(data: Data, val: Val, out: Out, seconds: Seconds = TokenizerRecipe.seconds, compile: bool = True) -> None:
+def tokenizer(data: Data, val: Val, out: Out, seconds: Seconds = TokenizerRecipe.seconds, batch: Batch = TokenizerRecipe.batch,
+              compile: bool = True) -> None:  # fmt: skip
     """Stage 1."""
     train, held = read_images(data, val, out)
     torch.manual_seed(0)
-    recipe = TokenizerRecipe(seconds=seconds, compile=compile)
+    recipe = TokenizerRecipe(seconds=seconds, batch=batch, compile=compile)
     network = read_loss_network(out, len(train.classes))
     model = TokenizerTrainer(VQ(MODELS["aim-s"].tokenizer), network, train, held, recipe, out / "tokenizer").run()
     model = model.to_dtype(torch.bfloat16).to_dtype(torch.float32)  # as it is stored
-    codes = torch.cat([model.encode(part.float() / 127.5 - 1) for part in held.images.split(500)])
+    codes = torch.cat([model.encode(normalize(part)) for part in held.images.split(500)])
     share = torch.bincount(codes.flatten(), minlength=model.config.codebook_size).double() / codes.numel()
     perplexity = torch.exp(-(share * share.clamp(min=1e-12).log()).sum()).item()
     used = (share > 0).double().mean().item()
     print(f"tokenizer: PSNR {psnr(model, held.images):.3f} dB, codes used {used:.4f}, perplexity {perplexity:.1f}", flush=True)
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, out / "vq.safetensors")
+    write(out / "vq.safetensors", model.state_dict(), {})
 
 
 def read_tokenizer(out: Path) -> VQ:
@@ -100,7 +103,7 @@ def read_tokenizer(out: Path) -> VQ:
 
 
 @app.command()
-def codes(data: Data, val: Val, out: Out, versions: int = 8) -> None:
+def codes(data: Data, val: Val, out: Out, versions: Annotated[int, typer.Option(min=1, help="See ``CodeSet``.")] = 8) -> None:
     """Images to codes."""
     train, held = read_images(data, val, out)
     model = read_tokenizer(out)
@@ -109,7 +112,7 @@ def codes(data: Data, val: Val, out: Out, versions: int = 8) -> None:
 
 
 @app.command()
-def prior(out: Out, seconds: Seconds = PriorRecipe.seconds, batch: int = PriorRecipe.batch, lr: float = PriorRecipe.lr,
+def prior(out: Out, seconds: Seconds = PriorRecipe.seconds, batch: Batch = PriorRecipe.batch, lr: float = PriorRecipe.lr,
           token_drop: float = 0.1, mixer_drop: float = 0.1, compile: bool = True) -> None:  # fmt: skip
     """Stage 2."""
     train, held = (CodeSet.load(out / f"{name}.safetensors", device()) for name in ("codes", "codes_val"))
@@ -122,7 +125,7 @@ def prior(out: Out, seconds: Seconds = PriorRecipe.seconds, batch: int = PriorRe
     trainer = PriorTrainer(AiM(config), train, held, recipe, out / "prior")
     model = trainer.run().to_dtype(torch.bfloat16).to_dtype(torch.float32)  # as it is stored
     print(f"prior: validation {trainer.validate():.4f} nats a code", flush=True)
-    save_file(model.state_dict(), out / "prior.safetensors")
+    write(out / "prior.safetensors", model.state_dict(), {})
 
 
 @app.command()

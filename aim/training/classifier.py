@@ -99,7 +99,7 @@ def train_classifier(model: nn.Module, data: ImageSet, recipe: ClassifierRecipe)
         set_lr(optimizer, recipe.lr * cosine(progress, 0.05))
         pick = next(batches).to(device)
         images = random_crops(data.images[pick], recipe.min_scale, generator).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits = model(images)
         loss = F.cross_entropy(logits.float(), data.labels[pick], label_smoothing=recipe.label_smoothing)
         loss.backward()

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -41,22 +44,32 @@ class ImageSet:
         return ImageSet(self.images.to(device), self.labels.to(device), self.classes)
 
 
-def _files(source: Path) -> Iterator[tuple[str, bytes]]:
-    """(class wnid, file content) of every image below a folder or in a zip file."""
+def _files(source: Path) -> Iterator[tuple[Path, Callable[[], bytes]]]:
+    """Every image below a folder or in a zip file, whose parent is its class wnid; to be read before the next one."""
     if source.is_dir():
         for path in sorted(source.rglob("*")):
             if path.suffix.lower() in SUFFIXES:
-                yield path.parent.name, path.read_bytes()
-    else:
+                yield path, path.read_bytes
+    elif zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:
             for name in sorted(archive.namelist()):
-                if PurePosixPath(name).suffix.lower() in SUFFIXES:
-                    yield PurePosixPath(name).parent.name, archive.read(name)
+                if Path(name).suffix.lower() in SUFFIXES:
+                    yield source / name, partial(archive.read, name)
+    else:
+        raise InvalidInput(f"{source} is neither a folder nor a zip file; give one of <wnid>/<name>.JPEG")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError) as error:
+        raise InvalidInput(f"{path} cannot be read as an image ({error}); replace or remove it") from error
 
 
 def class_rows(sources: Sequence[str | Path]) -> tuple[int, ...]:
     """The ImageNet indices of the classes in ``sources``, ascending: class row i is entry i."""
-    return _rows({wnid for source in sources for wnid, _ in _files(Path(source))})
+    return _rows({path.parent.name for source in sources for path, _ in _files(Path(source))})
 
 
 def _rows(wnids: set[str]) -> tuple[int, ...]:
@@ -67,9 +80,9 @@ def _rows(wnids: set[str]) -> tuple[int, ...]:
     return tuple(sorted(index_of[wnid] for wnid in wnids))
 
 
-def _decode(content: bytes, size: int) -> np.ndarray:
+def _decode(path: Path, content: bytes, size: int) -> np.ndarray:
     """An image file -> (S, S, 3) uint8: the shorter side scaled to ``size``, the centre kept."""
-    with Image.open(io.BytesIO(content)) as opened:
+    with _reading(path), Image.open(io.BytesIO(content)) as opened:
         image = opened.convert("RGB")
     if image.size != (size, size):
         scale = size / min(image.size)
@@ -83,20 +96,24 @@ def load_images(sources: Sequence[str | Path], size: int = 64, classes: Iterable
     """Read every image of ``sources`` (folders or zip files whose folders are named by wnid).
 
     ``classes`` fixes the rows, for a validation set; by default they are the classes found, by ImageNet index.
-    Raises InvalidInput for a folder that is no ImageNet class, or for no image at all.
+    Raises InvalidInput for a folder that is no ImageNet class, for a file that cannot be read, or for no image at all.
     """
-    found: list[tuple[str, bytes]] = [item for source in sources for item in _files(Path(source))]
+    found: list[tuple[Path, bytes]] = []
+    for source in sources:
+        for path, read in _files(Path(source)):
+            with _reading(path):
+                found.append((path, read()))
     if not found:
         raise InvalidInput(f"no image in {[str(s) for s in sources]}; expected <wnid>/<name>.JPEG in folders or zip files")
-    present = _rows({wnid for wnid, _ in found})
+    present = _rows({path.parent.name for path, _ in found})
     rows = tuple(classes) or present
     surplus = set(present) - set(rows)
     if surplus:
         raise InvalidInput(f"class {imagenet.title(min(surplus))} is not among the {len(rows)} classes asked for")
     row_of = {imagenet.classes()[index].wnid: row for row, index in enumerate(rows)}
-    labels = [row_of[wnid] for wnid, _ in found]
+    labels = [row_of[path.parent.name] for path, _ in found]
     with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
-        pixels = np.stack(list(pool.map(lambda item: _decode(item[1], size), found, chunksize=64)))
+        pixels = np.stack(list(pool.map(lambda item: _decode(item[0], item[1], size), found)))
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     return ImageSet(images, torch.tensor(labels), rows)
 
@@ -122,18 +139,15 @@ def random_crops(images: Tensor, min_scale: float, generator: torch.Generator) -
     return F.grid_sample(normalize(images), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def random_flips(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Flipped half the time. images (B, 3, S, S) uint8 -> the same shape, float32 in [-1, 1]."""
-    mirror = torch.rand(len(images), device=images.device, generator=generator) < 0.5
-    return normalize(torch.where(mirror[:, None, None, None], images.flip(3), images))
-
-
 class Batches:
-    """Endless shuffled index batches over N items; every item once a pass. Its state can be saved and restored."""
+    """Endless shuffled index batches over N items; none comes twice in a pass, and what does not fill a batch waits for the next.
+
+    ``step`` is all of its state: set it to go on from there.
+    """
 
     def __init__(self, count: int, batch: int, seed: int) -> None:
-        if batch > count:
-            raise InvalidInput(f"batch is {batch} but there are only {count} items")
+        if not 1 <= batch <= count:
+            raise InvalidInput(f"batch is {batch}; it must be in [1, {count}], the number of items")
         self.count, self.batch, self.seed = count, batch, seed
         self.step = 0
         self._pass, self._order = -1, torch.empty(0, dtype=torch.long)

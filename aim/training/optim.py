@@ -15,7 +15,7 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object
     decayed = {
         id(module.weight)
         for module in model.modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d)) or (isinstance(module, nn.Conv1d) and module.groups == 1)
+        if isinstance(module, nn.Linear) or (isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.groups == 1)
     }
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [

@@ -87,6 +87,7 @@ class PriorTrainer:
         draw = torch.rand(3, len(pick), device=self.device, generator=self.generator)
         plain = (draw[0] < r.plain_share) | (versions <= 2)
         choice = torch.where(plain, draw[1] * min(2, versions), 2 + draw[1] * (versions - 2)).long()
+        choice = choice.clamp(max=versions - 1)  # the sum may round up
         labels = self.data.labels[pick].masked_fill(draw[2] < r.class_drop, self.model.config.num_classes)
         return self.data.codes[choice, pick].long(), labels
 

@@ -59,6 +59,14 @@ class CodeUse:
         table[dead] = pool[pick].to(table.dtype) * table.norm(dim=1).median()
         self.counts.zero_()
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """For a training checkpoint: a count cut short would take rare codes for unused ones."""
+        return {"counts": self.counts}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """From a training checkpoint."""
+        self.counts.copy_(state["counts"])
+
 
 def _compile_blocks(model: torch.nn.Module) -> None:
     torch._dynamo.config.cache_size_limit = 64
@@ -80,7 +88,7 @@ class TokenizerTrainer:
         self.d_optimizer = adamw(self.discriminator, recipe.lr / 2, recipe.weight_decay, (0.5, 0.9))
         self.ema = EMA(self.model, recipe.ema)
         self.use = CodeUse(model.config.codebook_size, device)
-        parts: dict[str, Stateful] = {"model": self.model, "discriminator": self.discriminator, "ema": self.ema}
+        parts: dict[str, Stateful] = {"model": self.model, "discriminator": self.discriminator, "ema": self.ema, "use": self.use}
         parts |= {"optimizer": self.optimizer, "d_optimizer": self.d_optimizer}
         self.run_state = Run(folder, parts, seconds=recipe.seconds)
         self.batches = Batches(len(data), recipe.batch, recipe.seed)

@@ -1,0 +1,58 @@
+"""Images and a clock for training on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fakes import Clock
+from torch import Tensor
+
+from aim.training.classifier import VGG
+from aim.training.data import ImageSet
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("aim.training.loop.time", clock)
+    monkeypatch.setattr("aim.training.classifier.time", clock)
+    return clock
+
+
+def _smooth(count: int, size: int = 16, seed: int = 0) -> Tensor:
+    coarse = torch.rand(count, 3, 2, 2, generator=torch.Generator().manual_seed(seed)) * 255
+    return F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=True).round().to(torch.uint8)
+
+
+@pytest.fixture(scope="session")
+def smooth_images() -> Callable[..., Tensor]:
+    """(N, 3, S, S) uint8, easy to reconstruct."""
+    return _smooth
+
+
+@pytest.fixture
+def smooth() -> ImageSet:
+    """64 smooth images of 16x16 in two classes."""
+    return ImageSet(_smooth(64), torch.arange(64) % 2, (1, 207))
+
+
+@pytest.fixture
+def tiny_vgg() -> VGG:
+    torch.manual_seed(5)
+    return VGG(2, (8, 16)).eval()
+
+
+@pytest.fixture
+def parts() -> Callable[[], dict[str, torch.nn.Module]]:
+    """Something to save in a run."""
+    return lambda: {"model": torch.nn.Linear(2, 2)}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A folder that is not there yet."""
+    return tmp_path / "a" / "run"

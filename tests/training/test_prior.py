@@ -1,0 +1,137 @@
+"""Stage 2 on a handful of codes: it memorises them, drops labels as asked, validates without dropout, resumes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from aim.models.aim import AiM
+from aim.training.codes import CodeSet
+from aim.training.prior import PriorRecipe, PriorTrainer, validation_nll
+
+
+def code_set(versions: int = 1, count: int = 10, seed: int = 0) -> CodeSet:
+    """Random codes of the tiny model; images of one class share theirs."""
+    g = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, 64, (versions, 5, 16), generator=g, dtype=torch.int16).repeat(1, count // 5, 1)
+    return CodeSet(codes, torch.arange(count) % 5, (1, 207, 281, 285, 985))
+
+
+@pytest.fixture
+def train(tiny_model: AiM, out: Path) -> Any:
+    """A trainer of ``steps`` steps."""
+
+    def make(steps: int, data: CodeSet | None = None, model: AiM | None = None, **changes: Any) -> PriorTrainer:
+        torch.manual_seed(0)
+        recipe = PriorRecipe(**{"seconds": 1e9, "batch": 10, "lr": 1e-2, **changes})
+        data = data or code_set()
+        trainer = PriorTrainer(model or AiM(tiny_model.config), data, data, recipe, out)
+        trainer.run_state.steps = steps
+        return trainer
+
+    return make
+
+
+def nll(model: AiM, data: CodeSet) -> float:
+    """Image by image, code by code."""
+    losses = []
+    for codes, label in zip(data.codes[0].long(), data.labels, strict=True):
+        likelihoods = model(codes[None, :-1], label[None])[0].double().log_softmax(-1)
+        losses += [-likelihoods[i, code].item() for i, code in enumerate(codes)]
+    return sum(losses) / len(losses)
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_memorises(train: Any, out: Path) -> None:
+    trainer = train(120)
+    assert 3.5 < trainer.validate() < 5.5  # log 64 is 4.16
+    model = trainer.run()
+    assert model is trainer.ema.model
+    assert not model.training
+    assert trainer.validate() < 0.5
+    [figures] = logged(out)
+    assert figures["step"] == 120
+    assert figures["epochs"] == 120
+    assert figures["val"] == pytest.approx(trainer.validate())
+    assert figures["loss"] < 1.5
+    assert figures["lr"] < 1e-3, "the cosine has come down"
+
+
+@pytest.mark.parametrize("batch", [1, 4, 10, 256])
+def test_validation_nll_equals_a_direct_computation(tiny_model: AiM, batch: int) -> None:
+    data = code_set(versions=3)
+    assert validation_nll(tiny_model, data, batch) == pytest.approx(nll(tiny_model, data), rel=1e-5)
+
+
+def test_validation_drops_nothing(train: Any, make_model: Any) -> None:
+    model = make_model(token_drop=0.5, mixer_drop=0.5)
+    trainer = train(1, model=model.requires_grad_(True), class_drop=1.0)
+    assert trainer.model.training
+    assert trainer.validate() == trainer.validate() == pytest.approx(nll(trainer.ema.model, trainer.val), rel=1e-5)
+
+
+def test_training_does_drop(make_model: Any) -> None:
+    model = make_model(token_drop=0.5, mixer_drop=0.5).train()
+    data = code_set()
+    assert validation_nll(model, data) != validation_nll(model, data)
+
+
+class TestBatch:
+    def test_labels_are_dropped_at_the_rate_asked_for(self, train: Any) -> None:
+        for rate in (0.0, 0.1, 1.0):
+            trainer = train(1, class_drop=rate)
+            pick = torch.arange(10).repeat(2000)
+            codes, labels = trainer._batch(pick)
+            dropped = labels == 5
+            assert dropped.float().mean().item() == pytest.approx(rate, abs=0.01)
+            assert torch.equal(labels[~dropped], trainer.data.labels[pick][~dropped])
+            assert torch.equal(codes, trainer.data.codes[0, pick].long()), "a code stays with its image"
+
+    @pytest.mark.parametrize(
+        ("versions", "shares"), [(1, [1.0]), (2, [0.5, 0.5]), (3, [0.2, 0.2, 0.6]), (8, [0.2, 0.2, *[0.1] * 6])], ids=str
+    )
+    def test_versions_come_in_their_shares(self, train: Any, versions: int, shares: list[float]) -> None:
+        data = code_set(versions)
+        numbered = data._replace(codes=torch.arange(versions, dtype=torch.int16).view(-1, 1, 1).expand(data.codes.shape))
+        codes, _ = train(1, numbered, plain_share=0.4)._batch(torch.arange(10).repeat(2000))
+        found = torch.bincount(codes[:, 0], minlength=versions) / len(codes)
+        assert found.tolist() == pytest.approx(shares, abs=0.015)
+
+    @pytest.mark.parametrize("versions", [1, 2, 3, 8, 10, 18])
+    def test_the_largest_draw_is_the_last_version(self, train: Any, versions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        trainer = train(1, code_set(versions))
+        almost = 1 - 2.0**-24
+
+        def largest(rows: int, count: int, **_: Any) -> Tensor:
+            return torch.full((rows, count), almost)
+
+        monkeypatch.setattr(torch, "rand", largest)
+        codes, _ = trainer._batch(torch.arange(10))
+        assert torch.equal(codes, trainer.data.codes[-1].long())
+
+
+def test_resumes(train: Any, out: Path) -> None:
+    first = train(4)
+    first.run()
+    second = train(7)
+    assert second.run_state.step == second.batches.step == 4
+    for a, b in ((first.model, second.model), (first.ema.model, second.ema.model)):
+        assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    assert second.ema.updates == 4
+    second.run()
+    assert [line["step"] for line in logged(out)] == [4, 7]
+    assert second.ema.updates == 7
+    assert second.optimizer.state[second.model.norm_f.weight]["step"] == 7
+
+
+def test_the_norm_s_weights_do_not_decay_and_matrices_do(train: Any) -> None:
+    groups = train(1, weight_decay=0.3).optimizer.param_groups
+    assert [group["weight_decay"] for group in groups] == [0.3, 0.0]

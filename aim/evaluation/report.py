@@ -92,13 +92,14 @@ def report(val: Val, out: Out, model: Model = "aim-s", count: int = 2000, batch:
     rows = balanced_rows(count, prior.config.num_classes)
     start = time.monotonic()
     images = sample_images(prior, tokenizer, rows, prior.config.sampling, batch=batch)
+    kept = reconstruct(tokenizer, held.images)
     figures = {
         **dataclasses.asdict(prior.config.sampling),
         "count": count,
         "seconds": round(time.monotonic() - start, 1),
-        "psnr": round(psnr(tokenizer, held.images), 3),
+        "psnr": round(psnr(kept, held.images), 3),
         "judge_on_real": round(accuracy(network, held.images, held.labels), 4),
-        "judge_on_reconstructions": round(accuracy(network, reconstruct(tokenizer, held.images), held.labels), 4),
+        "judge_on_reconstructions": round(accuracy(network, kept, held.labels), 4),
         "judge_on_samples": round(asked_class_rate(network, images, rows), 4),
     }
     print(json.dumps(figures), flush=True)
@@ -135,7 +136,7 @@ def curves(out: Out, to: Annotated[Path, typer.Option(help="PNG file to write.")
         for key, label in series.items():
             points = [(line["seconds"], line[key]) for line in lines if key in line]
             axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 10 else None, label=label)
-        axes.set(title=run, xlabel="seconds on one H100")
+        axes.set(title=run, xlabel="seconds of training")
         axes.legend()
     figure.savefig(to, dpi=110)
 

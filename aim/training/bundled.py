@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,15 +12,15 @@ import typer
 from safetensors.torch import load_file
 
 from aim.checkpoint import save_model, save_tokenizer
-from aim.checkpoint.tensors import write
+from aim.checkpoint.tensors import read_metadata, write
 from aim.config import MODELS, SamplingParams
 from aim.models.aim import AiM
 from aim.models.vq import VQ
 from aim.training.classifier import VGG, ClassifierRecipe, accuracy, train_classifier
 from aim.training.codes import CodeSet, tokenize
-from aim.training.data import ImageSet, class_rows, load_images, normalize
+from aim.training.data import ImageSet, load_images, normalize
 from aim.training.prior import PriorRecipe, PriorTrainer
-from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer, psnr
+from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer, psnr, reconstruct
 
 LOSS_NETWORK_SEED, JUDGE_SEED = 1, 2
 
@@ -35,6 +36,7 @@ Batch = Annotated[int, typer.Option("--batch", min=1, help="Images a step.")]
 @app.callback()
 def _setup() -> None:
     torch.backends.cudnn.benchmark = True  # every shape here comes thousands of times
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
 
 
 def device() -> torch.device:
@@ -44,14 +46,14 @@ def device() -> torch.device:
 
 def read_images(data: list[Path], val: list[Path], out: Path) -> tuple[ImageSet, ImageSet]:
     """Both image sets on the device, decoded once into ``out/images.safetensors``."""
-    cache = out / "images.safetensors"
-    if not cache.exists():
+    cache, sources = out / "images.safetensors", json.dumps([[str(path.resolve()) for path in paths] for paths in (data, val)])
+    if not cache.exists() or read_metadata(cache).get("sources") != sources:
         size = MODELS["aim-s"].tokenizer.image_size
         train = load_images(data, size)
         held = load_images(val, size, train.classes)
         sets = {"train": train, "val": held}
         tensors = {f"{k}.{part}": getattr(s, part) for k, s in sets.items() for part in ("images", "labels")}
-        write(cache, tensors | {"classes": torch.tensor(train.classes)}, {})
+        write(cache, tensors | {"classes": torch.tensor(train.classes)}, {"sources": sources})
     t = load_file(cache, device=str(device()))
     classes = tuple(t["classes"].tolist())
     train, held = (ImageSet(t[f"{k}.images"], t[f"{k}.labels"], classes) for k in ("train", "val"))
@@ -91,7 +93,10 @@ def tokenizer(data: Data, val: Val, out: Out, seconds: Seconds = TokenizerRecipe
     share = torch.bincount(codes.flatten(), minlength=model.config.codebook_size).double() / codes.numel()
     perplexity = torch.exp(-(share * share.clamp(min=1e-12).log()).sum()).item()
     used = (share > 0).double().mean().item()
-    print(f"tokenizer: PSNR {psnr(model, held.images):.3f} dB, codes used {used:.4f}, perplexity {perplexity:.1f}", flush=True)
+    print(
+        f"tokenizer: PSNR {psnr(reconstruct(model, held.images), held.images):.3f} dB, codes used {used:.4f}, perplexity {perplexity:.1f}",
+        flush=True,
+    )
     write(out / "vq.safetensors", model.state_dict(), {})
 
 
@@ -125,14 +130,14 @@ def prior(out: Out, seconds: Seconds = PriorRecipe.seconds, batch: Batch = Prior
     trainer = PriorTrainer(AiM(config), train, held, recipe, out / "prior")
     model = trainer.run().to_dtype(torch.bfloat16).to_dtype(torch.float32)  # as it is stored
     print(f"prior: validation {trainer.validate():.4f} nats a code", flush=True)
-    write(out / "prior.safetensors", model.state_dict(), {})
+    write(out / "prior.safetensors", model.state_dict(), {"classes": json.dumps(train.classes)})
 
 
 @app.command()
-def pack(data: Data, out: Out, to: Annotated[Path, typer.Option(help="Folder for the checkpoints.")], cfg_scale: float,
+def pack(out: Out, to: Annotated[Path, typer.Option(help="Folder for the checkpoints.")], cfg_scale: float = SamplingParams.cfg_scale,
          temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> None:  # fmt: skip
     """Write the two checkpoints, with the sampling settings that the page starts with."""
-    classes = class_rows(data)
+    classes = tuple(json.loads(read_metadata(out / "prior.safetensors")["classes"]))
     params = SamplingParams(cfg_scale, temperature, top_k, top_p)
     model = AiM(dataclasses.replace(MODELS["aim-s"].config, num_classes=len(classes), classes=classes, sampling=params))
     model.load_state_dict(load_file(out / "prior.safetensors"))

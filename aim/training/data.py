@@ -67,11 +67,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise InvalidInput(f"{path} cannot be read as an image ({error}); replace or remove it") from error
 
 
-def class_rows(sources: Sequence[str | Path]) -> tuple[int, ...]:
-    """The ImageNet indices of the classes in ``sources``, ascending: class row i is entry i."""
-    return _rows({path.parent.name for source in sources for path, _ in _files(Path(source))})
-
-
 def _rows(wnids: set[str]) -> tuple[int, ...]:
     index_of = {c.wnid: c.index for c in imagenet.classes()}
     unknown = wnids - index_of.keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from aim.errors import CheckpointError
+from aim.errors import AimError, CheckpointError
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -89,8 +90,11 @@ class Run:
         self.step, self._before = state["step"], state["elapsed"]
 
     def log(self, **values: Any) -> None:
-        """Print one line of figures and append it to ``log.jsonl``."""
+        """Print one line of figures and append it to ``log.jsonl``. AimError if one is not finite: nothing good would follow."""
         plain = {k: round(v.item(), 5) if isinstance(v, Tensor) else v for k, v in values.items()}
+        broken = [k for k, v in plain.items() if isinstance(v, float) and not math.isfinite(v)]
+        if broken:
+            raise AimError(f"{broken[0]} is {plain[broken[0]]} at step {self.step}; resume from {self.folder / 'state.pt'} with a lower lr")
         line = {"step": self.step, "seconds": round(self.elapsed, 1), **plain}
         print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()), flush=True)
         with (self.folder / "log.jsonl").open("a") as file:

@@ -77,7 +77,7 @@ def trained(folder: Path) -> dict[str, str]:
         "tokenizer": "{images} {out} --seconds 0.2 --batch 6 --no-compile",
         "codes": "{images} {out} --versions 3",
         "prior": "{out} --seconds 0.2 --batch 6 --no-compile",
-        "pack": "{data} {out} --to {to} 2.5 --top-k 50",
+        "pack": "{out} --to {to} --cfg-scale 2.5 --top-k 50",
     }
     return {name: call(bundled.app, folder, f"{name} {arguments}") for name, arguments in stages.items()}
 

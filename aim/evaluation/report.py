@@ -13,13 +13,10 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from safetensors.torch import load_file
 
 from aim import imagenet
 from aim.checkpoint import load_model
-from aim.checkpoint.tensors import write
 from aim.config import SamplingParams
 from aim.device import pick_dtype
 from aim.errors import AimError, InvalidInput
@@ -27,8 +24,22 @@ from aim.evaluation.judge import asked_class_rate, balanced_rows, sample_images
 from aim.media import contact_sheet, to_image
 from aim.models.aim import AiM
 from aim.models.vq import VQ
-from aim.training.bundled import JUDGE_SEED, Batch, Data, Out, Seconds, Val, device, read_images, read_loss_network
-from aim.training.classifier import ClassifierRecipe, ResNet, accuracy, train_classifier
+from aim.training.bundled import (
+    JUDGE,
+    JUDGE_SEED,
+    LOSS_NETWORK,
+    Batch,
+    Data,
+    Out,
+    Seconds,
+    Val,
+    device,
+    fit_classifier,
+    read_classifier,
+    read_images,
+    setup,
+)
+from aim.training.classifier import VGG, ClassifierRecipe, ResNet, accuracy
 from aim.training.data import load_images
 from aim.training.tokenizer import psnr, reconstruct
 
@@ -36,6 +47,7 @@ Model = Annotated[str, typer.Option(help="Whatever `aim.load` takes.")]
 AtOnce = Annotated[int, typer.Option("--batch", min=1, help="Requests at once.")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Judge the bundled model.")
+app.callback()(setup)
 
 SHEET_CLASSES = (1, 76, 99, 107, 145, 207, 285, 291, 323, 386, 508, 779, 817, 963, 970, 301)
 
@@ -43,26 +55,13 @@ SHEET_CLASSES = (1, 76, 99, 107, 145, 207, 285, 291, 323, 386, 508, 779, 817, 96
 @app.command()
 def judge(data: Data, val: Val, out: Out, seconds: Seconds = 120, batch: Batch = ClassifierRecipe.batch) -> None:
     """Train the judge on real images."""
-    train, held = read_images(data, val, out)
-    torch.manual_seed(JUDGE_SEED)
-    network = ResNet(len(train.classes))
-    train_classifier(network, train, ClassifierRecipe(seconds=seconds, batch=batch, seed=JUDGE_SEED))
-    print(f"judge: top-1 {accuracy(network, held.images, held.labels):.4f} on validation images", flush=True)
-    weights = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
-    write(out / "judge.safetensors", weights, {})
+    fit_classifier(ResNet, JUDGE_SEED, read_images(data, val, out), out / JUDGE, seconds, batch)
 
 
 def _load(model: str) -> tuple[AiM, VQ]:
     """A prior and its tokenizer, as the page loads them."""
     loaded = load_model(model, device(), pick_dtype("auto", device()))
     return loaded.model, loaded.tokenizer
-
-
-def read_judge(out: Path, num_classes: int) -> ResNet:
-    """The judge in eval mode on the device."""
-    network = ResNet(num_classes)
-    network.load_state_dict(load_file(out / "judge.safetensors"))
-    return network.to(device()).eval().requires_grad_(False)
 
 
 def _numbers(text: str) -> list[float]:
@@ -74,7 +73,7 @@ def sweep(out: Out, model: Model = "aim-s", count: int = 606, batch: AtOnce = 64
           temperature: str = "1", top_k: str = "0", top_p: str = "1") -> None:  # fmt: skip
     """How often the loss network sees the asked class, for every combination of comma-separated settings."""
     prior, tokenizer = _load(model)
-    network = read_loss_network(out, prior.config.num_classes)
+    network = read_classifier(VGG, out / LOSS_NETWORK, prior.config.num_classes)
     rows = balanced_rows(count, prior.config.num_classes)
     for cfg, t, k, p in itertools.product(_numbers(cfg_scale), _numbers(temperature), _numbers(top_k), _numbers(top_p)):
         start = time.monotonic()
@@ -88,7 +87,7 @@ def report(val: Val, out: Out, model: Model = "aim-s", count: int = 2000, batch:
     """The judge on real images, on their reconstructions and on samples, at the model's own sampling settings."""
     prior, tokenizer = _load(model)
     held = load_images(val, tokenizer.config.image_size, prior.config.classes).to(device())
-    network = read_judge(out, prior.config.num_classes)
+    network = read_classifier(ResNet, out / JUDGE, prior.config.num_classes)
     rows = balanced_rows(count, prior.config.num_classes)
     start = time.monotonic()
     images = sample_images(prior, tokenizer, rows, prior.config.sampling, batch=batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 import typer
@@ -16,13 +16,15 @@ from aim.checkpoint.tensors import read_metadata, write
 from aim.config import MODELS, SamplingParams
 from aim.models.aim import AiM
 from aim.models.vq import VQ
-from aim.training.classifier import VGG, ClassifierRecipe, accuracy, train_classifier
+from aim.training.classifier import VGG, ClassifierRecipe, ResNet, accuracy, train_classifier
 from aim.training.codes import CodeSet, tokenize
 from aim.training.data import ImageSet, load_images, normalize
 from aim.training.prior import PriorRecipe, PriorTrainer
 from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer, psnr, reconstruct
 
 LOSS_NETWORK_SEED, JUDGE_SEED = 1, 2
+LOSS_NETWORK, JUDGE = "loss_network.safetensors", "judge.safetensors"
+Classifier = TypeVar("Classifier", VGG, ResNet)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train the bundled model, stage by stage; tokenizer and prior resume.")
 
@@ -34,7 +36,8 @@ Batch = Annotated[int, typer.Option("--batch", min=1, help="Images a step.")]
 
 
 @app.callback()
-def _setup() -> None:
+def setup() -> None:
+    """PyTorch's settings for all of this."""
     torch.backends.cudnn.benchmark = True  # every shape here comes thousands of times
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32
 
@@ -61,22 +64,27 @@ def read_images(data: list[Path], val: list[Path], out: Path) -> tuple[ImageSet,
     return train, held
 
 
+def fit_classifier(kind: type[Classifier], seed: int, data: tuple[ImageSet, ImageSet], path: Path, seconds: float, batch: int) -> None:
+    """Train a classifier on the first set of images, say how it does on the second, and write it to ``path``."""
+    train, held = data
+    torch.manual_seed(seed)
+    network = kind(len(train.classes))
+    train_classifier(network, train, ClassifierRecipe(seconds=seconds, batch=batch, seed=seed))
+    print(f"{path.stem}: top-1 {accuracy(network, held.images, held.labels):.4f} on validation images", flush=True)
+    write(path, network.state_dict(), {})
+
+
+def read_classifier(kind: type[Classifier], path: Path, num_classes: int) -> Classifier:
+    """What ``fit_classifier`` wrote, in eval mode on the device."""
+    network = kind(num_classes)
+    network.load_state_dict(load_file(path))
+    return network.to(device()).eval().requires_grad_(False)
+
+
 @app.command()
 def loss_network(data: Data, val: Val, out: Out, seconds: Seconds = 60, batch: Batch = ClassifierRecipe.batch) -> None:
     """A VGG on the training images: features for the tokenizer's perceptual loss."""
-    train, held = read_images(data, val, out)
-    torch.manual_seed(LOSS_NETWORK_SEED)
-    network = VGG(len(train.classes))
-    train_classifier(network, train, ClassifierRecipe(seconds=seconds, batch=batch, seed=LOSS_NETWORK_SEED))
-    print(f"loss network: top-1 {accuracy(network, held.images, held.labels):.4f} on validation images", flush=True)
-    write(out / "loss_network.safetensors", network.state_dict(), {})
-
-
-def read_loss_network(out: Path, num_classes: int) -> VGG:
-    """The loss network, in eval mode on the device."""
-    network = VGG(num_classes)
-    network.load_state_dict(load_file(out / "loss_network.safetensors"))
-    return network.to(device()).eval().requires_grad_(False)
+    fit_classifier(VGG, LOSS_NETWORK_SEED, read_images(data, val, out), out / LOSS_NETWORK, seconds, batch)
 
 
 @app.command()
@@ -86,7 +94,7 @@ def tokenizer(data: Data, val: Val, out: Out, seconds: Seconds = TokenizerRecipe
     train, held = read_images(data, val, out)
     torch.manual_seed(0)
     recipe = TokenizerRecipe(seconds=seconds, batch=batch, compile=compile)
-    network = read_loss_network(out, len(train.classes))
+    network = read_classifier(VGG, out / LOSS_NETWORK, len(train.classes))
     model = TokenizerTrainer(VQ(MODELS["aim-s"].tokenizer), network, train, held, recipe, out / "tokenizer").run()
     model = model.to_dtype(torch.bfloat16).to_dtype(torch.float32)  # as it is stored
     codes = torch.cat([model.encode(normalize(part)) for part in held.images.split(500)])

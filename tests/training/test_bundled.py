@@ -23,7 +23,7 @@ from aim.config import MODELS, AiMConfig, ModelSpec, SamplingParams, VQConfig
 from aim.errors import AimError, InvalidInput
 from aim.evaluation import report
 from aim.training import bundled
-from aim.training.classifier import accuracy
+from aim.training.classifier import VGG, ResNet, accuracy
 from aim.training.data import load_images
 
 CLASSES = {"n01443537": 1, "n02099601": 207, "n02124075": 285}
@@ -98,7 +98,7 @@ class TestTraining:
 
     def test_loss_network(self, folder: Path, trained: dict[str, str]) -> None:
         assert 0 <= figure(trained["loss-network"], "top-1") <= 1
-        network = bundled.read_loss_network(folder / "run", 3)
+        network = bundled.read_classifier(VGG, folder / "run" / bundled.LOSS_NETWORK, 3)
         assert not network.training
         assert network.head.out_features == 3
 
@@ -148,7 +148,7 @@ class TestReport:
         assert 0 <= figure(printed, "top-1") <= 1
         figures = json.loads(call(report.app, folder, "report {val} {out} {model} --count 7 --batch 4"))
         held = load_images([folder / "val"], 16)
-        on_real = accuracy(report.read_judge(folder / "run", 3), held.images, held.labels)
+        on_real = accuracy(bundled.read_classifier(ResNet, folder / "run" / bundled.JUDGE, 3), held.images, held.labels)
         assert figures["judge_on_real"] == pytest.approx(on_real, abs=1e-4)
         assert (figures["cfg_scale"], figures["top_k"], figures["count"]) == (2.5, 50, 7)
         assert figures["judge_on_samples"] in [round(i / 7, 4) for i in range(8)]

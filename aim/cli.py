@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from aim.settings import Settings
 if TYPE_CHECKING:
     from aim.pipeline import Pipeline
 
-GIF_SIZE = 256  # pixels, at least: a smaller picture is enlarged
 GIF_FRAMES = 32
 SAMPLING = "Sampling"
 
@@ -88,7 +86,7 @@ def sample(
         files = _Files(out, force)
         for i, codes in enumerate(drawing):
             image = pipe.picture(codes)
-            stem = _slug(f"{pipe.name} {pipe.title(labels[i])} seed {seed + i}")
+            stem = media.file_stem(f"{pipe.name} {pipe.title(labels[i])} seed {seed + i}")
             files.write(f"{stem}.png", media.png_bytes(image, pipe.parameters(labels[i], seed + i, params)))
             if gif:
                 files.write(f"{stem}.gif", _gif(pipe, codes))
@@ -97,7 +95,7 @@ def sample(
         titles = [pipe.title(index) for index in labels[::count]]
         picture = media.contact_sheet(images, count, titles, scale=max(1, 128 // images[0].width))
         shared = {"model": pipe.name, "version": pipe.version, "classes": labels[::count], "count": count, "seed": seed}
-        files.write(_slug(f"{pipe.name} sheet seed {seed}") + ".png", media.png_bytes(picture, shared))
+        files.write(media.file_stem(f"{pipe.name} sheet seed {seed}") + ".png", media.png_bytes(picture, shared))
 
 
 @app.command()
@@ -178,8 +176,4 @@ def _gif(pipe: Pipeline, codes: Any) -> bytes:
     total = len(codes)
     steps = range(max(1, total // GIF_FRAMES), total, max(1, total // GIF_FRAMES))
     frames = [*(pipe.preview(codes[:step]) for step in steps), pipe.picture(codes)]
-    return media.gif_bytes([media.enlarge(frame, max(GIF_SIZE, *frame.size)) for frame in frames if frame is not None])
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"\W+", "-", text).strip("-").lower()
+    return media.gif_bytes([frame for frame in frames if frame is not None], at_least=media.GIF_SIZE)

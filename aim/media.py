@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
@@ -18,15 +20,26 @@ from aim.errors import InvalidInput
 PARAMETERS = "aim"  # the PNG text chunk that holds them as JSON
 READABLE = "parameters"  # and the one for people, which image viewers show
 MAX_FPS = 50  # browsers slow down a GIF whose frames last under 20 ms
+GIF_SIZE = 256  # pixels that a GIF of a drawing has at least
 CHECKER = ((206, 206, 206), (226, 226, 226))
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 Colour = tuple[int, int, int]
 
 
+def file_stem(text: str) -> str:
+    """``text`` as a file name without its ending: lower case, words joined by hyphens."""
+    return re.sub(r"\W+", "-", text).strip("-").lower()
+
+
+def to_bytes(pixels: Tensor) -> Tensor:
+    """Images (..., 3, H, W) in [-1, 1] as uint8; values outside are cut off."""
+    return pixels.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+
+
 def to_image(pixels: Tensor) -> Image.Image:
-    """An RGB image of a tensor (3, H, W) in [-1, 1]; values outside are cut off."""
-    scaled = pixels.detach().float().clamp(-1, 1).add(1).mul(127.5).round()
-    return Image.fromarray(scaled.permute(1, 2, 0).byte().cpu().numpy())
+    """An RGB image of a tensor (3, H, W), uint8 or in [-1, 1]; values outside are cut off."""
+    pixels = pixels if pixels.dtype == torch.uint8 else to_bytes(pixels)
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
 def enlarge(image: Image.Image, size: int) -> Image.Image:
@@ -79,8 +92,11 @@ def read_parameters(png: bytes | str | PathLike[str] | Image.Image) -> dict[str,
     return parameters
 
 
-def gif_bytes(frames: Sequence[Image.Image], fps: float = 20.0, hold_seconds: float = 2.0) -> bytes:
-    """An endless GIF of frames of one size, the last one held. Transparent parts show a checkerboard."""
+def gif_bytes(frames: Sequence[Image.Image], fps: float = 20.0, hold_seconds: float = 2.0, at_least: int = 0) -> bytes:
+    """An endless GIF of frames of one size, the last one held. Transparent parts show a checkerboard.
+
+    Frames whose longer side is under ``at_least`` pixels are enlarged to it.
+    """
     if not frames:
         raise InvalidInput("a GIF needs at least one frame")
     if not 0 < fps <= MAX_FPS:
@@ -89,7 +105,7 @@ def gif_bytes(frames: Sequence[Image.Image], fps: float = 20.0, hold_seconds: fl
         raise InvalidInput(f"hold_seconds is {hold_seconds!r}; it must be in [0, 60]")
     durations = [1000 / fps] * len(frames)
     durations[-1] += 1000 * hold_seconds
-    pixels = np.stack([np.asarray(flatten(frame)) for frame in frames])
+    pixels = np.stack([np.asarray(flatten(enlarge(frame, max(at_least, *frame.size)))) for frame in frames])
     duration = durations if len(frames) > 1 else durations[0]  # Pillow takes no list for a single frame
     return iio.imwrite("<bytes>", pixels, extension=".gif", plugin="pillow", duration=duration, loop=0)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from aim.config import SamplingParams
 from aim.engine import Engine, Failed, Finished, Request
+from aim.media import to_bytes
 from aim.models.aim import AiM
 from aim.models.vq import VQ
 from aim.training.classifier import accuracy
@@ -38,7 +39,7 @@ def sample_images(model: AiM, tokenizer: VQ, rows: Sequence[int], params: Sampli
     """Images (N, 3, H, W) uint8 for class rows (N,)."""
     codes = sample_codes(model, rows, params, seed, batch).to(model.device)
     images = torch.cat([tokenizer.decode(part) for part in codes.split(batch)])
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return to_bytes(images)
 
 
 def asked_class_rate(judge: nn.Module, images: Tensor, rows: Sequence[int]) -> float:

@@ -115,7 +115,7 @@ def sheet(to: Annotated[Path, typer.Option(help="PNG file to write.")], model: M
     rows = [classes.index(index) for index in SHEET_CLASSES]
     drawn = sample_images(prior, tokenizer, [row for row in rows for _ in range(8)], prior.config.sampling, batch=32)
     labels = [imagenet.title(index) for index in SHEET_CLASSES]
-    contact_sheet([to_image(image.float() / 127.5 - 1) for image in drawn], 8, labels, scale).save(to, optimize=True)
+    contact_sheet([to_image(image) for image in drawn], 8, labels, scale).save(to, optimize=True)
 
 
 @app.command()

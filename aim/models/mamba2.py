@@ -17,29 +17,16 @@ from aim.ops.scan import parallel_scan, state_step
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm with a float32 weight; float32 out."""
+    """Root-mean-square norm with a float32 weight; float32 out. The mixer's is gated."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D) float32."""
-        return rms_norm(x, self.weight, self.eps)
-
-
-class GatedNorm(nn.Module):
-    """The mixer's norm: RMS norm of ``y * silu(z)``."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim))
-
-    def forward(self, y: Tensor, z: Tensor) -> Tensor:
-        """(..., D), (..., D) -> (..., D) float32."""
-        return gated_rms_norm(y, z, self.weight, self.eps)
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        """(..., D) -> (..., D) float32, of ``x * silu(gate)`` where a gate (..., D) is given."""
+        return rms_norm(x, self.weight, self.eps) if gate is None else gated_rms_norm(x, gate, self.weight, self.eps)
 
 
 class Mamba2(nn.Module):
@@ -54,7 +41,7 @@ class Mamba2(nn.Module):
         self.dt_bias = nn.Parameter(torch.empty(heads))
         self.A_log = nn.Parameter(torch.empty(heads))
         self.D = nn.Parameter(torch.ones(heads))
-        self.norm = GatedNorm(inner, config.norm_eps)
+        self.norm = RMSNorm(inner, config.norm_eps)
         self.out_proj = nn.Linear(inner, config.d_model, bias=False)
         if not self.D.is_meta:  # the first arithmetic on the meta device imports for a second
             self._initialise()

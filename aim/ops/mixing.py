@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.library import custom_op
 
 BLOCK = 64
 
@@ -94,7 +95,7 @@ def _precision(x: Tensor) -> str:
     return "ieee" if x.dtype == torch.float32 else "tf32"  # only read for float32 operands
 
 
-@torch.library.custom_op("aim::mix", mutates_args=())
+@custom_op("aim::mix", mutates_args=())
 def mix(gram: Tensor, x: Tensor, log_row: Tensor, log_col: Tensor) -> Tensor:
     """``mix_reference`` by a Triton kernel, differentiable: the same shapes; gram and the logs contiguous, P a power of two >= 16."""
     rows, length, heads, channels = x.shape
@@ -110,7 +111,7 @@ def _(gram: Tensor, x: Tensor, log_row: Tensor, log_col: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op("aim::mix_backward", mutates_args=())
+@custom_op("aim::mix_backward", mutates_args=())
 def mix_backward(gram: Tensor, x: Tensor, log_row: Tensor, log_col: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of ``mix`` with respect to gram, x and log_col; that of log_row is ``sum_p y dy``."""
     rows, length, heads, channels = x.shape

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aim.media import to_bytes
 from aim.models.vq import VQ, ResBlock
 from aim.training.classifier import VGG
 from aim.training.data import Batches, ImageSet, normalize, random_crops
@@ -162,7 +163,7 @@ class TokenizerTrainer:
 def reconstruct(model: VQ, images: Tensor, batch: int = 250) -> Tensor:
     """uint8 images (N, 3, S, S) -> what the tokenizer keeps of them, uint8 of the same shape."""
     parts = [model.decode(model.encode(normalize(part))) for part in images.split(batch)]
-    return ((torch.cat(parts).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return to_bytes(torch.cat(parts))
 
 
 def psnr(made: Tensor, images: Tensor) -> float:

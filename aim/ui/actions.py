@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from typing import Any, NamedTuple
@@ -22,7 +21,6 @@ from aim.pipeline import Pipeline
 from aim.ui.drawing import COUNT_EVERY, Drawing, Sessions, View
 from aim.ui.models import Models
 
-GIF_SIZE = 256  # pixels, at least: a smaller picture is enlarged
 GIF_SECONDS = 3.0  # a drawing plays in about this time
 Update = dict[Component, Any]
 
@@ -148,7 +146,7 @@ class Actions:
                 update.update(self._buttons(busy=False))
             if view.state == "done":
                 parameters = pipe.parameters(index, seed, params)
-                stem = re.sub(r"\W+", "-", f"{pipe.name}-{pipe.title(index)}-seed-{seed}").strip("-").lower()
+                stem = media.file_stem(f"{pipe.name} {pipe.title(index)} seed {seed}")
                 png = _keep(media.png_bytes(frames[-1], parameters), f"{stem}.png", screen.png)
                 update.update({screen.picture: png, screen.png: png})
                 yield update  # the GIF takes a moment: the picture does not wait for it
@@ -200,8 +198,7 @@ def _png(image: Image.Image) -> bytes:
 
 def _gif(frames: list[Image.Image]) -> bytes:
     """The drawing as it was shown, at a size to look at."""
-    larger = [media.enlarge(frame, max(GIF_SIZE, *frame.size)) for frame in frames]
-    return media.gif_bytes(larger, fps=min(20.0, max(2.0, len(larger) / GIF_SECONDS)))
+    return media.gif_bytes(frames, fps=min(20.0, max(2.0, len(frames) / GIF_SECONDS)), at_least=media.GIF_SIZE)
 
 
 def _keep(data: bytes, name: str, component: Component) -> str:

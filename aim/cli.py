@@ -1,4 +1,4 @@
-"""The command line: ``python -m aim sample`` and ``python -m aim demo``."""
+"""The command line: ``python -m aim sample``, ``demo`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -121,6 +121,46 @@ def demo(
         port=port,
         share=share,
     )
+
+
+@app.command()
+def bench(
+    batch: Annotated[str, typer.Option(help="Batch sizes: 1,16,64.")] = "1",
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Of a named model only its sizes; nothing is downloaded.")
+    ] = False,
+    backend: Annotated[str, typer.Option(help="How a step is computed: auto, eager or fused.")] = "auto",
+    repeats: Annotated[int, typer.Option(min=1, help="Batches of each size, after warm-up.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0, help="More batches of a size until this much time went into them.")] = 0.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the line of JSON to this file.")] = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Measure how fast a model draws on this machine: a table, then one line of JSON."""
+    from aim.bench import as_json, as_table, parse_batches, random_pipeline
+    from aim.bench import bench as measure
+
+    batches = parse_batches(batch)
+    if json_file is not None and not json_file.resolve().parent.is_dir():
+        raise InvalidInput(f"cannot write {json_file}: there is no folder {json_file.resolve().parent}; choose another with --json")
+    settings = Settings.from_env()
+    with Console(stderr=True).status("Loading the model ...") as status:
+        if random_weights:
+            pipe = random_pipeline(model or settings.model, device or settings.device, dtype or settings.dtype)
+        else:
+            from aim.pipeline import load
+
+            pipe = load(model or settings.model, device or settings.device, dtype or settings.dtype)
+        report = measure(pipe, batches, backend, repeats, seconds, lambda text: status.update(f"Measuring: {text} ..."))
+    line = as_json(report)
+    if json_file is not None:
+        try:
+            json_file.write_text(line + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"warning: cannot write {json_file}: {error.strerror or error}", file=sys.stderr)
+    Console().print(as_table(report))
+    print(line)
 
 
 class _Files:

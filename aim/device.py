@@ -38,6 +38,16 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def prepare(device: str, dtype: str, threads: int | None = None) -> tuple[torch.device, torch.dtype]:
+    """The device and dtype of these names, PyTorch set up for them: ``threads`` as in ``set_threads``, float32 meaning float32."""
+    where = pick_device(device)
+    what = pick_dtype(dtype, where)
+    set_threads(threads, where)
+    if where.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return where, what
+
+
 def set_threads(asked: int | None, device: torch.device) -> None:
     """Let PyTorch use ``asked`` CPU threads; for None, on a CPU, one core less than it would take.
 

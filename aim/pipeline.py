@@ -18,7 +18,7 @@ from aim import imagenet, media
 from aim._version import __version__
 from aim.checkpoint import load_model
 from aim.config import MAX_SEED, SamplingParams, check_seed
-from aim.device import pick_device, pick_dtype, set_threads
+from aim.device import prepare
 from aim.engine import Engine, Event, Failed, Finished, Progress, Queued, Request, Server, Started, Subscription
 from aim.errors import AimError, GenerationError, InvalidInput, QueueFull
 from aim.models.aim import AiM
@@ -282,12 +282,7 @@ def load(source: str | Path = "aim-s", device: str = "auto", dtype: str = "auto"
     being bfloat16 where the device computes in it natively. PyTorch's CPU threads are set to AIM_THREADS, on a CPU without it to
     one less than there are cores. InvalidInput, CheckpointError or HubError say what is wrong.
     """
-    where = pick_device(device)
-    what = pick_dtype(dtype, where)
-    set_threads(Settings.from_env().threads, where)
-    if where.type == "cuda":  # float32 means float32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    return Pipeline(*load_model(source, where, what))
+    return Pipeline(*load_model(source, *prepare(device, dtype, Settings.from_env().threads)))
 
 
 def _fail(event: Event) -> NoReturn:

@@ -1,0 +1,227 @@
+"""How fast a model draws at each batch size, and how far that is from what the memory allows."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from aim.bench.machine import Machine, PeakMemory, copy_bandwidth
+from aim.bench.runs import Pictures, Spread, draw, first_code_seconds, overlapped_seconds, step_seconds
+from aim.bench.traffic import traffic
+from aim.engine import Engine, Request
+from aim.errors import AimError, GenerationError, InvalidInput
+from aim.models.vq import VQ
+from aim.ops.scan import TRITON
+from aim.pipeline import Pipeline
+
+BACKENDS = ("auto", "eager", "fused")
+LARGEST = 4096
+CLASSES_SEED = 0
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One batch size. Seconds are medians of ``repeats`` runs after warm-up, of the whole batch unless the name says otherwise.
+
+    ``step_ms`` is the median over the steps of one batch, ``step_ms_mean`` the time of all codes over their number. Pictures
+    are uint8 on the host. Bytes are of one step, averaged over a sequence; ``floor_ms`` is what they take at the machine's
+    copy bandwidth, ``floor_fraction`` that over ``step_ms_mean``.
+    """
+
+    batch: int
+    rows: int
+    repeats: int
+    step_ms: float
+    step_ms_mean: float
+    codes_seconds: float
+    seconds: float  # codes, then pictures
+    seconds_min: float
+    seconds_max: float
+    images_per_second: float
+    images_per_second_overlapped: float | None  # pictures decoded while the next batch is drawn; None without CUDA
+    decode_ms_per_image: float
+    first_code_ms: float  # from the submission of the batch to a code on the host
+    warmup_seconds: float  # of the first batch, compilation included, capture not
+    capture_seconds: float  # of CUDA graphs
+    captures: int
+    peak_memory_bytes: int | None  # see PeakMemory
+    reserved_memory_bytes: int | None  # captured graphs included; None without CUDA
+    weight_bytes: int
+    state_bytes: int
+    floor_ms: float
+    floor_fraction: float
+
+
+@dataclass(frozen=True)
+class NoRoom:
+    """A batch size that the device's memory does not hold."""
+
+    batch: int
+    error: str = "out of memory"
+
+
+def parse_batches(text: str) -> list[int]:
+    """The batch sizes in "1,16,64", each once, in order; InvalidInput if it is not that."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part[:9]) <= LARGEST and len(part) < 9 for part in parts):
+        raise InvalidInput(f"batch is {text!r}; it must be whole numbers in [1, {LARGEST}], separated by commas, as in 1,16,64")
+    return list(dict.fromkeys(map(int, parts)))
+
+
+def pick_backend(model: Any, name: str) -> tuple[Any, str]:
+    """The model as the engine is to run it, and what that is called; "auto" is the fused step on CUDA where Triton is there.
+
+    InvalidInput for a name that is none, or a backend that this machine or model cannot have.
+    """
+    if name not in BACKENDS:
+        raise InvalidInput(f"backend is {name!r}; it must be one of {', '.join(BACKENDS)}")
+    here = model.device.type == "cuda" and TRITON
+    if name == "eager" or (name == "auto" and not here):
+        return model, "eager"
+    if not here:
+        raise InvalidInput(f"the fused backend needs Triton and a CUDA device, not {model.device}; take --backend eager")
+    from aim.models.fast import FastAiM  # imports Triton
+
+    return FastAiM(model), "fused"
+
+
+def requests_for(model: Any, batch: int) -> list[Request]:
+    """A batch of random classes, the same every time, seeds 0, 1, ..., with the model's own sampling defaults."""
+    labels = np.random.default_rng(CLASSES_SEED).integers(model.config.num_classes, size=batch)
+    return [Request(int(label), model.config.sampling, seed) for seed, label in enumerate(labels)]
+
+
+def measure(
+    model: Any, tokenizer: VQ, batch: int, bandwidth: float, repeats: int = 5, seconds: float = 0.0, say: Say = lambda text: None
+) -> Speed:
+    """One batch size in an engine of its own: at least ``repeats`` whole batches, and as many as take ``seconds``.
+
+    ``bandwidth`` is the machine's, in bytes a second. Errors of the model come through.
+    """
+    device, config = model.device, model.config
+    cuda = device.type == "cuda"
+    memory = PeakMemory(device)
+    engine = Engine(model, max_requests=batch)
+    if engine.max_requests < batch:
+        raise torch.OutOfMemoryError(f"{engine.max_requests} of {batch} images at once fit into the device's memory")
+    pictures = Pictures(tokenizer, batch, device)
+
+    def whole() -> tuple[float, float]:
+        started = time.perf_counter()
+        codes = draw(engine, requests_for(model, batch))
+        drawn = time.perf_counter()
+        pictures.decode_all(codes)
+        return drawn - started, time.perf_counter() - drawn
+
+    say(f"batch {batch}: warming up")
+    first = sum(whole())
+    captures, capture_seconds = engine.captures, engine.capture_seconds
+    if cuda:
+        whole()  # clocks and allocations settle
+    runs: list[tuple[float, float]] = []
+    while len(runs) < repeats or sum(map(sum, runs)) < seconds:
+        say(f"batch {batch}: run {len(runs) + 1} of {max(repeats, len(runs) + 1)}")
+        runs.append(whole())
+    codes, decoding, both = Spread.of([r[0] for r in runs]), Spread.of([r[1] for r in runs]), Spread.of([sum(r) for r in runs])
+    say(f"batch {batch}: steps and the first code")
+    steps = Spread.of(step_seconds(engine, requests_for(model, batch), device))
+    first_code = Spread.of([first_code_seconds(engine, requests_for(model, batch)) for _ in range(repeats)])
+    overlapped = None
+    if cuda:
+        say(f"batch {batch}: decoding beside the next batch")
+        overlapped = overlapped_seconds(engine, [requests_for(model, batch) for _ in range(repeats + 2)], pictures)
+    engine.drain()
+    rows = sum(request.rows for request in requests_for(model, batch))
+    moved = traffic(model, rows)
+    mean = 1e3 * codes.median / config.num_tokens
+    return Speed(
+        batch=batch,
+        rows=rows,
+        repeats=len(runs),
+        step_ms=1e3 * steps.median,
+        step_ms_mean=mean,
+        codes_seconds=codes.median,
+        seconds=both.median,
+        seconds_min=both.min,
+        seconds_max=both.max,
+        images_per_second=batch / both.median,
+        images_per_second_overlapped=None if overlapped is None else batch / overlapped,
+        decode_ms_per_image=1e3 * decoding.median / batch,
+        first_code_ms=1e3 * first_code.median,
+        warmup_seconds=first - capture_seconds,
+        capture_seconds=capture_seconds,
+        captures=captures,
+        peak_memory_bytes=memory.used(),
+        reserved_memory_bytes=memory.reserved(),
+        weight_bytes=moved.weights,
+        state_bytes=moved.state,
+        floor_ms=moved.floor_ms(bandwidth),
+        floor_fraction=moved.floor_ms(bandwidth) / mean,
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything of one run of the benchmark."""
+
+    model: str
+    version: str  # of the weights; "random" without any
+    parameters: int  # of the model without its tokenizer
+    dtype: str
+    backend: str
+    guidance: float
+    tokens: int
+    image_size: int
+    copy_bandwidth: float  # bytes a second, read and written
+    machine: Machine
+    batches: tuple[Speed | NoRoom, ...]
+
+
+def bench(
+    pipe: Pipeline, batches: Sequence[int], backend: str = "auto", repeats: int = 5, seconds: float = 0.0, say: Say = lambda text: None
+) -> Report:
+    """Measure the pipeline's model at every batch size, one after the other; ``say`` is told what is being done.
+
+    A batch size that does not fit into the device's memory is reported as such. Any other failure is raised, as an AimError.
+    """
+    model, chosen = pick_backend(pipe.model, backend)
+    say("the memory's bandwidth")
+    bandwidth = copy_bandwidth(pipe.device)
+    results: list[Speed | NoRoom] = []
+    for batch in batches:
+        _free(pipe.device)
+        try:
+            results.append(measure(model, pipe.tokenizer, batch, bandwidth, repeats, seconds, say))
+        except torch.OutOfMemoryError:
+            results.append(NoRoom(batch))
+        except AimError:
+            raise
+        except Exception as error:
+            raise GenerationError(f"the model failed at batch {batch}: {error}") from error
+    return Report(
+        model=pipe.name,
+        version=pipe.version,
+        parameters=sum(weight.numel() for weight in pipe.model.parameters()),
+        dtype=str(pipe.dtype).removeprefix("torch."),
+        backend=chosen,
+        guidance=pipe.sampling.cfg_scale,
+        tokens=model.config.num_tokens,
+        image_size=pipe.tokenizer.config.image_size,
+        copy_bandwidth=bandwidth,
+        machine=Machine.of(pipe.device),
+        batches=tuple(results),
+    )
+
+
+def _free(device: torch.device) -> None:
+    """Give back what the batch size before held."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -5,35 +5,52 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from aim.engine.request import LAST, Cancelled, Event, Failed, Finished, Progress, Queued, Request, Started
-from aim.engine.runner import BROKEN, Runner
+from aim.engine.lane import Download
+from aim.engine.memory import limit
+from aim.engine.request import LAST, Cancelled, Event, Failed, Finished, Preparing, Progress, Queued, Request, Started
+from aim.engine.runner import Runner
 from aim.engine.scheduler import Running, Scheduler
 from aim.errors import GenerationError, InvalidInput, QueueFull
+from aim.sampling import BROKEN
+
+
+class News(NamedTuple):
+    """What is due to be told once ``download`` has arrived: of each request, and how many codes it had."""
+
+    download: Download
+    told: list[tuple[Running, int]]
 
 
 class Engine:
     """Runs up to ``max_requests`` requests at once on one model, with up to ``max_waiting`` more in line.
 
     ``submit``, ``cancel`` and ``place`` may be called from any thread at any time; ``step`` and ``run`` by one at a time.
-    In float32 a request's codes are the same alone and in any batch, in any order of arrival.
+    In float32 a request's codes are the same alone and in any batch, in any order of arrival. On a GPU fewer than
+    ``max_requests`` run where memory is short, with a line in the log, and the step is a graph unless ``captured`` is False.
     """
 
-    def __init__(self, model: Any, max_requests: int = 16, max_waiting: int = 64) -> None:
+    def __init__(self, model: Any, max_requests: int = 16, max_waiting: int = 64, captured: bool = True) -> None:
         if max_requests < 1 or max_waiting < 0:
             raise InvalidInput(f"max_requests is {max_requests} and max_waiting {max_waiting}; at least 1 and 0 are needed")
         self.model = model
         self._total: int = model.config.num_tokens
-        self._runner = Runner(model, 2 * max_requests)
-        self._scheduler = Scheduler(max_requests, max_waiting, self._runner.multiple)
+        max_requests = limit(model, max_requests)
+        self._runner = Runner(model, 2 * max_requests, captured)
+        self._scheduler = Scheduler(max_requests, max_waiting, self._runner.sizes)
         self._lock = threading.Lock()  # of the scheduler and of what follows
         self._cancelled: deque[int] = deque()  # outside the lock: a garbage collector may cancel, inside any line of code
         self._places: dict[int, int] = {}  # as last told
         self._changed = False
+        self._rows = 0  # of the batch
+        self._news: deque[News] = deque()  # in the order of their downloads
+        self._leaving: dict[int, Running] = {}  # drawn, and out of the batch, but not told
+        self._prepared: tuple[int, set[int]] = 0, set()  # the size of batch last told of, and to whom
 
     @property
     def max_requests(self) -> int:
@@ -44,7 +61,22 @@ class Engine:
     def idle(self) -> bool:
         """Nothing runs, waits or is left to tell."""
         with self._lock:
-            return self._scheduler.idle
+            return self._scheduler.idle and not self._news
+
+    @property
+    def captures(self) -> int:
+        """Graphs captured so far: at most one for each size of batch."""
+        return self._runner.graphs.captures
+
+    @property
+    def warmup_seconds(self) -> float:
+        """Spent so far on the first runs of kernels, before graphs were captured."""
+        return self._runner.graphs.warmup
+
+    @property
+    def capture_seconds(self) -> float:
+        """Spent so far on capturing graphs."""
+        return self._runner.graphs.capture
 
     def submit(self, request: Request) -> None:
         """Put a request in line; it joins the batch at the next step that has room.
@@ -55,7 +87,7 @@ class Engine:
         if not isinstance(request.label, (int, np.integer)) or not 0 <= request.label < rows:
             raise InvalidInput(f"class row is {request.label!r}; it must be a whole number in [0, {rows - 1}]")
         with self._lock:
-            if request.id in self._scheduler:
+            if request.id in self._scheduler or request.id in self._leaving:
                 raise InvalidInput(f"request id {request.id} is already in use")
             self._scheduler.add(request)
             self._changed = True
@@ -71,26 +103,33 @@ class Engine:
             return self._scheduler.place(request_id)
 
     def step(self) -> list[Event]:
-        """Who was cancelled leaves, who is next joins, and everyone in the batch gets one more code. Returns what happened."""
+        """Who was cancelled leaves, who is next joins, and everyone in the batch gets one more code. Returns what happened.
+
+        On a GPU this only orders the work: codes are told when they have come, some calls later. A call that is about to
+        capture a graph returns ``Preparing`` first, and the next one captures; one that finds nothing to run waits for codes.
+        """
         events: list[Event] = []
-        running = self._scheduler.running  # only changed from here
-        started = time.perf_counter()
+        running, graphs = self._scheduler.running, self._runner.graphs  # only changed from here
+        started, preparing = time.perf_counter(), graphs.seconds
         try:
             if self._changed:
                 self._change(events)
-            if not running:
-                return events
-            self._runner.step()
-            for entry in running.values():
-                entry.step += 1
-            told = [entry for entry in running.values() if entry.due or entry.step == self._total]
-            copies = [(entry, self._runner.codes(entry.slots[0], entry.step)) for entry in told]
+            if running:
+                if not graphs.ready(self._rows) and (notice := self._notice()):
+                    return events + notice
+                self._runner.step(self._rows)
+                for entry in running.values():
+                    entry.step += 1
+                if told := [entry for entry in running.values() if entry.due or entry.step == self._total]:
+                    self._tell(told)
         except Exception as error:  # whatever the model raised: all of its rows are lost, the line is not
             return events + [self._fail(entry, error) for entry in list(running.values())]
-        seconds = time.perf_counter() - started
-        for entry in running.values():
+        seconds = time.perf_counter() - started - (graphs.seconds - preparing)
+        for entry in (*running.values(), *self._leaving.values()):
             entry.seconds += seconds
-        return events + [self._report(entry, codes) for entry, codes in copies]
+        if self._news:
+            events += self._arrived(wait=self._scheduler.idle and not events)
+        return events
 
     def run(self, requests: Iterable[Request] = ()) -> Iterator[Event]:
         """Submit ``requests``, each as soon as there is room in line, and step until nothing is left.
@@ -113,49 +152,114 @@ class Engine:
                     yield event
         finally:
             for request_id in mine:
-                self._remove(request_id)
+                self._leave(request_id)
+
+    def drain(self) -> None:
+        """Wait until the device has done all that was ordered; for whoever drives the engine, before letting it go."""
+        self._runner.drain()
+
+    def work(self) -> AbstractContextManager[object]:
+        """Inside it the device's work is ordered behind the engine's own; for whoever drives the engine and times it."""
+        return self._runner.work()
 
     def _change(self, events: list[Event]) -> None:
         """Everything that happens between two steps: leave, join, move, tell places. Appends to ``events``."""
+        self._changed = False
+        while self._cancelled:
+            request_id = self._cancelled.popleft()
+            if self._leave(request_id):
+                events.append(Cancelled(request_id))
         with self._lock:
-            self._changed = False
-            while self._cancelled:
-                request_id = self._cancelled.popleft()
-                if self._scheduler.remove(request_id):
-                    events.append(Cancelled(request_id))
             joined = self._scheduler.admit()
             places = {request.id: place for request, place in self._scheduler.places() if place}
         events += [Queued(request_id, place) for request_id, place in places.items() if self._places.get(request_id) != place]
         self._places = places
-        for entry in joined:
-            try:
-                self._runner.admit(entry.slots, entry.request.label)
-                events.append(Started(entry.request.id))
-            except Exception as error:  # this one's alone
-                events.append(self._fail(entry, error))
+        for i in range(0, len(joined), self._runner.together):
+            events += self._join(joined[i : i + self._runner.together])
         with self._lock:
             moves = self._scheduler.compact()
         if moves:
             self._runner.move(moves)
+        self._rows = self._scheduler.rows
         if self._scheduler.running:
-            self._runner.arrange(self._scheduler.running.values(), self._scheduler.rows)
+            self._runner.arrange(self._scheduler.running.values())
 
-    def _report(self, entry: Running, codes: np.ndarray) -> Event:
-        """What to tell of a request that has ``codes`` so far; one that is done or broken leaves."""
+    def _join(self, joined: Sequence[Running]) -> list[Event]:
+        try:
+            self._runner.admit(joined)
+        except Exception as error:  # theirs alone
+            return [self._fail(entry, error) for entry in joined]
+        return [Started(entry.request.id) for entry in joined]
+
+    def _notice(self) -> list[Event]:
+        """What to tell before a step that takes seconds, if somebody was not told."""
+        everybody = set(self._scheduler.running)
+        size, told = self._prepared
+        if size == self._rows and everybody <= told:
+            return []
+        self._prepared = self._rows, everybody
+        count = self._rows // 2
+        message = f"Preparing the GPU for {'one image' if count == 1 else f'{count} images at once'} …"
+        return [Preparing(request_id, message) for request_id in everybody]
+
+    def _tell(self, told: Sequence[Running]) -> None:
+        """Order copies of what these have so far; who has all is out of the batch, and its rows are free."""
+        news = News(self._runner.fetch(told), [(entry, entry.step) for entry in told])
+        with self._lock:
+            self._news.append(news)
+            for entry in told:
+                if entry.step == self._total:
+                    self._leaving[entry.request.id] = entry
+                    self._scheduler.remove(entry.request.id)
+                    self._changed = True
+
+    def _arrived(self, wait: bool) -> list[Event]:
+        """What has arrived, as events, in order; with ``wait``, the first of it at the least."""
+        events: list[Event] = []
+        while self._news:
+            download, told = self._news[0]
+            try:
+                if wait:
+                    started, wait = time.perf_counter(), False
+                    download.wait()
+                    for entry, _ in told:
+                        entry.seconds += time.perf_counter() - started
+                elif not download.done():
+                    break
+                arrays = iter(download.arrays())
+            except Exception as error:  # the device is in trouble
+                self._news.popleft()
+                events += [self._fail(entry, error) for entry, _ in told if not entry.gone]
+                continue
+            self._news.popleft()
+            for entry, step in told:
+                codes, notes = next(arrays), next(arrays) if entry.request.explain else None
+                if not entry.gone:
+                    events.append(self._report(entry, step, codes, notes))
+        return events
+
+    def _report(self, entry: Running, step: int, codes: np.ndarray, notes: np.ndarray | None) -> Event:
+        """What to tell of a request that had ``codes`` after ``step``; one that is done or broken leaves."""
         request_id = entry.request.id
         if codes.min() == BROKEN:
             at = int((codes == BROKEN).argmax())
             return self._fail(entry, GenerationError(f"the model's output was not finite at code {at}; its weights may be damaged"))
-        if entry.step < self._total:
-            return Progress(request_id, entry.step, self._total, codes, entry.seconds)
-        self._remove(request_id)
-        return Finished(request_id, codes, entry.seconds)
+        if step < self._total:
+            return Progress(request_id, step, self._total, codes, entry.seconds, notes)
+        self._leave(request_id)
+        return Finished(request_id, codes, entry.seconds, notes)
 
     def _fail(self, entry: Running, error: Exception) -> Failed:
-        self._remove(entry.request.id)
+        self._leave(entry.request.id)
         return Failed(entry.request.id, error)
 
-    def _remove(self, request_id: int) -> None:
+    def _leave(self, request_id: int) -> bool:
+        """Take a request out wherever it is, and tell nothing more of it; False if it is not here."""
         with self._lock:
-            self._scheduler.remove(request_id)
-            self._changed = True
+            entry = self._scheduler.running.get(request_id) or self._leaving.pop(request_id, None)
+            here = self._scheduler.remove(request_id) or entry is not None
+            if entry is not None:
+                entry.gone = True
+                self._news = deque(news for news in self._news if not all(other.gone for other, _ in news.told))
+            self._changed |= here
+            return here

@@ -18,14 +18,18 @@ _ids = itertools.count(1)
 class Request:
     """One image: a class row of the model, how to draw it, and how often to hear of it.
 
-    ``preview_every`` is the number of codes between two ``Progress`` events, 0 for none. Values out of range raise
-    InvalidInput; whether the model has the class is checked by ``Engine.submit``.
+    ``preview_every`` is the number of codes between two ``Progress`` events, 0 for none. With ``explain`` its events have notes
+    on every code. With ``alone`` nobody else is in its batch: it waits until nothing runs and who comes later waits behind it; in
+    bfloat16, where codes may depend on the size of the batch, this is how to draw the same picture again. Values out of range
+    raise InvalidInput; whether the model has the class is checked by ``Engine.submit``.
     """
 
     label: int
     params: SamplingParams = field(default_factory=SamplingParams)
     seed: int = 0
     preview_every: int = 0
+    explain: bool = False
+    alone: bool = False
     id: int = field(default_factory=lambda: next(_ids))
 
     def __post_init__(self) -> None:
@@ -54,24 +58,37 @@ class Started:
     request_id: int
 
 
+@dataclass(frozen=True)
+class Preparing:
+    """The next step first makes the GPU ready for a batch of this size, which takes seconds; ``message`` says so to a person."""
+
+    request_id: int
+    message: str
+
+
 @dataclass(frozen=True, eq=False)
 class Progress:
-    """``codes`` (step,) int64 are drawn of ``total``, after ``seconds`` of model time."""
+    """``codes`` (step,) int64 are drawn of ``total``, after ``seconds`` of model time.
+
+    ``notes`` (step, 13) float32 are those of ``aim.sampling.explain``, None if the request did not ask.
+    """
 
     request_id: int
     step: int
     total: int
     codes: np.ndarray
     seconds: float
+    notes: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """All ``codes`` (total,) int64, after ``seconds`` of model time."""
+    """All ``codes`` (total,) int64, after ``seconds`` of model time; ``notes`` (total, 13) as in ``Progress``."""
 
     request_id: int
     codes: np.ndarray
     seconds: float
+    notes: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -89,5 +106,5 @@ class Failed:
     error: Exception
 
 
-Event: TypeAlias = Queued | Started | Progress | Finished | Cancelled | Failed
+Event: TypeAlias = Queued | Started | Preparing | Progress | Finished | Cancelled | Failed
 LAST = (Finished, Cancelled, Failed)  # nothing follows these

@@ -2,114 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from aim.engine import lane
+from aim.engine.graphs import Graphs
+from aim.engine.lane import Download
 from aim.engine.scheduler import Running
-from aim.sampling import RowParams, sample
+from aim.sampling import Rows, draw_rows
 
-BROKEN = -1  # drawn where the logits are not finite, so that nobody has to ask the device at every step
+TOGETHER = 64  # conditions made at once on a GPU
 
 
-def row_multiple(device: torch.device, dtype: torch.dtype, slots: int) -> int:
-    """What the number of rows is rounded up to, so that a row's float32 logits do not depend on the others.
+def batch_sizes(device: torch.device, dtype: torch.dtype, slots: int) -> tuple[int, ...]:
+    """The numbers of rows that a batch may have, ascending; the last is at least ``slots``.
 
-    A float32 product on a CPU gives the same bits in batches of 4, 8, 12, ... rows, in bf16 a batched one does from 2 rows
-    on. Elsewhere the kernel is picked by the number of rows: float32 always runs the whole pool.
+    Chosen so that a row's float32 logits do not depend on the others: such a product on a CPU gives the same bits in batches of
+    4, 8, 12, ... rows; elsewhere the kernel is picked by the number of rows, and float32 always runs the whole pool. In bf16
+    a batched product on a CPU is exact from 2 rows on; on a GPU there are few sizes, as each is captured.
     """
-    if dtype != torch.float32:
-        return 2
-    return 4 if device.type == "cpu" else slots + slots % 2
-
-
-@dataclass
-class Batch:
-    """What a step reads besides the pools; made anew when somebody joins or leaves. R rows, K requests."""
-
-    positions: Tensor  # (R,) int64, -1 where idle
-    advance: Tensor  # (R,) int64, 1 where a request lives
-    owner: Tensor  # (R,) index of the row's request; any where idle
-    pair: Tensor  # (2, K) the conditional and the unconditional row of every request, the same row without guidance
-    at: Tensor  # (K,) position of every request
-    params: RowParams
+    slots += slots % 2
+    if device.type == "cpu":
+        multiple = 4 if dtype == torch.float32 else 2
+        return tuple(range(multiple, slots + multiple, multiple))
+    if dtype == torch.float32:
+        return (slots,)
+    if device.type != "cuda":
+        return tuple(range(2, slots + 2, 2))
+    return (*(2**i for i in range(1, (slots - 1).bit_length())), slots)
 
 
 class Runner:
-    """Pools for ``slots`` rows: recurrent state, condition, last code, drawn codes; and the batch on them.
+    """Pools for ``slots`` rows: recurrent state, condition, ``Rows``; and the step on the first of them.
 
-    ``model`` is anything with the interface of ``aim.models.AiM``. Not thread-safe: the engine calls it from one place.
+    ``model`` is anything with the interface of ``aim.models.AiM``; with ``captured`` its step must do the same on the device
+    whenever it has as many rows. Not thread-safe: the engine calls it from one place.
     """
 
-    def __init__(self, model: Any, slots: int) -> None:
+    def __init__(self, model: Any, slots: int, captured: bool = True) -> None:
         self.model = model
         self.device = model.device
-        self.multiple = row_multiple(model.device, model.dtype, slots)
-        slots = -(-slots // self.multiple) * self.multiple
-        with torch.inference_mode():
+        self.sizes = batch_sizes(model.device, model.dtype, slots)
+        self.together = 1 if self.device.type == "cpu" else TOGETHER
+        self._lane = lane.connect(self.device)
+        self.graphs = Graphs(self._lane, self._step, self._idle, captured)
+        slots = self.sizes[-1]
+        with self._lane.work():
+            self._null = self._condition([])[-1]
             self._state = model.new_state(slots)
-            shape = self._condition(0).shape[1:]
-            self._cond = torch.zeros(slots, *shape, device=self.device)
-            self._last = torch.zeros(slots, dtype=torch.int64, device=self.device)
-            self._drawn = torch.zeros(slots, model.config.num_tokens, dtype=torch.int64, device=self.device)
-        self._batch: Batch | None = None
+            self._cond = self._null.new_zeros(slots, *self._null.shape)
+            # those that the host writes lie together: a change of the batch is three copies
+            self._integers = torch.full((4, slots), -1, device=self.device)
+            self._floats = torch.ones(3, slots, device=self.device)
+            positions, partner, top_k, seed = self._integers
+            cfg_scale, temperature, top_p = self._floats
+            self._rows = dataclasses.replace(
+                Rows.new(slots, model.config.num_tokens, self.device),
+                **{"positions": positions, "partner": partner, "top_k": top_k, "seed": seed},
+                **{"cfg_scale": cfg_scale, "temperature": temperature, "top_p": top_p},
+            )
 
-    @torch.inference_mode()
-    def admit(self, slots: Sequence[int], label: int) -> None:
-        """Fill the condition of a new request's slots; its state is cleared by its first step."""
-        self._cond[slots] = self._condition(label)[: len(slots)]
-        self._last[slots] = 0
+    def admit(self, joined: Sequence[Running]) -> None:
+        """Fill the condition of up to ``together`` new requests' slots; their state is cleared by their first step."""
+        with self._lane.work():
+            conditions = self._condition([entry.request.label for entry in joined])
+            for entry, condition in zip(joined, conditions, strict=False):
+                self._cond[entry.slots[0]] = condition
+                if len(entry.slots) > 1:
+                    self._cond[entry.slots[1]] = self._null
 
-    @torch.inference_mode()
     def move(self, moves: Sequence[tuple[int, int]]) -> None:
-        """Copy slots to others: pairs of (from, to), no slot twice."""
-        src, dst = torch.tensor(moves, device=self.device).T
-        self._state.copy(src, dst)
-        for pool in (self._cond, self._last, self._drawn):
-            pool[dst] = pool[src]
+        """Copy slots to others: pairs of (from, to), no slot twice. What the host knows of them follows with ``arrange``."""
+        with self._lane.work():
+            src, dst = self._lane.send(torch.tensor(moves).T.contiguous())
+            self._state.copy(src, dst)
+            for pool in (self._cond, self._rows.last, self._rows.drawn, self._rows.notes):
+                pool[dst] = pool[src]
 
-    @torch.inference_mode()
-    def arrange(self, running: Iterable[Running], rows: int) -> None:
-        """Take up a changed set of requests, in ``rows`` rows."""
-        running = list(running)
-        positions, owner = [-1] * rows, [0] * rows
-        for i, entry in enumerate(running):
-            for slot in entry.slots:
-                positions[slot], owner[slot] = entry.step, i
-        pair = [[entry.slots[0] for entry in running], [entry.slots[-1] for entry in running]]
-        steps = [entry.step for entry in running]
-        params = RowParams.of([e.request.params for e in running], [e.request.seed for e in running], self.device)
-        at, where, owners, pairs = (torch.tensor(v, device=self.device) for v in (steps, positions, owner, pair))
-        self._batch = Batch(where, (where >= 0).long(), owners, pairs, at, params)
+    def arrange(self, running: Iterable[Running]) -> None:
+        """Take up a changed set of requests."""
+        slots = self.sizes[-1]
+        integers, floats = np.zeros((4, slots), np.int64), np.ones((3, slots), np.float32)
+        explain = np.zeros(slots, bool)
+        integers[:2] = -1
+        for entry in running:
+            request, row = entry.request, entry.slots[0]
+            p = request.params
+            integers[0, entry.slots] = entry.step
+            integers[1:, row] = entry.slots[-1], p.top_k, request.seed
+            floats[:, row] = p.cfg_scale, p.temperature, p.top_p
+            explain[row] = request.explain
+        with self._lane.work():
+            for values, into in ((integers, self._integers), (floats, self._floats), (explain, self._rows.explain)):
+                self._lane.upload(torch.from_numpy(values), into)
 
-    @torch.inference_mode()
-    def step(self) -> None:
-        """Draw one more code for every request."""
-        b = self._batch
-        assert b is not None
-        rows = b.positions.shape[0]
-        logits = self.model.step(self._last[:rows], b.positions, self._cond, self._state)  # (R, V)
-        cond, uncond = logits[b.pair]  # (K, V) each
-        codes = sample(cond, uncond, b.params, b.at)  # (K,)
-        whole = logits.sum(-1)[b.pair].sum(0).isfinite()  # an infinity or NaN anywhere survives both sums
-        codes = torch.where(whole, codes, BROKEN)
-        self._drawn[b.pair[0], b.at] = codes
-        torch.index_select(codes, 0, b.owner, out=self._last[:rows])
-        b.positions += b.advance
-        b.at += 1
+    def step(self, rows: int) -> None:
+        """Draw one more code for every request in the first ``rows`` rows, one of ``sizes``."""
+        with self._lane.work():
+            self._lane.pace()
+            self.graphs.run(rows)
 
-    def codes(self, slot: int, count: int) -> np.ndarray:
-        """A copy of the first ``count`` codes (count,) drawn for the request whose conditional row is ``slot``; waits for the device.
+    def fetch(self, entries: Sequence[Running]) -> Download:
+        """Copies of what is drawn: for each request its codes (step,), and notes (step, 13) if it asked.
 
-        Broken ones are ``BROKEN``.
+        Broken codes are ``aim.sampling.BROKEN``.
         """
-        return self._drawn[slot, :count].to("cpu", copy=True).numpy()
+        with self._lane.work():
+            tensors = []
+            for entry in entries:
+                tensors.append(self._rows.drawn[entry.slots[0], : entry.step])
+                if entry.request.explain:
+                    tensors.append(self._rows.notes[entry.slots[0], : entry.step])
+            return self._lane.download(tensors)
 
-    def _condition(self, label: int) -> Tensor:
-        """With and without the class (2, ...). Always 4 rows at once: the same bits at every admission."""
+    def work(self) -> AbstractContextManager[object]:
+        """Inside it the device's work is ordered behind this one's."""
+        return self._lane.work()
+
+    def drain(self) -> None:
+        """Wait until the device has done all that was ordered."""
+        self._lane.drain()
+
+    def _step(self, rows: int) -> None:
+        positions = self._rows.positions[:rows]
+        logits = self.model.step(self._rows.last[:rows], positions, self._cond, self._state)  # (R, V)
+        draw_rows(logits, self._rows)
+
+    @contextmanager
+    def _idle(self) -> Iterator[None]:
+        positions = self._rows.positions.clone()
+        self._rows.positions.fill_(-1)
+        try:
+            yield
+        finally:
+            self._rows.positions.copy_(positions)
+
+    def _condition(self, labels: Sequence[int]) -> Tensor:
+        """Of up to ``together`` labels, then of no class. Always as many rows at once: the same bits at every admission."""
         null = self.model.config.num_classes
-        return self.model.condition(torch.tensor([label, null, null, null], device=self.device))[:2]
+        rows = [*labels, *[null] * (max(4, self.together) - len(labels))]
+        return self.model.condition(self._lane.send(torch.tensor(rows)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from aim.engine.request import Request
@@ -18,6 +20,7 @@ class Running:
     slots: list[int]
     step: int = 0  # codes drawn
     seconds: float = 0.0  # model time so far
+    gone: bool = False  # nothing more is told of it
 
     @property
     def due(self) -> bool:
@@ -29,11 +32,13 @@ class Running:
 class Scheduler:
     """At most ``max_requests`` run, at most ``max_waiting`` more wait in line, first come, first served.
 
-    ``multiple`` is what the number of rows is rounded up to; rows move down when that makes the batch smaller.
+    ``sizes`` are the numbers of rows that a batch may have, ascending, the last one enough for all; rows move down when that
+    makes the batch smaller. A request that asks to be alone is admitted when nothing runs, and nobody while it runs.
     """
 
-    def __init__(self, max_requests: int, max_waiting: int, multiple: int) -> None:
-        self.max_requests, self.max_waiting, self.multiple = max_requests, max_waiting, multiple
+    def __init__(self, max_requests: int, max_waiting: int, sizes: Sequence[int]) -> None:
+        assert sizes[-1] >= 2 * max_requests
+        self.max_requests, self.max_waiting, self.sizes = max_requests, max_waiting, sizes
         self.waiting: deque[Request] = deque()
         self.running: dict[int, Running] = {}
         self._free = list(range(2 * max_requests))  # a heap: the lowest slot is given out first
@@ -59,8 +64,7 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Put a request at the end of the line; QueueFull if it is too long."""
-        vacant = self.max_requests - len(self.running)
-        if len(self.waiting) >= vacant + self.max_waiting:
+        if len(self.waiting) + 1 - self._ready([*self.waiting, request]) > self.max_waiting:
             raise QueueFull(f"{len(self.running)} images are being drawn and {self.max_waiting} wait; try again in a moment")
         self.waiting.append(request)
 
@@ -70,13 +74,13 @@ class Scheduler:
 
     def places(self) -> list[tuple[Request, int]]:
         """Everyone in line with their place; 0 starts with the next step."""
-        vacant = self.max_requests - len(self.running)
-        return [(request, max(0, i + 1 - vacant)) for i, request in enumerate(self.waiting)]
+        ready = self._ready(self.waiting)
+        return [(request, max(0, i + 1 - ready)) for i, request in enumerate(self.waiting)]
 
     def admit(self) -> list[Running]:
         """Move the first in line into the batch while there is room; returns those."""
         joined = []
-        while self.waiting and len(self.running) < self.max_requests:
+        for _ in range(self._ready(self.waiting)):
             request = self.waiting.popleft()
             entry = Running(request, [heapq.heappop(self._free) for _ in range(request.rows)])
             self.running[request.id] = entry
@@ -111,5 +115,15 @@ class Scheduler:
             moves.append((slot, target))
         return moves
 
+    def _ready(self, line: Iterable[Request]) -> int:
+        """How many of the first in ``line`` can join the batch now."""
+        inside = len(self.running)
+        closed = any(entry.request.alone for entry in self.running.values())
+        for request in line:
+            if inside == self.max_requests or closed or (inside and request.alone):
+                break
+            inside, closed = inside + 1, request.alone
+        return inside - len(self.running)
+
     def _rounded(self, rows: int) -> int:
-        return -(-rows // self.multiple) * self.multiple
+        return self.sizes[bisect_left(self.sizes, rows)] if rows else 0

@@ -119,6 +119,7 @@ class Server:
         for request_id in left:
             self.engine.cancel(request_id)
         self._deliver(self.engine.step())
+        self.engine.drain()
 
     def _deliver(self, events: list[Event]) -> None:
         if not events:

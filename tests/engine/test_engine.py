@@ -15,7 +15,7 @@ from aim.config import SamplingParams
 from aim.engine import Cancelled, Engine, Event, Failed, Finished, Progress, Queued, Request, Started, runner
 from aim.errors import GenerationError, InvalidInput, QueueFull
 from aim.models.aim import AiM
-from aim.sampling import RowParams, sample
+from aim.sampling import RowParams, Rows, draw_rows, explain, guide, sample
 
 GUIDED, PLAIN = SamplingParams(cfg_scale=3.0), SamplingParams(cfg_scale=1.0)
 
@@ -80,6 +80,19 @@ class TestOneRequest:
                 expected.append(int(last[0]))
         assert codes_of(list(engine.run([request])), request) == expected
 
+    def test_notes_are_what_the_sampler_says(self, tiny_model: AiM, engine: Engine) -> None:
+        asked = Request(3, GUIDED, seed=77, preview_every=7, explain=True)
+        other = Request(1, GUIDED, seed=5, preview_every=5)
+        events = list(engine.run([other, asked]))
+        assert all(e.notes is None for e in events if isinstance(e, (Progress, Finished)) and e.request_id == other.id)
+        told = [e for e in events if isinstance(e, (Progress, Finished)) and e.request_id == asked.id]
+        codes, notes = torch.from_numpy(told[-1].codes), told[-1].notes
+        assert [len(e.notes) for e in told] == [7, 14, 16]
+        assert all((e.notes == notes[: len(e.notes)]).all() for e in told)
+        cond, uncond = tiny_model(codes[None, :-1].expand(2, -1), torch.tensor([3, 5]))  # (16, 64) each
+        expected = explain(cond, uncond, guide(cond, uncond, torch.full((16,), 3.0)), codes)
+        torch.testing.assert_close(torch.from_numpy(notes)[:, :8], expected[:, :8], atol=1e-3, rtol=1e-3)
+
     def test_its_parts_all_matter(self, tiny_model: AiM) -> None:
         requests = [
             Request(1, GUIDED, seed=1),
@@ -139,6 +152,12 @@ class TestTheLine:
             events = engine.step()
         assert [type(e) for e in events] == [Finished] * 4
         assert engine.step() == [Started(requests[4].id)]
+
+    def test_alone_is_alone(self, tiny_model: AiM, engine: Engine) -> None:
+        requests = [Request(0, GUIDED, seed=1), Request(1, GUIDED, seed=2, alone=True), Request(2, GUIDED, seed=3)]
+        events = list(engine.run(requests))
+        order = [(type(e), e.request_id) for e in events if isinstance(e, (Started, Finished))]
+        assert order == [(kind, r.id) for r in requests for kind in (Started, Finished)]
 
 
 class TestCancel:
@@ -267,12 +286,12 @@ class Witness:
     def __init__(self) -> None:
         self.seen: dict[int, dict[int, bytes]] = defaultdict(dict)
 
-    def __call__(self, cond: torch.Tensor, uncond: torch.Tensor, params: runner.RowParams, at: torch.Tensor) -> torch.Tensor:
-        for k, (seed, position) in enumerate(zip(params.seed.tolist(), at.tolist(), strict=True)):
-            self.seen[seed][position] = cond[k].numpy().tobytes() + uncond[k].numpy().tobytes()
-        return self._sample(cond, uncond, params, at)
-
-    _sample = staticmethod(runner.sample)
+    def __call__(self, logits: torch.Tensor, rows: Rows) -> None:
+        for row in range(len(logits)):
+            if (other := int(rows.partner[row])) >= 0:
+                bits = logits[row].numpy().tobytes() + logits[other].numpy().tobytes()
+                self.seen[int(rows.seed[row])][int(rows.positions[row])] = bits
+        draw_rows(logits, rows)
 
 
 SPECS = [  # the seed names the request
@@ -298,7 +317,7 @@ def references(tiny_model: AiM) -> dict[int, tuple[list[int], dict[int, bytes]]]
     for seed, label, params in SPECS:
         with pytest.MonkeyPatch.context() as patch:
             witness = Witness()
-            patch.setattr(runner, "sample", witness)
+            patch.setattr(runner, "draw_rows", witness)
             made[seed] = alone(tiny_model, Request(label, params, seed)), witness.seen[seed]
     return made
 
@@ -310,7 +329,7 @@ class TestOneSeedOneImage:
         self, tiny_model: AiM, references: dict, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
     ) -> None:
         witness = Witness()
-        monkeypatch.setattr(runner, "sample", witness)
+        monkeypatch.setattr(runner, "draw_rows", witness)
         engine = Engine(tiny_model, data.draw(st.integers(1, 5)), 64)
         order = data.draw(st.permutations(SPECS))
         arrivals = data.draw(st.lists(st.integers(0, 30), min_size=len(order), max_size=len(order)))

@@ -10,8 +10,8 @@ from aim.engine.scheduler import Scheduler
 from aim.errors import InvalidInput, QueueFull
 
 
-def request(cfg_scale: float = 2.0) -> Request:
-    return Request(0, SamplingParams(cfg_scale=cfg_scale))
+def request(cfg_scale: float = 2.0, alone: bool = False) -> Request:
+    return Request(0, SamplingParams(cfg_scale=cfg_scale), alone=alone)
 
 
 def test_guidance_takes_two_rows() -> None:
@@ -31,7 +31,7 @@ def test_ids_differ() -> None:
 
 
 def test_lowest_slots_first_and_first_come_first_served() -> None:
-    scheduler = Scheduler(3, 5, 1)
+    scheduler = Scheduler(3, 5, range(1, 7))
     requests = [request(1.0), request(), request(), request(1.0)]
     for r in requests:
         scheduler.add(r)
@@ -43,7 +43,7 @@ def test_lowest_slots_first_and_first_come_first_served() -> None:
 
 
 def test_the_line_is_bounded_and_places_are_visible() -> None:
-    scheduler = Scheduler(1, 2, 1)
+    scheduler = Scheduler(1, 2, (2,))
     first, second, third = request(), request(), request()
     scheduler.add(first)
     assert scheduler.place(first.id) == 0, "it starts with the next step"
@@ -62,7 +62,7 @@ def test_the_line_is_bounded_and_places_are_visible() -> None:
 
 
 def test_compaction_fills_holes_only_where_it_saves_rows() -> None:
-    scheduler = Scheduler(4, 0, 4)
+    scheduler = Scheduler(4, 0, (4, 8))
     requests = [request() for _ in range(4)]
     for r in requests:
         scheduler.add(r)
@@ -78,23 +78,60 @@ def test_compaction_fills_holes_only_where_it_saves_rows() -> None:
     assert scheduler.compact() == []
 
 
+def test_rows_move_only_into_a_smaller_batch() -> None:
+    scheduler = Scheduler(8, 0, (2, 4, 8, 16))
+    requests = [request() for _ in range(7)]
+    for r in requests:
+        scheduler.add(r)
+    scheduler.admit()
+    for left, moves, rows in ((6, 0, 16), (5, 0, 16), (4, 6, 8), (3, 0, 8), (2, 0, 4), (1, 0, 2)):
+        scheduler.remove(requests[6 - left].id)
+        assert (len(scheduler.compact()), scheduler.rows) == (moves, rows)
+
+
+class TestAlone:
+    def test_it_waits_until_nothing_runs_and_who_comes_later_waits_behind_it(self) -> None:
+        scheduler = Scheduler(3, 5, (2, 4, 6))
+        first, lonely, late, later = request(), request(alone=True), request(), request(1.0)
+        for r in (first, lonely, late, later):
+            scheduler.add(r)
+        assert [place for _, place in scheduler.places()] == [0, 1, 2, 3]
+        assert [e.request for e in scheduler.admit()] == [first]
+        assert scheduler.admit() == []
+        assert [place for _, place in scheduler.places()] == [1, 2, 3]
+        scheduler.remove(first.id)
+        assert [e.request for e in scheduler.admit()] == [lonely]
+        assert scheduler.admit() == []
+        scheduler.remove(lonely.id)
+        assert [place for _, place in scheduler.places()] == [0, 0]
+        assert [e.request for e in scheduler.admit()] == [late, later]
+
+    def test_the_line_is_bounded_behind_it(self) -> None:
+        scheduler = Scheduler(4, 2, (8,))
+        for _ in range(3):
+            scheduler.add(request(alone=True))
+        with pytest.raises(QueueFull):
+            scheduler.add(request())
+
+
 class TestAnyHistory:
     """Whatever happens in whatever order, slots are neither lost nor shared."""
 
     @given(st.data())
     def test_slots(self, data: st.DataObject) -> None:
         capacity, multiple = data.draw(st.integers(1, 5)), data.draw(st.sampled_from([1, 2, 4]))
-        scheduler = Scheduler(capacity, 3, multiple)
+        scheduler = Scheduler(capacity, 3, range(multiple, 2 * capacity + multiple, multiple))
         content: dict[int, int] = {}  # what a row pool would hold: slot -> request
         alive: set[int] = set()
         for _ in range(data.draw(st.integers(1, 25))):
             action = data.draw(st.sampled_from(["add", "admit", "remove", "compact"]))
             if action == "add":
-                r = request(data.draw(st.sampled_from([1.0, 2.0])))
+                r = request(data.draw(st.sampled_from([1.0, 2.0])), alone=data.draw(st.sampled_from([False, False, True])))
                 try:
                     scheduler.add(r)
                 except QueueFull:
-                    assert len(alive) >= capacity + 3
+                    assert len(scheduler.waiting) >= 3
+                    assert sum(place > 0 for _, place in scheduler.places()) >= 2, "the new one would have been third or worse"
                 else:
                     alive.add(r.id)
             elif action == "admit":
@@ -114,6 +151,7 @@ class TestAnyHistory:
                 assert bool(moves) == (scheduler.rows < before)
             taken = [slot for entry in scheduler.running.values() for slot in entry.slots]
             assert len(taken) == len(set(taken)) == scheduler.used <= 2 * capacity
+            assert len(scheduler.running) == 1 or not any(e.request.alone for e in scheduler.running.values())
             assert all(content[slot] == entry.request.id for entry in scheduler.running.values() for slot in entry.slots)
             assert all(len(entry.slots) == entry.request.rows for entry in scheduler.running.values())
             assert {r.id for r in scheduler.waiting} | set(scheduler.running) == alive

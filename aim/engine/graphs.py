@@ -1,0 +1,63 @@
+"""The step for every size of batch: captured when it is first needed, where the device can, and kept."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+
+from aim.engine.lane import Lane
+
+log = logging.getLogger("aim")
+
+
+class Graphs:
+    """Runs ``step(rows)`` on ``lane``, as a graph if ``captured`` and the device has such.
+
+    ``idle()`` is a context in which a step changes nothing. A size that cannot be captured runs without, with a line in the log.
+    """
+
+    def __init__(
+        self, lane: Lane, step: Callable[[int], None], idle: Callable[[], AbstractContextManager[object]], captured: bool = True
+    ) -> None:
+        self._lane, self._step, self._idle = lane, step, idle
+        self._captured = captured and lane.captures
+        self._runs: dict[int, Callable[[], None]] = {}
+        self.captures = 0
+        self.warmup = self.capture = 0.0  # seconds
+
+    @property
+    def seconds(self) -> float:
+        """Spent on preparing so far."""
+        return self.warmup + self.capture
+
+    def ready(self, rows: int) -> bool:
+        """Whether ``run`` starts at once."""
+        return not self._captured or rows in self._runs
+
+    def run(self, rows: int) -> None:
+        """One step of the first ``rows`` rows."""
+        if not self._captured:
+            self._step(rows)
+            return
+        if rows not in self._runs:
+            self._runs[rows] = self._prepare(rows)
+        self._runs[rows]()
+
+    def _prepare(self, rows: int) -> Callable[[], None]:
+        step = partial(self._step, rows)
+        started = time.perf_counter()
+        with self._idle():
+            self._lane.warm(step)
+            warmed = time.perf_counter()
+            self.warmup += warmed - started
+            try:
+                run = self._lane.capture(step)
+            except Exception as error:
+                log.warning("The step for %d rows could not be captured, so it is slower: %s", rows, error)
+                return step
+        self.captures += 1
+        self.capture += time.perf_counter() - warmed
+        return run

@@ -1,0 +1,55 @@
+"""How many requests fit into a GPU's memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+log = logging.getLogger("aim")
+
+RESERVE = 0.1  # of the GPU's memory: for the image decoder, the kernels' own and whoever else is there
+LOGITS = 4  # tensors of the size of the logits that a step may hold at once
+
+
+class _Unallocated(TorchFunctionMode):
+    """New tensors have a shape and no memory."""
+
+    _MADE = (torch.zeros, torch.empty, torch.full, torch.ones, Tensor.new_zeros, Tensor.new_empty, Tensor.new_full, Tensor.new_ones)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        return func(*args, **({**kwargs, "device": "meta"} if func in self._MADE else kwargs))
+
+
+def pool_bytes(model: Any, slots: int) -> int:
+    """About how much memory ``slots`` rows of ``model`` take, without allocating it."""
+    with _Unallocated():
+        state = model.new_state(slots)
+    config = model.config
+    row = 4 * (4 + 3 * config.n_layer) * config.d_model + 60 * config.num_tokens + LOGITS * 4 * config.vocab_size
+    return sum(part.nbytes for part in state) + slots * row
+
+
+def fitting(max_requests: int, needed: Callable[[int], int], free: int) -> int:
+    """``max_requests``, halved until the rows of those, ``needed(slots)`` bytes, fit into ``free``; 1 at the least."""
+    fits = max_requests
+    while fits > 1 and needed(2 * fits) > free:
+        fits //= 2
+    if fits < max_requests:
+        wanted, there = needed(2 * max_requests) / 1e9, max(0, free) / 1e9
+        log.warning("%d images at once need %.1f GB of GPU memory, and %.1f are free: %d at once", max_requests, wanted, there, fits)
+    return fits
+
+
+def limit(model: Any, max_requests: int) -> int:
+    """How many requests, up to ``max_requests``, ``model`` can run at once on its device."""
+    if model.device.type != "cuda":
+        return max_requests
+    free, total = torch.cuda.mem_get_info(model.device)
+    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+    return fitting(max_requests, lambda slots: pool_bytes(model, slots), free - int(RESERVE * total))

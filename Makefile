@@ -1,16 +1,18 @@
 # make demo   set up, then open the page on the bundled model
 # make test   set up with what the tests need, then run them (make test PYTEST="-k sampling" for some)
 # make check  lint, formatting, types
+# make bench  measure how fast the bundled model draws here (make bench BENCH="--model aim-xl --random-weights" for others)
 # make setup  only set up
 # PYTHON=python3.12 picks the interpreter, VENV=path another place than .venv.
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST ?= -n 2
+BENCH ?= --model aim-s --batch 1,4 --repeats 3
 RUN := $(VENV)/bin/python
 PROJECT := pyproject.toml requirements.txt
 
-.PHONY: setup demo test check
+.PHONY: setup demo test check bench
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready
@@ -26,6 +28,9 @@ check: $(VENV)/.ready-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+bench: $(VENV)/.ready
+	$(RUN) -m aim bench $(BENCH)
 
 $(VENV)/.ready: $(PROJECT) | $(RUN)
 	@$(announce)

@@ -142,8 +142,11 @@ def bench(
     from aim.bench import bench as measure
 
     batches = parse_batches(batch)
-    if json_file is not None and not json_file.resolve().parent.is_dir():
-        raise InvalidInput(f"cannot write {json_file}: there is no folder {json_file.resolve().parent}; choose another with --json")
+    if json_file is not None:
+        folder = json_file.resolve().parent
+        wrong = f"there is no folder {folder}" if not folder.is_dir() else "it is a folder" if json_file.is_dir() else ""
+        if wrong:  # better now than after the measurement
+            raise InvalidInput(f"cannot write {json_file}: {wrong}; choose another file with --json")
     settings = Settings.from_env()
     with Console(stderr=True).status("Loading the model ...") as status:
         if random_weights:
@@ -154,13 +157,13 @@ def bench(
             pipe = load(model or settings.model, device or settings.device, dtype or settings.dtype)
         report = measure(pipe, batches, backend, repeats, seconds, lambda text: status.update(f"Measuring: {text} ..."))
     line = as_json(report)
+    Console().print(as_table(report))
+    print(line)
     if json_file is not None:
         try:
             json_file.write_text(line + "\n", encoding="utf-8")
         except OSError as error:
-            print(f"warning: cannot write {json_file}: {error.strerror or error}", file=sys.stderr)
-    Console().print(as_table(report))
-    print(line)
+            raise InvalidInput(f"cannot write {json_file}: {error.strerror or error}; choose another file with --json") from error
 
 
 class _Files:

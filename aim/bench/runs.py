@@ -11,15 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from aim.bench.machine import synchronize
 from aim.engine import Cancelled, Engine, Failed, Finished, Progress, Request
 from aim.errors import GenerationError
-from aim.media import to_bytes
-from aim.models.vq import VQ
-
-PART = 16  # pictures decoded at once
+from aim.models.painter import Painter, Painting
 
 
 class Spread(NamedTuple):
@@ -114,70 +109,43 @@ def first_code_seconds(engine: Engine, requests: Sequence[Request]) -> float:
     return seconds
 
 
-class Pictures:
-    """Decodes the codes of a batch to uint8 images (B, 3, H, W) on the host, ``PART`` at a time, without waiting for the device."""
-
-    def __init__(self, tokenizer: VQ, batch: int, device: torch.device) -> None:
-        size = tokenizer.config.image_size
-        self.tokenizer, self.device = tokenizer, device
-        self._pinned = device.type == "cuda"
-        self.images = torch.empty(batch, 3, size, size, dtype=torch.uint8, pin_memory=self._pinned)
-
-    def on_device(self, codes: np.ndarray) -> Tensor:
-        """Codes (B, T) from the host on the device."""
-        here = torch.from_numpy(codes)
-        return here.pin_memory().to(self.device, non_blocking=True) if self._pinned else here.to(self.device)
-
-    @torch.inference_mode()
-    def decode(self, codes: Tensor, start: int = 0) -> None:
-        """Codes (n, T) on the device to ``images[start : start + n]``, there once the device is done."""
-        for at in range(0, len(codes), PART):
-            part = to_bytes(self.tokenizer.decode(codes[at : at + PART]))
-            self.images[start + at : start + at + len(part)].copy_(part, non_blocking=self._pinned)
-
-    def decode_all(self, codes: np.ndarray) -> None:
-        """Codes (B, T) on the host to ``images``, and wait for it."""
-        self.decode(self.on_device(codes))
-        synchronize(self.device)
+def paint(painter: Painter, codes: np.ndarray) -> list[np.ndarray]:
+    """Images (H, W, 3) uint8 on the host of codes (B, T)."""
+    return list(painter.paint(codes))
 
 
-def overlapped_seconds(engine: Engine, batches: Sequence[Sequence[Request]], pictures: Pictures) -> float:
-    """Seconds a batch where one is decoded on a second CUDA stream while the next one's codes are drawn.
+def overlapped(engine: Engine, batches: Sequence[Sequence[Request]], painter: Painter) -> tuple[float, list[np.ndarray]]:
+    """Seconds a batch where one is decoded while the next one's codes are drawn, and the images (n, H, W, 3) of all but the last.
 
-    The clock runs from the last code of the first batch to the last code of the last one: as many batches of codes as of
-    pictures lie between, the last pictures included.
+    The clock runs from the last code of the first batch to the last code of the last one, or to the last image of the one
+    before it if that comes later: as many batches of codes as of images lie between. Decoding is begun in parts, evenly over the
+    steps; on a GPU both run at once.
     """
-    device, total = pictures.device, engine.model.config.num_tokens
-    with torch.cuda.device(device):
-        side = torch.cuda.Stream()
-        codes = draw(engine, batches[0])
-        started = time.perf_counter()
-        for requests in batches[1:]:
-            with torch.cuda.stream(side):
-                there = pictures.on_device(codes)
-            starts = deque(range(0, len(codes), PART))
-            codes = draw(engine, requests, _between(starts, there, pictures, side, total))
-            _decode_next(starts, there, pictures, side, len(starts))
-            side.synchronize()
-        torch.cuda.synchronize()
-        return (time.perf_counter() - started) / (len(batches) - 1)
+    codes = draw(engine, batches[0])
+    images: list[np.ndarray] = []
+    started = time.perf_counter()
+    for requests in batches[1:]:
+        parts = _Parts(painter, codes, engine.model.config.num_tokens)
+        codes = draw(engine, requests, parts.after_step)
+        images += parts.finish()
+    return (time.perf_counter() - started) / (len(batches) - 1), images
 
 
-def _between(starts: deque[int], codes: Tensor, pictures: Pictures, side: torch.cuda.Stream, total: int) -> Callable[[], None]:
-    """Called after every step of ``total``: hands one part of the pictures to the second stream, evenly over the steps."""
-    every, step = max(1, total // len(starts)), 0
+class _Parts:
+    """The decoding of a batch, begun part by part between the ``steps`` of another."""
 
-    def after() -> None:
-        nonlocal step
-        if step % every == 0:
-            _decode_next(starts, codes, pictures, side, 1)
-        step += 1
+    def __init__(self, painter: Painter, codes: np.ndarray, steps: int) -> None:
+        self._painter = painter
+        self._todo = deque(list(codes[at : at + painter.chunk]) for at in range(0, len(codes), painter.chunk))
+        self._begun: list[Painting] = []
+        self._every, self._step = max(1, steps // len(self._todo)), 0
 
-    return after
+    def after_step(self) -> None:
+        if self._todo and self._step % self._every == 0:
+            self._begun.append(self._painter.begin(self._todo.popleft()))
+        self._step += 1
 
-
-def _decode_next(starts: deque[int], codes: Tensor, pictures: Pictures, side: torch.cuda.Stream, parts: int) -> None:
-    with torch.cuda.stream(side):
-        for _ in range(min(parts, len(starts))):
-            start = starts.popleft()
-            pictures.decode(codes[start : start + PART], start)
+    def finish(self) -> list[np.ndarray]:
+        """Images (n, H, W, 3) of every part, when they are there."""
+        self._begun += [self._painter.begin(part) for part in self._todo]
+        return [part.wait() for part in self._begun]

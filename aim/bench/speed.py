@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from aim.bench.machine import Machine, PeakMemory, copy_bandwidth
-from aim.bench.runs import Pictures, Spread, draw, first_code_seconds, overlapped_seconds, step_seconds
+from aim.bench.runs import Spread, draw, first_code_seconds, overlapped, paint, step_seconds
 from aim.bench.traffic import traffic
 from aim.engine import Engine, Request
 from aim.errors import AimError, GenerationError, InvalidInput
+from aim.models.painter import Painter
 from aim.models.vq import VQ
 from aim.ops.scan import TRITON
 from aim.pipeline import Pipeline
@@ -111,13 +112,13 @@ def measure(
     engine = Engine(model, max_requests=batch)
     if engine.max_requests < batch:
         raise torch.OutOfMemoryError(f"{engine.max_requests} of {batch} images at once fit into the device's memory")
-    pictures = Pictures(tokenizer, batch, device)
+    painter = Painter(tokenizer)
 
     def whole() -> tuple[float, float]:
         started = time.perf_counter()
         codes = draw(engine, requests_for(model, batch))
         drawn = time.perf_counter()
-        pictures.decode_all(codes)
+        paint(painter, codes)
         return drawn - started, time.perf_counter() - drawn
 
     say(f"batch {batch}: warming up")
@@ -133,10 +134,10 @@ def measure(
     say(f"batch {batch}: steps and the first code")
     steps = Spread.of(step_seconds(engine, requests_for(model, batch), device))
     first_code = Spread.of([first_code_seconds(engine, requests_for(model, batch)) for _ in range(repeats)])
-    overlapped = None
+    beside = None
     if cuda:
         say(f"batch {batch}: decoding beside the next batch")
-        overlapped = overlapped_seconds(engine, [requests_for(model, batch) for _ in range(repeats + 2)], pictures)
+        beside, _ = overlapped(engine, [requests_for(model, batch) for _ in range(repeats + 2)], painter)
     engine.drain()
     rows = sum(request.rows for request in requests_for(model, batch))
     moved = traffic(model, rows)
@@ -152,7 +153,7 @@ def measure(
         seconds_min=both.min,
         seconds_max=both.max,
         images_per_second=batch / both.median,
-        images_per_second_overlapped=None if overlapped is None else batch / overlapped,
+        images_per_second_overlapped=None if beside is None else batch / beside,
         decode_ms_per_image=1e3 * decoding.median / batch,
         first_code_ms=1e3 * first_code.median,
         warmup_seconds=first - capture_seconds,

@@ -1,0 +1,59 @@
+"""Bytes a step must move, against numbers worked out by hand, the tensors themselves and the tables of docs/performance.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from aim.bench.traffic import Traffic, aim_matrices, aim_traffic, traffic
+from aim.config import MODELS
+from aim.models.aim import AiM
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
+BANDWIDTH = 4.2e12  # of the copies of the GPU that the document compares with
+
+
+def test_the_weights_of_aim_xl() -> None:
+    projections = 1536 * 6448 + 3072 * 1536
+    assert aim_traffic(MODELS["aim-xl"].config, 2, itemsize=2).weights == 2 * (48 * projections + 16384 * 1536) == 1_454_112_768
+
+
+@pytest.mark.parametrize(("state_itemsize", "layer"), [(2, 786_432), (4, 1_572_864)])
+def test_the_state_of_aim_xl(state_itemsize: int, layer: int) -> None:
+    window = 3 * 3328 * 2  # three items of x, B and C, in bf16
+    moved = aim_traffic(MODELS["aim-xl"].config, 512, itemsize=2, state_itemsize=state_itemsize)
+    assert moved.state == 512 * 48 * 2 * (layer + window)
+
+
+def test_the_floor_of_aim_xl() -> None:
+    moved = Traffic(weights=1_454_112_768, state=545_887_232)
+    assert moved.total == 2_000_000_000
+    assert moved.floor_ms(4e12) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_tensors_are_as_large_as_the_formula_says(make_model: Callable[..., AiM], dtype: torch.dtype) -> None:
+    model = make_model().to_dtype(dtype)
+    read = [w for name, w in model.named_parameters() if any(part in name for part in ("in_proj", "out_proj", "word_embeddings"))]
+    assert aim_matrices(model.config) == sum(weight.numel() for weight in read)
+    moved = traffic(model, rows=6)
+    assert moved.weights == sum(weight.nbytes for weight in read)
+    assert moved.state == 2 * sum(part.nbytes for part in model.new_state(6))
+
+
+def test_a_model_that_knows_its_traffic_is_believed() -> None:
+    assert traffic(SimpleNamespace(traffic=lambda rows: (100, 7 * rows)), rows=3) == Traffic(100, 21)
+
+
+@pytest.mark.parametrize("name", ["aim-b", "aim-l", "aim-xl", "aim-1b"])
+def test_the_table_of_floors_is_true(name: str) -> None:
+    config = MODELS[name].config
+    moved = [aim_traffic(config, 2 * batch, itemsize=2, state_itemsize=2) for batch in (1, 16, 64, 256)]
+    alone = 1e3 * moved[0].weights / BANDWIDTH
+    cells = [f"{m.total / 1e9:.2f} GB, {m.floor_ms(BANDWIDTH):.2f} ms" for m in moved]
+    row = f"| {name} | {moved[0].weights / 1e9:.3f} GB, {alone:.3f} ms | {' | '.join(cells)} |"
+    assert row in DOCS.read_text(encoding="utf-8").splitlines()

@@ -1,9 +1,13 @@
-"""AiM's own promises: step equals prefill equals forward, rows do not touch each other, and the adaLN kinds convert."""
+"""AiM's own promises: step equals prefill equals forward, rows do not touch each other, and the adaLN kinds convert.
+
+Those of decoding are ``PackedAiM``'s, too.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeAlias
 
 import pytest
 import torch
@@ -12,9 +16,12 @@ from torch import Tensor
 from aim.config import MODELS, AiMConfig
 from aim.errors import InvalidInput
 from aim.models.aim import AiM, as_adaln_group, as_plain_adaln
+from aim.models.packed import PackedAiM
 from aim.models.state import MambaState
 
 Make = Callable[..., AiM]
+Decoder: TypeAlias = AiM | PackedAiM
+Prepare = Callable[[AiM], Decoder]
 KINDS = {
     "plain": {"adaln_group": False, "num_groups": 1},
     "group": {"adaln_group": True, "num_groups": 2},
@@ -29,16 +36,21 @@ def _inference():
         yield
 
 
-def codes_of(model: AiM, rows: int, seed: int = 3) -> Tensor:
+@pytest.fixture(params=[lambda model: model, PackedAiM], ids=["eager", "packed"])
+def prepare(request: pytest.FixtureRequest) -> Prepare:
+    return request.param
+
+
+def codes_of(model: Decoder, rows: int, seed: int = 3) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(model.config.vocab_size, (rows, model.config.num_tokens), generator=generator)
 
 
-def labels_of(model: AiM, rows: int) -> Tensor:
+def labels_of(model: Decoder, rows: int) -> Tensor:
     return torch.arange(rows) % (model.config.num_classes + 1)
 
 
-def play(model: AiM, codes: Tensor, labels: Tensor) -> tuple[Tensor, MambaState]:
+def play(model: Decoder, codes: Tensor, labels: Tensor) -> tuple[Tensor, MambaState]:
     """All logits (R, T, V) step by step, and the last state."""
     cond, state = model.condition(labels), model.new_state(len(labels))
     steps = [model.step(codes[:, max(i - 1, 0)], torch.full((len(labels),), i), cond, state) for i in range(model.config.num_tokens)]
@@ -51,10 +63,10 @@ def assert_same(a: MambaState, b: MambaState) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_step_equals_forward(make_model: Make, kind: str):
+def test_step_equals_forward(make_model: Make, prepare: Prepare, kind: str):
     model = make_model(**KINDS[kind])
     codes, labels = codes_of(model, 3), labels_of(model, 3)
-    stepped, _ = play(model, codes, labels)
+    stepped, _ = play(prepare(model), codes, labels)
     want = model(codes[:, :-1], labels)
     assert want.shape == (3, model.config.num_tokens, model.config.vocab_size)
     assert stepped.dtype == want.dtype == torch.float32
@@ -62,8 +74,9 @@ def test_step_equals_forward(make_model: Make, kind: str):
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 15])
-def test_prefill_equals_forward_and_leaves_the_state_of_the_steps(make_model: Make, length: int):
-    model = make_model()
+def test_prefill_equals_forward_and_leaves_the_state_of_the_steps(make_model: Make, prepare: Prepare, length: int):
+    whole = make_model()
+    model = prepare(whole)
     codes, labels = codes_of(model, 3), labels_of(model, 3)
     slots = torch.tensor([4, 0, 2])
     cond, state = torch.randn(6, *model.condition(labels).shape[1:]), model.new_state(6)
@@ -71,7 +84,7 @@ def test_prefill_equals_forward_and_leaves_the_state_of_the_steps(make_model: Ma
     for part in state:
         part.normal_()  # what a slot held before must not matter
     before = MambaState(state.conv.clone(), state.ssm.clone())
-    want = model(codes[:, :-1], labels)
+    want = whole(codes[:, :-1], labels)
 
     got = model.prefill(codes[:, :length], cond, state, slots)
     torch.testing.assert_close(got, want[:, : length + 1], atol=FAR, rtol=FAR)
@@ -82,8 +95,8 @@ def test_prefill_equals_forward_and_leaves_the_state_of_the_steps(make_model: Ma
         torch.testing.assert_close(logits, want[:, i], atol=FAR, rtol=FAR)
 
 
-def test_prefill_refuses_a_whole_image(make_model: Make):
-    model = make_model()
+def test_prefill_refuses_a_whole_image(make_model: Make, prepare: Prepare):
+    model = prepare(make_model())
     cond, state = model.condition(labels_of(model, 1)), model.new_state(1)
     model.prefill(codes_of(model, 1)[:, :15], cond, state, torch.tensor([0]))
     with pytest.raises(InvalidInput, match=r"16 codes.*fewer than num_tokens = 16"):
@@ -105,11 +118,12 @@ def test_position_offset_moves_step_and_prefill_alone(make_model: Make):
     torch.testing.assert_close(moved, plain)
 
 
-def test_rows_of_different_ages_share_a_batch_under_permuted_slots(make_model: Make):
-    model = make_model()
+def test_rows_of_different_ages_share_a_batch_under_permuted_slots(make_model: Make, prepare: Prepare):
+    whole = make_model()
+    model = prepare(whole)
     rows, total = 3, model.config.num_tokens
     codes, labels = codes_of(model, rows), labels_of(model, rows)
-    want = model(codes[:, :-1], labels)
+    want = whole(codes[:, :-1], labels)
     slots, starts = torch.tensor([2, 0, 4]), torch.tensor([0, 3, 8])
     state = model.new_state(5)
     cond = torch.zeros(5, *model.condition(labels).shape[1:])
@@ -125,8 +139,8 @@ def test_rows_of_different_ages_share_a_batch_under_permuted_slots(make_model: M
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("slots", [None, [3, 1, 0, 2]])
-def test_an_idle_row_writes_nothing(make_model: Make, dtype: torch.dtype, slots: list[int] | None):
-    model = make_model().to_dtype(dtype)
+def test_an_idle_row_writes_nothing(make_model: Make, prepare: Prepare, dtype: torch.dtype, slots: list[int] | None):
+    model = prepare(make_model().to_dtype(dtype))
     cond, state = model.condition(labels_of(model, 4)), model.new_state(4)
     for part in state:
         part.normal_()
@@ -139,8 +153,8 @@ def test_an_idle_row_writes_nothing(make_model: Make, dtype: torch.dtype, slots:
         assert (part != old).flatten(2).any(-1).all()
 
 
-def test_position_0_reads_the_class_and_neither_the_code_nor_the_old_state(make_model: Make):
-    model = make_model()
+def test_position_0_reads_the_class_and_neither_the_code_nor_the_old_state(make_model: Make, prepare: Prepare):
+    model = prepare(make_model())
     cond = model.condition(labels_of(model, 4))
     clean, used = model.new_state(4), model.new_state(4)
     used.conv.fill_(float("nan"))
@@ -152,8 +166,8 @@ def test_position_0_reads_the_class_and_neither_the_code_nor_the_old_state(make_
     assert_same(used, clean)
 
 
-def test_copied_slots_go_on_like_their_source(make_model: Make):
-    model = make_model()
+def test_copied_slots_go_on_like_their_source(make_model: Make, prepare: Prepare):
+    model = prepare(make_model())
     codes, labels = codes_of(model, 2), labels_of(model, 2)
     cond = model.condition(torch.cat([labels, labels]))
     state = model.new_state(4)
@@ -185,10 +199,11 @@ def test_plain_adaln_as_adaln_group_and_back(make_model: Make):
     assert all(torch.equal(back[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_class_embeddings_condition_like_labels(make_model: Make):
-    model = make_model()
+def test_class_embeddings_condition_like_labels(make_model: Make, prepare: Prepare):
+    whole = make_model()
+    model = prepare(whole)
     labels = labels_of(model, 6)
-    assert torch.equal(model.condition(model.cls_embed.embedding_table(labels)), model.condition(labels))
+    assert torch.equal(model.condition(whole.cls_embed.embedding_table(labels)), model.condition(labels))
 
 
 def test_bfloat16_keeps_float32_where_it_must_and_stays_near(make_model: Make):
@@ -224,14 +239,15 @@ def wide() -> AiMConfig:
 
 
 @pytest.mark.parametrize("config", [wide(), dataclasses.replace(MODELS["aim-s"].config, num_tokens=6)], ids=["d128", "aim-s"])
-def test_a_row_has_the_same_bits_alone_and_among_others(config: AiMConfig):
+def test_a_row_has_the_same_bits_alone_and_among_others(prepare: Prepare, config: AiMConfig):
     """In float32, rows padded to a multiple of 4: what the engine's promise of one image a seed stands on."""
     generator = torch.Generator().manual_seed(5)
     torch.manual_seed(0)
-    model = AiM(config).eval()
-    for weight in model.parameters():
+    whole = AiM(config).eval()
+    for weight in whole.parameters():
         if weight.dim() > 1:
             weight.normal_(std=0.05)
+    model = prepare(whole)
     rows = 16
     codes, labels = codes_of(model, rows), torch.randint(config.num_classes, (rows,), generator=generator)
     steps = min(6, config.num_tokens)

@@ -129,7 +129,7 @@ def bench(
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Of a named model only its sizes; nothing is downloaded.")
     ] = False,
-    backend: Annotated[str, typer.Option(help="How a step is computed: auto, eager or fused.")] = "auto",
+    backend: Annotated[str | None, typer.Option(help="How a step is computed: auto, fused or eager. Default: AIM_BACKEND or auto.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Batches of each size, after warm-up.")] = 5,
     seconds: Annotated[float, typer.Option(min=0, help="More batches of a size until this much time went into them.")] = 0.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the line of JSON to this file.")] = None,
@@ -155,7 +155,7 @@ def bench(
             from aim.pipeline import load
 
             pipe = load(model or settings.model, device or settings.device, dtype or settings.dtype)
-        report = measure(pipe, batches, backend, repeats, seconds, lambda text: status.update(f"Measuring: {text} ..."))
+        report = measure(pipe, batches, backend or settings.backend, repeats, seconds, lambda text: status.update(f"Measuring: {text} ..."))
     line = as_json(report)
     Console().print(as_table(report))
     print(line)

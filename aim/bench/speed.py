@@ -14,14 +14,13 @@ import torch
 from aim.bench.machine import Machine, PeakMemory, copy_bandwidth
 from aim.bench.runs import Spread, draw, first_code_seconds, overlapped, paint, step_seconds
 from aim.bench.traffic import traffic
-from aim.engine import Engine, Request
+from aim.engine import Request
+from aim.engine.backend import Backend, pick
 from aim.errors import AimError, GenerationError, InvalidInput
 from aim.models.painter import Painter
 from aim.models.vq import VQ
-from aim.ops.scan import TRITON
 from aim.pipeline import Pipeline
 
-BACKENDS = ("auto", "eager", "fused")
 LARGEST = 4096
 CLASSES_SEED = 0
 Say = Callable[[str], object]
@@ -76,23 +75,6 @@ def parse_batches(text: str) -> list[int]:
     return list(dict.fromkeys(map(int, parts)))
 
 
-def pick_backend(model: Any, name: str) -> tuple[Any, str]:
-    """The model as the engine is to run it, and what that is called; "auto" is the fused step on CUDA where Triton is there.
-
-    InvalidInput for a name that is none, or a backend that this machine or model cannot have.
-    """
-    if name not in BACKENDS:
-        raise InvalidInput(f"backend is {name!r}; it must be one of {', '.join(BACKENDS)}")
-    here = model.device.type == "cuda" and TRITON
-    if name == "eager" or (name == "auto" and not here):
-        return model, "eager"
-    if not here:
-        raise InvalidInput(f"the fused backend needs Triton and a CUDA device, not {model.device}; take --backend eager")
-    from aim.models.fast import FastAiM  # imports Triton
-
-    return FastAiM(model), "fused"
-
-
 def requests_for(model: Any, batch: int) -> list[Request]:
     """A batch of random classes, the same every time, seeds 0, 1, ..., with the model's own sampling defaults."""
     labels = np.random.default_rng(CLASSES_SEED).integers(model.config.num_classes, size=batch)
@@ -100,16 +82,17 @@ def requests_for(model: Any, batch: int) -> list[Request]:
 
 
 def measure(
-    model: Any, tokenizer: VQ, batch: int, bandwidth: float, repeats: int = 5, seconds: float = 0.0, say: Say = lambda text: None
+    backend: Backend, tokenizer: VQ, batch: int, bandwidth: float, repeats: int = 5, seconds: float = 0.0, say: Say = lambda text: None
 ) -> Speed:
     """One batch size in an engine of its own: at least ``repeats`` whole batches, and as many as take ``seconds``.
 
     ``bandwidth`` is the machine's, in bytes a second. Errors of the model come through.
     """
+    model = backend.model
     device, config = model.device, model.config
     cuda = device.type == "cuda"
     memory = PeakMemory(device)
-    engine = Engine(model, max_requests=batch)
+    engine = backend.engine(max_requests=batch)
     if engine.max_requests < batch:
         raise torch.OutOfMemoryError(f"{engine.max_requests} of {batch} images at once fit into the device's memory")
     painter = Painter(tokenizer)
@@ -192,14 +175,15 @@ def bench(
 
     A batch size that does not fit into the device's memory is reported as such. Any other failure is raised, as an AimError.
     """
-    model, chosen = pick_backend(pipe.model, backend)
+    say("trying the kernels")
+    chosen = pick(pipe.model, backend)
     say("the memory's bandwidth")
     bandwidth = copy_bandwidth(pipe.device)
     results: list[Speed | NoRoom] = []
     for batch in batches:
         _free(pipe.device)
         try:
-            results.append(measure(model, pipe.tokenizer, batch, bandwidth, repeats, seconds, say))
+            results.append(measure(chosen, pipe.tokenizer, batch, bandwidth, repeats, seconds, say))
         except torch.OutOfMemoryError:
             results.append(NoRoom(batch))
         except AimError:
@@ -211,9 +195,9 @@ def bench(
         version=pipe.version,
         parameters=sum(weight.numel() for weight in pipe.model.parameters()),
         dtype=str(pipe.dtype).removeprefix("torch."),
-        backend=chosen,
+        backend=chosen.name,
         guidance=pipe.sampling.cfg_scale,
-        tokens=model.config.num_tokens,
+        tokens=pipe.model.config.num_tokens,
         image_size=pipe.tokenizer.config.image_size,
         copy_bandwidth=bandwidth,
         machine=Machine.of(pipe.device),

@@ -15,12 +15,13 @@ from rich.console import Console
 
 from aim.bench import NoRoom, Report, Speed, as_json, as_table, bench, parse_batches, speed
 from aim.bench.runs import draw, drop, first_code_seconds, overlapped, paint, step_seconds
-from aim.bench.speed import pick_backend, requests_for
+from aim.bench.speed import requests_for
 from aim.bench.weights import random_model, random_pipeline
 from aim.cli import main
 from aim.config import MODELS, ModelSpec
 from aim.engine import Engine
-from aim.errors import GenerationError, InvalidInput
+from aim.engine.backend import Backend, pick
+from aim.errors import GenerationError
 from aim.models.aim import AiM
 from aim.models.painter import Painter
 from aim.models.vq import VQ
@@ -196,8 +197,8 @@ class TestCommand:
             (["--batch", "5000"], "batch is '5000'"),
             (["--model", "aim-m", "--random-weights"], "no model is called 'aim-m', and random weights are for named ones"),
             (["--model", "aim-m"], "no model is called 'aim-m'"),
-            (["--model", "tiny", "--random-weights", "--backend", "magic"], "backend is 'magic'; it must be one of auto, eager, fused"),
-            (["--model", "tiny", "--random-weights", "--backend", "fused"], "the fused backend needs Triton and a CUDA device, not cpu"),
+            (["--model", "tiny", "--random-weights", "--backend", "magic"], "backend is 'magic'; it must be one of auto, fused, eager"),
+            (["--model", "tiny", "--random-weights", "--backend", "fused"], "backend is 'fused', but it needs an NVIDIA GPU"),
             (["--json", "nowhere/out.json"], "cannot write nowhere/out.json: there is no folder"),
             (["--json", "."], "cannot write .: it is a folder"),
         ],
@@ -228,10 +229,10 @@ def test_what_does_not_fit_does_not_end_the_benchmark(tiny_pipeline: Pipeline, m
     monkeypatch.setattr(speed, "copy_bandwidth", lambda device: 1e9)
     measure = speed.measure
 
-    def cramped(model: AiM, tokenizer: VQ, batch: int, *rest: object) -> Speed:
+    def cramped(backend: Backend, tokenizer: VQ, batch: int, *rest: object) -> Speed:
         if batch > 1:
             raise torch.OutOfMemoryError("tried to allocate 80 GB")
-        return measure(model, tokenizer, batch, *rest)  # type: ignore[arg-type]
+        return measure(backend, tokenizer, batch, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(speed, "measure", cramped)
     large, small = bench(tiny_pipeline, [2, 1], repeats=1).batches
@@ -240,13 +241,7 @@ def test_what_does_not_fit_does_not_end_the_benchmark(tiny_pipeline: Pipeline, m
 
 
 def test_an_engine_that_was_made_smaller_counts_as_out_of_memory(tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "Engine", lambda model, max_requests: Engine(model, max_requests=1))
+    backend = pick(tiny_pipeline.model)
+    monkeypatch.setattr(Backend, "engine", lambda self, max_requests: Engine(self.model, max_requests=1))
     with pytest.raises(torch.OutOfMemoryError, match="1 of 2 images"):
-        speed.measure(tiny_pipeline.model, tiny_pipeline.tokenizer, 2, 1e9)
-
-
-def test_the_eager_backend_is_the_model_itself(tiny_model: AiM) -> None:
-    assert pick_backend(tiny_model, "eager") == (tiny_model, "eager")
-    assert pick_backend(tiny_model, "auto") == (tiny_model, "eager")
-    with pytest.raises(InvalidInput, match="fused backend needs"):
-        pick_backend(tiny_model, "fused")
+        speed.measure(backend, tiny_pipeline.tokenizer, 2, 1e9)

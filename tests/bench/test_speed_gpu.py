@@ -10,9 +10,9 @@ import pytest
 
 from aim.bench import Speed, bench
 from aim.bench.runs import draw, overlapped, paint, step_seconds
-from aim.bench.speed import pick_backend, requests_for
+from aim.bench.speed import requests_for
 from aim.bench.weights import random_pipeline
-from aim.engine import Engine
+from aim.engine.backend import pick
 from aim.models.painter import Painter
 
 pytestmark = pytest.mark.gpu
@@ -30,8 +30,8 @@ def test_every_number_is_there() -> None:
 @pytest.mark.parametrize("batch", [1, 17])
 def test_pictures_decoded_beside_the_next_batch_are_the_same(batch: int) -> None:
     pipe = random_pipeline("aim-s", "cuda", "bfloat16")
-    model, _ = pick_backend(pipe.model, "auto")
-    engine, painter = Engine(model, max_requests=batch), Painter(pipe.tokenizer)
+    backend = pick(pipe.model)
+    model, engine, painter = backend.model, backend.engine(max_requests=batch), Painter(pipe.tokenizer)
     alone = paint(painter, draw(engine, requests_for(model, batch)))
     seconds, beside = overlapped(engine, [requests_for(model, batch) for _ in range(3)], painter)
     assert seconds > 0
@@ -41,8 +41,8 @@ def test_pictures_decoded_beside_the_next_batch_are_the_same(batch: int) -> None
 
 def test_the_steps_of_a_batch_take_as_long_as_the_batch() -> None:
     pipe = random_pipeline("aim-s", "cuda", "bfloat16")
-    model, _ = pick_backend(pipe.model, "auto")
-    engine = Engine(model, max_requests=1)
+    backend = pick(pipe.model)
+    model, engine = backend.model, backend.engine(max_requests=1)
     draw(engine, requests_for(model, 1))
     started = time.perf_counter()
     times = step_seconds(engine, requests_for(model, 1), pipe.device)

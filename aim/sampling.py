@@ -22,7 +22,6 @@ BROKEN = -1  # drawn where the logits are not finite, so that nobody has to ask 
 NOTES = 13
 LIKELIEST = 5
 LOWEST = torch.finfo(torch.float32).min
-LONGEST = 65536  # codes that the fused draw holds in one program
 
 
 @dataclass
@@ -123,17 +122,18 @@ def draw_rows(logits: Tensor, rows: Rows) -> None:
 
     For every row i < R with ``partner[i] >= 0`` this writes the code at ``drawn[i, positions[i]]`` and to ``last`` of both rows, its
     ``notes`` where ``explain[i]``, and adds 1 to ``positions`` of both rows. The code is that of ``sample``, or BROKEN where a
-    logit of either row is not finite. A row whose position is outside [0, T) is left alone, as are those that belong to nobody.
+    logit of either row, or the difference of the two, is not finite. A row whose position is outside [0, T) is left alone, as are
+    those that belong to nobody.
     Away from the CPU nothing waits for the device, and a CUDA graph can hold the call.
     """
     if logits.device.type == "cpu":
-        _draw_live(logits, rows)
-    elif TRITON and logits.device.type == "cuda" and logits.shape[1] <= LONGEST:
-        from aim.ops.drawing import draw_fused
+        return _draw_live(logits, rows)
+    if TRITON and logits.device.type == "cuda":
+        from aim.ops import drawing
 
-        draw_fused(logits, rows)
-    else:
-        _draw_all(logits, rows)
+        if drawing.supports(logits):
+            return drawing.draw_fused(logits, **vars(rows))
+    return _draw_all(logits, rows)
 
 
 def explain(cond: Tensor, uncond: Tensor, guided: Tensor, codes: Tensor) -> Tensor:
@@ -211,9 +211,7 @@ def _draw_live(logits: Tensor, rows: Rows) -> None:
     params = RowParams(scale, temperature, top_p, top_k, seed, filtered, any(t != 1 for t in temperature.tolist()))
     told = rows.explain.numpy()[one]
     cond, uncond = (logits.index_select(0, torch.from_numpy(v)) for v in (one, two))
-    largest = logits.abs().amax(-1).numpy()
-    whole = torch.from_numpy(np.maximum(largest[one], largest[two]) < np.inf)
-    codes, notes = _draw(cond, uncond, params, torch.from_numpy(at), whole, bool(told.any()))
+    codes, notes = _draw(cond, uncond, params, torch.from_numpy(at), bool(told.any()))
 
     last[one] = last[two] = rows.drawn.numpy()[one, at] = codes.numpy()
     if notes is not None:
@@ -230,8 +228,7 @@ def _draw_all(logits: Tensor, rows: Rows) -> None:
     two, at = torch.where(live, partner, itself), torch.where(live, positions, 0)
     scale, temperature, top_p, top_k, seed = (t[:count] for t in rows.params)
     params = RowParams(scale, temperature, top_p, top_k, seed)
-    largest = logits.abs().amax(-1)
-    codes, notes = _draw(logits, logits[two], params, at, torch.maximum(largest, largest[two]) < torch.inf, True)
+    codes, notes = _draw(logits, logits[two], params, at, True)
 
     rows.drawn[itself, at] = torch.where(live, codes, rows.drawn[itself, at])
     noted = (live & rows.explain[:count]).unsqueeze(1)
@@ -242,11 +239,12 @@ def _draw_all(logits: Tensor, rows: Rows) -> None:
     rows.positions[:count] += owner > 0
 
 
-def _draw(cond: Tensor, uncond: Tensor, params: RowParams, at: Tensor, whole: Tensor, noted: bool) -> tuple[Tensor, Tensor | None]:
-    """Codes (K,) of logits (K, V) twice, BROKEN where not ``whole`` (K,) bool, and their notes (K, 13) if asked for."""
+def _draw(cond: Tensor, uncond: Tensor, params: RowParams, at: Tensor, noted: bool) -> tuple[Tensor, Tensor | None]:
+    """Codes (K,) of logits (K, V) twice, BROKEN ones included, and their notes (K, 13) if asked for."""
     guided = guide(cond, uncond, params.cfg_scale)
     codes = _pick(guided.clone() if noted else guided, params, at)
-    codes = torch.where(whole, codes, BROKEN)
+    apart = (cond.float() - uncond.float()).abs_().amax(-1)  # a NaN or an infinity in either survives
+    codes = torch.where(apart < torch.inf, codes, BROKEN)
     return codes, explain(cond, uncond, guided, codes) if noted else None
 
 

@@ -1,6 +1,8 @@
 """Sampling against a slow, obvious computation in float64; ties, extremes, statistics, and independence of the batch."""
 
+import copy
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from aim.config import SamplingParams
 from aim.ops.draw import gumbel, uniform
-from aim.sampling import RowParams, _threshold, guide, sample
+from aim.sampling import BROKEN, RowParams, Rows, _draw_all, _draw_live, _threshold, draw_rows, explain, guide, sample
 
 INF = math.inf
 
@@ -273,18 +275,18 @@ def test_a_row_does_not_depend_on_the_others(codes: int, threads: int):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        alone = [draw_rows(cond, uncond, params, seeds, positions, [i]) for i in range(16)]
+        alone = [parts_of_the_draw(cond, uncond, params, seeds, positions, [i]) for i in range(16)]
         for count in (2, 3, 4, 7, 16):
             for start in range(0, 17 - count, 3):
                 pick = list(range(start, start + count))[::-1]
-                together = draw_rows(cond, uncond, params, seeds, positions, pick)
+                together = parts_of_the_draw(cond, uncond, params, seeds, positions, pick)
                 for j, i in enumerate(pick):
                     assert all(torch.equal(a[j], b[0]) for a, b in zip(together, alone[i], strict=True))
     finally:
         torch.set_num_threads(before)
 
 
-def draw_rows(
+def parts_of_the_draw(
     cond: Tensor, uncond: Tensor, params: list[SamplingParams], seeds: list[int], positions: Tensor, pick: list[int]
 ) -> tuple[Tensor, ...]:
     """Codes, guided logits, noise and thresholds of the picked rows."""
@@ -335,3 +337,153 @@ def test_a_moved_slider_changes_few_draws():
     seeds, positions = list(range(2000)), torch.zeros(2000, dtype=torch.int64)
     one, other = (sample(logits, logits, rows(SamplingParams(cfg_scale=1, temperature=t), seeds), positions) for t in (1.0, 1.02))
     assert (one == other).double().mean() > 0.95
+
+
+def test_new_rows_are_idle():
+    fresh = Rows.new(3, 5)
+    assert fresh.positions.tolist() == fresh.partner.tolist() == [-1, -1, -1]
+    assert fresh.drawn.shape == (3, 5) and fresh.notes.shape == (3, 5, 13)
+    before = copy.deepcopy(fresh)
+    draw_rows(torch.full((3, 9), math.nan), fresh)
+    assert all(torch.equal(a, b) for a, b in zip(vars(fresh).values(), vars(before).values(), strict=True))
+
+
+def placed(params: list[SamplingParams], positions: list[int], tokens: int = 8, told: bool = True) -> Rows:
+    """Request i in rows i and, with guidance, ``len(params) + i``; row i has seed 977 i."""
+    count = len(params)
+    pool = Rows.new(2 * count, tokens)
+    pool.drawn.fill_(-7)
+    pool.last.fill_(-7)
+    for i, p in enumerate(params):
+        pool.partner[i] = i if p.cfg_scale == 1 else count + i
+        pool.positions[[i, int(pool.partner[i])]] = positions[i]
+        pool.cfg_scale[i], pool.temperature[i], pool.top_p[i], pool.top_k[i] = p.cfg_scale, p.temperature, p.top_p, p.top_k
+    pool.seed.copy_(torch.arange(2 * count) * 977)
+    pool.explain[:count:2] = told
+    return pool
+
+
+DRAWS = [_draw_live, _draw_all]
+
+
+@pytest.mark.parametrize("draw_them", DRAWS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_are_drawn_as_by_sample(draw_them: Callable[[Tensor, Rows], None], dtype: torch.dtype):
+    logits = (torch.randn(14, 300, generator=torch.Generator().manual_seed(1)) * 3).to(dtype)
+    pool = placed(ROW_PARAMS, [0, 1, 2, 3, 4, 5, 7])
+    pool.partner[5], pool.explain[5] = -1, True  # gone
+    want = sample(logits[:7], logits[pool.partner[:7]], rows(ROW_PARAMS, pool.seed[:7].tolist()), pool.positions[:7])
+    before = copy.deepcopy(pool)
+    draw_them(logits, pool)
+    live = [0, 1, 2, 3, 4, 6]
+    for i in live:
+        position, code = int(before.positions[i]), int(want[i])
+        for row in (i, int(pool.partner[i])):
+            assert pool.positions[row] == position + 1 and pool.last[row] == code
+        assert [c for c in pool.drawn[i].tolist() if c != -7] == [code] == [int(pool.drawn[i, position])]
+        assert bool(pool.notes[i, position].any()) == bool(pool.explain[i])
+    assert (pool.drawn[7:] == -7).all() and not pool.notes[[1, 3, 5, *range(7, 14)]].any()
+    others = sorted({*range(14)} - {*live} - {int(pool.partner[i]) for i in live})
+    assert 5 in others and torch.equal(pool.positions[others], before.positions[others]) and (pool.last[others] == -7).all()
+    for name in ("partner", "cfg_scale", "temperature", "top_p", "top_k", "seed", "explain"):
+        assert torch.equal(getattr(pool, name), getattr(before, name))
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("params", [ROW_PARAMS, ROW_PARAMS[:1], ROW_PARAMS[:2]], ids=["mixed", "plain", "no filter"])
+def test_both_ways_to_draw_rows_agree(params: list[SamplingParams], told: bool):
+    count = len(params)
+    pool = placed(params, [i % 8 for i in range(count)], told=told)
+    pool.positions[-1] = 8  # the last request's twin may be anywhere
+    logits = torch.randn(2 * count, 200, generator=torch.Generator().manual_seed(2)) * 3
+    logits[0, 7] = math.nan
+    one, other = pool, copy.deepcopy(pool)
+    _draw_live(logits, one)
+    _draw_all(logits, other)
+    for name, tensor in vars(one).items():
+        torch.testing.assert_close(tensor, getattr(other, name), rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+@pytest.mark.parametrize("draw_them", DRAWS)
+@pytest.mark.parametrize("position", [-1, 8, 300])
+def test_a_request_that_is_not_at_a_code_is_left_alone(draw_them: Callable[[Tensor, Rows], None], position: int):
+    pool = placed(ROW_PARAMS[:2], [3, position])
+    draw_them(torch.zeros(4, 10), pool)
+    assert pool.positions.tolist()[:2] == [4, position] and pool.last[1] == -7 and (pool.drawn[1] == -7).all()
+
+
+@pytest.mark.parametrize("draw_them", DRAWS)
+@pytest.mark.parametrize(
+    "values", [{(2, 5): math.nan}, {(9, 0): math.inf}, {(2, 1): -math.inf, (9, 1): -math.inf}, {(2, 3): 3e38, (9, 3): -3e38}]
+)
+def test_logits_that_are_not_finite_break_their_request_alone(
+    draw_them: Callable[[Tensor, Rows], None], values: dict[tuple[int, int], float]
+):
+    logits = torch.randn(14, 64, generator=torch.Generator().manual_seed(3))
+    clean, broken = (placed(ROW_PARAMS, [1] * 7) for _ in range(2))
+    draw_them(logits, clean)
+    for where, value in values.items():
+        logits[where] = value
+    draw_them(logits, broken)
+    assert broken.drawn[2, 1] == broken.last[2] == broken.last[9] == BROKEN
+    assert broken.notes[2, 1].isnan().all()
+    assert torch.equal(broken.positions, clean.positions)
+    others = [0, 1, 3, 4, 5, 6]
+    assert torch.equal(broken.drawn[others], clean.drawn[others]) and torch.equal(broken.notes[others], clean.notes[others])
+
+
+@pytest.mark.parametrize("codes", [37, 2048, 40000])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_codes_and_notes_do_not_depend_on_the_other_requests(codes: int, threads: int):
+    """Bit for bit, alone and in any company, which decides what work is left out."""
+    logits = torch.randn(14, codes, generator=torch.Generator().manual_seed(codes)) * 3
+    pool = placed(ROW_PARAMS, [5] * 7)
+    pool.explain[:7] = True
+    together = copy.deepcopy(pool)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        draw_rows(logits, together)
+        for chosen in ([0], [4], [6], [1, 5], [0, 2, 3]):
+            some = copy.deepcopy(pool)
+            some.partner[[i for i in range(7) if i not in chosen]] = -1
+            draw_rows(logits, some)
+            assert torch.equal(some.drawn[chosen], together.drawn[chosen])
+            assert torch.equal(some.notes[chosen], together.notes[chosen])
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("codes", [3, 50, 2048])
+def test_notes_equal_float64(codes: int):
+    generator = torch.Generator().manual_seed(codes)
+    cond, uncond = torch.randn(2, 6, codes, generator=generator) * 4
+    cond[:, 2], uncond[:, 2] = cond[:, 1], uncond[:, 1]  # a tie
+    uncond[0] = cond[0]
+    scale = torch.tensor([1.0, 1.0, 0.0, 2.0, 4.5, 30.0])
+    drawn = torch.randint(codes, (6,), generator=generator)
+    notes = explain(cond, uncond, guide(cond, uncond, scale), drawn).double()
+    assert notes.shape == (6, 13)
+    c, u = cond.double(), uncond.double()
+    likely, left, right = (x.log_softmax(-1) for x in (u + (c - u) * scale[:, None].double(), c, u))
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(notes[:, 0], likely.gather(1, drawn[:, None])[:, 0], **close)
+    torch.testing.assert_close(notes[:, 1], -(likely.exp() * likely).sum(-1), **close)
+    torch.testing.assert_close(notes[:, 2], (left.exp() * (left - right)).sum(-1), **close)
+    assert notes[0, 2] == 0
+    known = min(codes, 5)
+    best = torch.sort(likely, dim=-1, descending=True, stable=True)
+    torch.testing.assert_close(notes[:, 3 : 3 + known], best.values[:, :known], **close)
+    chosen = notes[:, 8 : 8 + known].long()
+    torch.testing.assert_close(likely.gather(1, chosen), best.values[:, :known], **close)
+    assert all(len({*row}) == known for row in chosen.tolist())
+    assert (notes[:, 3 + known : 8] == -INF).all() and (notes[:, 8 + known :] == -1).all()
+
+
+def test_notes_of_certain_and_of_equal_codes():
+    certain = torch.tensor([[0.0, 200.0, 0.0, 0.0, 0.0, 0.0]])
+    equal = torch.zeros(1, 6)
+    one, same = (explain(x, equal, x, torch.tensor([1]))[0] for x in (certain, equal))
+    assert one[:3].tolist() == pytest.approx([0.0, 0.0, math.log(6)]) and one[8:].tolist() == [1, 0, 2, 3, 4]
+    assert same[:3].tolist() == pytest.approx([-math.log(6), math.log(6), 0.0]) and same[8:].tolist() == [0, 1, 2, 3, 4]
+    assert explain(equal, equal, equal, torch.tensor([BROKEN])).isnan().all()

@@ -160,6 +160,7 @@ class Report:
     parameters: int  # of the model without its tokenizer
     dtype: str
     backend: str
+    trial_seconds: float  # of choosing the backend: where it is fused, the compilation of its kernels for a small batch
     guidance: float
     tokens: int
     image_size: int
@@ -176,7 +177,9 @@ def bench(
     A batch size that does not fit into the device's memory is reported as such. Any other failure is raised, as an AimError.
     """
     say("trying the kernels")
+    started = time.perf_counter()
     chosen = pick(pipe.model, backend)
+    trial = time.perf_counter() - started
     say("the memory's bandwidth")
     bandwidth = copy_bandwidth(pipe.device)
     results: list[Speed | NoRoom] = []
@@ -196,6 +199,7 @@ def bench(
         parameters=sum(weight.numel() for weight in pipe.model.parameters()),
         dtype=str(pipe.dtype).removeprefix("torch."),
         backend=chosen.name,
+        trial_seconds=trial,
         guidance=pipe.sampling.cfg_scale,
         tokens=pipe.model.config.num_tokens,
         image_size=pipe.tokenizer.config.image_size,

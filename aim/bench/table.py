@@ -48,7 +48,7 @@ def as_table(report: Report) -> Table:
     m = report.machine
     table = Table(title=f"{report.model}, {report.dtype}, {report.backend}, guidance {report.guidance:g}", title_justify="left")
     accelerator = f"driver {m.driver}, CUDA {m.cuda}, Triton {m.triton}, " if m.cuda else f"{m.threads} threads, "
-    bandwidth = f"copies {report.copy_bandwidth / 1e9:.0f} GB/s"
+    bandwidth = f"copies {report.copy_bandwidth / 1e9:.0f} GB/s; backend chosen in {report.trial_seconds:.1f} s"
     table.caption = f"{m.name}, {accelerator}PyTorch {m.pytorch}, Python {m.python}, aim {m.aim}; {bandwidth}; weights: {report.version}"
     table.caption_justify = "left"
     table.add_column("batch")

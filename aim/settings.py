@@ -11,6 +11,7 @@ from pathlib import Path
 from aim.errors import InvalidInput
 
 DTYPES = ("auto", "float32", "bfloat16")
+BACKENDS = ("auto", "fused", "eager")
 MAX_THREADS = 1024
 
 
@@ -18,10 +19,11 @@ MAX_THREADS = 1024
 class Settings:
     """Defaults of the command line and the page. A variable that is unset or empty takes the value below.
 
-    ``device`` AIM_DEVICE, ``dtype`` AIM_DTYPE, ``model`` AIM_MODEL (a name, folder, file or hub id), ``threads``
-    AIM_THREADS (CPU threads; None: see ``device.set_threads``), ``checkpoints`` AIM_CHECKPOINTS (a folder to find the bundled
-    models in; None is where the package has them), ``hub`` HF_ENDPOINT (the address of the model hub; huggingface_hub's own
-    when empty), ``screen`` DISPLAY or WAYLAND_DISPLAY (whether there is a Linux desktop to open a browser on).
+    ``device`` AIM_DEVICE, ``dtype`` AIM_DTYPE, ``backend`` AIM_BACKEND (how a step is computed), ``model`` AIM_MODEL (a name,
+    folder, file or hub id), ``threads`` AIM_THREADS (CPU threads; None: see ``device.set_threads``), ``checkpoints``
+    AIM_CHECKPOINTS (a folder to find the bundled models in; None is where the package has them), ``hub`` HF_ENDPOINT (the address
+    of the model hub; huggingface_hub's own when empty), ``screen`` DISPLAY or WAYLAND_DISPLAY (whether there is a Linux desktop to
+    open a browser on).
     """
 
     device: str = "auto"
@@ -31,6 +33,7 @@ class Settings:
     checkpoints: Path | None = None
     hub: str = ""
     screen: bool = False
+    backend: str = "auto"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -42,11 +45,14 @@ class Settings:
         dtype = given.get("AIM_DTYPE", cls.dtype).lower()
         if dtype not in DTYPES:
             raise InvalidInput(f"AIM_DTYPE is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+        backend = given.get("AIM_BACKEND", cls.backend).lower()
+        if backend not in BACKENDS:
+            raise InvalidInput(f"AIM_BACKEND is {backend!r}; it must be one of {', '.join(BACKENDS)}")
         threads = _threads(given["AIM_THREADS"]) if "AIM_THREADS" in given else None
         checkpoints = _folder(given["AIM_CHECKPOINTS"]) if "AIM_CHECKPOINTS" in given else None
         hub = environ.get("HF_ENDPOINT", cls.hub).strip().rstrip("/")
         screen = any(environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
-        return cls(device, dtype, given.get("AIM_MODEL", cls.model), threads, checkpoints, hub, screen)
+        return cls(device, dtype, given.get("AIM_MODEL", cls.model), threads, checkpoints, hub, screen, backend)
 
 
 def _threads(value: str) -> int:

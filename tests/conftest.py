@@ -42,6 +42,13 @@ TINY = AiMConfig(
 TINY_VQ = VQConfig(image_size=16, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 2, 2))  # a grid of 4x4
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="there is no CUDA device here"))
+
+
 def _model(seed: int = 0, **changes: Any) -> AiM:
     torch.manual_seed(seed)
     model = AiM(dataclasses.replace(TINY, **changes)).eval().requires_grad_(False)

@@ -21,8 +21,9 @@ def test_everything_set(tmp_path: Path):
         "AIM_MODEL": "hp-l33/aim-xlarge",
         "AIM_THREADS": "2",
         "AIM_CHECKPOINTS": str(tmp_path),
+        "AIM_BACKEND": "Eager",
     }
-    assert Settings.from_env(environ) == Settings("cuda:1", "bfloat16", "hp-l33/aim-xlarge", 2, tmp_path)
+    assert Settings.from_env(environ) == Settings("cuda:1", "bfloat16", "hp-l33/aim-xlarge", 2, tmp_path, backend="eager")
 
 
 def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch):
@@ -36,6 +37,7 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
         ("AIM_DEVICE", "gpu", "cuda"),
         ("AIM_DEVICE", "cuda:", "cuda:<number>"),
         ("AIM_DTYPE", "float16", "bfloat16"),
+        ("AIM_BACKEND", "triton", "fused"),
         ("AIM_THREADS", "0", "[1, 1024]"),
         ("AIM_THREADS", "-1", "[1, 1024]"),
         ("AIM_THREADS", "two", "[1, 1024]"),

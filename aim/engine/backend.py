@@ -1,0 +1,108 @@
+"""How a model is stepped: picked once, by what the model and the machine can do."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from aim.engine.engine import Engine
+from aim.engine.request import Request
+from aim.engine.runner import Runner
+from aim.engine.scheduler import Running
+from aim.errors import GenerationError, InvalidInput
+from aim.settings import BACKENDS
+
+log = logging.getLogger("aim")
+
+CAPABILITY = 8, 0  # of the GPU: bfloat16, and memory that is copied ahead
+
+
+@dataclass(frozen=True)
+class Backend:
+    """``model`` is what an engine runs: the fused kernels as captured graphs, or PyTorch's operations one by one.
+
+    ``reason`` says why it is not fused on a GPU, where nobody asked for it not to be.
+    """
+
+    name: str  # fused or eager
+    model: Any
+    reason: str = ""
+
+    def engine(self, max_requests: int = 16, max_waiting: int = 64) -> Engine:
+        """An engine on it; arguments as of ``Engine``."""
+        return Engine(self.model, max_requests, max_waiting, captured=self.name != "eager")
+
+
+def check(wanted: str, device: torch.device) -> str:
+    """Why nothing is fused on ``device``, empty if that may run; before a model is there.
+
+    InvalidInput for a name that is none, or for "fused" where it cannot run.
+    """
+    if wanted not in BACKENDS:
+        raise InvalidInput(f"backend is {wanted!r}; it must be one of {', '.join(BACKENDS)}")
+    reason = _obstacle(device)
+    if reason and wanted == "fused":
+        raise _refusal(reason)
+    return reason
+
+
+def pick(model: Any, wanted: str = "auto") -> Backend:
+    """The backend for ``model``, an ``AiM``: for "auto" the fused one where it runs, else eager, with a line in the log on a GPU.
+
+    Tries a few steps, which compiles kernels. InvalidInput for a name that is none, or for "fused" where it does not run.
+    """
+    reason = check(wanted, model.device)
+    if wanted == "eager":
+        return Backend("eager", model)
+    if not reason:
+        try:
+            return Backend("fused", _fused(model))
+        except Exception as error:  # whatever is wrong with the installation, eager PyTorch does not need it
+            text = str(error).strip().partition("\n")[0]
+            reason = text if isinstance(error, InvalidInput) else f"the fused kernels do not run here ({type(error).__name__}: {text})"
+    if wanted == "fused":
+        raise _refusal(reason)
+    if model.device.type != "cuda":
+        return Backend("eager", model)
+    log.warning("Decoding with eager PyTorch, which is slower: %s", reason)
+    return Backend("eager", model, reason)
+
+
+def _refusal(reason: str) -> InvalidInput:
+    return InvalidInput(f"backend is 'fused', but {reason}; take auto or eager")
+
+
+def _obstacle(device: torch.device) -> str:
+    """Why the fused kernels cannot run on ``device``; empty if they may."""
+    if device.type != "cuda":
+        return f"it needs an NVIDIA GPU, and the device is {device}"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < CAPABILITY:
+        have, need = (".".join(map(str, version)) for version in (capability, CAPABILITY))
+        return f"it needs a GPU of compute capability {need} or more, and {torch.cuda.get_device_name(device)} has {have}"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    return ""
+
+
+def _fused(model: Any) -> Any:
+    """The model with fused kernels, tried out. Raises whatever goes wrong."""
+    from aim.models.fast import FastAiM  # imports Triton
+
+    fast = FastAiM(model)
+    entry = Running(Request(0), [0, 1])
+    runner = Runner(fast, 2)
+    runner.admit([entry])
+    runner.arrange([entry])
+    for _ in range(2):
+        runner.step(runner.sizes[-1])
+        entry.step += 1
+    download = runner.fetch([entry])
+    download.wait()
+    if not runner.graphs.captures:
+        raise GenerationError("the step cannot be captured")
+    return fast

@@ -32,7 +32,7 @@ class _Mixer(NamedTuple):
 class PackedAiM:
     """``AiM.condition``, ``new_state``, ``prefill`` and ``step`` of ``model`` on a CPU; its weights must not change any more.
 
-    In bfloat16 it holds a second copy of the matrices, packed as ``ops.linear`` wants them.
+    It holds a second copy of the matrices, packed as ``ops.linear`` wants them.
     """
 
     def __init__(self, model: AiM) -> None:

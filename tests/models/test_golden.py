@@ -15,6 +15,7 @@ from aim.checkpoint.official import COUNTER, HEAD, to_official
 from aim.checkpoint.tensors import blank
 from aim.config import MODELS, VQ_F16, AiMConfig
 from aim.models.aim import AiM
+from aim.models.packed import PackedAiM
 from aim.models.vq import VQ
 from tests.golden.weights import fill
 
@@ -51,7 +52,7 @@ def relative_error(got: Tensor, want: Tensor) -> float:
     return ((got - want).norm() / want.norm()).item()
 
 
-def decoded(model: AiM, golden: Golden) -> Tensor:
+def decoded(model: AiM | PackedAiM, golden: Golden) -> Tensor:
     """Guided logits (B, T, V), step by step, with the stored codes."""
     codes, labels = golden.tensors["codes"].long(), golden.tensors["labels"].long()
     rows = len(labels)
@@ -75,7 +76,8 @@ def test_tiny_logits(name: str):
     golden = read(name)
     model = build(golden)
     assert relative_error(golden.picked(forward(model, golden)), golden.tensors["forward_logits"]) < 1e-5
-    assert relative_error(golden.picked(decoded(model, golden)), golden.tensors["decode_logits"]) < 1e-5
+    for decoder in (model, PackedAiM(model)):
+        assert relative_error(golden.picked(decoded(decoder, golden)), golden.tensors["decode_logits"]) < 1e-5
 
 
 @torch.no_grad()
@@ -83,7 +85,8 @@ def test_aim_b_logits():
     golden = read("aim_b")
     model = build(golden)
     assert relative_error(golden.picked(forward(model, golden)), golden.tensors["forward_logits"]) < 1e-4
-    assert relative_error(golden.picked(decoded(model, golden)), golden.tensors["decode_logits"]) < 1e-4
+    for decoder in (model, PackedAiM(model)):
+        assert relative_error(golden.picked(decoded(decoder, golden)), golden.tensors["decode_logits"]) < 1e-4
 
 
 @torch.no_grad()

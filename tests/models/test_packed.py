@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from aim.checkpoint.tensors import blank
-from aim.config import MODELS
+from aim.config import MODELS, SamplingParams
+from aim.engine import Engine, Finished, Request
 from aim.errors import InvalidInput
 from aim.models.aim import AiM
 from aim.models.packed import PackedAiM
@@ -78,6 +79,20 @@ def test_a_poisoned_slot_leaves_its_neighbours_alone(make_model: Make):
     got, want = (model.step(codes, positions, cond, s) for s in (state, clean))
     assert torch.equal(got[[0, 2, 3]], want[[0, 2, 3]])
     assert got[1].isnan().all()
+
+
+def test_an_engine_on_it_draws_what_one_on_the_eager_model_does_alone_and_in_company(make_model: Make):
+    eager = make_model()
+    params = [SamplingParams(cfg_scale=3.0), SamplingParams(cfg_scale=1.0), SamplingParams(cfg_scale=2.0, top_k=20, top_p=0.9)]
+    requests = [Request(i % 5, params[i % 3], seed=i) for i in range(7)]
+
+    def drawn(model: AiM | PackedAiM, most: int) -> dict[int, list[int]]:
+        return {e.request_id: e.codes.tolist() for e in Engine(model, most).run(requests) if isinstance(e, Finished)}
+
+    want = drawn(eager, 1)
+    assert len(want) == len(requests)
+    for most in (1, 2, 5):
+        assert drawn(PackedAiM(eager), most) == want
 
 
 def test_a_model_elsewhere_is_refused():

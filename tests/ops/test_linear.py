@@ -1,4 +1,4 @@
-"""Products with fixed weights: F.linear's values whatever the layout, and F.linear itself where there is no other."""
+"""Products with fixed weights: F.linear's values whatever the layout, rows alone, and F.linear itself where there is no other."""
 
 from __future__ import annotations
 
@@ -26,20 +26,26 @@ def operands(shape: tuple[int, ...], out: int, dtype: torch.dtype) -> tuple[Tens
     return x.to(dtype), weight.to(dtype)
 
 
+@pytest.mark.parametrize("dtype, near", [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
 @pytest.mark.parametrize("shape, out", [((1, 1), 1), ((2, 64), 344), ((3, 33), 7), ((2, 5, 48), 17), ((300, 128), 64)])
-def test_equals_linear(shape: tuple[int, ...], out: int):
-    x, weight = operands(shape, out, torch.bfloat16)
-    product = fixed_product(weight)
+def test_equals_linear(shape: tuple[int, ...], out: int, dtype: torch.dtype, near: float):
+    x, weight = operands(shape, out, dtype)
+    product, want = fixed_product(weight), F.linear(x.double(), weight.double())
     for _ in range(2):
         got = product(x)
-        assert got.dtype == torch.bfloat16
-        torch.testing.assert_close(got.float(), F.linear(x.float(), weight.float()), rtol=1e-2, atol=1e-2 * shape[-1] ** 0.5)
+        assert got.dtype == dtype
+        assert got.shape == want.shape
+        assert (got - want).norm() < near * want.norm()
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 16])
-def test_float32_is_linear_bit_for_bit(rows: int):
-    x, weight = operands((rows, 96), 80, torch.float32)
-    assert torch.equal(fixed_product(weight)(x), F.linear(x, weight))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width, out", [(64, 344), (512, 2192), (1536, 768)])
+def test_a_row_has_the_same_bits_among_any_multiple_of_four(width: int, out: int, dtype: torch.dtype):
+    x, weight = operands((48, width), out, dtype)
+    product = fixed_product(weight)
+    fours = torch.cat([product(part) for part in x.split(4)])
+    for rows in (8, 12, 16, 20, 32, 48):
+        assert torch.equal(product(x[:rows]), fours[:rows]), rows
 
 
 def test_needs_no_gradient_and_gives_none():
@@ -53,8 +59,14 @@ def test_where_packing_is_absent_or_wrong_it_is_linear(monkeypatch: pytest.Monke
     def absent(weight: Tensor) -> linear.Product:
         raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_reorder_linear_weight'")
 
-    for packed in (absent, lambda weight: lambda x: torch.zeros(x.shape[0], weight.shape[0], dtype=x.dtype)):
+    def zero(weight: Tensor) -> linear.Product:
+        return lambda x: x.new_zeros(x.shape[0], weight.shape[0])
+
+    def company(weight: Tensor) -> linear.Product:
+        return lambda x: F.linear(x, weight) * (1 + 0.001 * len(x))
+
+    for packed in (absent, zero, company):
         can_pack.cache_clear()
         monkeypatch.setattr(linear, "_packed", packed)
-        assert not can_pack()
+        assert not can_pack(torch.bfloat16)
         assert torch.equal(fixed_product(weight)(x), F.linear(x, weight))

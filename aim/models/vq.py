@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from aim.config import VQConfig
 from aim.errors import InvalidInput
+from aim.ops.fused import fuses_group_norm
 
 
 class GroupNorm(nn.GroupNorm):
@@ -211,6 +212,14 @@ class VQ(nn.Module):
         """The decoder's last weight, where a discriminator's loss is balanced against the others."""
         return self.decoder.conv_out.weight
 
+    @property
+    def fused(self) -> bool:
+        """Whether images are decoded by ``vq_fast``: without gradients, on a GPU that runs its kernels."""
+        device = self.quant_conv.weight.device
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(device.type):
+            return False
+        return fuses_group_norm(device, [self.config.ch * m for m in self.config.ch_mult])
+
     def to_dtype(self, dtype: torch.dtype) -> VQ:
         """Cast the convolutions in place; norms and codebook stay float32."""
         for module in self.modules():
@@ -246,4 +255,9 @@ class VQ(nn.Module):
 
     def decode_vectors(self, vectors: Tensor) -> Tensor:
         """Code vectors (B, codebook_dim, h, w) -> images (B, 3, H, W) float32."""
+        if self.fused:
+            from aim.models import vq_fast
+
+            with torch.cuda.device(vectors.device):
+                return vq_fast.decode_vectors(self, vectors)
         return self.decoder(self.post_quant_conv(vectors.to(self.dtype))).float()

@@ -116,3 +116,40 @@ def test_grids(config: VQConfig, grid: int):
 def test_f16_has_llamagens_codebook():
     weight = blank(lambda: VQ(VQ_F16)).quantize.embedding.weight
     assert tuple(weight.shape) == (16384, 8)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 4), (1, 3, 4), (1, 1, 1)])
+@torch.no_grad()
+def test_the_fused_decoder_equals_the_plain_one(tiny_vq: VQ, shape: tuple[int, ...]):
+    pytest.importorskip("triton", reason="Triton is not installed")
+    from aim.models import vq_fast
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    vq = copy.deepcopy(tiny_vq)
+    make = torch.Generator().manual_seed(2)
+    for name, weight in vq.named_parameters():
+        if "bias" in name or "norm" in name:  # a fresh one's do not weigh in
+            weight.add_(torch.randn(weight.shape, generator=make) * 0.3)
+    codes = torch.randint(vq.config.codebook_size, shape, generator=make)
+    want = vq.decode(codes)
+    vectors = F.embedding(codes, vq.quantize.normalized()).permute(0, 3, 1, 2).to(device)
+    vq.to(device)
+    exact = [vq_fast.decode_vectors(vq, vectors).cpu()]
+    vq.to(memory_format=torch.channels_last)
+    exact.append(vq_fast.decode_vectors(vq, vectors).cpu())
+    for got in exact:
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=2e-5)
+    got = vq_fast.decode_vectors(vq.to_dtype(torch.bfloat16), vectors).cpu()
+    plain = vq.cpu().decode(codes)  # in bfloat16, too; the norms of a single code multiply rounding
+    assert got.dtype == torch.float32
+    assert (got - want).norm() < max(0.05 * want.norm(), 1.5 * (plain - want).norm())
+
+
+def test_decoding_with_gradients_is_never_fused(tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("aim.models.vq.fuses_group_norm", lambda device, widths: True)
+    assert not tiny_vq.fused
+    with torch.inference_mode():
+        assert tiny_vq.fused
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not tiny_vq.fused

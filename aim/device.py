@@ -51,8 +51,9 @@ def prepare(device: str, dtype: str, threads: int | None = None) -> tuple[torch.
 def set_threads(asked: int | None, device: torch.device) -> None:
     """Let PyTorch use ``asked`` CPU threads; for None, on a CPU, one core less than it would take.
 
-    That core is for whoever decodes and serves meanwhile. Where threads outnumber cores, each of the many small parallel
-    loops of a step waits for a thread that does not run: with both of 2 cores, a picture takes half as long again as with one.
+    That core is for whoever decodes and serves meanwhile. Every thread that calls PyTorch has helpers of its own; where all of them
+    outnumber the cores, OpenMP lets them sleep between the many small parallel loops of a step, and waking them takes longer than
+    the loops: with both of 2 cores, a picture takes twice as long as with one.
     """
     if asked is not None:
         torch.set_num_threads(asked)

@@ -27,6 +27,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 Model = Annotated[str | None, typer.Option(help="Name (aim-s is bundled), folder, file or hub id. Default: AIM_MODEL or aim-s.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:<number> or mps. Default: AIM_DEVICE or auto.")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. Default: AIM_DTYPE or auto.")]
+Backend = Annotated[str | None, typer.Option(help="How a step is computed: auto, fused or eager. Default: AIM_BACKEND or auto.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,13 +72,14 @@ def sample(
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
+    backend: Backend = None,
 ) -> None:
     """Draw images and write them as PNG, each with all its parameters inside."""
     from PIL import Image
 
     from aim import media
 
-    pipe = _load(model, device, dtype)
+    pipe = _load(model, device, dtype, backend)
     labels = [pipe.resolve(label) for label in classes for _ in range(count)]
     params = pipe.params(cfg_scale, temperature, top_k, top_p)
     images: list[Image.Image] = []
@@ -108,6 +110,7 @@ def demo(
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
+    backend: Backend = None,
 ) -> None:
     """Open the page."""
     from aim.ui import launch
@@ -117,6 +120,7 @@ def demo(
         model or settings.model,
         device=device or settings.device,
         dtype=dtype or settings.dtype,
+        backend=backend or settings.backend,
         host=host,
         port=port,
         share=share,
@@ -129,7 +133,7 @@ def bench(
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Of a named model only its sizes; nothing is downloaded.")
     ] = False,
-    backend: Annotated[str | None, typer.Option(help="How a step is computed: auto, fused or eager. Default: AIM_BACKEND or auto.")] = None,
+    backend: Backend = None,
     repeats: Annotated[int, typer.Option(min=1, help="Batches of each size, after warm-up.")] = 5,
     seconds: Annotated[float, typer.Option(min=0, help="More batches of a size until this much time went into them.")] = 0.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the line of JSON to this file.")] = None,
@@ -193,13 +197,13 @@ class _Files:
                 return
 
 
-def _load(model: str | None, device: str | None, dtype: str | None) -> Pipeline:
+def _load(model: str | None, device: str | None, dtype: str | None, backend: str | None) -> Pipeline:
     settings = Settings.from_env()
     console = Console(stderr=True)
     with console.status("Loading the model ..."):
         from aim.pipeline import load
 
-        return load(model or settings.model, device or settings.device, dtype or settings.dtype)
+        return load(model or settings.model, device or settings.device, dtype or settings.dtype, backend or settings.backend)
 
 
 @contextmanager

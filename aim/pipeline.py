@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,82 +18,29 @@ from aim._version import __version__
 from aim.checkpoint import load_model
 from aim.config import MAX_SEED, SamplingParams, check_seed
 from aim.device import prepare
-from aim.engine import Engine, Event, Failed, Finished, Progress, Queued, Request, Server, Started, Subscription
-from aim.errors import AimError, GenerationError, InvalidInput, QueueFull
+from aim.engine import Finished, Request, Server, Subscription
+from aim.engine.backend import check, pick
+from aim.errors import InvalidInput, QueueFull
+from aim.frames import Frame, Stream, fail
 from aim.models.aim import AiM
+from aim.models.painter import Painter
 from aim.models.preview import Previewer
 from aim.models.vq import VQ
 from aim.settings import Settings
 
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """A moment of a drawing: ``codes`` (step,) of ``total`` are drawn, after ``seconds`` of model time.
-
-    ``image`` is None where there is nothing new to see, RGBA and transparent where nothing is drawn yet, RGB at the end.
-    ``place`` is the place in line, 0 for a request that runs.
-    """
-
-    step: int
-    total: int
-    codes: np.ndarray
-    image: Image.Image | None
-    seconds: float
-    place: int = 0
-
-
-class Stream(Iterator[Frame]):
-    """The frames of one drawing, as ``Pipeline.stream`` returns it.
-
-    The first frame is empty and costs nothing; the request is submitted after it, so QueueFull and GenerationError may come
-    from any later one. A client that is slow gets the newest frame. ``close`` may be called from any thread, ends the drawing
-    within one step, and with it the stream; letting go of the stream does the same.
-    """
-
-    def __init__(self, pipeline: Pipeline, request: Request) -> None:
-        self.request = request
-        self._pipeline = pipeline
-        self._subscription: Subscription | None = None
-        self._begun = self._closed = False
-
-    def __next__(self) -> Frame:
-        # no generator: it would be in a cycle with this object, and letting go would cancel only when that is collected
-        pipeline, total = self._pipeline, self._pipeline.model.config.num_tokens
-        blank = Frame(0, total, np.zeros(0, np.int64), None, 0.0)
-        if not self._begun:
-            self._begun = True
-            return blank
-        if self._subscription is None and not self._closed:
-            self._subscription = pipeline.server.stream(self.request)
-        if self._subscription is None or self._closed:
-            self.close()  # again: another thread may have, while there was no subscription to close
-            raise StopIteration
-        event = next(self._subscription)
-        if self._closed:
-            raise StopIteration
-        if isinstance(event, (Queued, Started)):
-            return replace(blank, place=event.place if isinstance(event, Queued) else 0)
-        if isinstance(event, Progress):
-            return Frame(event.step, total, event.codes, pipeline.preview(event.codes), event.seconds)
-        if not isinstance(event, Finished):
-            _fail(event)
-        return Frame(total, total, event.codes, pipeline.picture(event.codes), event.seconds)
-
-    def close(self) -> None:
-        """Stop drawing."""
-        self._closed = True
-        if self._subscription is not None:
-            self._subscription.close()
+__all__ = ["Frame", "Pipeline", "Stream", "load"]
 
 
 class Pipeline:
     """A model with its tokenizer and the names of its classes. Everything here may be called from several threads.
 
     Classes are ImageNet indices or names; a model without ImageNet classes takes its own indices. What is drawn goes through
-    one engine, ``server``, that batches whatever is asked for at the same time.
+    one engine, ``server``, that batches whatever is asked for at the same time, up to ``max_requests``. ``backend`` as in ``load``.
     """
 
-    def __init__(self, model: AiM, tokenizer: VQ, name: str = "unnamed", version: str = "") -> None:
+    def __init__(
+        self, model: AiM, tokenizer: VQ, name: str = "unnamed", version: str = "", backend: str = "auto", max_requests: int = 16
+    ) -> None:
         config = model.config
         self.model, self.tokenizer = model, tokenizer
         self.name, self.version = name, version
@@ -103,22 +49,35 @@ class Pipeline:
         self.classes: tuple[int, ...] = config.classes or tuple(range(config.num_classes))
         self._named = bool(config.classes) or config.num_classes == len(imagenet.classes())
         self._rows = {index: row for row, index in enumerate(self.classes)}
-        self._previewer = Previewer(tokenizer)
+        self._backend, self._max_requests = pick(model, backend), max_requests
+        self._painter, self._previewer = Painter(tokenizer), Previewer(tokenizer)
         self._server: Server | None = None
         self._end: Callable[[], object] = int  # ends the server, at exit or when nobody holds the pipeline any more
         self._lock = threading.Lock()
 
     @classmethod
-    def from_pretrained(cls, source: str | Path = "aim-s", device: str = "auto", dtype: str = "auto") -> Pipeline:
+    def from_pretrained(
+        cls, source: str | Path = "aim-s", device: str = "auto", dtype: str = "auto", backend: str = "auto", max_requests: int = 16
+    ) -> Pipeline:
         """The same as ``aim.load``."""
-        return load(source, device, dtype)
+        return load(source, device, dtype, backend, max_requests)
+
+    @property
+    def backend(self) -> str:
+        """How a step is computed: fused or eager."""
+        return self._backend.name
+
+    @property
+    def backend_reason(self) -> str:
+        """Why it is not fused on a GPU, empty where it is or nobody would expect it."""
+        return self._backend.reason
 
     @property
     def server(self) -> Server:
         """The engine of this pipeline and its thread, which start at the first use."""
         with self._lock:
             if self._server is None:
-                self._server = Server(Engine(self.model))
+                self._server = Server(self._backend.engine(self._max_requests))
                 self._end = weakref.finalize(self, self._server.close)
             return self._server
 
@@ -175,17 +134,21 @@ class Pipeline:
             "package": f"aim {__version__}",
         }
 
-    @torch.inference_mode()
     def picture(self, codes: np.ndarray) -> Image.Image:
-        """The RGB image of all its codes (num_tokens,). Decoded alone, so that it is the same however it was drawn."""
-        return media.to_image(self.tokenizer.decode(self._on_device(codes)[None])[0])
+        """The RGB image of all its codes (num_tokens,)."""
+        return self.pictures([codes])[0]
+
+    def pictures(self, codes: Iterable[np.ndarray]) -> list[Image.Image]:
+        """The RGB images of all their codes, in order, decoded while the next codes are awaited. See ``Painter`` for what is equal."""
+        return [Image.fromarray(pixels) for pixels in self._painter.paint(codes)]
 
     def preview(self, codes: np.ndarray) -> Image.Image | None:
         """The first codes (n,) as an RGBA image, transparent where nothing is drawn; None for none."""
         if len(codes) == 0:
             return None
         grid, factor, size = self.tokenizer.config.grid, self.tokenizer.config.downsample, self.tokenizer.config.image_size
-        drawn = media.to_image(self._previewer(self._on_device(codes)))
+        with self._painter.beside():
+            drawn = media.to_image(self._previewer(self._on_device(codes)))
         image = Image.new("RGBA", (size, size))
         image.paste(drawn, (0, 0))
         rows, rest = divmod(len(codes), grid)
@@ -202,13 +165,16 @@ class Pipeline:
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        explain: bool = False,
+        alone: bool = False,
     ) -> Stream:
         """Draw one image and show it grow: a frame every ``preview_every`` codes (0 for none), the last one with the image.
 
-        Parameters left out are the model's own. InvalidInput for a class or value that will not do.
+        Parameters left out are the model's own; ``explain`` and ``alone`` as in ``Request``. InvalidInput for a class or value
+        that will not do.
         """
         row = self.row(self.resolve(label))
-        return Stream(self, Request(row, self.params(cfg_scale, temperature, top_k, top_p), seed, preview_every))
+        return Stream(self, Request(row, self.params(cfg_scale, temperature, top_k, top_p), seed, preview_every, explain, alone))
 
     def generate(
         self,
@@ -224,7 +190,7 @@ class Pipeline:
 
         ``progress`` is called with the codes drawn and their total. Errors as in ``stream``.
         """
-        return [self.picture(codes) for codes in self.draw(labels, seed, self.params(cfg_scale, temperature, top_k, top_p), progress)]
+        return self.pictures(self.draw(labels, seed, self.params(cfg_scale, temperature, top_k, top_p), progress))
 
     def draw(
         self,
@@ -264,7 +230,7 @@ class Pipeline:
                     if isinstance(event, Finished):
                         break
                 else:
-                    _fail(event)
+                    fail(event)
                 pending.popleft()
                 yield event.codes
         finally:
@@ -275,20 +241,16 @@ class Pipeline:
         return torch.from_numpy(codes).to(self.device)
 
 
-def load(source: str | Path = "aim-s", device: str = "auto", dtype: str = "auto") -> Pipeline:
+def load(
+    source: str | Path = "aim-s", device: str = "auto", dtype: str = "auto", backend: str = "auto", max_requests: int = 16
+) -> Pipeline:
     """A pipeline for a model: a name ("aim-s" is bundled, "aim-b" ... are on the hub), a folder, a file or a hub id.
 
     ``device`` is auto (CUDA, else Apple MPS, else CPU), cpu, cuda, cuda:1 or mps; ``dtype`` auto, float32 or bfloat16, auto
-    being bfloat16 where the device computes in it natively. PyTorch's CPU threads are set to AIM_THREADS, on a CPU without it to
-    one less than there are cores. InvalidInput, CheckpointError or HubError say what is wrong.
+    being bfloat16 where the device computes in it natively; ``backend`` auto, fused (Triton kernels, captured in CUDA graphs) or
+    eager, auto being fused where that runs; up to ``max_requests`` images are drawn at once. PyTorch's CPU threads are set to
+    AIM_THREADS, on a CPU without it to one less than there are cores. InvalidInput, CheckpointError or HubError say what is wrong.
     """
-    return Pipeline(*load_model(source, *prepare(device, dtype, Settings.from_env().threads)))
-
-
-def _fail(event: Event) -> NoReturn:
-    """Raise what went wrong with a request that ended without its codes, as an AimError."""
-    if not isinstance(event, Failed):
-        raise GenerationError("the drawing was cancelled: the engine was closed")
-    if isinstance(event.error, AimError):
-        raise event.error
-    raise GenerationError(f"the model failed: {event.error}") from event.error
+    where, what = prepare(device, dtype, Settings.from_env().threads)
+    check(backend, where)
+    return Pipeline(*load_model(source, where, what), backend=backend, max_requests=max_requests)

@@ -94,6 +94,8 @@ class TestSample:
             (["goldfish", "--seed", "-3"], "seed is -3"),
             (["goldfish", "--device", "gpu"], "device is 'gpu'"),
             (["goldfish", "--dtype", "float16"], "dtype is 'float16'"),
+            (["goldfish", "--backend", "turbo"], "backend is 'turbo'; it must be one of auto, fused, eager"),
+            (["goldfish", "--backend", "fused"], "the device is cpu; take auto or eager"),
             (["goldfish", "--model", "aim-z"], "aim-s"),
             (["goldfish", "--model", "nowhere/"], "nowhere"),
             (["goldfish", "--out", "file/in"], "--out"),
@@ -126,10 +128,28 @@ def test_demo_hands_everything_to_the_page(cli: Cli, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "aim.ui", page)
     monkeypatch.setenv("AIM_MODEL", "aim-b")
     assert cli("demo") == 0
-    assert cli("demo", "--host", "0.0.0.0", "--port", 8000, "--share", "--model", "m", "--device", "cuda:1", "--dtype", "bfloat16") == 0
+    assert (
+        cli(
+            "demo",
+            "--host",
+            "0.0.0.0",
+            "--port",
+            8000,
+            "--share",
+            "--model",
+            "m",
+            "--device",
+            "cuda:1",
+            "--dtype",
+            "bfloat16",
+            "--backend",
+            "eager",
+        )
+        == 0
+    )
     assert calls == [
-        (("aim-b",), {"device": "cpu", "dtype": "float32", "host": None, "port": None, "share": False}),
-        (("m",), {"device": "cuda:1", "dtype": "bfloat16", "host": "0.0.0.0", "port": 8000, "share": True}),
+        (("aim-b",), {"device": "cpu", "dtype": "float32", "backend": "auto", "host": None, "port": None, "share": False}),
+        (("m",), {"device": "cuda:1", "dtype": "bfloat16", "backend": "eager", "host": "0.0.0.0", "port": 8000, "share": True}),
     ]
 
 

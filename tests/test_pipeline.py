@@ -19,10 +19,12 @@ from PIL import Image
 import aim
 from aim import Frame, GenerationError, InvalidInput, Pipeline, SamplingParams
 from aim.engine import Engine, Finished, Request
+from aim.engine.backend import Backend
 from aim.models import preview
 from aim.models.aim import AiM
 from aim.models.preview import Previewer
 from aim.models.vq import VQ
+from tests.engine.lanes import LateLane
 
 
 def same(a: Image.Image, b: Image.Image) -> bool:
@@ -192,6 +194,20 @@ class TestStream:
         assert pipe.server.engine.idle
         pipe.close()
 
+    def test_what_is_prepared_is_told_and_notes_come_if_asked_for(self, tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+        [expected] = tiny_pipeline.draw([1], seed=5)
+        tiny_pipeline.close()
+        monkeypatch.setattr("aim.engine.lane.connect", LateLane)
+        monkeypatch.setattr(tiny_pipeline, "_backend", Backend("fused", tiny_pipeline.model))
+        stream = tiny_pipeline.stream(1, seed=5, preview_every=1, explain=True)
+        frames = list(stream)
+        assert [frame.note for frame in frames if frame.note] == ["Preparing the GPU for 2 images at once …"]
+        assert [f.step for f in frames] == sorted(f.step for f in frames)
+        assert frames[-1].codes.tolist() == expected.tolist()
+        assert all(len(f.notes) == f.step for f in frames if f.step)
+        other = list(tiny_pipeline.stream(1, seed=5, alone=True))[-1]
+        assert (other.codes.tolist(), other.notes) == (expected.tolist(), None)
+
     def test_clients_at_once(self, tiny_pipeline: Pipeline) -> None:
         def last(seed: int) -> Frame:
             return list(tiny_pipeline.stream(tiny_pipeline.classes[seed % 5], seed=seed, preview_every=2))[-1]
@@ -294,6 +310,14 @@ class TestLoad:
         assert pipe.classes == (1, 207, 281, 285, 985)
         assert same(pipe.generate([1], seed=3)[0], tiny_pipeline.generate([1], seed=3)[0])
         assert Pipeline.from_pretrained(tiny_checkpoint, "cpu", "float32").version == pipe.version
+
+    def test_backend_and_size_of_the_batch(self, tiny_checkpoint: Path) -> None:
+        pipe = aim.load(tiny_checkpoint, "cpu", backend="eager", max_requests=3)
+        assert (pipe.backend, pipe.backend_reason, pipe.server.engine.max_requests) == ("eager", "", 3)
+        assert aim.load(tiny_checkpoint, "cpu").backend == "eager"
+        for backend in ("fused", "turbo"):
+            with pytest.raises(InvalidInput, match="auto"):
+                aim.load("a model that is not there", "cpu", backend=backend)
 
     def test_bfloat16(self, tiny_checkpoint: Path) -> None:
         pipe = aim.load(tiny_checkpoint, "cpu", "bfloat16")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from aim.ops.capture import capture
+
 AHEAD = 8  # steps that the host may be ahead of a GPU: enough to keep it busy, few enough that a cancelled request leaves soon
-_CAPTURING = threading.Lock()  # one at a time in a process: to begin is to wait for the device, which another's capture forbids
 
 
 class Download:
@@ -82,8 +81,9 @@ class CudaLane(Lane):
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
         self._stream = torch.cuda.Stream(device)
-        torch.cuda.synchronize(device)  # the model's weights are written on other streams
-        self._pool: Any = None  # of every graph: they run one after another, and leave nothing in it
+        for other in (torch.cuda.default_stream(device), torch.cuda.current_stream(device)):
+            self._stream.wait_stream(other)  # the model's weights are written there
+        self._pool = torch.cuda.graph_pool_handle()  # of every graph: they run one after another, and leave nothing in it
         self._marks = [torch.cuda.Event(blocking=True) for _ in range(AHEAD)]
         self._paces = 0
 
@@ -132,12 +132,7 @@ class CudaLane(Lane):
 
     def capture(self, run: Callable[[], None]) -> Callable[[], None]:
         """What does again, at once, all that ``run`` does on the device; ``run`` was warmed and depends on nothing on the host."""
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        # thread_local: other threads go on using the GPU meanwhile
-        with _CAPTURING, torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-            run()
+        graph, _ = capture(run, self._stream, self._pool, warm=0)
         return graph.replay
 
 

@@ -36,12 +36,12 @@ LAUNCH: dict[str, Any] = {
 """What ``gr.Blocks.launch`` needs for this page, for those who call it themselves."""
 
 
-def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto") -> gr.Blocks:
+def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", backend: str = "auto") -> gr.Blocks:
     """The page for ``source``: a model's name, a folder, a file or a hub id. Loads it, and warms it up in the background.
 
     Raises what ``aim.load`` raises. Launch it with ``launch(**LAUNCH)``, or call ``aim.ui.launch`` at once.
     """
-    models = Models(source, device, dtype)
+    models = Models(source, device, dtype, backend)
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=_KEEP_FILES) as page:
         gr.Markdown(_HEAD, elem_classes="aim-head")
         with gr.Tab("Generate"):
@@ -60,6 +60,7 @@ def launch(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    backend: str = "auto",
     host: str | None = None,
     port: int | None = None,
     share: bool = False,
@@ -68,7 +69,7 @@ def launch(
 
     Without ``port``, the first free one from 7860, or GRADIO_SERVER_PORT.
     """
-    page = build(source, device=device, dtype=dtype)
+    page = build(source, device=device, dtype=dtype, backend=backend)
     page.launch(server_name=host, server_port=port, share=share, inbrowser=_at_a_desktop(), **LAUNCH)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from aim.pipeline import Pipeline
 from aim.ui.models import Models
 
 _INTRO = """
@@ -32,6 +33,12 @@ ImageNet's terms ask; weights from the hub have their own licence there.
 """
 
 
+def _steps(pipe: Pipeline) -> str:
+    """How a step is computed, and why not faster."""
+    way = "fused kernels" if pipe.backend == "fused" else "eager PyTorch"
+    return f"{way} ({pipe.backend_reason})" if pipe.backend_reason else way
+
+
 def _card(models: Models) -> str:
     pipe = models.get(models.default)
     config, vq = pipe.model.config, pipe.tokenizer.config
@@ -41,7 +48,7 @@ def _card(models: Models) -> str:
         "Network": f"{config.n_layer} layers of width {config.d_model}, {count / 1e6:.1f} M parameters",
         "Classes": f"{len(pipe.classes)} of ImageNet's 1000",
         "Picture": f"{vq.image_size}×{vq.image_size} pixels, {vq.grid}×{vq.grid} codes out of {vq.codebook_size}",
-        "Runs on": f"{pipe.device}, {str(pipe.dtype).removeprefix('torch.')}",
+        "Runs on": f"{pipe.device}, {str(pipe.dtype).removeprefix('torch.')}, {_steps(pipe)}",
     }
     facts = "\n".join(f"- {name}: **{value}**" for name, value in rows.items())
     limits = (

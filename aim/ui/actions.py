@@ -183,6 +183,8 @@ def _whole(value: Any) -> Any:
 def _describe(view: View) -> str:
     if view.state == "waiting":
         return f"Number {view.place} in line"
+    if view.note:
+        return view.note
     if view.state == "stopped":
         return f"Stopped at {view.step} / {view.total} codes"
     if view.state == "done":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from aim.engine import Failed, Finished, Progress, Queued, Request, Started, Subscription
+from aim.engine import Failed, Finished, Preparing, Progress, Queued, Request, Started, Subscription
 from aim.pipeline import Pipeline
 
 COUNT_EVERY = 4  # codes between two counts; a count costs nothing, so it does not follow the preview rate
@@ -23,12 +23,13 @@ PREVIEW_SHARE = 0.3  # of the time at most: on a CPU the image decoder takes it 
 class View:
     """What there is to see at one moment. ``image`` is None where the picture has not changed."""
 
-    state: str  # waiting, drawing, done or stopped
+    state: str  # waiting, preparing, drawing, done or stopped
     step: int
     total: int
     seconds: float = 0.0  # of model time
     place: int = 0  # in line; 0 once it is drawn
     image: Image.Image | None = None
+    note: str = ""  # what is prepared
 
     @property
     def rate(self) -> float:
@@ -71,6 +72,8 @@ class Drawing:
                     yield View("waiting", 0, total, place=event.place)
                 elif isinstance(event, Started):
                     yield View("drawing", 0, total)
+                elif isinstance(event, Preparing):
+                    yield View("preparing", subscription.step if subscription else 0, total, note=event.message)
                 elif isinstance(event, Progress) and event.step < total and pace.due():
                     yield View("drawing", event.step, total, event.seconds, image=pace.preview(pipe, event))
                 elif isinstance(event, Finished):

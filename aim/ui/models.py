@@ -13,9 +13,9 @@ from aim.pipeline import Pipeline, load
 class Models:
     """``source`` is loaded at once; every other named model that can be had, when somebody picks it."""
 
-    def __init__(self, source: str, device: str, dtype: str) -> None:
-        self._device, self._dtype = device, dtype
-        pipe = load(source, device=device, dtype=dtype)
+    def __init__(self, source: str, device: str, dtype: str, backend: str = "auto") -> None:
+        self._device, self._dtype, self._backend = device, dtype, backend
+        pipe = self._loaded(source)
         own: Future[Pipeline] = Future()
         own.set_result(pipe)
         self.default = pipe.name
@@ -67,6 +67,9 @@ class Models:
 
     def _load(self, name: str, future: Future[Pipeline]) -> None:
         try:
-            future.set_result(load(name, device=self._device, dtype=self._dtype))
+            future.set_result(self._loaded(name))
         except BaseException as error:  # it belongs to whoever waits for the future
             future.set_exception(error)
+
+    def _loaded(self, source: str) -> Pipeline:
+        return load(source, device=self._device, dtype=self._dtype, backend=self._backend)

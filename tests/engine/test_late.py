@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -14,70 +14,13 @@ from aim.config import SamplingParams
 from aim.engine import Cancelled, Engine, Event, Failed, Finished, Preparing, Progress, Queued, Request, Server, Started
 from aim.engine import lane as lanes
 from aim.engine import runner as runners
-from aim.engine.lane import Download, Lane
+from aim.engine.lane import Lane
 from aim.errors import InvalidInput
 from aim.models.aim import AiM
 from aim.sampling import draw_rows
+from tests.engine.lanes import LateLane
 
 GUIDED = SamplingParams(cfg_scale=3.0)
-
-
-class Late(Download):
-    """Arrives when the lane has been asked to keep pace ``lag`` more times, or is waited for."""
-
-    def __init__(self, lane: LateLane, copies: Sequence[Tensor]) -> None:
-        super().__init__(copies)
-        self._lane, self._due = lane, lane.paces + lane.lag
-
-    def done(self) -> bool:
-        if self._lane.broken:
-            raise RuntimeError("the device is gone")
-        return self._lane.paces >= self._due
-
-    def wait(self) -> None:
-        self._lane.waits += 1
-        if self._lane.broken:
-            raise RuntimeError("the device is gone")
-        self._lane.paces = max(self._lane.paces, self._due)
-
-
-class LateLane(Lane):
-    captures = True
-
-    def __init__(self, device: torch.device, lag: int = 3) -> None:
-        super().__init__(device)
-        self.lag, self.paces, self.waits, self.drains = lag, 0, 0, 0
-        self.broken = self.refuse = False
-        self.warmed: list[Callable[[], None]] = []
-
-    def download(self, tensors: Sequence[Tensor]) -> Download:
-        return Late(self, [tensor.clone() for tensor in tensors])
-
-    def pace(self) -> None:
-        self.paces += 1
-
-    def drain(self) -> None:
-        self.drains += 1
-
-    def warm(self, run: Callable[[], None]) -> None:
-        run()
-        run()
-        self.warmed.append(run)
-
-    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
-        assert self.warmed[-1] == run
-        if self.refuse:
-            raise RuntimeError("out of memory")
-        return run
-
-
-@pytest.fixture
-def lane(monkeypatch: pytest.MonkeyPatch) -> LateLane:
-    """The lane of every engine that the test makes: batches of 2, 4 or 8 rows."""
-    lane = LateLane(torch.device("cpu"))
-    monkeypatch.setattr(lanes, "connect", lambda device: lane)
-    monkeypatch.setattr(runners, "batch_sizes", lambda device, dtype, slots: (4, 8))
-    return lane
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def served(make_pipe: Callable[..., tuple[Pipeline, Brake]]) -> Iterator[Page]:
     attempts: list[str] = []
     really = ui_models.load
 
-    def load(source: str, device: str, dtype: str) -> Pipeline:
+    def load(source: str, device: str, dtype: str, backend: str) -> Pipeline:
         if source == "tiny":
             return pipe
         if source not in MODELS:  # another page's, while this one is open

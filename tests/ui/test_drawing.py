@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from aim.config import SamplingParams
-from aim.engine import Progress, Request
+from aim.engine import Engine, Progress, Request, Server
 from aim.errors import QueueFull
 from aim.pipeline import Pipeline
 from aim.ui import drawing
+from aim.ui.actions import _describe
 from aim.ui.drawing import COUNT_EVERY, Drawing, Sessions
 from pages import Brake, until
+from tests.engine.lanes import LateLane
 
 Make = Callable[..., tuple[Pipeline, Brake]]
 
@@ -45,6 +47,19 @@ def test_views_grow_and_end_with_the_whole_picture(make_pipe: Make):
     assert (last.state, last.step, last.image.mode, last.image.size) == ("done", 256, "RGB", (64, 64))
     assert last.rate == pytest.approx(256 / last.seconds)
     assert pipe.server.engine.idle
+
+
+def test_what_is_prepared_is_told(make_pipe: Make, monkeypatch: pytest.MonkeyPatch):
+    pipe, _ = make_pipe()
+    pipe.server.close()
+    monkeypatch.setattr("aim.engine.lane.connect", LateLane)
+    pipe._server = Server(Engine(pipe.model))
+    views = list(Drawing().views(pipe, request(), 0))
+    told = next(view for view in views if view.state == "preparing")
+    assert (told.step, told.note) == (0, "Preparing the GPU for 2 images at once …")
+    assert _describe(told) == told.note
+    assert not any(view.note for view in views if view is not told)
+    assert views[-1].state == "done"
 
 
 def test_views_come_no_faster_than_a_page_takes_them(make_pipe: Make, monkeypatch: pytest.MonkeyPatch):

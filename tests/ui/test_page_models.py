@@ -19,7 +19,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Sources that were loaded; whatever is asked for is there, but aim-l only at the second attempt."""
     calls: list[str] = []
 
-    def load(source: str, device: str, dtype: str) -> SimpleNamespace:
+    def load(source: str, device: str, dtype: str, backend: str) -> SimpleNamespace:
         calls.append(source)
         if source == "aim-l" and calls.count("aim-l") < 2:
             raise HubError("out of reach")

@@ -1,0 +1,159 @@
+"""Which path a model takes, and how much of it fits."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+from aim.config import SamplingParams
+from aim.engine import Engine, Finished, Request
+from aim.engine import backend as backends
+from aim.engine.backend import Backend, check, pick
+from aim.engine.memory import fitting, pool_bytes
+from aim.engine.runner import batch_sizes
+from aim.errors import InvalidInput
+from aim.models.aim import AiM
+from tests.engine.lanes import LateLane
+
+
+class Gpu:
+    """A model that says it is on a GPU, when asked where to pick its path; the rest is AiM."""
+
+    def __init__(self, model: AiM) -> None:
+        self._model = model
+        self.device = torch.device("cuda")
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._model, name)
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch, lane: LateLane) -> Iterator[ModuleType]:
+    """``aim.models.fast`` with a ``FastAiM`` that is the model itself, on a machine that could have a GPU."""
+    module = ModuleType("aim.models.fast")
+    module.FastAiM = lambda model: model._model  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "aim.models.fast", module)
+    monkeypatch.setattr(backends, "_obstacle", lambda device: "")
+    return module
+
+
+def test_on_a_cpu_it_is_eager_and_nothing_is_said(tiny_model: AiM, caplog: pytest.LogCaptureFixture) -> None:
+    assert pick(tiny_model) == pick(tiny_model, "eager") == Backend("eager", tiny_model)
+    assert not caplog.records
+
+
+def test_what_cannot_be_is_refused_before_a_model_is_loaded() -> None:
+    cpu = torch.device("cpu")
+    with pytest.raises(InvalidInput, match="'turbo'; it must be one of auto, fused, eager"):
+        check("turbo", cpu)
+    with pytest.raises(InvalidInput, match="NVIDIA GPU, and the device is cpu; take auto or eager"):
+        check("fused", cpu)
+    assert "cpu" in check("auto", cpu)
+
+
+@pytest.mark.parametrize(
+    ("capability", "triton", "reason"), [((7, 5), True, "8.0 or more, and Old One has 7.5"), ((9, 0), False, "Triton")]
+)
+def test_what_stands_in_the_way(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tiny_model: AiM, capability: tuple, triton: bool, reason: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old One")
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: object() if triton else None)
+    gpu = Gpu(tiny_model)
+    with pytest.raises(InvalidInput, match="take auto or eager"):
+        pick(gpu, "fused")
+    with caplog.at_level(logging.WARNING, "aim"):
+        picked = pick(gpu)
+    assert (picked.name, picked.model) == ("eager", gpu)
+    assert reason in picked.reason
+    [record] = caplog.records
+    assert record.getMessage() == f"Decoding with eager PyTorch, which is slower: {picked.reason}"
+
+
+class TestFused:
+    def test_where_it_runs(self, fast: ModuleType, lane: LateLane, tiny_model: AiM) -> None:
+        picked = pick(Gpu(tiny_model))
+        assert (picked.name, picked.model, picked.reason) == ("fused", tiny_model, "")
+        engine = picked.engine(2)
+        request = Request(1, SamplingParams(cfg_scale=3.0), seed=4)
+        codes = [e.codes.tolist() for e in engine.run([request]) if isinstance(e, Finished)]
+        assert codes == [e.codes.tolist() for e in Engine(tiny_model, 2, captured=False).run([request]) if isinstance(e, Finished)]
+        assert engine.captures == 1
+
+    def test_eager_if_asked_for(self, fast: ModuleType, lane: LateLane, tiny_model: AiM) -> None:
+        gpu = Gpu(tiny_model)
+        assert pick(gpu, "eager") == Backend("eager", gpu)
+        engine = Backend("eager", tiny_model).engine(2)
+        list(engine.run([Request(1)]))
+        assert engine.captures == 0
+
+    @pytest.mark.parametrize(
+        "trouble",
+        [
+            lambda fast, lane: setattr(fast, "FastAiM", lambda model: 1 / 0),
+            lambda fast, lane: setattr(lane, "refuse", True),
+            lambda fast, lane: setattr(lane, "broken", True),
+            lambda fast, lane: delattr(fast, "FastAiM"),
+        ],
+        ids=["it cannot be built", "it cannot be captured", "it does not run", "it cannot be imported"],
+    )
+    def test_where_it_does_not_run(
+        self, fast: ModuleType, lane: LateLane, tiny_model: AiM, caplog: pytest.LogCaptureFixture, trouble: Callable
+    ) -> None:
+        trouble(fast, lane)
+        gpu = Gpu(tiny_model)
+        with caplog.at_level(logging.WARNING, "aim.engine.backend"), caplog.at_level(logging.WARNING, "aim"):
+            picked = pick(gpu)
+        assert (picked.name, picked.model) == ("eager", gpu)
+        assert "fused kernels do not run here" in picked.reason
+        assert picked.reason in caplog.records[-1].getMessage()
+        with pytest.raises(InvalidInput, match="fused kernels do not run here"):
+            pick(gpu, "fused")
+
+    def test_a_model_that_it_does_not_take_says_why(self, fast: ModuleType, tiny_model: AiM) -> None:
+        def refuse(model: object) -> None:
+            raise InvalidInput("headdim is 24")
+
+        fast.FastAiM = refuse  # type: ignore[attr-defined]
+        assert pick(Gpu(tiny_model)).reason == "headdim is 24"
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "slots", "sizes"),
+    [
+        ("cpu", torch.float32, 8, (4, 8)),
+        ("cpu", torch.float32, 2, (4,)),
+        ("cpu", torch.bfloat16, 6, (2, 4, 6)),
+        ("mps", torch.float32, 32, (32,)),
+        ("cuda", torch.float32, 32, (32,)),
+        ("cuda", torch.bfloat16, 32, (2, 4, 8, 16, 32)),
+        ("cuda", torch.bfloat16, 2, (2,)),
+        ("cuda", torch.bfloat16, 4, (2, 4)),
+        ("cuda", torch.bfloat16, 34, (2, 4, 8, 16, 32, 34)),
+        ("cuda", torch.bfloat16, 512, (2, 4, 8, 16, 32, 64, 128, 256, 512)),
+    ],
+)
+def test_sizes_of_batches(device: str, dtype: torch.dtype, slots: int, sizes: tuple) -> None:
+    assert batch_sizes(torch.device(device), dtype, slots) == sizes
+
+
+class TestMemory:
+    def test_pools_are_measured_without_being_made(self, tiny_model: AiM) -> None:
+        made = sum(part.nbytes for part in tiny_model.new_state(6))
+        assert pool_bytes(tiny_model, 6) > made
+        assert pool_bytes(tiny_model, 12) == 2 * pool_bytes(tiny_model, 6)
+        vast = SimpleNamespace(config=tiny_model.config, new_state=lambda slots: (torch.zeros(slots, 10**9),))
+        assert pool_bytes(vast, 10**6) > 4 * 10**15
+        assert tiny_model.new_state(1).ssm.device.type == "cpu", "only while measured"
+
+    @pytest.mark.parametrize(("free", "fits"), [(1000, 16), (320, 16), (319, 8), (90, 4), (25, 1), (0, 1), (-5, 1)])
+    def test_as_many_as_fit(self, caplog: pytest.LogCaptureFixture, free: int, fits: int) -> None:
+        with caplog.at_level(logging.WARNING, "aim"):
+            assert fitting(16, lambda slots: 10 * slots, free) == fits
+        assert [f"{fits} at once" in record.getMessage() for record in caplog.records] == [True] * (fits < 16)

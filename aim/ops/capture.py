@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 T = TypeVar("T")
-_ONE = threading.Lock()  # a process records one thing at a time: recording begins with waiting for the whole device
+CAPTURING = threading.Lock()  # to be held while the whole device is waited for, too, as recording does when it begins: both break another's
 
 
 def capture(run: Callable[[], T], stream: torch.cuda.Stream, pool: Any = None, warm: int = 2) -> tuple[torch.cuda.CUDAGraph, T]:
@@ -18,12 +18,11 @@ def capture(run: Callable[[], T], stream: torch.cuda.Stream, pool: Any = None, w
     ``run`` first runs ``warm`` times, so that nothing is compiled, tuned or allocated for good while it is recorded. Graphs
     that share a ``pool`` share memory: the results of one are gone when another runs. Other threads may use the device.
     """
-    with _ONE:
-        stream.wait_stream(torch.cuda.current_stream(stream.device))
-        with torch.cuda.stream(stream):
-            for _ in range(warm):
-                run()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
-            result = run()
-        return graph, result
+    stream.wait_stream(torch.cuda.current_stream(stream.device))
+    with torch.cuda.stream(stream):
+        for _ in range(warm):
+            run()
+    graph = torch.cuda.CUDAGraph()
+    with CAPTURING, torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
+        result = run()
+    return graph, result

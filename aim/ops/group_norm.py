@@ -18,6 +18,7 @@ from torch import Tensor
 
 GROUPS = 32
 TILE = 8192  # values that a program holds at a time
+WARPS = 8  # of 32 threads in a program
 PARTS = 256  # chunks an image is cut into, if each is at least one tile; up to twice as many
 
 
@@ -166,7 +167,7 @@ def _run_total(h: Tensor, bias: Tensor | None, x: Tensor | None, out: Tensor | N
     means, squares = h.new_empty(2, rows, parts, GROUPS, dtype=torch.float32)
     _total[(parts, rows)](
         h, h if bias is None else bias, h if x is None else x, h if out is None else out, means, squares, height * width, width,
-        channels, GROUPS, block, tiles, bias is not None, x is not None, out is not None, enlarge, num_warps=8,
+        channels, GROUPS, block, tiles, bias is not None, x is not None, out is not None, enlarge, num_warps=WARPS,
     )  # fmt: skip
     return None if enlarge else Moments(means, squares, block * tiles)
 
@@ -204,11 +205,11 @@ def group_norm(
     centre, scale = x.new_empty(2, rows, channels, dtype=torch.float32)
     _finish[(rows,)](
         found.means, found.squares, weight, centre, scale, pixels, parts, found.chunk, eps,
-        channels, GROUPS, triton.next_power_of_2(parts), num_warps=8,
+        channels, GROUPS, triton.next_power_of_2(parts), num_warps=WARPS,
     )  # fmt: skip
     out = torch.empty_like(x)
     block = _cut(pixels, channels)[0]
     _apply[(triton.cdiv(pixels, block), rows)](
-        x, x if bias is None else bias, centre, scale, shift, out, pixels, channels, block, bias is not None, silu, num_warps=8
+        x, x if bias is None else bias, centre, scale, shift, out, pixels, channels, block, bias is not None, silu, num_warps=WARPS
     )
     return out

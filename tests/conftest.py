@@ -5,40 +5,27 @@ Several workers on few cores: each keeps to one thread, or they would spin while
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import aim
 from aim.checkpoint import save_model, save_tokenizer
-from aim.config import AiMConfig, SamplingParams, VQConfig
+from aim.config import VQConfig
 from aim.models.aim import AiM
 from aim.models.vq import VQ
 from aim.pipeline import Pipeline
+from tests.tiny import random_model
 
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run without a GPU, at tiny sizes
 
-TINY = AiMConfig(
-    64,
-    2,
-    vocab_size=64,
-    num_classes=5,
-    num_tokens=16,
-    num_groups=2,
-    d_state=16,
-    headdim=32,
-    classes=(1, 207, 281, 285, 985),
-    sampling=SamplingParams(cfg_scale=3.0),
-)
 TINY_VQ = VQConfig(image_size=16, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 2, 2))  # a grid of 4x4
 
 
@@ -49,25 +36,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="there is no CUDA device here"))
 
 
-def _model(seed: int = 0, **changes: Any) -> AiM:
-    torch.manual_seed(seed)
-    model = AiM(dataclasses.replace(TINY, **changes)).eval().requires_grad_(False)
-    gains = {"word_embeddings": 4.0, "position_embeddings": 10.0, "embedding_table": 10.0, "out_proj": 40.0, "adaln": 5.0, "adaLN": 5.0}
-    for name, weight in model.named_parameters():
-        weight.mul_(next((gain for part, gain in gains.items() if part in name), 1.0))
-    return model
-
-
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., AiM]:
     """A random tiny model, with changes to its configuration; unlike a fresh one, state, class and codes all weigh in on its logits."""
-    return _model
+    return random_model
 
 
 @pytest.fixture(scope="session")
 def tiny_model() -> AiM:
     """A random prior in float32; read only."""
-    return _model()
+    return random_model()
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ class CudaLane(Lane):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device, priority=-1)  # before images; and from another set of streams than theirs
         for other in (torch.cuda.default_stream(device), torch.cuda.current_stream(device)):
             self._stream.wait_stream(other)  # the model's weights are written there
         self._pool = torch.cuda.graph_pool_handle()  # of every graph: they run one after another, and leave nothing in it

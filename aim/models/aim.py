@@ -136,9 +136,9 @@ class AiM(nn.Module):
         final = self.final_layer.adaLN_modulation(embedding).view(shape).float()
         if self.config.adaln_group:
             groups = self.adaln_group(embedding).view(rows, self.config.num_groups, 3, -1).float()
-            picks = [i % self.config.num_groups for i in range(self.config.n_layer)]
             tables = torch.cat([layer.scale_shift_table for layer in self._layers()])  # (L, 3, D)
-            modulations = (groups[:, picks] + tables).flatten(1, 2)
+            rounds = -(-self.config.n_layer // self.config.num_groups)
+            modulations = (groups.repeat(1, rounds, 1, 1)[:, : self.config.n_layer] + tables).flatten(1, 2)
         else:
             modulations = torch.cat([layer.adaLN_modulation(embedding).view(shape) for layer in self._layers()], 1).float()
         return torch.cat([embedding.unsqueeze(1).float(), final, modulations], 1)

@@ -15,7 +15,7 @@ from aim.engine import Engine, Finished, Request
 from aim.errors import InvalidInput
 from aim.models.aim import AiM
 from aim.models.packed import PackedAiM
-from tests.conftest import TINY
+from tests.tiny import TINY
 
 Make = Callable[..., AiM]
 

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from aim.sampling import NOTES
+
 log = logging.getLogger("aim")
 
 RESERVE = 0.1  # of the GPU's memory: for the image decoder, the kernels' own and whoever else is there
+ROW = 8 + 4 * NOTES  # bytes of one code and its notes in ``Rows``
 LOGITS = 4  # tensors of the size of the logits that a step may hold at once
 
 
@@ -27,11 +30,12 @@ class _Unallocated(TorchFunctionMode):
 
 
 def pool_bytes(model: Any, slots: int) -> int:
-    """About how much memory ``slots`` rows of ``model`` take, without allocating it."""
+    """About how much memory ``slots`` rows of ``model`` take, of which this allocates one row's condition."""
+    with torch.inference_mode():
+        condition = model.condition(torch.zeros(1, dtype=torch.int64, device=model.device)).nbytes
     with _Unallocated():
         state = model.new_state(slots)
-    config = model.config
-    row = 4 * (4 + 3 * config.n_layer) * config.d_model + 60 * config.num_tokens + LOGITS * 4 * config.vocab_size
+    row = condition + model.config.num_tokens * ROW + 4 * LOGITS * model.config.vocab_size
     return sum(part.nbytes for part in state) + slots * row
 
 

@@ -148,7 +148,12 @@ class TestMemory:
         made = sum(part.nbytes for part in tiny_model.new_state(6))
         assert pool_bytes(tiny_model, 6) > made
         assert pool_bytes(tiny_model, 12) == 2 * pool_bytes(tiny_model, 6)
-        vast = SimpleNamespace(config=tiny_model.config, new_state=lambda slots: (torch.zeros(slots, 10**9),))
+        vast = SimpleNamespace(
+            config=tiny_model.config,
+            device=tiny_model.device,
+            condition=tiny_model.condition,
+            new_state=lambda slots: (torch.zeros(slots, 10**9),),
+        )
         assert pool_bytes(vast, 10**6) > 4 * 10**15
         assert tiny_model.new_state(1).ssm.device.type == "cpu", "only while measured"
 

@@ -1,0 +1,289 @@
+"""The engine on a GPU: fused kernels, captured steps, nothing waited for. ``python tests/engine/test_gpu.py`` runs it without pytest."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+
+import torch
+
+from aim.config import SamplingParams
+from aim.engine import Cancelled, Engine, Event, Failed, Finished, Preparing, Progress, Request, Server
+from aim.engine.backend import Backend, pick
+from aim.engine.memory import limit, pool_bytes
+from tests.tiny import random_model
+
+with suppress(ImportError):
+    import pytest
+
+    pytestmark = pytest.mark.gpu
+
+SIZES = {"d_model": 256, "n_layer": 6, "vocab_size": 1024, "num_tokens": 96, "headdim": 32, "d_state": 32}
+PARAMS = [
+    SamplingParams(3.0),
+    SamplingParams(1.0),
+    SamplingParams(1.5, 0.7, 40),
+    SamplingParams(4.0, 1.2, 0, 0.8),
+    SamplingParams(2.0, 0.0),
+]
+
+
+@lru_cache
+def backend(dtype: torch.dtype, wanted: str = "fused") -> Backend:
+    """A random model that draws 96 codes; the same weights for every backend of a dtype."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return pick(random_model(**SIZES).to_dtype(dtype).to("cuda"), wanted)
+
+
+def mixed(count: int, **changes: object) -> list[Request]:
+    """Requests that differ in everything."""
+    return [Request(i % 5, PARAMS[i % len(PARAMS)], seed=1000 + i, **changes) for i in range(count)]  # type: ignore[arg-type]
+
+
+def finished(events: list[Event]) -> dict[int, list[int]]:
+    """Codes by request id, in the order of their arrival."""
+    assert not [e for e in events if isinstance(e, Failed)], [e.error for e in events if isinstance(e, Failed)]
+    return {e.request_id: e.codes.tolist() for e in events if isinstance(e, Finished)}
+
+
+def staggered(engine: Engine, requests: list[Request], every: int = 7) -> list[Event]:
+    """One request more every few codes, so that ages differ and rows join, leave and move."""
+    events: list[Event] = []
+    calls, todo = 0, list(requests)
+    while todo or not engine.idle:
+        if todo and calls % every == 0:
+            engine.submit(todo.pop(0))
+        events += engine.step()
+        calls += 1
+    return events
+
+
+def test_sixteen_mixed_requests_equal_eager_float32_token_for_token() -> None:
+    fused, eager = backend(torch.float32), backend(torch.float32, "eager")
+    requests = mixed(16, explain=True)
+    expected = list(eager.engine(16).run(requests))
+    for run in (lambda engine: list(engine.run(requests)), lambda engine: staggered(engine, requests)):
+        engine = fused.engine(16)
+        got = run(engine)
+        assert finished(got) == finished(expected)
+        assert engine.captures == 1, "in float32 there is one size of batch"
+    notes = {e.request_id: torch.from_numpy(e.notes) for e in expected if isinstance(e, Finished)}
+    for event in got:
+        if isinstance(event, Finished):
+            torch.testing.assert_close(torch.from_numpy(event.notes)[:, :8], notes[event.request_id][:, :8], atol=1e-3, rtol=1e-3)
+
+
+def test_float32_codes_do_not_depend_on_company() -> None:
+    engine, requests = backend(torch.float32).engine(8), mixed(12)
+    together = finished(list(engine.run(requests)))
+    assert finished(staggered(engine, requests)) == together
+    for request in requests[:5]:
+        assert finished(list(engine.run([request])))[request.id] == together[request.id]
+    assert engine.captures == 1
+
+
+def test_bfloat16_codes_do_not_depend_on_who_shares_the_bucket() -> None:
+    engine = backend(torch.bfloat16).engine(8)
+    request, others = Request(1, SamplingParams(3.0), seed=5), [r for r in mixed(40) if r.rows == 2]
+    made = []
+    for first in range(4):  # in each place of four, each time with others: 8 rows from the first code to the last
+        company = others[3 * first : 3 * first + 3]
+        made.append(finished(list(engine.run([*company[:first], request, *company[first:]])))[request.id])
+    assert made[1:] == made[:1] * 3
+    assert engine.captures == 1
+
+
+def test_a_bfloat16_request_alone_is_the_same_every_time() -> None:
+    engine = backend(torch.bfloat16).engine(8)
+    request = Request(1, SamplingParams(3.0), seed=5, alone=True)
+    quiet = finished(list(engine.run([request])))
+    busy = mixed(9)
+    assert finished(staggered(engine, [*busy[:5], request, *busy[5:]], every=3))[request.id] == quiet[request.id]
+
+
+def test_capturing_in_the_middle_changes_nothing() -> None:
+    first, rest = Request(1, SamplingParams(3.0), seed=5), mixed(5)
+
+    def drawn(engine: Engine) -> dict[int, list[int]]:
+        engine.submit(first)
+        events = engine.step()
+        while engine._scheduler.running[first.id].step < 20:
+            events += engine.step()
+        for request in rest:
+            engine.submit(request)
+        events += engine.run()
+        told = [e for e in events if isinstance(e, Preparing)]
+        assert bool(told) == cold
+        return finished(events)
+
+    engine, cold = backend(torch.bfloat16).engine(8), True
+    made = drawn(engine)
+    captures, cold = engine.captures, False
+    assert captures >= 2
+    assert engine.capture_seconds > 0
+    assert drawn(engine) == made
+    assert engine.captures == captures
+
+
+def test_a_thousand_requests_leave_nothing() -> None:
+    engine = backend(torch.bfloat16).engine(16)
+    for request in mixed(16):  # every size of batch once
+        list(engine.run([request]))
+    staggered(engine, mixed(40), every=5)
+    list(engine.run(mixed(100, preview_every=8, explain=True)))
+    captures, memory = engine.captures, 0
+    for half in range(2):
+        requests = mixed(500, preview_every=16, explain=half == 1)
+        assert len(finished(list(engine.run(requests)))) == len(requests)
+        torch.cuda.synchronize()
+        if half == 0:
+            memory = torch.cuda.memory_allocated()
+    assert torch.cuda.memory_allocated() == memory
+    assert engine.captures == captures
+
+
+def test_progress_comes_in_order_with_codes_that_stay() -> None:
+    engine = backend(torch.bfloat16).engine(4)
+    requests = mixed(6, preview_every=1, explain=True)
+    events = list(engine.run(requests))
+    for request in requests:
+        told = [e for e in events if isinstance(e, (Progress, Finished)) and e.request_id == request.id]
+        assert [len(e.codes) for e in told] == list(range(1, 97))
+        assert all((e.codes == told[-1].codes[: len(e.codes)]).all() for e in told)
+        assert all(e.notes is not None and (e.notes == told[-1].notes[: len(e.codes)]).all() for e in told)
+        assert [e.seconds for e in told] == sorted(e.seconds for e in told)
+
+
+def test_cancelled_at_once_and_nobody_else_hears_of_it() -> None:
+    engine = backend(torch.float32).engine(4)
+    request, other = Request(1, PARAMS[0], seed=1, preview_every=1), Request(2, PARAMS[3], seed=2, preview_every=7)
+    expected = finished(list(engine.run([other])))
+    for steps in (0, 1, 30, 95, 96):  # the last one: drawn, but perhaps not told
+        engine.submit(request)
+        engine.submit(other)
+        events = [event for _ in range(steps) for event in engine.step()]
+        engine.cancel(request.id)
+        last = engine.step()
+        if not any(isinstance(e, Finished) and e.request_id == request.id for e in events):
+            assert [e for e in last if e.request_id == request.id] == [Cancelled(request.id)]
+        events += last
+        rest = list(engine.run())
+        assert not [e for e in rest if e.request_id == request.id]
+        assert finished(events + rest)[other.id] == expected[other.id]
+
+
+def test_a_server_stops_promptly() -> None:
+    server = Server(backend(torch.bfloat16).engine(4))
+    list(server.stream(Request(0, PARAMS[0])))
+    stream = server.stream(Request(0, PARAMS[0], preview_every=1))
+    while not isinstance(next(stream), Progress):
+        pass
+    started = time.perf_counter()
+    stream.close()
+    assert isinstance(list(stream)[-1], Cancelled)
+    assert time.perf_counter() - started < 0.1
+    server.close()
+    assert not server.alive
+
+
+@contextmanager
+def no_synchronisation() -> Iterator[None]:
+    """Inside it, an operation that makes the host wait for the device raises; waiting for an event does not."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_host_waits_for_nothing() -> None:
+    for dtype in (torch.bfloat16, torch.float32):
+        for wanted in ("fused", "eager"):
+            engine = backend(dtype, wanted).engine(8)
+            for _ in range(2):  # the first one captures, which delays who comes later
+                warm = staggered(engine, mixed(16, preview_every=5, explain=True))
+            with no_synchronisation():
+                again = staggered(engine, mixed(16, preview_every=5, explain=True))
+            assert list(finished(again).values()) == list(finished(warm).values())
+
+
+def test_other_threads_use_the_gpu_while_a_step_is_captured() -> None:
+    stop, failed, rounds = threading.Event(), [], [0]
+
+    def work() -> None:
+        try:
+            while not stop.is_set():
+                a = torch.randn(64 + rounds[0] % 64, 512, device="cuda")
+                (a @ a.T).sum().cpu()
+                rounds[0] += 1
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(3):
+            engine = backend(torch.bfloat16).engine(8)
+            requests = mixed(20)
+            assert len(finished(staggered(engine, requests))) == 20
+            assert engine.captures >= 3
+    finally:
+        stop.set()
+        thread.join()
+    assert not failed, failed
+    assert rounds[0] > 10
+
+
+def test_two_engines_at_once() -> None:
+    """Each captures while the other runs or captures."""
+    expected = finished(list(backend(torch.float32).engine(8).run(mixed(8))))
+    engines = [backend(torch.float32).engine(8) for _ in range(2)]
+    made: list[list[list[int]]] = [[], []]
+
+    def work(i: int) -> None:
+        made[i] = list(finished(list(engines[i].run(mixed(8)))).values())
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [list(expected.values())] * 2
+
+
+def test_memory_is_estimated_and_respected() -> None:
+    model = backend(torch.bfloat16).model
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    engine = Engine(model, 64)
+    grown = torch.cuda.memory_allocated() - before
+    assert 0.5 < pool_bytes(model, 128) / grown < 2, (pool_bytes(model, 128), grown)
+    assert engine.max_requests == 64
+    assert limit(model, 2**26) < 2**26
+    assert torch.cuda.memory_allocated() - before == grown
+
+
+def main() -> None:
+    """Every test above, with the time that it took."""
+    tests: dict[str, Callable[[], None]] = {name: test for name, test in globals().items() if name.startswith("test_")}
+    failures = 0
+    for name, test in tests.items():
+        started = time.perf_counter()
+        try:
+            test()
+            outcome = "ok"
+        except Exception as error:
+            failures += 1
+            outcome = f"FAILED {type(error).__name__}: {str(error)[:1000]}"
+            import traceback
+
+            traceback.print_exc()
+        print(f"{name}: {outcome} ({time.perf_counter() - started:.1f} s)", flush=True)
+    raise SystemExit(failures)
+
+
+if __name__ == "__main__":
+    main()

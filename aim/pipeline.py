@@ -50,6 +50,7 @@ class Pipeline:
         self._named = bool(config.classes) or config.num_classes == len(imagenet.classes())
         self._rows = {index: row for row, index in enumerate(self.classes)}
         self._backend, self._max_requests = pick(model, backend), max_requests
+        tokenizer.fusible = self.backend != "eager"
         self._painter, self._previewer = Painter(tokenizer), Previewer(tokenizer)
         self._server: Server | None = None
         self._end: Callable[[], object] = int  # ends the server, at exit or when nobody holds the pipeline any more

@@ -191,11 +191,12 @@ class Codebook(nn.Module):
 
 
 class VQ(nn.Module):
-    """The tokenizer: ``encode`` images to codes, ``decode`` codes to images."""
+    """The tokenizer: ``encode`` images to codes, ``decode`` codes to images. ``fusible`` is whether it may do so in fused kernels."""
 
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
         self.config = config
+        self.fusible = True
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.quantize = Codebook(config)
@@ -216,7 +217,7 @@ class VQ(nn.Module):
     def fused(self) -> bool:
         """Whether images are decoded by ``vq_fast``: without gradients, on a GPU that runs its kernels."""
         device = self.quant_conv.weight.device
-        if torch.is_grad_enabled() or torch.is_autocast_enabled(device.type):
+        if not self.fusible or torch.is_grad_enabled() or torch.is_autocast_enabled(device.type):
             return False
         return fuses_group_norm(device, [self.config.ch * m for m in self.config.ch_mult])
 

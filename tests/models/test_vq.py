@@ -148,8 +148,12 @@ def test_the_fused_decoder_equals_the_plain_one(tiny_vq: VQ, shape: tuple[int, .
 
 def test_decoding_with_gradients_is_never_fused(tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("aim.models.vq.fuses_group_norm", lambda device, widths: True)
-    assert not tiny_vq.fused
+    vq = copy.deepcopy(tiny_vq)
+    vq.fusible = True
+    assert not vq.fused
     with torch.inference_mode():
-        assert tiny_vq.fused
+        assert vq.fused
         with torch.autocast("cpu", torch.bfloat16):
-            assert not tiny_vq.fused
+            assert not vq.fused
+        vq.fusible = False
+        assert not vq.fused

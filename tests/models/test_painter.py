@@ -105,7 +105,7 @@ def test_recorded_decoding_on_a_gpu(tiny_vq: VQ, dtype: torch.dtype):
         assert paint.chunk == 1
         assert np.array_equal(alone, together)
     for got in (alone, together):
-        assert np.abs(got.astype(int) - want).max() <= (0 if dtype == torch.float32 else 4)
+        assert np.abs(got.astype(int) - want).max() <= (0 if dtype == torch.float32 else 10)
 
 
 @pytest.mark.gpu

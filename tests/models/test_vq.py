@@ -120,9 +120,11 @@ def test_f16_has_llamagens_codebook():
 
 @pytest.mark.parametrize("shape", [(2, 4, 4), (1, 3, 4), (1, 1, 1)])
 @torch.no_grad()
-def test_the_fused_decoder_equals_the_plain_one(tiny_vq: VQ, shape: tuple[int, ...]):
+def test_the_fused_decoder_equals_the_plain_one(tiny_vq: VQ, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("triton", reason="Triton is not installed")
     from aim.models import vq_fast
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     vq = copy.deepcopy(tiny_vq)

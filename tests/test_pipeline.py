@@ -22,6 +22,7 @@ from aim.engine import Engine, Finished, Request
 from aim.engine.backend import Backend
 from aim.models import preview
 from aim.models.aim import AiM
+from aim.models.packed import PackedAiM
 from aim.models.preview import Previewer
 from aim.models.vq import VQ
 from tests.engine.lanes import LateLane
@@ -183,7 +184,7 @@ class TestStream:
             return step(*args)
 
         monkeypatch.setattr(tiny_model, "step", slow_step)
-        pipe = Pipeline(tiny_model, tiny_vq)
+        pipe = Pipeline(tiny_model, tiny_vq, backend="eager")
         stream = pipe.stream(1, preview_every=1)
         with ThreadPoolExecutor(1) as pool:
             frames = pool.submit(list, stream)
@@ -219,13 +220,13 @@ class TestStream:
 
     @pytest.mark.parametrize("error", [RuntimeError("out of memory"), GenerationError("not finite")])
     def test_a_failure_reaches_its_client_and_the_next_is_served(
-        self, tiny_pipeline: Pipeline, tiny_model: AiM, monkeypatch: pytest.MonkeyPatch, error: Exception
+        self, tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
         def explode(*_: torch.Tensor) -> torch.Tensor:
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr(tiny_model, "step", explode)
+            patch.setattr(PackedAiM, "step", explode)
             with pytest.raises(GenerationError, match=str(error)):
                 list(tiny_pipeline.stream(1))
             with pytest.raises(GenerationError, match=str(error)):
@@ -314,7 +315,7 @@ class TestLoad:
     def test_backend_and_size_of_the_batch(self, tiny_checkpoint: Path) -> None:
         pipe = aim.load(tiny_checkpoint, "cpu", backend="eager", max_requests=3)
         assert (pipe.backend, pipe.backend_reason, pipe.server.engine.max_requests) == ("eager", "", 3)
-        assert aim.load(tiny_checkpoint, "cpu").backend == "eager"
+        assert aim.load(tiny_checkpoint, "cpu").backend == "packed"
         for backend in ("fused", "turbo"):
             with pytest.raises(InvalidInput, match="auto"):
                 aim.load("a model that is not there", "cpu", backend=backend)

@@ -14,6 +14,7 @@ from aim.engine.request import Request
 from aim.engine.runner import Runner
 from aim.engine.scheduler import Running
 from aim.errors import GenerationError, InvalidInput
+from aim.models.packed import PackedAiM
 from aim.settings import BACKENDS
 
 log = logging.getLogger("aim")
@@ -23,12 +24,12 @@ CAPABILITY = 8, 0  # of the GPU: bfloat16, and memory that is copied ahead
 
 @dataclass(frozen=True)
 class Backend:
-    """``model`` is what an engine runs: the fused kernels as captured graphs, or PyTorch's operations one by one.
+    """``model`` is what an engine runs: fused kernels as captured graphs, PyTorch's operations one by one, or those prepared for a CPU.
 
     ``reason`` says why it is not fused on a GPU, where nobody asked for it not to be.
     """
 
-    name: str  # fused or eager
+    name: str  # fused, packed or eager
     model: Any
     reason: str = ""
 
@@ -51,9 +52,10 @@ def check(wanted: str, device: torch.device) -> str:
 
 
 def pick(model: Any, wanted: str = "auto") -> Backend:
-    """The backend for ``model``, an ``AiM``: for "auto" the fused one where it runs, else eager, with a line in the log on a GPU.
+    """The backend for ``model``, an ``AiM``: for "auto" the fused one where it runs, packed on a CPU, else eager, with a line in the log
+    on a GPU.
 
-    Tries a few steps, which compiles kernels. InvalidInput for a name that is none, or for "fused" where it does not run.
+    On a GPU it tries a few steps, which compiles kernels. InvalidInput for a name that is none, or for "fused" where it does not run.
     """
     reason = check(wanted, model.device)
     if wanted == "eager":
@@ -66,6 +68,8 @@ def pick(model: Any, wanted: str = "auto") -> Backend:
             reason = text if isinstance(error, InvalidInput) else f"the fused kernels do not run here ({type(error).__name__}: {text})"
     if wanted == "fused":
         raise _refusal(reason)
+    if model.device.type == "cpu":
+        return Backend("packed", PackedAiM(model))
     if model.device.type != "cuda":
         return Backend("eager", model)
     log.warning("Decoding with eager PyTorch, which is slower: %s", reason)

@@ -57,7 +57,7 @@ def report(tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Report:
 class TestReport:
     def test_a_result_for_every_batch_size(self, report: Report, tiny_model: AiM) -> None:
         assert [(s.batch, s.rows, s.repeats) for s in report.batches if isinstance(s, Speed)] == [(1, 2, 2), (3, 6, 2)]
-        assert (report.model, report.version, report.backend, report.dtype) == ("tiny", "0123456789ab", "eager", "float32")
+        assert (report.model, report.version, report.backend, report.dtype) == ("tiny", "0123456789ab", "packed", "float32")
         assert (report.guidance, report.tokens, report.image_size) == (3.0, 16, 16)
         assert report.parameters == sum(weight.numel() for weight in tiny_model.parameters())
 

@@ -42,8 +42,11 @@ def fast(monkeypatch: pytest.MonkeyPatch, lane: LateLane) -> Iterator[ModuleType
     return module
 
 
-def test_on_a_cpu_it_is_eager_and_nothing_is_said(tiny_model: AiM, caplog: pytest.LogCaptureFixture) -> None:
-    assert pick(tiny_model) == pick(tiny_model, "eager") == Backend("eager", tiny_model)
+def test_on_a_cpu_it_is_packed_and_nothing_is_said(tiny_model: AiM, caplog: pytest.LogCaptureFixture) -> None:
+    packed = pick(tiny_model)
+    assert packed.name == "packed"
+    assert packed.model.model is tiny_model
+    assert pick(tiny_model, "eager") == Backend("eager", tiny_model)
     assert not caplog.records
 
 

@@ -9,13 +9,14 @@ from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from aim.errors import InvalidInput
 from aim.models.aim import AiM, Layer
 from aim.ops.decode.common import overlaps
+from aim.ops.decode.fold import fold
 from aim.ops.decode.linear import linear_in, linear_out, out_parts
-from aim.ops.decode.mix import fold, mix
+from aim.ops.decode.mix import mix
 from aim.ops.decode.norm import add_norm, begin
 from aim.ops.decode.window import MixWeights, Window
 
@@ -25,7 +26,7 @@ OFTEN = 16  # items between two folds
 
 
 class HistoryState(NamedTuple):
-    """What every layer remembers, for a pool of slots: a state as it stood at ``origin``, and the items since; see ``ops.decode.window``."""
+    """What every layer remembers, for a pool of slots: a state as it stood at ``origin``, and the items since (``ops.decode.window``)."""
 
     ring: Tensor  # (L, S, d_conv, conv_dim)
     items: Tensor  # (L, S, nheads, W, headdim)
@@ -54,7 +55,7 @@ class HistoryState(NamedTuple):
 
     def gather(self, slots: Tensor) -> HistoryState:
         """A copy of the given slots (R,)."""
-        return HistoryState(*(part[:, slots] for part in self[:5]), self.origin[slots])
+        return HistoryState._make([*(part[:, slots] for part in self[:5]), self.origin[slots]])
 
     def scatter(self, slots: Tensor, rows: HistoryState) -> None:
         """Write rows (R, ...) to the given slots (R,) in place."""
@@ -216,7 +217,7 @@ class FastAiM:
 def _mix_weights(layer: Layer) -> MixWeights:
     m = layer.mixer
     taps, bias = m.conv1d.weight.squeeze(1).float().T.contiguous(), cast(Tensor, m.conv1d.bias).float()
-    return MixWeights(taps, bias, m.dt_bias.float(), -torch.exp(m.A_log.float()), m.D.float(), cast(nn.Module, m.norm).weight.float())
+    return MixWeights(taps, bias, m.dt_bias.float(), -torch.exp(m.A_log.float()), m.D.float(), m.norm.weight.float())
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:

@@ -222,10 +222,14 @@ def linear_out(
     )  # fmt: skip
 
 
-def linear_in_reference(x: Tensor, weight: Tensor, squares: Tensor | None = None, offset: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+def linear_in_reference(
+    x: Tensor, weight: Tensor, squares: Tensor | None = None, offset: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
     """What ``linear_in`` computes, float32."""
     y = x.float() @ weight.float().T
-    return y if squares is None else y / torch.sqrt(squares.sum(1, keepdim=True) / x.shape[1] + eps) + offset[: len(x)]
+    if squares is None or offset is None:
+        return y
+    return y / torch.sqrt(squares.sum(1, keepdim=True) / x.shape[1] + eps) + offset[: len(x)]
 
 
 def linear_out_reference(u: Tensor, weight: Tensor, squares: Tensor, residual: Tensor, gate: Tensor, eps: float = 1e-5) -> Tensor:

@@ -222,37 +222,6 @@ def _recall(
         )  # fmt: skip
 
 
-@triton.jit
-def _fold(
-    items, keys, decay, base, positions, origins, slots, layers, first, often, W,
-    H: tl.constexpr, P: tl.constexpr, N: tl.constexpr, LAYERS: tl.constexpr, SPAN: tl.constexpr, OVERLAP: tl.constexpr,
-):  # fmt: skip
-    head, row = tl.program_id(0), tl.program_id(1)
-    wait(OVERLAP)
-    pos = tl.load(positions + row).to(tl.int32)
-    origin = tl.load(origins + row)
-    count = pos - origin + 1
-    if (pos >= 0) & (count == tl.where(origin == 0, first, often)):
-        p, n, span = tl.arange(0, P), tl.arange(0, N), tl.arange(0, SPAN)
-        for i in range(LAYERS):
-            layer = tl.program_id(2) * LAYERS + i
-            if layer < layers:
-                at = layer.to(tl.int64) * slots + row
-                block = at * H + head
-                here = base + (block * P + p[:, None]) * N + n[None, :]
-                last = tl.load(decay + block * W + count - 1)
-                state = tl.load(here, mask=n[None, :] < tl.where(origin > 0, N, 0), other=0.0).to(tl.float32) * tl.exp(last)
-                for start in range(0, count, SPAN):
-                    s = start + span
-                    old = s < count
-                    us = tl.load(items + (block * W + s[:, None]) * P + p[None, :], mask=old[:, None], other=0.0)
-                    bs = tl.load(keys + (at * W + s[:, None]) * N + n[None, :], mask=old[:, None], other=0.0)
-                    ls = tl.load(decay + block * W + s, mask=old, other=0.0)
-                    us = us.to(tl.float32) * tl.where(old, tl.exp(last - ls), 0.0)[:, None]
-                    state = dot(tl.trans(us).to(bs.dtype), bs, state)
-                tl.store(here, state.to(base.dtype.element_ty))
-
-
 def mix(
     projected: Tensor, window: Window, weights: MixWeights, positions: Tensor, origins: Tensor, out: Tensor, squares: Tensor,
     often: int, folds: bool, overlap: bool = False,
@@ -261,8 +230,8 @@ def mix(
 
     projected (R, E) is z, x, B, C, dt of the new item; positions (S,) int64, negative where idle; origins (S,) int32. Writes
     out (R, I), the mixed item times silu(z) and the norm's weight but not divided by its root mean square, and squares
-    (R, H) float32, whose sum over a row, divided by I, is the mean square that is missing. ``often`` is how many items a window takes up once its origin has moved, a power of two of 16 or more; a window
-    that is full is folded here if ``folds``, else by ``fold`` after all layers.
+    (R, H) float32, whose sum over a row, divided by I, is the mean square that is missing. ``often`` is how many items a window
+    takes up once its origin has moved, a power of two of 16 or more; one that is full is folded here if ``folds``, else by ``fold``.
     """
     rows = projected.shape[0]
     _, count, channels, size = window.base.shape
@@ -271,12 +240,12 @@ def mix(
     skip, query, scores = new(rows, count), new(rows, size), new(rows, held)
     heads = 8 if count % 8 == 0 else 1
     _take[(count // heads + triton.cdiv(held, SHARE), rows)](
-        projected, window.ring, window.items, window.keys, window.decay, *weights[:5], positions, origins, skip, query, scores,
+        projected, *window[:4], *weights[:5], positions, origins, skip, query, scores,
         held, count, channels, size, window.ring.shape[1], heads, SHARE, **options(overlap, num_warps=4),
     )  # fmt: skip
     heads, warps, stages = _plan(rows, count)
     _recall[(count // heads, rows)](
-        projected, window.items, window.keys, window.decay, window.base, weights.norm, positions, origins, skip, query, scores, out, squares,
+        projected, *window[1:], weights.norm, positions, origins, skip, query, scores, out, squares,
         count, channels, size, heads, held, often, folds, stages, **options(overlap, num_warps=warps),
     )  # fmt: skip
 
@@ -287,17 +256,3 @@ def _plan(rows: int, count: int) -> tuple[int, int, int]:
         return 1, 4, 1
     heads, warps, stages = (4, 4, 3) if rows <= 64 else (4, 2, 2) if rows <= 128 else (8, 2, 2)
     return next(h for h in (heads, 2, 1) if count % h == 0), warps, stages
-
-
-def fold(windows: Window, positions: Tensor, origins: Tensor, rows: int, first: int, often: int, overlap: bool = False) -> None:
-    """Bring h up to date in every layer of the rows whose window is full, before their positions advance.
-
-    ``windows`` has the layers in front. ``first`` is how many items a window holds while its origin is 0, ``often`` afterwards.
-    The next step's ``origins`` are to be what they were, or the position where a fold happened (``models.fast`` sees to it).
-    """
-    layers, slots, count, channels, size = windows.base.shape
-    each = layers if rows * count > 2048 else 4
-    _fold[(count, rows, triton.cdiv(layers, each))](
-        windows.items, windows.keys, windows.decay, windows.base, positions, origins, slots, layers, first, often, windows.keys.shape[2],
-        count, channels, size, each, 16, **options(overlap, num_warps=4),
-    )  # fmt: skip

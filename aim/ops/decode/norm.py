@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -99,3 +100,36 @@ def add_norm(
         residual if twice is None else twice, x, eps, width, triton.next_power_of_2(width), triton.next_power_of_2(parts),
         add, twice is not None, **options(overlap, num_warps=_warps(width)),
     )  # fmt: skip
+
+
+def begin_reference(
+    codes: Tensor, positions: Tensor, origins: Tensor, words: Tensor, places: Tensor, cond: Tensor, gain: int, shift: int,
+    position_offset: int, first: int, often: int, eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """What ``begin`` computes for the first ``len(codes)`` rows: the new origins (R,), residual and x (R, D) float32."""
+    rows, width = len(codes), words.shape[1]
+    pos, origin, cond = positions[:rows], origins[:rows], cond[:rows]
+    full = (pos > 0) & (pos - origin >= torch.where(origin == 0, first, often))
+    moved = torch.where(pos == 0, 0, torch.where(full, pos, origin))
+    place = (pos - 1 + position_offset).clamp(0, len(places) - 1)
+    code = words[codes.clamp(0, len(words) - 1)].float() + places[place].float()
+    residual = torch.where((pos == 0)[:, None], cond[:, :width], code)
+    return moved.to(origins.dtype), residual, _modulated_reference(residual, cond, gain, shift, eps)
+
+
+def add_norm_reference(
+    residual: Tensor, cond: Tensor, gain: int, shift: int, eps: float, update: Tensor | None = None, squares: Tensor | None = None,
+    inner: int = 1, gate: int = 0, twice: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """What ``add_norm`` computes: the new residual and x, both (R, D) float32."""
+    rows, width = residual.shape
+    if update is not None and squares is not None:
+        scale = torch.rsqrt(squares.sum(1, keepdim=True) / inner + eps)
+        residual = residual + cond[:rows, gate : gate + width] * update.float() * scale
+    normed = residual if twice is None else torch.nn.functional.rms_norm(residual, (width,), twice, eps)
+    return residual, _modulated_reference(normed, cond[:rows], gain, shift, eps)
+
+
+def _modulated_reference(r: Tensor, cond: Tensor, gain: int, shift: int, eps: float) -> Tensor:
+    width = r.shape[1]
+    return torch.nn.functional.rms_norm(r, (width,), None, eps) * cond[:, gain : gain + width] + cond[:, shift : shift + width]

@@ -38,13 +38,11 @@ class MixWeights(NamedTuple):
     norm: Tensor  # (I,)
 
 
-def mix_reference(
-    projected: Tensor, window: Window, weights: MixWeights, positions: Tensor, origins: Tensor
-) -> tuple[Tensor, Tensor]:
+def mix_reference(projected: Tensor, window: Window, weights: MixWeights, positions: Tensor, origins: Tensor) -> tuple[Tensor, Tensor]:
     """What ``mix`` computes, row by row in PyTorch: returns out (R, I) and the sum of squares (R,), both float32; updates the window."""
     heads, channels, size = window.base.shape[1:]
     inner, taps = heads * channels, window.ring.shape[1]
-    out, squares = torch.zeros(len(projected), inner), torch.zeros(len(projected))
+    out, squares = (torch.zeros(len(projected), *shape, device=projected.device) for shape in ((inner,), ()))
     for row, pos in enumerate(positions[: len(projected)].tolist()):
         if pos < 0:
             continue

@@ -17,8 +17,10 @@ import triton.language as tl
 from torch import Tensor
 
 GROUPS = 32
-TILE = 8192  # values that a program holds at a time
-WARPS = 8  # of 32 threads in a program
+TILE = 8192  # values that a program of the norm itself holds at a time
+PIECE = 4096  # and one that sums
+WARPS = 8  # of 32 threads in a program of the norm
+SUMMING = 4  # and in one that sums
 PARTS = 256  # chunks an image is cut into, if each is at least one tile; up to twice as many
 
 
@@ -67,12 +69,19 @@ def _total(
     channels = tl.arange(0, C)
     image = at * P * C
     h, x, out = h + image, x + image, out + image * (4 if ENLARGE else 1)
-    count = 0.0
-    mean = tl.zeros((G,), tl.float32)
-    square = tl.zeros((G,), tl.float32)
+    start = part * TILES * BLOCK
+    # distances to one pixel of the chunk lose nothing where values are large; each channel has its own
+    near = tl.load(h + start * C + channels).to(tl.float32)
+    if BIAS:
+        near += tl.load(bias + channels).to(tl.float32)
+    if ADD:
+        near += tl.load(x + start * C + channels).to(tl.float32)
+    if STORE:
+        near = near.to(out.dtype.element_ty).to(tl.float32)
+    total = tl.zeros((BLOCK, C), tl.float32)
+    square = tl.zeros((BLOCK, C), tl.float32)
     for tile in range(TILES):
-        first = (part * TILES + tile) * BLOCK
-        pixels = first + tl.arange(0, BLOCK)
+        pixels = start + tile * BLOCK + tl.arange(0, BLOCK)
         inside = pixels[:, None] < P
         where = pixels[:, None] * C + channels[None, :]
         value = tl.load(h + where, mask=inside, other=0.0).to(tl.float32)
@@ -93,19 +102,18 @@ def _total(
             else:
                 tl.store(out + where, rounded, mask=inside)
         if not ENLARGE:
-            added = tl.minimum(tl.maximum(P - first, 0), BLOCK).to(tl.float32) * (C // G)
-            size = tl.maximum(added, 1.0)  # a tile may lie outside
-            rough = _per_group(tl.sum(tl.where(inside, value, 0.0), 0), G, C) / size
-            apart = tl.where(inside, value - _per_channel(rough, G, C)[None, :], 0.0)
-            error = _per_group(tl.sum(apart, 0), G, C) / size  # of the rough mean, which is rounded where values are large
-            step, both = rough + error - mean, count + added  # two sets of values become one: Chan, Golub, LeVeque 1979
-            square += _per_group(tl.sum(apart * apart, 0), G, C) - added * error * error + step * step * (count * added / both)
-            mean += step * (added / both)
-            count = both
+            apart = tl.where(inside, value - near[None, :], 0.0)
+            total += apart
+            square += apart * apart
     if not ENLARGE:
+        count = tl.minimum(P - start, TILES * BLOCK).to(tl.float32)
+        off = tl.sum(total, 0) / count  # of the channel's mean from ``near``
+        spread = tl.sum(square, 0) - off * off * count
+        mean = _per_group(near + off, G, C) / (C // G)
+        step = near + off - _per_channel(mean, G, C)
         into = (at * tl.num_programs(0) + part) * G + tl.arange(0, G)
         tl.store(means + into, mean)
-        tl.store(squares + into, square)
+        tl.store(squares + into, _per_group(spread + step * step * count, G, C))
 
 
 @triton.jit
@@ -148,8 +156,8 @@ def _apply(x, bias, centre, scale, shift, out, P, C: tl.constexpr, BLOCK: tl.con
 
 
 def _cut(pixels: int, channels: int) -> tuple[int, int, int]:
-    """Pixels a tile, tiles a chunk and chunks an image: of the image's size alone."""
-    block = max(1, TILE // channels)
+    """Pixels a tile, tiles a chunk and chunks an image where it is summed: of the image's size alone."""
+    block = max(1, PIECE // channels)
     tiles = max(1, triton.cdiv(pixels, block) // PARTS)
     return block, tiles, triton.cdiv(pixels, block * tiles)
 
@@ -167,7 +175,7 @@ def _run_total(h: Tensor, bias: Tensor | None, x: Tensor | None, out: Tensor | N
     means, squares = h.new_empty(2, rows, parts, GROUPS, dtype=torch.float32)
     _total[(parts, rows)](
         h, h if bias is None else bias, h if x is None else x, h if out is None else out, means, squares, height * width, width,
-        channels, GROUPS, block, tiles, bias is not None, x is not None, out is not None, enlarge, num_warps=WARPS,
+        channels, GROUPS, block, tiles, bias is not None, x is not None, out is not None, enlarge, num_warps=SUMMING,
     )  # fmt: skip
     return None if enlarge else Moments(means, squares, block * tiles)
 
@@ -208,7 +216,7 @@ def group_norm(
         channels, GROUPS, triton.next_power_of_2(parts), num_warps=WARPS,
     )  # fmt: skip
     out = torch.empty_like(x)
-    block = _cut(pixels, channels)[0]
+    block = max(1, TILE // channels)
     _apply[(triton.cdiv(pixels, block), rows)](
         x, x if bias is None else bias, centre, scale, shift, out, pixels, channels, block, bias is not None, silu, num_warps=WARPS
     )

@@ -80,6 +80,7 @@ class FastAiM:
         self._layers = cast(list[Layer], list(model.layers))
         self._overlap = overlaps(self.device)
         self._mixing = [_mix_weights(layer) for layer in self._layers]
+        self._norms = torch.stack([layer.norm.weight for layer in self._layers]).detach()  # (L, D)
         self._width = c.d_inner + c.conv_dim + c.nheads
         self._offsets_at = (3 + 3 * c.n_layer) * c.d_model
 
@@ -91,11 +92,10 @@ class FastAiM:
         """
         cond = self.model.condition(labels)  # (R, 3 + 3L, D)
         cond[:, 2] = (1 + cond[:, 2]) * self.model.final_layer.norm_final.weight
-        for i, layer in enumerate(self._layers):
-            cond[:, 4 + 3 * i] = (1 + cond[:, 4 + 3 * i]) * layer.norm.weight
+        cond[:, 4::3] = (1 + cond[:, 4::3]) * self._norms
         if self.dtype == torch.float32:
             return cond.flatten(1)
-        shifts = [cond[:, 3 + 3 * i].to(self.dtype) for i in range(len(self._layers))]
+        shifts = cond[:, 3::3].transpose(0, 1).to(self.dtype)  # (L, R, D)
         offsets = [_product(shift, layer.mixer.in_proj.weight) for shift, layer in zip(shifts, self._layers, strict=True)]
         return torch.cat([cond.flatten(1), *offsets], 1)
 

@@ -102,7 +102,7 @@ class FastAiM:
     def new_state(self, slots: int) -> HistoryState:
         """An empty state for ``slots`` rows. The history is longer for large pools, whose steps are bound by it."""
         c, weight = self.config, self.model.embeddings.word_embeddings.weight
-        lead, window = (c.n_layer, slots), min(64 if slots <= SMALL else 128, -(-c.num_tokens // 16) * 16)
+        lead, window = (c.n_layer, slots), self._window(slots)
         return HistoryState(
             weight.new_zeros(*lead, c.d_conv, c.conv_dim),
             weight.new_zeros(*lead, c.nheads, window, c.headdim),
@@ -164,7 +164,7 @@ class FastAiM:
         c, size = self.config, self.dtype.itemsize
         layer = c.d_model * (self._width + c.d_inner)
         weights = (c.n_layer * layer + c.vocab_size * c.d_model) * size
-        window = min(64 if rows <= SMALL else 128, -(-c.num_tokens // 16) * 16)
+        window = self._window(rows)
         item, base = (c.d_inner + c.d_state) * size + 4 * c.nheads, c.d_inner * c.d_state * size
         moved = 0
         for position in range(c.num_tokens):
@@ -208,6 +208,10 @@ class FastAiM:
             gain, shift = (2 * width, width) if last else ((7 + 3 * i) * width, (6 + 3 * i) * width)
             twice = self.model.norm_f.weight if last else None
             add_norm(residual, cond, gain, shift, x, c.norm_eps, update, squares, c.d_inner, (5 + 3 * i) * width, twice, lap)
+
+    def _window(self, slots: int) -> int:
+        """Items of the history, a power of two: kernels read it at once."""
+        return min(64 if slots <= SMALL else 128, max(16, 1 << (self.config.num_tokens - 1).bit_length()))
 
     def _folds(self, rows: int) -> bool:
         """Whether a full window is folded where it is read; at many rows that takes registers which reading needs."""

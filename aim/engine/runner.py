@@ -72,10 +72,10 @@ class Runner:
         """Fill the condition of up to ``together`` new requests' slots; their state is cleared by their first step."""
         with self._lane.work():
             conditions = self._condition([entry.request.label for entry in joined])
-            for entry, condition in zip(joined, conditions, strict=False):
-                self._cond[entry.slots[0]] = condition
-                if len(entry.slots) > 1:
-                    self._cond[entry.slots[1]] = self._null
+            firsts, seconds = [entry.slots[0] for entry in joined], [entry.slots[1] for entry in joined if len(entry.slots) > 1]
+            at = self._lane.send(torch.tensor(firsts + seconds))
+            self._cond[at[: len(firsts)]] = conditions[: len(firsts)]
+            self._cond[at[len(firsts) :]] = self._null
 
     def move(self, moves: Sequence[tuple[int, int]]) -> None:
         """Copy slots to others: pairs of (from, to), no slot twice. What the host knows of them follows with ``arrange``."""

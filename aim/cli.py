@@ -27,7 +27,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 Model = Annotated[str | None, typer.Option(help="Name (aim-s is bundled), folder, file or hub id. Default: AIM_MODEL or aim-s.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:<number> or mps. Default: AIM_DEVICE or auto.")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. Default: AIM_DTYPE or auto.")]
-Backend = Annotated[str | None, typer.Option(help="How a step is computed: auto, fused or eager. Default: AIM_BACKEND or auto.")]
+Backend = Annotated[str | None, typer.Option(help="How a step is computed: auto, fused, mamba-ssm or eager. Default: AIM_BACKEND or auto.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

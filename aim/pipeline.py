@@ -248,9 +248,10 @@ def load(
     """A pipeline for a model: a name ("aim-s" is bundled, "aim-b" ... are on the hub), a folder, a file or a hub id.
 
     ``device`` is auto (CUDA, else Apple MPS, else CPU), cpu, cuda, cuda:1 or mps; ``dtype`` auto, float32 or bfloat16, auto
-    being bfloat16 where the device computes in it natively; ``backend`` auto, fused (Triton kernels, captured in CUDA graphs) or
-    eager, auto being fused where that runs; up to ``max_requests`` images are drawn at once. PyTorch's CPU threads are set to
-    AIM_THREADS, on a CPU without it to one less than there are cores. InvalidInput, CheckpointError or HubError say what is wrong.
+    being bfloat16 where the device computes in it natively; ``backend`` auto, fused (Triton kernels, captured in CUDA graphs),
+    mamba-ssm (that package's kernels and causal-conv1d's, as far as they import) or eager, auto being fused where that runs; up to
+    ``max_requests`` images are drawn at once. PyTorch's CPU threads are set to AIM_THREADS, on a CPU without it to one less than there
+    are cores. InvalidInput, CheckpointError or HubError say what is wrong.
     """
     where, what = prepare(device, dtype, Settings.from_env().threads)
     check(backend, where)

@@ -11,7 +11,7 @@ from pathlib import Path
 from aim.errors import InvalidInput
 
 DTYPES = ("auto", "float32", "bfloat16")
-BACKENDS = ("auto", "fused", "eager")
+BACKENDS = ("auto", "fused", "mamba-ssm", "eager")
 MAX_THREADS = 1024
 
 

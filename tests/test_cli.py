@@ -94,7 +94,7 @@ class TestSample:
             (["goldfish", "--seed", "-3"], "seed is -3"),
             (["goldfish", "--device", "gpu"], "device is 'gpu'"),
             (["goldfish", "--dtype", "float16"], "dtype is 'float16'"),
-            (["goldfish", "--backend", "turbo"], "backend is 'turbo'; it must be one of auto, fused, eager"),
+            (["goldfish", "--backend", "turbo"], "backend is 'turbo'; it must be one of auto, fused, mamba-ssm, eager"),
             (["goldfish", "--backend", "fused"], "the device is cpu; take auto or eager"),
             (["goldfish", "--model", "aim-z"], "aim-s"),
             (["goldfish", "--model", "nowhere/"], "nowhere"),

@@ -14,7 +14,9 @@ from aim.engine.request import Request
 from aim.engine.runner import Runner
 from aim.engine.scheduler import Running
 from aim.errors import GenerationError, InvalidInput
+from aim.models.external import ExternalAiM
 from aim.models.packed import PackedAiM
+from aim.ops import kernels
 from aim.settings import BACKENDS
 
 log = logging.getLogger("aim")
@@ -24,12 +26,13 @@ CAPABILITY = 8, 0  # of the GPU: bfloat16, and memory that is copied ahead
 
 @dataclass(frozen=True)
 class Backend:
-    """``model`` is what an engine runs: fused kernels as captured graphs, PyTorch's operations one by one, or those prepared for a CPU.
+    """``model`` is what an engine runs: fused kernels or mamba-ssm's as captured graphs, PyTorch's operations one by one, or those prepared
+    for a CPU.
 
-    ``reason`` says why it is not fused on a GPU, where nobody asked for it not to be.
+    ``reason`` says why it is not fused on a GPU, where nobody asked for it not to be, or not all mamba-ssm's where that was asked for.
     """
 
-    name: str  # fused, packed or eager
+    name: str  # fused, mamba-ssm, packed or eager
     model: Any
     reason: str = ""
 
@@ -41,13 +44,17 @@ class Backend:
 def check(wanted: str, device: torch.device) -> str:
     """Why nothing is fused on ``device``, empty if that may run; before a model is there.
 
-    InvalidInput for a name that is none, or for "fused" where it cannot run.
+    InvalidInput for a name that is none, or for "fused" or "mamba-ssm" where it cannot run.
     """
     if wanted not in BACKENDS:
         raise InvalidInput(f"backend is {wanted!r}; it must be one of {', '.join(BACKENDS)}")
+    if wanted == "mamba-ssm":
+        if device.type != "cuda":
+            raise _refusal(wanted, f"it needs an NVIDIA GPU, and the device is {device}")
+        kernels.missing()
     reason = _obstacle(device)
     if reason and wanted == "fused":
-        raise _refusal(reason)
+        raise _refusal(wanted, reason)
     return reason
 
 
@@ -55,19 +62,21 @@ def pick(model: Any, wanted: str = "auto") -> Backend:
     """The backend for ``model``, an ``AiM``: for "auto" the fused one where it runs, packed on a CPU, else eager, with a line in the log
     on a GPU.
 
-    On a GPU it tries a few steps, which compiles kernels. InvalidInput for a name that is none, or for "fused" where it does not run.
+    On a GPU it tries a few steps, which compiles kernels. InvalidInput for a name that is none, or for "fused" or "mamba-ssm"
+    where it does not run.
     """
     reason = check(wanted, model.device)
     if wanted == "eager":
         return Backend("eager", model)
+    if wanted == "mamba-ssm":
+        return _external(model)
     if not reason:
         try:
             return Backend("fused", _fused(model))
         except Exception as error:  # whatever is wrong with the installation, eager PyTorch does not need it
-            text = str(error).strip().partition("\n")[0]
-            reason = text if isinstance(error, InvalidInput) else f"the fused kernels do not run here ({type(error).__name__}: {text})"
+            reason = _why(error, "the fused kernels")
     if wanted == "fused":
-        raise _refusal(reason)
+        raise _refusal(wanted, reason)
     if model.device.type == "cpu":
         return Backend("packed", PackedAiM(model))
     if model.device.type != "cuda":
@@ -76,8 +85,13 @@ def pick(model: Any, wanted: str = "auto") -> Backend:
     return Backend("eager", model, reason)
 
 
-def _refusal(reason: str) -> InvalidInput:
-    return InvalidInput(f"backend is 'fused', but {reason}; take auto or eager")
+def _refusal(wanted: str, reason: str) -> InvalidInput:
+    return InvalidInput(f"backend is {wanted!r}, but {reason}; take auto or eager")
+
+
+def _why(error: Exception, what: str) -> str:
+    text = str(error).strip().partition("\n")[0]
+    return text if isinstance(error, InvalidInput) else f"{what} do not run here ({type(error).__name__}: {text})"
 
 
 def _obstacle(device: torch.device) -> str:
@@ -98,15 +112,32 @@ def _fused(model: Any) -> Any:
     from aim.models.fast import FastAiM  # imports Triton
 
     fast = FastAiM(model)
+    if not _try(fast):
+        raise GenerationError("the step cannot be captured")
+    return fast
+
+
+def _external(model: Any) -> Backend:
+    """mamba-ssm's kernels, tried out. InvalidInput if they do not run."""
+    external = ExternalAiM(model)
+    try:
+        _try(external)
+    except Exception as error:  # an extension for another GPU, a size that the kernels do not take
+        raise _refusal("mamba-ssm", _why(error, "mamba-ssm's kernels")) from error
+    reason = "".join(f"{package} does not import ({why})" for package, why in external.missing.items())
+    if reason:
+        log.warning("PyTorch does its part of a step: %s", reason)
+    return Backend("mamba-ssm", external, reason)
+
+
+def _try(model: Any) -> bool:
+    """Two steps of ``model`` in an engine of one request; whether they were captured."""
     entry = Running(Request(0), [0, 1])
-    runner = Runner(fast, 2)
+    runner = Runner(model, 2)
     runner.admit([entry])
     runner.arrange([entry])
     for _ in range(2):
         runner.step(runner.sizes[-1])
         entry.step += 1
-    download = runner.fetch([entry])
-    download.wait()
-    if not runner.graphs.captures:
-        raise GenerationError("the step cannot be captured")
-    return fast
+    runner.fetch([entry]).wait()
+    return runner.graphs.captures > 0

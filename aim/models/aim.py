@@ -13,6 +13,7 @@ from aim.config import AiMConfig
 from aim.errors import InvalidInput
 from aim.models.mamba2 import Mamba2, RMSNorm
 from aim.models.state import MambaState, new_mamba_state
+from aim.ops.kernels import OURS, Steps, sequences
 
 
 def _modulation(d_model: int, parts: int) -> nn.Sequential:
@@ -62,11 +63,11 @@ class Layer(nn.Module):
         x = self.norm(residual) * (1 + scale) + shift
         return residual + gate * self.mixer(x, last=(conv, ssm))
 
-    def step(self, residual: Tensor, modulation: Tensor, conv: Tensor, ssm: Tensor, idle: Tensor) -> Tensor:
+    def step(self, residual: Tensor, modulation: Tensor, conv: Tensor, ssm: Tensor, idle: Tensor, steps: Steps) -> Tensor:
         """One item a row: residual (R, D), modulation (R, 3, D) -> (R, D); see ``Mamba2.step``."""
         shift, scale, gate = modulation.unbind(1)
         x = torch.addcmul(shift, self.norm(residual), 1 + scale)
-        return torch.addcmul(residual, gate, self.mixer.step(x, conv, ssm, idle).float())
+        return torch.addcmul(residual, gate, self.mixer.step(x, conv, ssm, idle, steps).float())
 
 
 class FinalLayer(nn.Module):
@@ -124,6 +125,18 @@ class AiM(nn.Module):
                 module.to(dtype)
         return self
 
+    def use_scan(self, scan: str) -> AiM:
+        """Compute sequences, as in training, by ``ops.kernels.sequences(scan)``: "auto", as a new model does, "torch" or "mamba-ssm".
+
+        InvalidInput for another name, and for "mamba-ssm" where the model is not on an NVIDIA GPU or neither package imports.
+        """
+        if scan == "mamba-ssm" and self.device.type != "cuda":
+            raise InvalidInput(f"scan is 'mamba-ssm', which needs an NVIDIA GPU, and the model is on {self.device}; take auto or torch")
+        over = sequences(scan)
+        for layer in self._layers():
+            layer.mixer.use(over)
+        return self
+
     def condition(self, labels: Tensor) -> Tensor:
         """Everything that depends on the class alone, once a request.
 
@@ -173,12 +186,15 @@ class AiM(nn.Module):
         state.scatter(slots, rows)
         return self._logits(residual, cond.unsqueeze(2))
 
-    def step(self, codes: Tensor, positions: Tensor, cond: Tensor, state: MambaState, slots: Tensor | None = None) -> Tensor:
+    def step(
+        self, codes: Tensor, positions: Tensor, cond: Tensor, state: MambaState, slots: Tensor | None = None, steps: Steps = OURS
+    ) -> Tensor:
         """One item a row: codes (R,) drawn last, positions (R,), cond and state pooled by slot -> logits (R, V).
 
         Item ``position`` is read and code ``position`` predicted; the state changes in place. At position 0 the class is
         read, not the code, and the old state counts as zero. A row with a negative position is idle: its logits mean
         nothing and its slot is not written. Row i is slot ``slots[i]``, or slot i where ``slots`` is None.
+        ``steps`` are the operations on the state.
         """
         count = codes.shape[0]
         rows = state.rows(count) if slots is None else state.gather(slots)
@@ -190,7 +206,7 @@ class AiM(nn.Module):
         item = word + self.embeddings.position_embeddings(at).float()
         residual = torch.where((positions == 0).unsqueeze(1), cond[:, 0], item)
         for i, layer in enumerate(self._layers()):
-            residual = layer.step(residual, self._of_layer(cond, i), rows.conv[i], rows.ssm[i], idle)
+            residual = layer.step(residual, self._of_layer(cond, i), rows.conv[i], rows.ssm[i], idle, steps)
         if slots is not None:
             state.scatter(slots, rows)
         return self._logits(residual, cond)

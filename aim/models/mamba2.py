@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from aim.config import AiMConfig
 from aim.ops.activation import softplus
-from aim.ops.conv import causal_conv, conv_step
+from aim.ops.kernels import OURS, Sequences, Steps, sequences
 from aim.ops.norm import gated_rms_norm, rms_norm
-from aim.ops.scan import parallel_scan, state_step
 
 
 class RMSNorm(nn.Module):
@@ -35,6 +34,7 @@ class Mamba2(nn.Module):
     def __init__(self, config: AiMConfig) -> None:
         super().__init__()
         self.config = config
+        self.use(sequences())
         inner, heads = config.d_inner, config.nheads
         self.in_proj = nn.Linear(config.d_model, inner + config.conv_dim + heads, bias=False)
         self.conv1d = nn.Conv1d(config.conv_dim, config.conv_dim, config.d_conv, groups=config.conv_dim)
@@ -53,32 +53,34 @@ class Mamba2(nn.Module):
         self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
         self.A_log.uniform_(1, 16).log_()
 
+    def use(self, over: Sequences) -> None:
+        """What ``forward`` computes with from now on."""
+        self._conv, self._scan = over
+
     def forward(self, x: Tensor, last: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """A whole sequence from an empty state. x (B, T, D) -> (B, T, D).
 
         ``last``, if given, is (conv (B, K - 1, conv_dim), ssm (B, H, P, N)), overwritten with the state after the last item.
         """
         z, xbc, dt = self._project(x)  # (B, T, inner), (B, T, conv_dim), (B, T, H)
-        mixed = causal_conv(xbc, *self._taps())
+        mixed = self._conv(xbc, *self._taps())
         heads, B, C = self._heads(mixed)
-        y, state = parallel_scan(heads, dt, self._A(), B, C, self.D, need_state=last is not None)
+        y, state = self._scan(heads, dt, self._A(), B, C, self.D, need_state=last is not None)
         if last is not None and state is not None:
             conv, ssm = last
             conv.copy_(F.pad(xbc, (0, 0, conv.shape[1], 0))[:, -conv.shape[1] :])
             ssm.copy_(state)
         return self._out(y.flatten(-2), z)
 
-    def step(self, x: Tensor, conv: Tensor, ssm: Tensor, idle: Tensor) -> Tensor:
+    def step(self, x: Tensor, conv: Tensor, ssm: Tensor, idle: Tensor, steps: Steps = OURS) -> Tensor:
         """One item a row. x (R, D), conv (R, K - 1, conv_dim), ssm (R, H, P, N), idle (R,) bool -> (R, D).
 
-        Updates ``conv`` and ``ssm`` in place, except where ``idle``.
+        Updates ``conv`` and ``ssm`` in place, except where ``idle``, by ``steps``.
         """
         z, xbc, dt = self._project(x)
-        mixed = conv_step(xbc, conv, *self._taps())
-        shifted = torch.cat([conv[:, 1:], xbc.unsqueeze(1)], 1)
-        conv.copy_(torch.where(idle[:, None, None], conv, shifted))
+        mixed = steps.conv(xbc, conv, *self._taps(), idle)
         heads, B, C = self._heads(mixed.float())
-        y = state_step(ssm, heads, dt.masked_fill(idle[:, None], 0.0), self._A(), B, C, self.D)
+        y = steps.state(ssm, heads, dt.masked_fill(idle[:, None], 0.0), self._A(), B, C, self.D)
         return self._out(y.flatten(-2), z)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,3 +29,11 @@ def conv_step(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     for k in range(past.shape[1]):
         out = torch.addcmul(out, past[:, k].float(), weight[:, k].float())
     return silu(out).to(x.dtype)
+
+
+def conv_advance(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor, idle: Tensor) -> Tensor:
+    """``conv_step`` that also moves ``past`` on by ``x``, in place, except where ``idle (R,)``."""
+    out = conv_step(x, past, weight, bias)
+    shifted = torch.cat([past[:, 1:], x.unsqueeze(1)], 1)
+    past.copy_(torch.where(idle[:, None, None], past, shifted))
+    return out

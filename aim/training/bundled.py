@@ -126,7 +126,8 @@ def codes(data: Data, val: Val, out: Out, versions: Annotated[int, typer.Option(
 
 @app.command()
 def prior(out: Out, seconds: Seconds = PriorRecipe.seconds, batch: Batch = PriorRecipe.batch, lr: float = PriorRecipe.lr,
-          token_drop: float = 0.1, mixer_drop: float = 0.1, compile: bool = True) -> None:  # fmt: skip
+          token_drop: float = 0.1, mixer_drop: float = 0.1, compile: bool = True,
+          scan: Annotated[str, typer.Option(help="auto, torch or mamba-ssm.")] = PriorRecipe.scan) -> None:  # fmt: skip
     """Stage 2."""
     train, held = (CodeSet.load(out / f"{name}.safetensors", device()) for name in ("codes", "codes_val"))
     torch.manual_seed(0)
@@ -134,7 +135,7 @@ def prior(out: Out, seconds: Seconds = PriorRecipe.seconds, batch: Batch = Prior
         MODELS["aim-s"].config, num_classes=len(train.classes), classes=train.classes, token_drop=token_drop,
         mixer_drop=mixer_drop, sampling=SamplingParams(),
     )  # fmt: skip
-    recipe = PriorRecipe(seconds=seconds, batch=batch, lr=lr, compile=compile)
+    recipe = PriorRecipe(seconds=seconds, batch=batch, lr=lr, compile=compile, scan=scan)
     trainer = PriorTrainer(AiM(config), train, held, recipe, out / "prior")
     model = trainer.run().to_dtype(torch.bfloat16).to_dtype(torch.float32)  # as it is stored
     print(f"prior: validation {trainer.validate():.4f} nats a code", flush=True)

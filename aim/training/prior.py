@@ -30,6 +30,7 @@ class PriorRecipe:
     clip: float = 1.0
     ema: float = 0.9995
     compile: bool = False
+    scan: str = "auto"  # auto, torch or mamba-ssm: see AiM.use_scan
     seed: int = 0
 
 
@@ -39,7 +40,7 @@ class PriorTrainer:
     def __init__(self, model: AiM, data: CodeSet, val: CodeSet, recipe: PriorRecipe, folder: Path) -> None:
         self.recipe, self.data, self.val = recipe, data, val
         self.device = data.codes.device
-        self.model = model.to(self.device).train()
+        self.model = model.to(self.device).use_scan(recipe.scan).train()
         self.optimizer = adamw(self.model, recipe.lr, recipe.weight_decay)
         self.ema = EMA(self.model, recipe.ema)
         self.run_state = Run(folder, {"model": self.model, "ema": self.ema, "optimizer": self.optimizer}, seconds=recipe.seconds)

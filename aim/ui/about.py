@@ -35,7 +35,7 @@ ImageNet's terms ask; weights from the hub have their own licence there.
 
 def _steps(pipe: Pipeline) -> str:
     """How a step is computed, and why not faster."""
-    way = "fused kernels" if pipe.backend == "fused" else "eager PyTorch"
+    way = {"fused": "fused kernels", "mamba-ssm": "mamba-ssm's kernels"}.get(pipe.backend, "eager PyTorch")
     return f"{way} ({pipe.backend_reason})" if pipe.backend_reason else way
 
 

@@ -197,7 +197,10 @@ class TestCommand:
             (["--batch", "5000"], "batch is '5000'"),
             (["--model", "aim-m", "--random-weights"], "no model is called 'aim-m', and random weights are for named ones"),
             (["--model", "aim-m"], "no model is called 'aim-m'"),
-            (["--model", "tiny", "--random-weights", "--backend", "magic"], "backend is 'magic'; it must be one of auto, fused, eager"),
+            (
+                ["--model", "tiny", "--random-weights", "--backend", "magic"],
+                "backend is 'magic'; it must be one of auto, fused, mamba-ssm, eager",
+            ),
             (["--model", "tiny", "--random-weights", "--backend", "fused"], "backend is 'fused', but it needs an NVIDIA GPU"),
             (["--json", "nowhere/out.json"], "cannot write nowhere/out.json: there is no folder"),
             (["--json", "."], "cannot write .: it is a folder"),

@@ -18,6 +18,8 @@ from aim.engine.memory import fitting, pool_bytes
 from aim.engine.runner import batch_sizes
 from aim.errors import InvalidInput
 from aim.models.aim import AiM
+from aim.models.external import ExternalAiM
+from tests import foreign
 from tests.engine.lanes import LateLane
 
 
@@ -52,10 +54,11 @@ def test_on_a_cpu_it_is_packed_and_nothing_is_said(tiny_model: AiM, caplog: pyte
 
 def test_what_cannot_be_is_refused_before_a_model_is_loaded() -> None:
     cpu = torch.device("cpu")
-    with pytest.raises(InvalidInput, match="'turbo'; it must be one of auto, fused, eager"):
+    with pytest.raises(InvalidInput, match="'turbo'; it must be one of auto, fused, mamba-ssm, eager"):
         check("turbo", cpu)
-    with pytest.raises(InvalidInput, match="NVIDIA GPU, and the device is cpu; take auto or eager"):
-        check("fused", cpu)
+    for wanted in ("fused", "mamba-ssm"):
+        with pytest.raises(InvalidInput, match=f"'{wanted}', but it needs an NVIDIA GPU, and the device is cpu; take auto or eager"):
+            check(wanted, cpu)
     assert "cpu" in check("auto", cpu)
 
 
@@ -125,6 +128,60 @@ class TestFused:
 
         fast.FastAiM = refuse  # type: ignore[attr-defined]
         assert pick(Gpu(tiny_model)).reason == "headdim is 24"
+
+
+class TestMambaSsm:
+    REQUESTS = (Request(1, SamplingParams(cfg_scale=3.0), seed=4), Request(2, SamplingParams(cfg_scale=1.0), seed=5))
+
+    @pytest.fixture(autouse=True)
+    def _gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(backends, "_obstacle", lambda device: "")
+        monkeypatch.setattr(backends, "ExternalAiM", lambda gpu: ExternalAiM(gpu._model))
+
+    def codes(self, engine: Engine) -> list[list[int]]:
+        return [event.codes.tolist() for event in engine.run(list(self.REQUESTS)) if isinstance(event, Finished)]
+
+    def test_where_it_runs(self, monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: AiM) -> None:
+        foreign.install(monkeypatch)
+        picked = pick(Gpu(tiny_model), "mamba-ssm")
+        assert (picked.name, type(picked.model), picked.reason) == ("mamba-ssm", ExternalAiM, "")
+        engine = picked.engine(2)
+        assert self.codes(engine) == self.codes(Engine(tiny_model, 2, captured=False))
+        assert engine.captures == 1
+
+    def test_one_package_will_do(
+        self, monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: AiM, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        foreign.install(monkeypatch, ["mamba_ssm"])
+        with caplog.at_level(logging.WARNING, "aim"):
+            picked = pick(Gpu(tiny_model), "mamba-ssm")
+        assert picked.name == "mamba-ssm"
+        assert picked.reason.startswith("causal_conv1d does not import (ModuleNotFoundError")
+        assert picked.reason in caplog.records[-1].getMessage()
+        assert len(self.codes(picked.engine(2))) == 2
+
+    def test_it_need_not_be_captured(self, monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: AiM) -> None:
+        foreign.install(monkeypatch)
+        lane.refuse = True
+        engine = pick(Gpu(tiny_model), "mamba-ssm").engine(2)
+        assert (len(self.codes(engine)), engine.captures) == (2, 0)
+
+    def test_without_the_packages_it_is_refused_before_a_model_is_loaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        foreign.install(monkeypatch, [])
+        with pytest.raises(InvalidInput, match=r"mamba_ssm \(ModuleNot.* nor causal_conv1d \(ModuleNot.*requirements-cuda.txt"):
+            check("mamba-ssm", torch.device("cuda"))
+
+    def test_kernels_that_fail_are_told(self, monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: AiM) -> None:
+        foreign.install(monkeypatch)
+        monkeypatch.setattr(sys.modules["causal_conv1d"], "causal_conv1d_update", lambda *args, **options: 1 / 0)
+        with pytest.raises(InvalidInput, match=r"mamba-ssm's kernels do not run here \(ZeroDivisionError.*take auto or eager"):
+            pick(Gpu(tiny_model), "mamba-ssm")
+
+    def test_auto_does_not_take_it(self, monkeypatch: pytest.MonkeyPatch, fast: ModuleType, lane: LateLane, tiny_model: AiM) -> None:
+        foreign.install(monkeypatch)
+        assert pick(Gpu(tiny_model)).name == "fused"
+        delattr(fast, "FastAiM")
+        assert pick(Gpu(tiny_model)).name == "eager"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """AiM's own promises: step equals prefill equals forward, rows do not touch each other, and the adaLN kinds convert.
 
-Those of decoding are ``PackedAiM``'s, too.
+Those of decoding are ``PackedAiM``'s, too, and ``ExternalAiM``'s, here with stand-ins for its packages.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from torch import Tensor
 from aim.config import MODELS, AiMConfig
 from aim.errors import InvalidInput
 from aim.models.aim import AiM, as_adaln_group, as_plain_adaln
+from aim.models.external import ExternalAiM
 from aim.models.packed import PackedAiM
 from aim.models.state import MambaState
+from tests import foreign
 
 Make = Callable[..., AiM]
-Decoder: TypeAlias = AiM | PackedAiM
+Decoder: TypeAlias = AiM | PackedAiM | ExternalAiM
 Prepare = Callable[[AiM], Decoder]
 KINDS = {
     "plain": {"adaln_group": False, "num_groups": 1},
@@ -36,8 +38,9 @@ def _inference():
         yield
 
 
-@pytest.fixture(params=[lambda model: model, PackedAiM], ids=["eager", "packed"])
-def prepare(request: pytest.FixtureRequest) -> Prepare:
+@pytest.fixture(params=[lambda model: model, PackedAiM, ExternalAiM], ids=["eager", "packed", "external"])
+def prepare(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Prepare:
+    foreign.install(monkeypatch)
     return request.param
 
 
@@ -264,3 +267,33 @@ def test_a_row_has_the_same_bits_alone_and_among_others(prepare: Prepare, config
         order = torch.randperm(rows, generator=generator)[:count]
         different = [row for row, logits in played(order).items() if not torch.equal(logits, alone[row])]
         assert different == [], f"{count} rows"
+
+
+class OnGpu(AiM):
+    """Says so, and is not."""
+
+    device = torch.device("cuda")  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("scan", ["torch", "mamba-ssm"])
+def test_sequences_by_other_operations(make_model: Make, monkeypatch: pytest.MonkeyPatch, scan: str):
+    foreign.install(monkeypatch)
+    model = make_model()
+    codes, labels = codes_of(model, 3)[:, :-1], labels_of(model, 3)
+    other = OnGpu(model.config).eval().requires_grad_(False)
+    other.load_state_dict(model.state_dict())
+    want = model(codes, labels)
+    assert other.use_scan(scan) is other
+    torch.testing.assert_close(other(codes, labels), want, atol=FAR, rtol=FAR)
+    assert torch.equal(other.use_scan("auto")(codes, labels), want)
+
+
+def test_sequences_by_what_is_not_there(make_model: Make, monkeypatch: pytest.MonkeyPatch):
+    model = make_model()
+    with pytest.raises(InvalidInput, match="'mamba-ssm', which needs an NVIDIA GPU, and the model is on cpu; take auto or torch"):
+        model.use_scan("mamba-ssm")
+    with pytest.raises(InvalidInput, match="scan is 'fused'; it must be one of auto, torch, mamba-ssm"):
+        model.use_scan("fused")
+    foreign.install(monkeypatch, [])
+    with pytest.raises(InvalidInput, match=r"neither mamba_ssm .* imports; install as requirements-cuda.txt says"):
+        OnGpu(model.config).use_scan("mamba-ssm")

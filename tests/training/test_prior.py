@@ -135,3 +135,10 @@ def test_resumes(train: Any, out: Path) -> None:
 def test_the_norm_s_weights_do_not_decay_and_matrices_do(train: Any) -> None:
     groups = train(1, weight_decay=0.3).optimizer.param_groups
     assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
+
+
+def test_the_scan_is_the_recipes(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(AiM, "use_scan", lambda model, scan: asked.append(scan) or model)
+    train(1, scan="torch").run()
+    assert asked == ["torch"]

@@ -140,6 +140,7 @@ class FastAiM:
             logits = self.step(codes, positions, cond[slots], rows)
             state.scatter(slots, rows)
             return logits
+        codes, positions = codes.contiguous(), positions.contiguous()  # a column of a table, say
         c, lap = self.config, self._overlap
         count, width = codes.shape[0], c.d_model
         new = state.base.new_empty

@@ -19,14 +19,14 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from aim.models.fast import FastAiM, HistoryState
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter computes with NaN what it then masks
-CPU = pytest.mark.skipif(torch.cuda.is_available(), reason="kernels that are not interpreted take tensors on a GPU")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = {"d_model": 16, "headdim": 16, "vocab_size": 16, "num_tokens": 36}
 FLOAT32, BFLOAT16 = 1e-5, 3e-2  # of logits; the interpreter rounds bfloat16 towards zero
 
 
 @pytest.fixture(autouse=True)
 def _inference() -> Iterator[None]:
-    with torch.no_grad():
+    with torch.no_grad(), torch.device(DEVICE):
         yield
 
 
@@ -53,7 +53,7 @@ def poisoned(model: FastAiM, slots: int, first: int = 0) -> HistoryState:
 
 def codes_of(model: FastAiM, rows: int) -> Tensor:
     c = model.config
-    codes = torch.randint(c.vocab_size, (rows, c.num_tokens), generator=torch.Generator().manual_seed(3))
+    codes = torch.randint(c.vocab_size, (rows, c.num_tokens), generator=torch.Generator().manual_seed(3), device="cpu")
     return codes.to(model.device)
 
 
@@ -92,14 +92,12 @@ def follow(eager: AiM, fast: FastAiM, labels: Tensor, ages: list[int], steps: in
     return worst
 
 
-@CPU
 def test_float32_over_two_folds_with_rows_of_two_ages():
     eager, fast = pair(position_offset=1)
     labels = torch.tensor([1, 5])
     assert follow(eager, fast, labels, ages=[0, -3], steps=37, first=16, prefilled={}) < FLOAT32
 
 
-@CPU
 def test_float32_over_a_fold_after_prefill():
     eager, fast = pair(headdim=32)
     labels = torch.tensor([1, 5, 0])
@@ -108,7 +106,6 @@ def test_float32_over_a_fold_after_prefill():
     assert follow(eager, fast, labels, ages=[2, 3, -40], steps=18, first=16, prefilled=far) < FLOAT32
 
 
-@CPU
 @pytest.mark.parametrize("rows", [2, 3], ids=["few", "many"])
 def test_bfloat16_over_a_fold_with_rows_of_different_ages(rows: int):
     eager, fast = pair(torch.bfloat16, headdim=32)
@@ -116,7 +113,6 @@ def test_bfloat16_over_a_fold_with_rows_of_different_ages(rows: int):
     assert follow(eager, fast, labels, ages=[0, 4, -40][:rows], steps=18, first=16, prefilled={1: 3}) < BFLOAT16
 
 
-@CPU
 @pytest.mark.parametrize("length", [0, 1, 2, 7])
 def test_prefill_equals_forward_and_leaves_the_state_of_the_steps(length: int):
     eager, fast = pair(headdim=32)
@@ -139,7 +135,6 @@ def test_prefill_refuses_a_whole_image():
         fast.prefill(torch.zeros(1, 16, dtype=torch.long), fast.condition(torch.tensor([0])), fast.new_state(1), torch.tensor([0]))
 
 
-@CPU
 @pytest.mark.parametrize("slots", [None, [3, 1, 0, 2]])
 def test_an_idle_row_writes_nothing(slots: list[int] | None):
     _, fast = pair(headdim=32)
@@ -179,7 +174,6 @@ def test_slots_are_gathered_scattered_and_copied():
         assert torch.equal(part, whole[:, [3, 1, 2, 3, 1]])
 
 
-@CPU
 def test_copied_slots_go_on_like_their_source():
     _, fast = pair(headdim=32)
     codes, cond, state = codes_of(fast, 2), fast.condition(torch.tensor([1, 5, 1, 5])), poisoned(fast, 4)
@@ -212,7 +206,6 @@ def test_condition_is_the_models_with_gains_and_shifts_that_are_ready(dtype: tor
         assert distance(offsets, torch.cat(made, 1)) < 1e-2
 
 
-@CPU
 def test_a_row_has_the_same_float32_bits_in_any_company():
     _, fast = pair(headdim=32)
     codes, labels = codes_of(fast, 6), torch.arange(6)
@@ -258,7 +251,7 @@ def test_traffic_of_aim_xl():
     assert fast.traffic(128) == (1_454_112_768, 128 * 48 * many // 256)
 
 
-@CPU
+@pytest.mark.skipif(DEVICE == "cuda", reason="tests/engine/test_gpu.py does this with captured steps")
 def test_an_engine_draws_the_codes_of_the_eager_model():
     eager, fast = pair(num_tokens=16, headdim=32)
     params = SamplingParams(3.0), SamplingParams(1.0), SamplingParams(1.0, 0.7, 5)

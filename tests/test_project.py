@@ -65,9 +65,11 @@ def dependency(name: str) -> Requirement:
 def test_requirements_agree() -> None:
     assert requirements("requirements.txt") == {Requirement(r) for r in PROJECT["project"]["dependencies"]}
     assert requirements("requirements-cuda.txt") == {Requirement(r) for r in PROJECT["project"]["optional-dependencies"]["cuda"]}
+    text = (ROOT / "requirements-cuda.txt").read_text(encoding="utf-8")
+    assert [r for r in PROJECT["project"]["optional-dependencies"]["mamba-ssm"] if f"# {r}\n" not in text] == []
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("aim", ("cuda", "report")), ("tests", ("test",))])
+@pytest.mark.parametrize(("folder", "extras"), [("aim", ("cuda", "mamba-ssm", "report")), ("tests", ("test",))])
 def test_every_package_that_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     declared = PROJECT["project"]["dependencies"] + [r for extra in extras for r in PROJECT["project"]["optional-dependencies"][extra]]
     names = {canonicalize_name(Requirement(r).name) for r in declared}

@@ -1,4 +1,4 @@
-"""The kernels of mamba-ssm (2.0 and later) and causal-conv1d (1.4 and later) behind the signatures of ``ops.scan`` and ``ops.conv``."""
+"""The kernels of mamba-ssm (2.2 and later) and causal-conv1d (1.4 and later) behind the signatures of ``ops.scan`` and ``ops.conv``."""
 
 from __future__ import annotations
 

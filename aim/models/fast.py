@@ -13,12 +13,13 @@ from torch import Tensor
 
 from aim.errors import InvalidInput
 from aim.models.aim import AiM, Layer
+from aim.models.prepared import gained_condition, mix_weights, norm_weights
 from aim.ops.decode.common import overlaps
 from aim.ops.decode.fold import fold
 from aim.ops.decode.linear import linear_in, linear_out, out_parts
 from aim.ops.decode.mix import mix
 from aim.ops.decode.norm import add_norm, begin
-from aim.ops.decode.window import MixWeights, Window
+from aim.ops.decode.window import Window
 
 FEW = 2  # rows up to which the products are ours: one image with guidance; above it, they are cuBLAS's
 SMALL = 64  # slots up to which the history is short
@@ -79,8 +80,8 @@ class FastAiM:
         self.device, self.dtype = model.device, model.dtype
         self._layers = cast(list[Layer], list(model.layers))
         self._overlap = overlaps(self.device)
-        self._mixing = [_mix_weights(layer) for layer in self._layers]
-        self._norms = torch.stack([layer.norm.weight for layer in self._layers]).detach()  # (L, D)
+        self._mixing = [mix_weights(layer) for layer in self._layers]
+        self._norms = norm_weights(model)
         self._width = c.d_inner + c.conv_dim + c.nheads
         self._offsets_at = (3 + 3 * c.n_layer) * c.d_model
 
@@ -90,9 +91,7 @@ class FastAiM:
         C columns: class embedding, final shift and gain, then shift, gain and gate of every layer, gain being the norm's weight times
         (1 + scale); in bfloat16 also each layer's ``in_proj`` of its shift.
         """
-        cond = self.model.condition(labels)  # (R, 3 + 3L, D)
-        cond[:, 2] = (1 + cond[:, 2]) * self.model.final_layer.norm_final.weight
-        cond[:, 4::3] = (1 + cond[:, 4::3]) * self._norms
+        cond = gained_condition(self.model, labels, self._norms)
         if self.dtype == torch.float32:
             return cond.flatten(1)
         shifts = cond[:, 3::3].transpose(0, 1).to(self.dtype)  # (L, R, D)
@@ -178,7 +177,7 @@ class FastAiM:
         return weights, rows * c.n_layer * moved // c.num_tokens
 
     def _step_few(self, residual: Tensor, x: Tensor, positions: Tensor, cond: Tensor, state: HistoryState) -> None:
-        """All layers and the final norm, three kernels a layer; residual (R, D) and x (R, D) in place."""
+        """All layers and the final norm, four kernels a layer; residual (R, D) and x (R, D) in place."""
         c, lap = self.config, self._overlap
         count, width = x.shape
         projected, mixed = x.new_empty(count, self._width), x.new_empty(count, c.d_inner)
@@ -217,12 +216,6 @@ class FastAiM:
     def _folds(self, rows: int) -> bool:
         """Whether a full window is folded where it is read; at many rows that takes registers which reading needs."""
         return self.dtype != torch.float32 and rows <= SMALL
-
-
-def _mix_weights(layer: Layer) -> MixWeights:
-    m = layer.mixer
-    taps, bias = m.conv1d.weight.squeeze(1).float().T.contiguous(), cast(Tensor, m.conv1d.bias).float()
-    return MixWeights(taps, bias, m.dt_bias.float(), -torch.exp(m.A_log.float()), m.D.float(), m.norm.weight.float())
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aim.errors import InvalidInput
 from aim.models.aim import AiM, Layer
+from aim.models.prepared import gained_condition, mix_weights, norm_weights
 from aim.models.state import MambaState
 from aim.ops.activation import silu, softplus
+from aim.ops.decode.window import MixWeights
 from aim.ops.linear import Product, fixed_product
 from aim.ops.norm import root_mean_square
 from aim.ops.scan import state_step
@@ -20,12 +22,7 @@ class _Mixer(NamedTuple):
     """A mixer's weights as a step wants them."""
 
     into: Product  # to z, x, B, C, dt
-    taps: Tensor  # (K, conv_dim) float32
-    bias: Tensor  # (conv_dim,) float32
-    dt_bias: Tensor  # (H,)
-    A: Tensor  # (H,), negative
-    D: Tensor  # (H,)
-    gain: Tensor  # (d_inner,)
+    small: MixWeights
     out: Product
 
 
@@ -43,6 +40,7 @@ class PackedAiM:
         self._layers = cast(list[Layer], list(model.layers))
         with torch.no_grad():
             self._mixers = [_prepare(layer) for layer in self._layers]
+            self._norms = norm_weights(model)
             self._head = fixed_product(model.embeddings.word_embeddings.weight)
 
     def condition(self, labels: Tensor) -> Tensor:
@@ -50,11 +48,7 @@ class PackedAiM:
 
         As ``AiM.condition``, with the weight of the norm before it times (1 + scale) in place of each scale.
         """
-        cond = self.model.condition(labels)
-        norms = [self.model.final_layer.norm_final, *(layer.norm for layer in self._layers)]
-        scales = [2, *range(4, cond.shape[1], 3)]
-        cond[:, scales] = (1 + cond[:, scales]) * torch.stack([norm.weight for norm in norms])
-        return cond
+        return gained_condition(self.model, labels, self._norms)
 
     def new_state(self, slots: int) -> MambaState:
         """A zero state for ``slots`` rows, all of it float32: a step then converts the projection once."""
@@ -97,11 +91,11 @@ class PackedAiM:
             state.scatter(slots, rows)
         return self._logits(residual, parts[1], parts[2])
 
-    def _mix(self, m: _Mixer, x: Tensor, conv: Tensor, ssm: Tensor, idle: Tensor | None) -> Tensor:
+    def _mix(self, mixer: _Mixer, x: Tensor, conv: Tensor, ssm: Tensor, idle: Tensor | None) -> Tensor:
         """``Mamba2.step``; ``idle`` is None where no row is."""
-        c = self.config
+        c, m = self.config, mixer.small
         inner, end = c.d_inner, c.d_inner + c.conv_dim
-        projected = m.into(x.to(self.dtype)).float()  # (R, inner + conv_dim + H)
+        projected = mixer.into(x.to(self.dtype)).float()  # (R, inner + conv_dim + H)
         xbc = projected[:, inner:end]
         window = torch.cat([conv, xbc.unsqueeze(1)], 1)  # (R, K, conv_dim)
         dt = softplus(projected[:, end:] + m.dt_bias)
@@ -110,10 +104,10 @@ class PackedAiM:
         else:
             conv.copy_(torch.where(idle[:, None, None], conv, window[:, 1:]))
             dt.masked_fill_(idle[:, None], 0.0)
-        torch.add((window * m.taps).sum(1), m.bias, out=xbc)  # in place: one silu for z and for what the convolution made
+        torch.add((window * m.taps).sum(1), m.tap_bias, out=xbc)  # in place: one silu for z and for what the convolution made
         gate, heads, B, C = silu(projected[:, :end]).split([inner, inner, c.d_state, c.d_state], -1)
         y = state_step(ssm, heads.unflatten(-1, (c.nheads, c.headdim)), dt, m.A, B, C, m.D).flatten(-2) * gate
-        return m.out((y * m.gain).div_(root_mean_square(y, c.norm_eps)).to(self.dtype))
+        return mixer.out((y * m.norm).div_(root_mean_square(y, c.norm_eps)).to(self.dtype))
 
     def _logits(self, residual: Tensor, shift: Tensor, gain: Tensor) -> Tensor:
         """residual (..., D) -> (..., V) float32."""
@@ -127,8 +121,4 @@ def _modulate(x: Tensor, shift: Tensor, gain: Tensor, eps: float) -> Tensor:
 
 
 def _prepare(layer: Layer) -> _Mixer:
-    m = layer.mixer
-    conv, norm = m.conv1d, cast(nn.Module, m.norm)
-    taps, bias = conv.weight.squeeze(1).T.float().contiguous(), cast(Tensor, conv.bias).float()
-    small = (m.dt_bias.detach(), -torch.exp(m.A_log), m.D.detach(), cast(Tensor, norm.weight).detach())
-    return _Mixer(fixed_product(m.in_proj.weight), taps, bias, *small, fixed_product(m.out_proj.weight))
+    return _Mixer(fixed_product(layer.mixer.in_proj.weight), mix_weights(layer), fixed_product(layer.mixer.out_proj.weight))

@@ -1,1 +1,1 @@
-"""One decoding step of AiM in fused kernels: mixing, projections, norms. Needs Triton; only ``models.fast`` imports it."""
+"""One decoding step of AiM in fused kernels: mixing, projections, norms. Needs Triton, but for ``window``."""

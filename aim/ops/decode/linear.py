@@ -1,6 +1,6 @@
 """The two projections of a layer at one or two rows, where a step is as long as it takes to read the weights once.
 
-Both read each weight once and do in the same kernel what lies around the product, so that a layer is three kernels. What a norm
+Both read each weight once and do in the same kernel what lies around the product, so that a layer is four kernels. What a norm
 divides by is a sum over a row that no program has while it works: it is applied after the product, from partial sums that the
 kernel before left. With g = norm weight x (1 + scale), ``W (rms_norm(r) (1 + scale) + shift) = (W (r g)) / rms(r) + W shift``,
 and the last term depends on the class alone.

@@ -17,11 +17,10 @@ from aim.errors import GenerationError, InvalidInput
 from aim.models.external import ExternalAiM
 from aim.models.packed import PackedAiM
 from aim.ops import kernels
+from aim.ops.fused import CAPABILITY
 from aim.settings import BACKENDS
 
 log = logging.getLogger("aim")
-
-CAPABILITY = 8, 0  # of the GPU: bfloat16, and memory that is copied ahead
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from aim.ops import draw
 from aim.ops.decode.common import options, overlaps, wait
+from aim.ops.fused import runs_kernels
 
 LONGEST = 65536  # codes, which a program holds in registers
-OLDEST = (8, 0)  # compute capability that Triton is made for
 
 STRIDE: tl.constexpr = tl.constexpr(draw.STRIDE)
 ROW_OFFSET: tl.constexpr = tl.constexpr(draw.ROW_OFFSET)
@@ -198,7 +198,7 @@ def _draw(
 
 def supports(logits: Tensor) -> bool:
     """Whether ``draw_fused`` takes these logits (R, V): at most 65,536 codes, on a GPU of this decade."""
-    return logits.is_cuda and logits.shape[1] <= LONGEST and torch.cuda.get_device_capability(logits.device) >= OLDEST
+    return logits.shape[1] <= LONGEST and runs_kernels(logits.device)
 
 
 def draw_fused(

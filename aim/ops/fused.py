@@ -8,7 +8,6 @@ import torch
 
 from aim.ops.scan import TRITON
 
-
 CAPABILITY = 8, 0  # of the GPU: bfloat16, and memory that is copied ahead
 
 

@@ -19,6 +19,7 @@ from aim.ops.decode.fold import fold
 from aim.ops.decode.linear import linear_in, linear_out, out_parts
 from aim.ops.decode.mix import mix
 from aim.ops.decode.norm import add_norm, begin
+from aim.ops.decode.product import MOST, out_shares, product
 from aim.ops.decode.window import Window
 
 FEW = 2  # rows up to which the products are ours: one image with guidance; above it, they are cuBLAS's
@@ -80,13 +81,14 @@ class FastAiM:
         self.device, self.dtype = model.device, model.dtype
         self._layers = cast(list[Layer], list(model.layers))
         self._overlap = overlaps(self.device)
-        self._mixing = [mix_weights(layer) for layer in self._layers]
+        mixing = [mix_weights(layer) for layer in self._layers]
+        self._mixing = [m._replace(taps=m.taps.to(self.dtype), tap_bias=m.tap_bias.to(self.dtype)) for m in mixing]  # exactly
         self._norms = norm_weights(model)
         self._width = c.d_inner + c.conv_dim + c.nheads
         self._offsets_at = (3 + 3 * c.n_layer) * c.d_model
 
     def condition(self, labels: Tensor) -> Tensor:
-        """Everything that depends on the class alone: labels (R,) or class embeddings (R, D) -> (R, C) float32.
+        """Everything that depends on the class alone: labels (R,) or class embeddings (R, D) -> (R, C) in the model's dtype.
 
         C columns: class embedding, final shift and gain, then shift, gain and gate of every layer, gain being the norm's weight times
         (1 + scale); in bfloat16 also each layer's ``in_proj`` of its shift.
@@ -94,8 +96,9 @@ class FastAiM:
         cond = gained_condition(self.model, labels, self._norms)
         if self.dtype == torch.float32:
             return cond.flatten(1)
-        shifts = cond[:, 3::3].transpose(0, 1).to(self.dtype)  # (L, R, D)
-        offsets = [_product(shift, layer.mixer.in_proj.weight) for shift, layer in zip(shifts, self._layers, strict=True)]
+        cond = cond.to(self.dtype)
+        shifts = cond[:, 3::3].transpose(0, 1)  # (L, R, D)
+        offsets = [F.linear(shift, layer.mixer.in_proj.weight) for shift, layer in zip(shifts, self._layers, strict=True)]
         return torch.cat([cond.flatten(1), *offsets], 1)
 
     def new_state(self, slots: int) -> HistoryState:
@@ -117,7 +120,7 @@ class FastAiM:
         if codes.shape[1] >= c.num_tokens:
             raise InvalidInput(f"prefill got {codes.shape[1]} codes; it must be fewer than num_tokens = {c.num_tokens}")
         rows, items = codes.shape[0], codes.shape[1] + 1
-        parts = cond[slots, : self._offsets_at].unflatten(1, (-1, 1, c.d_model))  # (R, 3 + 3L, 1, D)
+        parts = cond[slots, : self._offsets_at].float().unflatten(1, (-1, 1, c.d_model))  # (R, 3 + 3L, 1, D)
         residual = model._embed(codes, parts[:, :, 0], c.position_offset)
         for i, layer in enumerate(self._layers):
             shift, gain, gate = parts[:, 3 + 3 * i : 6 + 3 * i].unbind(1)
@@ -194,16 +197,25 @@ class FastAiM:
         add_norm(residual, cond, 2 * width, width, x, c.norm_eps, twice=self.model.norm_f.weight, overlap=lap)
 
     def _step_many(self, residual: Tensor, x: Tensor, positions: Tensor, cond: Tensor, state: HistoryState) -> None:
-        """The same with PyTorch's products, for many rows and for float32."""
+        """The same for more rows and for float32, five kernels a layer."""
         c, lap = self.config, self._overlap
         count, width = x.shape
         folds = self._folds(count)
-        mixed = x.new_empty(count, c.d_inner)
+        ours = self.dtype != torch.float32 and count <= MOST
+        projected, mixed = x.new_empty(1, count, self._width), x.new_empty(count, c.d_inner)
         squares = x.new_empty(count, c.nheads, dtype=torch.float32)
+        update = x.new_empty(out_shares(width, c.d_inner), count, width, dtype=torch.float32)
         for i, layer in enumerate(self._layers):
-            projected = F.linear(x, layer.mixer.in_proj.weight)
-            mix(projected, state.layer(i), self._mixing[i], positions, state.origin, mixed, squares, OFTEN, folds, lap)
-            update = F.linear(mixed, layer.mixer.out_proj.weight)
+            into, out = layer.mixer.in_proj.weight, layer.mixer.out_proj.weight
+            if ours:
+                product(x, into, projected, lap)
+            else:
+                projected = F.linear(x, into)[None]
+            mix(projected[0], state.layer(i), self._mixing[i], positions, state.origin, mixed, squares, OFTEN, folds, lap)
+            if ours:
+                product(mixed, out, update, lap)
+            else:
+                update = F.linear(mixed, out)[None]
             last = i + 1 == len(self._layers)
             gain, shift = (2 * width, width) if last else ((7 + 3 * i) * width, (6 + 3 * i) * width)
             twice = self.model.norm_f.weight if last else None

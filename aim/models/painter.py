@@ -18,7 +18,7 @@ from aim.errors import InvalidInput
 from aim.models.vq import VQ
 from aim.ops.capture import capture
 
-SIZES = (1, 4, 16)  # images that are decoded together; the next larger one serves what is left over
+SIZES = (1, 4, 16, 64)  # images that are decoded together
 AHEAD = 2  # parts that are being decoded before the first of them is fetched
 
 
@@ -109,7 +109,8 @@ class Painter:
         """Codes (n, num_tokens) on the device -> images (n, H, W, 3) uint8 on the device, in order with the current stream."""
         side = self._vq.config.image_size
         pixels = torch.empty(len(codes), side, side, 3, dtype=torch.uint8, device=self.device)
-        parts = zip(codes.split(self.chunk), pixels.split(self.chunk), strict=True)
+        lengths = list(_parts(len(codes), self._sizes))
+        parts = zip(codes.split(lengths), pixels.split(lengths), strict=True)
         if not self._records:
             for some, into in parts:
                 into.copy_(self._pixels(some))
@@ -152,6 +153,14 @@ def _sizes(vq: VQ) -> tuple[int, ...]:
     widest = 6 * vq.config.image_size**2 * vq.config.ch * 2  # bytes; six of an image's largest, in bfloat16
     free, _ = torch.cuda.mem_get_info(vq.quant_conv.weight.device)
     return tuple(size for size in SIZES if size == 1 or size * widest < free / 4)
+
+
+def _parts(count: int, sizes: tuple[int, ...]) -> Iterator[int]:
+    """How many images are decoded together: a size may be up to half empty, which costs less than two smaller ones."""
+    while count:
+        some = next((count for size in sizes if count <= size <= 2 * count), max(size for size in sizes if size <= count))
+        yield some
+        count -= some
 
 
 @contextmanager

@@ -21,7 +21,8 @@ TILE = 8192  # values that a program of the norm itself holds at a time
 PIECE = 4096  # and one that sums
 WARPS = 8  # of 32 threads in a program of the norm
 SUMMING = 4  # and in one that sums
-PARTS = 256  # chunks an image is cut into, if each is at least one tile; up to twice as many
+STAGES = 4  # tiles on their way to a program that sums
+PARTS = 128  # chunks an image is cut into, if each is at least one tile; up to twice as many
 
 
 class Moments(NamedTuple):
@@ -61,7 +62,7 @@ def _per_channel(values, G: tl.constexpr, C: tl.constexpr):
 @triton.jit
 def _total(
     h, bias, x, out, means, squares, P, W,
-    C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr,
+    C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, STAGES: tl.constexpr,
     BIAS: tl.constexpr, ADD: tl.constexpr, STORE: tl.constexpr, ENLARGE: tl.constexpr,
 ):  # fmt: skip
     """One chunk of TILES * BLOCK pixels of h [+ bias] [+ x]: stored, enlarged or not, and its moments."""
@@ -80,7 +81,7 @@ def _total(
         near = near.to(out.dtype.element_ty).to(tl.float32)
     total = tl.zeros((BLOCK, C), tl.float32)
     square = tl.zeros((BLOCK, C), tl.float32)
-    for tile in range(TILES):
+    for tile in tl.range(TILES, num_stages=STAGES):
         pixels = start + tile * BLOCK + tl.arange(0, BLOCK)
         inside = pixels[:, None] < P
         where = pixels[:, None] * C + channels[None, :]
@@ -175,7 +176,7 @@ def _run_total(h: Tensor, bias: Tensor | None, x: Tensor | None, out: Tensor | N
     means, squares = h.new_empty(2, rows, parts, GROUPS, dtype=torch.float32)
     _total[(parts, rows)](
         h, h if bias is None else bias, h if x is None else x, h if out is None else out, means, squares, height * width, width,
-        channels, GROUPS, block, tiles, bias is not None, x is not None, out is not None, enlarge, num_warps=SUMMING,
+        channels, GROUPS, block, tiles, STAGES, bias is not None, x is not None, out is not None, enlarge, num_warps=SUMMING,
     )  # fmt: skip
     return None if enlarge else Moments(means, squares, block * tiles)
 

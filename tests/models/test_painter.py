@@ -125,3 +125,11 @@ def test_threads_share_the_recorded_decoding(tiny_vq: VQ):
     for thread in threads:
         thread.join()
     assert all(np.array_equal(got[i], want[i]) for i in range(64))
+
+
+@pytest.mark.parametrize(
+    ("count", "parts"), [(0, []), (1, [1]), (3, [3]), (5, [4, 1]), (7, [4, 3]), (20, [16, 4]), (70, [64, 4, 2]), (256, [64] * 4)]
+)
+def test_no_part_is_more_than_half_empty(count: int, parts: list[int]) -> None:
+    assert list(painter._parts(count, (1, 4, 16, 64))) == parts
+    assert list(painter._parts(count, (1,))) == [1] * count

@@ -12,6 +12,7 @@ from aim.ops.decode.common import overlaps
 from aim.ops.decode.fold import fold
 from aim.ops.decode.linear import linear_in, linear_in_reference, linear_out, linear_out_reference, out_parts
 from aim.ops.decode.norm import add_norm, add_norm_reference, begin, begin_reference
+from aim.ops.decode.product import product, product_reference
 from aim.ops.decode.window import MixWeights, Window, fold_reference, mix_reference
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter computes with NaN what it then masks
@@ -99,8 +100,8 @@ def mix_weights(heads: int, channels: int, size: int) -> MixWeights:
     return MixWeights(*conv, dt_bias, rates, random(heads, seed=15), random(inner, seed=16))
 
 
-def check_mix(ages: list[tuple[int, int]], heads: int, channels: int, dtype: torch.dtype, folds: bool) -> None:
-    size, held, rows = 16, 64, len(ages)
+def check_mix(ages: list[tuple[int, int]], heads: int, channels: int, dtype: torch.dtype, folds: bool, size: int = 16) -> None:
+    held, rows = 64, len(ages)
     pool, positions, origins = aged(ages, 1, heads, channels, size, held, dtype)
     weights = mix_weights(heads, channels, size)
     window, twin = (Window(*(part[0].clone() for part in pool)) for _ in range(2))
@@ -132,10 +133,21 @@ def test_mix_at_every_age(dtype: torch.dtype, folds: bool):
     check_mix(list(AGES.values()), 2, 16 if folds else 32, dtype, folds)
 
 
+@DTYPES
+@pytest.mark.parametrize("crew", [(4, 1), (2, 2)])
+def test_mix_with_several_rows_to_a_program(monkeypatch: pytest.MonkeyPatch, crew: tuple[int, int], dtype: torch.dtype):
+    monkeypatch.setattr(mixing, "_crew", lambda rows, held: crew)
+    check_mix(list(AGES.values()), 8, 16, dtype, False)
+
+
+def test_mix_of_many_rows():
+    check_mix([AGES["inside the first window"], AGES["since a fold"], AGES["idle"], AGES["just folded"]] * 17, 8, 16, torch.bfloat16, False)
+
+
 @pytest.mark.parametrize("together", [4, 8])
 def test_mix_with_several_heads_to_a_program(monkeypatch: pytest.MonkeyPatch, together: int):
     monkeypatch.setattr(mixing, "_plan", lambda rows, count: (together, 4, 2))
-    check_mix([AGES["at the end of the first window"], AGES["at the end of a later window"], AGES["idle"]], 8, 16, torch.bfloat16, True)
+    check_mix([AGES["at the end of the first window"], AGES["at the end of a later window"], AGES["idle"]], 8, 16, torch.bfloat16, True, 64)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 9, 64, 65, 129, 1024])
@@ -148,9 +160,9 @@ def test_every_plan_divides_the_heads(rows: int):
         assert stages >= 1
 
 
-def check_fold(ages: list[tuple[int, int]], layers: int, heads: int, channels: int, held: int, dtype: torch.dtype) -> None:
+def check_fold(ages: list[tuple[int, int]], layers: int, heads: int, channels: int, held: int, dtype: torch.dtype, size: int = 16) -> None:
     reached = [(pos + 1, origin) if pos >= 0 else (pos, origin) for pos, origin in ages]  # fold comes after the item at pos
-    pool, positions, origins = aged(reached, layers, heads, channels, 16, held, dtype)
+    pool, positions, origins = aged(reached, layers, heads, channels, size, held, dtype)
     positions -= (positions >= 0).long()
     window, twin = (Window(*(part.clone() for part in pool)) for _ in range(2))
     fold_reference(twin, positions, origins, len(ages), held, OFTEN)
@@ -173,6 +185,22 @@ def test_fold_takes_up_full_windows_and_no_others(dtype: torch.dtype):
 
 def test_fold_of_many_rows_takes_all_layers_in_one_program():
     check_fold([(-1, 0)] * 32 + [(15, 0)], layers=5, heads=64, channels=16, held=16, dtype=torch.bfloat16)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("plan", "crew"), [((1, 4, 1), (1, 2)), ((4, 4, 3), (1, 2)), ((4, 2, 2), (4, 1))])
+@pytest.mark.parametrize("age", list(AGES))
+def test_mix_at_the_sizes_of_aim_b(monkeypatch: pytest.MonkeyPatch, plan: tuple[int, int, int], crew: tuple[int, int], age: str):
+    monkeypatch.setattr(mixing, "_plan", lambda rows, count: plan)
+    monkeypatch.setattr(mixing, "_crew", lambda rows, held: crew)
+    check_mix([AGES[age], AGES["idle"]], 24, 64, torch.bfloat16, crew[0] < 4, 128)
+
+
+@pytest.mark.gpu
+@DTYPES
+@pytest.mark.parametrize("rows", [1, 100])
+def test_fold_at_the_sizes_of_aim_b(dtype: torch.dtype, rows: int):
+    check_fold([(63, 0), (79, 64), *[(70, 64)] * rows], layers=5, heads=24, channels=64, held=64, dtype=dtype, size=128)
 
 
 @DTYPES
@@ -230,10 +258,10 @@ def test_wide_products_have_larger_tiles():
 
 
 @DTYPES
-@pytest.mark.parametrize("width", [16, 48])
-def test_add_norm(dtype: torch.dtype, width: int):
+@pytest.mark.parametrize(("width", "shares"), [(16, 1), (48, 1), (48, 3)])
+def test_add_norm(dtype: torch.dtype, width: int, shares: int):
     rows, eps = 3, 1e-2
-    update, squares = random(rows, width, seed=1, dtype=dtype), random(rows, 5, seed=2).square() * 40
+    update, squares = random(shares, rows, width, seed=1, dtype=dtype), random(rows, 5, seed=2).square() * 40
     cond, weight = random(rows + 1, 5 * width, seed=3), random(width, seed=4)
     gain, shift, gate = 3 * width, 2 * width, width
     for added in ({}, {"update": update, "squares": squares, "inner": 40, "gate": gate}):
@@ -247,6 +275,17 @@ def test_add_norm(dtype: torch.dtype, width: int):
             close(x, normed, dtype)
             assert torch.equal(residual, before) == (not added)
             assert behind.isnan().all()
+
+
+@DTYPES
+@pytest.mark.parametrize(("rows", "features", "length", "shares"), [(3, 70, 48, 1), (20, 40, 256, 2), (33, 17, 192, 4)])
+def test_product(dtype: torch.dtype, rows: int, features: int, length: int, shares: int):
+    x, weight = random(rows, length, dtype=dtype), random(features, length, seed=1, dtype=dtype)
+    out, behind = guarded(shares * rows, features, torch.float32)
+    settle()
+    product(x, weight, out.view(shares, rows, features), OVERLAP)
+    close(out.view(shares, rows, features).sum(0), product_reference(x, weight), dtype)
+    assert behind.isnan().all()
 
 
 @DTYPES

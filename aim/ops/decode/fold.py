@@ -13,20 +13,21 @@ from aim.ops.decode.window import Window
 @triton.jit
 def _fold(
     items, keys, decay, base, positions, origins, slots, layers, first, often, W,
-    H: tl.constexpr, P: tl.constexpr, N: tl.constexpr, LAYERS: tl.constexpr, SPAN: tl.constexpr, OVERLAP: tl.constexpr,
+    H: tl.constexpr, P: tl.constexpr, N: tl.constexpr, HEADS: tl.constexpr, LAYERS: tl.constexpr, SPAN: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    head, row = tl.program_id(0), tl.program_id(1)
+    group, row = tl.program_id(0), tl.program_id(1)
     wait(OVERLAP)
     pos = tl.load(positions + row).to(tl.int32)
     origin = tl.load(origins + row)
     count = pos - origin + 1
     if (pos >= 0) & (count == tl.where(origin == 0, first, often)):
         p, n, span = tl.arange(0, P), tl.arange(0, N), tl.arange(0, SPAN)
-        for i in range(LAYERS):
-            layer = tl.program_id(2) * LAYERS + i
+        for i in range(HEADS * LAYERS):
+            layer = tl.program_id(2) * LAYERS + i // HEADS
             if layer < layers:
                 at = layer.to(tl.int64) * slots + row
-                block = at * H + head
+                block = at * H + group * HEADS + i % HEADS
                 here = base + (block * P + p[:, None]) * N + n[None, :]
                 last = tl.load(decay + block * W + count - 1)
                 state = tl.load(here, mask=n[None, :] < tl.where(origin > 0, N, 0), other=0.0).to(tl.float32) * tl.exp(last)
@@ -48,8 +49,9 @@ def fold(windows: Window, positions: Tensor, origins: Tensor, rows: int, first: 
     The next step's ``origins`` are to be what they were, or the position where a fold happened (``models.fast`` sees to it).
     """
     layers, slots, count, channels, size = windows.base.shape
-    each = layers if rows * count > 2048 else 4
-    _fold[(count, rows, triton.cdiv(layers, each))](
+    # enough programs for the GPU when few rows fold, few enough that a step in which none does loses little
+    heads, each = (4 if count % 4 == 0 else 1, layers) if rows * count > 2048 else (1, 4)
+    _fold[(count // heads, rows, triton.cdiv(layers, each))](
         windows.items, windows.keys, windows.decay, windows.base, positions, origins, slots, layers, first, often, windows.keys.shape[2],
-        count, channels, size, each, 16, **options(overlap, num_warps=4),
+        count, channels, size, heads, each, 16, **options(overlap, num_warps=4),
     )  # fmt: skip

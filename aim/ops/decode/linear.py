@@ -92,7 +92,7 @@ def _linear_in(
     w0, w1, w2, w3 = _pieces(weight, n, out_features, K, BK)  # on their way while the kernel before ends
     add = tl.zeros((ROWS, BN), tl.float32)
     if NORMED:
-        add = tl.load(offset + r[:, None] * offset_stride + n[None, :], mask=inside, other=0.0)
+        add = tl.load(offset + r[:, None] * offset_stride + n[None, :], mask=inside, other=0.0).to(tl.float32)
     wait(OVERLAP)
     a0, a1, a2, a3 = _row(x, K, BN, BK)
     b0, b1, b2, b3 = _row(x + K * (ROWS - 1), K, BN, BK)
@@ -105,7 +105,7 @@ def _linear_in(
         inside = (r < R)[:, None] & (ahead < out_features)[None, :]
         after = add
         if NORMED:
-            after = tl.load(offset + r[:, None] * offset_stride + ahead[None, :], mask=inside, other=0.0)
+            after = tl.load(offset + r[:, None] * offset_stride + ahead[None, :], mask=inside, other=0.0).to(tl.float32)
         one = _dot(w0, w1, w2, w3, a0, a1, a2, a3, K, BK)
         two = one
         if ROWS == 2:
@@ -129,10 +129,10 @@ def _linear_out(
     where = r[:, None] * D + n[None, :]
     own = cond + r[:, None].to(tl.int64) * cond_stride + n[None, :]
     w0, w1, w2, w3 = _pieces(weight, n, D, K, BK)
-    through = tl.load(own + gate, mask=inside, other=0.0)
+    through = tl.load(own + gate, mask=inside, other=0.0).to(tl.float32)
     by = through
     if NEXT:
-        by = tl.load(own + gain, mask=inside, other=0.0)
+        by = tl.load(own + gain, mask=inside, other=0.0).to(tl.float32)
     wait(OVERLAP)
     a0, a1, a2, a3 = _row(u, K, BN, BK)
     b0, b1, b2, b3 = _row(u + K * (ROWS - 1), K, BN, BK)
@@ -189,7 +189,7 @@ def linear_in(
 ) -> None:  # fmt: skip
     """``out = x W^T``, or ``x W^T / rms + offset`` where ``squares`` (R, parts) holds the partial sums of squares behind rms.
 
-    x (R, K) of one or two rows, weight (F, K), out (R, F) of any dtype; offset (S, F) float32, a row may be strided.
+    x (R, K) of one or two rows, weight (F, K), out (R, F) of any dtype; offset (S, F) of any dtype, a row may be strided.
     Computes in float32.
     """
     rows, length = x.shape
@@ -209,7 +209,7 @@ def linear_out(
 ) -> None:  # fmt: skip
     """``residual += gate * (u W^T) / rms(squares)``, and what the next layer's ``linear_in`` needs.
 
-    u (R, I) of one or two rows, weight (D, I), squares (R, parts), residual (R, D) float32, cond (S, C) float32 with the gate
+    u (R, I) of one or two rows, weight (D, I), squares (R, parts), residual (R, D) float32, cond (S, C) of any dtype with the gate
     and the next layer's gain at columns ``gate`` and ``gain`` (None after the last layer). Writes scaled (R, D) = residual x gain
     and sums (R, ``out_parts``), the partial sums of squares of the new residual.
     """

@@ -14,7 +14,8 @@ from aim.ops.decode.common import options, wait
 def _modulated(r, cond, gain, shift, d, inside, eps, D: tl.constexpr):
     """``rms_norm(r) * gain + shift``, the norm's weight being part of the gain."""
     scale = 1.0 / tl.sqrt(tl.sum(r * r, 0) / D + eps)
-    return r * scale * tl.load(cond + gain + d, mask=inside, other=0.0) + tl.load(cond + shift + d, mask=inside, other=0.0)
+    by, more = tl.load(cond + gain + d, mask=inside, other=0.0), tl.load(cond + shift + d, mask=inside, other=0.0)
+    return r * scale * by.to(tl.float32) + more.to(tl.float32)
 
 
 @triton.jit
@@ -36,7 +37,7 @@ def _begin(
     is_code, is_class = d < tl.where(pos == 0, 0, D), d < tl.where(pos == 0, D, 0)
     r = tl.load(words + code * D + d, mask=is_code, other=0.0).to(tl.float32)
     r += tl.load(places + place * D + d, mask=is_code, other=0.0).to(tl.float32)
-    r += tl.load(cond + d, mask=is_class, other=0.0)
+    r += tl.load(cond + d, mask=is_class, other=0.0).to(tl.float32)
     tl.store(residual + row * D + d, r, mask=inside)
     tl.store(x + row * D + d, _modulated(r, cond, gain, shift, d, inside, eps, D).to(x.dtype.element_ty), mask=inside)
 
@@ -44,7 +45,8 @@ def _begin(
 @triton.jit
 def _add_norm(
     residual, update, squares, parts, inner, gate, cond, cond_stride, gain, shift, weight, x, eps,
-    D: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, ADD: tl.constexpr, TWICE: tl.constexpr, OVERLAP: tl.constexpr,
+    D: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, SHARES: tl.constexpr, ADD: tl.constexpr, TWICE: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     d = tl.arange(0, BLOCK)
@@ -55,8 +57,10 @@ def _add_norm(
     if ADD:
         at = tl.arange(0, PARTS)
         mean = tl.sum(tl.load(squares + row * parts + at, mask=at < parts, other=0.0), 0) / inner
-        u = tl.load(update + row * D + d, mask=inside, other=0.0).to(tl.float32) / tl.sqrt(mean + eps)
-        r += u * tl.load(cond + gate + d, mask=inside, other=0.0)
+        u = tl.load(update + row * D + d, mask=inside, other=0.0).to(tl.float32)
+        for share in tl.static_range(1, SHARES):
+            u += tl.load(update + (share * tl.num_programs(0) + row) * D + d, mask=inside, other=0.0).to(tl.float32)
+        r += u / tl.sqrt(mean + eps) * tl.load(cond + gate + d, mask=inside, other=0.0).to(tl.float32)
         tl.store(residual + row * D + d, r, mask=inside)
     if TWICE:
         r = r / tl.sqrt(tl.sum(r * r, 0) / D + eps) * tl.load(weight + d, mask=inside, other=0.0)
@@ -73,7 +77,7 @@ def begin(
 ) -> None:  # fmt: skip
     """The item that each row reads, as residual (R, D) float32 and, normed and modulated for the first layer, as x (R, D).
 
-    codes, positions (S,) int64; words (V, D), places (num_tokens + 1, D); cond (S, C) float32 with the class embedding at column
+    codes, positions (S,) int64; words (V, D), places (num_tokens + 1, D); cond (S, C) with the class embedding at column
     0 and the first layer's gain and shift at the columns given. Moves ``origins`` (S,) int32 on where ``fold`` has folded.
     """
     rows, width = residual.shape
@@ -89,16 +93,17 @@ def add_norm(
 ) -> None:  # fmt: skip
     """``residual += gate * update / rms(squares)``, where an update is given, then ``x = rms_norm(residual) * gain + shift``.
 
-    residual (R, D) float32, update (R, D), squares (R, parts) whose sum over ``inner`` is the mean square, cond (S, C) float32 with
-    gate, gain and shift at the columns given. ``twice`` (D,) is the weight of a norm in between, for the final layer.
+    residual (R, D) float32, update (shares, R, D) to be added up, squares (R, parts) whose sum over ``inner`` is the mean square,
+    cond (S, C) with gate, gain and shift at the columns given. ``twice`` (D,) is the weight of a norm in between, for the final layer.
     """
     rows, width = residual.shape
     add = update is not None and squares is not None
     parts = squares.shape[1] if squares is not None else 1
+    shares = len(update) if update is not None else 1
     _add_norm[(rows,)](
         residual, update if add else residual, squares if add else residual, parts, inner, gate, cond, cond.stride(0), gain, shift,
         residual if twice is None else twice, x, eps, width, triton.next_power_of_2(width), triton.next_power_of_2(parts),
-        add, twice is not None, **options(overlap, num_warps=_warps(width)),
+        shares, add, twice is not None, **options(overlap, num_warps=_warps(width)),
     )  # fmt: skip
 
 
@@ -113,7 +118,7 @@ def begin_reference(
     moved = torch.where(pos == 0, 0, torch.where(full, pos, origin))
     place = (pos - 1 + position_offset).clamp(0, len(places) - 1)
     code = words[codes.clamp(0, len(words) - 1)].float() + places[place].float()
-    residual = torch.where((pos == 0)[:, None], cond[:, :width], code)
+    residual = torch.where((pos == 0)[:, None], cond[:, :width].float(), code)
     return moved.to(origins.dtype), residual, _modulated_reference(residual, cond, gain, shift, eps)
 
 
@@ -125,7 +130,7 @@ def add_norm_reference(
     rows, width = residual.shape
     if update is not None and squares is not None:
         scale = torch.rsqrt(squares.sum(1, keepdim=True) / inner + eps)
-        residual = residual + cond[:rows, gate : gate + width] * update.float() * scale
+        residual = residual + cond[:rows, gate : gate + width] * update.float().sum(0) * scale
     normed = residual if twice is None else torch.nn.functional.rms_norm(residual, (width,), twice, eps)
     return residual, _modulated_reference(normed, cond[:rows], gain, shift, eps)
 

@@ -28,7 +28,7 @@ class Window(NamedTuple):
 
 
 class MixWeights(NamedTuple):
-    """Float32 weights of one layer's mixing."""
+    """Weights of one layer's mixing: float32, but for the convolution's, which may be as the model has them."""
 
     taps: Tensor  # (K, conv_dim), the oldest first
     tap_bias: Tensor  # (conv_dim,)

@@ -132,7 +132,11 @@ class CudaLane(Lane):
 
     def capture(self, run: Callable[[], None]) -> Callable[[], None]:
         """What does again, at once, all that ``run`` does on the device; ``run`` was warmed and depends on nothing on the host."""
-        graph, _ = capture(run, self._stream, self._pool, warm=0)
+        try:
+            graph, _ = capture(run, self._stream, self._pool, warm=0)
+        except RuntimeError:  # PyTorch goes on believing that it records into this pool
+            self._pool = torch.cuda.graph_pool_handle()
+            graph, _ = capture(run, self._stream, self._pool, warm=0)
         return graph.replay
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +25,18 @@ def capture(run: Callable[[], T], stream: torch.cuda.Stream, pool: Any = None, w
         for _ in range(warm):
             run()
     graph = torch.cuda.CUDAGraph()
-    with CAPTURING, torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
+    with CAPTURING, _uncollected(), torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
         result = run()
     return graph, result
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage is collected in here: to free another graph or stream breaks a recording."""
+    wanted = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if wanted:
+            gc.enable()

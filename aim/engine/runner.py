@@ -17,7 +17,7 @@ from aim.engine.lane import Download
 from aim.engine.scheduler import Running
 from aim.sampling import Rows, draw_rows
 
-TOGETHER = 64  # conditions made at once on a GPU
+TOGETHER, MOST_TOGETHER = 64, 256  # conditions made at once on a GPU: as many as there can be requests, between these
 
 
 def batch_sizes(device: torch.device, dtype: torch.dtype, slots: int) -> tuple[int, ...]:
@@ -49,7 +49,7 @@ class Runner:
         self.model = model
         self.device = model.device
         self.sizes = batch_sizes(model.device, model.dtype, slots)
-        self.together = 1 if self.device.type == "cpu" else TOGETHER
+        self.together = 1 if self.device.type == "cpu" else min(MOST_TOGETHER, max(TOGETHER, slots // 2))
         self._lane = lane.connect(self.device)
         self.graphs = Graphs(self._lane, self._step, self._idle, captured)
         slots = self.sizes[-1]

@@ -141,7 +141,7 @@ def test_mix_with_several_rows_to_a_program(monkeypatch: pytest.MonkeyPatch, cre
 
 
 def test_mix_of_many_rows():
-    check_mix([AGES["inside the first window"], AGES["since a fold"], AGES["idle"], AGES["just folded"]] * 17, 8, 16, torch.bfloat16, False)
+    check_mix([AGES["inside the first window"], AGES["since a fold"], AGES["idle"], AGES["just folded"]] * 33, 8, 16, torch.bfloat16, False)
 
 
 @pytest.mark.parametrize("together", [4, 8])

@@ -263,7 +263,7 @@ def mix(
         held, count, channels, size, window.ring.shape[1], heads, together, SHARE, **options(overlap, num_warps=4),
     )  # fmt: skip
     heads, warps, stages = _plan(rows, count)
-    twice = 2 if rows > 64 and count % (2 * heads) == 0 else 1
+    twice = 2 if rows > 128 and count % (2 * heads) == 0 else 1
     _recall[(count // heads, rows)](
         projected, *window[1:], weights.norm, positions, origins, skip, query, scores, out, squares,
         count, channels, size, heads, twice, held, often, folds, stages, **options(overlap, num_warps=warps),
@@ -272,7 +272,7 @@ def mix(
 
 def _crew(rows: int, held: int) -> tuple[int, int]:
     """Rows of a program that takes, and programs that score one row's window, in ``_take``."""
-    return (1, triton.cdiv(held, SHARE)) if rows <= 64 else (4, 1)
+    return (1, triton.cdiv(held, SHARE)) if rows <= 64 else (2 if rows <= 128 else 4, 1)
 
 
 def _plan(rows: int, count: int) -> tuple[int, int, int]:

@@ -22,7 +22,7 @@ from aim.ops.decode.norm import add_norm, begin
 from aim.ops.decode.product import MOST, out_shares, product
 from aim.ops.decode.window import Window
 
-FEW = 2  # rows up to which the products are ours: one image with guidance; above it, they are cuBLAS's
+FEW = 2  # rows up to which a layer is four kernels: one image with guidance
 SMALL = 64  # slots up to which the history is short
 OFTEN = 16  # items between two folds
 
@@ -202,9 +202,11 @@ class FastAiM:
         count, width = x.shape
         folds = self._folds(count)
         ours = self.dtype != torch.float32 and count <= MOST
-        projected, mixed = x.new_empty(1, count, self._width), x.new_empty(count, c.d_inner)
+        mixed = x.new_empty(count, c.d_inner)
         squares = x.new_empty(count, c.nheads, dtype=torch.float32)
-        update = x.new_empty(out_shares(width, c.d_inner), count, width, dtype=torch.float32)
+        if ours:
+            projected = x.new_empty(1, count, self._width)
+            update = x.new_empty(out_shares(width, c.d_inner), count, width, dtype=torch.float32)
         for i, layer in enumerate(self._layers):
             into, out = layer.mixer.in_proj.weight, layer.mixer.out_proj.weight
             if ours:

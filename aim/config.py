@@ -113,6 +113,55 @@ class AiMConfig:
 
 
 @dataclass(frozen=True)
+class GPTConfig:
+    """Class-conditional Transformer decoder of LlamaGen (arXiv 2406.06525): RMSNorm, SwiGLU, 2-D rotary embedding, one class token.
+
+    The codes are a square grid: ``num_tokens`` is a square, and a head's size a multiple of 4.
+    """
+
+    d_model: int
+    n_layer: int
+    n_head: int
+    vocab_size: int = 16384
+    num_classes: int = 1000
+    num_tokens: int = 256
+    multiple_of: int = 256  # of which the hidden width of the feed-forward network is a multiple
+    rope_base: float = 10000.0
+    norm_eps: float = 1e-5
+    token_drop: float = 0.0
+    resid_drop: float = 0.0  # of what attention adds
+    ffn_drop: float = 0.0  # of what the feed-forward network adds
+    classes: tuple[int, ...] = ()  # ImageNet index of each class row; empty: the model's own indices
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+
+    def __post_init__(self) -> None:
+        if self.d_model % (4 * self.n_head):
+            raise InvalidInput(f"n_head {self.n_head} does not cut d_model {self.d_model} into heads of a multiple of 4")
+        if math.isqrt(self.num_tokens) ** 2 != self.num_tokens:
+            raise InvalidInput(f"num_tokens is {self.num_tokens}; it must be a square, as the codes are a square grid")
+        if self.classes and len(self.classes) != self.num_classes:
+            raise InvalidInput(f"classes has {len(self.classes)} entries for num_classes = {self.num_classes}")
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of a head."""
+        return self.d_model // self.n_head
+
+    @property
+    def d_ffn(self) -> int:
+        """Hidden channels of the feed-forward network: 8/3 of d_model, rounded up to ``multiple_of``."""
+        return -(-int(8 * self.d_model / 3) // self.multiple_of) * self.multiple_of
+
+    @property
+    def grid(self) -> int:
+        """Codes each way."""
+        return math.isqrt(self.num_tokens)
+
+
+PriorConfig = AiMConfig | GPTConfig
+
+
+@dataclass(frozen=True)
 class VQConfig:
     """VQ tokenizer: convolutional encoder, l2-normalised codebook, convolutional decoder (LlamaGen's VQ-16 tree)."""
 
@@ -140,11 +189,12 @@ class ModelSpec:
     """A named model: its configuration, its tokenizer's, and where its weights are."""
 
     name: str
-    config: AiMConfig
+    config: PriorConfig
     tokenizer: VQConfig
     source: Literal["bundled", "hub", "none"]
     repo: str = ""  # hub id
     download_mb: int = 0
+    file: str = ""  # of the weights in ``repo``, where that holds several models
 
 
 VQ_F16 = VQConfig()
@@ -157,6 +207,13 @@ def _imagenet(d_model: int, n_layer: int, cfg_scale: float, adaln_group: bool = 
     return AiMConfig(d_model, n_layer, adaln_group=adaln_group, num_groups=groups, position_offset=1, sampling=sampling)
 
 
+LLAMAGEN = "FoundationVision/LlamaGen"
+
+
+def _llamagen(d_model: int, n_layer: int, n_head: int, cfg_scale: float) -> GPTConfig:
+    return GPTConfig(d_model, n_layer, n_head, sampling=SamplingParams(cfg_scale=cfg_scale))
+
+
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
@@ -165,5 +222,9 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec("aim-l", _imagenet(1024, 48, 1.75), VQ_F16, "hub", "hp-l33/aim-large", 1690),
         ModelSpec("aim-xl", _imagenet(1536, 48, 1.75), VQ_F16, "hub", "hp-l33/aim-xlarge", 3340),
         ModelSpec("aim-1b", _imagenet(2048, 48, 1.75), VQ_F16, "none"),
+        ModelSpec("gpt-s", GPTConfig(448, 7, 7, vocab_size=2048, num_classes=202, multiple_of=64), VQ_F4, "bundled"),
+        ModelSpec("gpt-b", _llamagen(768, 12, 12, 2.0), VQ_F16, "hub", LLAMAGEN, 740, "c2i_B_256.pt"),
+        ModelSpec("gpt-l", _llamagen(1024, 24, 16, 2.0), VQ_F16, "hub", LLAMAGEN, 1670, "c2i_L_256.pt"),
+        ModelSpec("gpt-xl", _llamagen(1280, 36, 20, 1.75), VQ_F16, "none"),
     )
 }

@@ -1,0 +1,14 @@
+"""Either prior, which to everything above are the same thing: AiM or the Transformer."""
+
+from __future__ import annotations
+
+from aim.config import AiMConfig, PriorConfig
+from aim.models.aim import AiM
+from aim.models.gpt import GPT
+
+Prior = AiM | GPT
+
+
+def build(config: PriorConfig) -> Prior:
+    """A freshly initialised model of ``config``."""
+    return AiM(config) if isinstance(config, AiMConfig) else GPT(config)

@@ -19,7 +19,7 @@ from aim.ops.decode.fold import fold
 from aim.ops.decode.linear import linear_in, linear_out, out_parts
 from aim.ops.decode.mix import mix
 from aim.ops.decode.norm import add_norm, begin
-from aim.ops.decode.product import MOST, out_shares, product
+from aim.ops.decode.product import MOST, out_shares, product, wide_product
 from aim.ops.decode.window import Window
 
 FEW = 2  # rows up to which a layer is four kernels: one image with guidance
@@ -160,7 +160,7 @@ class FastAiM:
             logits = new(count, c.vocab_size, dtype=torch.float32)
             linear_in(x, table, logits, overlap=lap)
             return logits
-        return _product(x, table)
+        return wide_product(x, table)
 
     def traffic(self, rows: int) -> tuple[int, int]:
         """Bytes that a step has to move: weights, and on average over a sequence what ``rows`` rows remember, read and written."""
@@ -230,10 +230,3 @@ class FastAiM:
     def _folds(self, rows: int) -> bool:
         """Whether a full window is folded where it is read; at many rows that takes registers which reading needs."""
         return self.dtype != torch.float32 and rows <= SMALL
-
-
-def _product(x: Tensor, weight: Tensor) -> Tensor:
-    """``x W^T`` in float32, summed and kept so."""
-    if x.is_cuda and x.dtype != torch.float32:
-        return torch.mm(x, weight.T, out_dtype=torch.float32)
-    return F.linear(x, weight).float()

@@ -1,9 +1,9 @@
-"""The two projections of a layer at one or two rows, where a step is as long as it takes to read the weights once.
+"""The projections of a layer at one or two rows, where a step is as long as it takes to read the weights once.
 
 Both read each weight once and do in the same kernel what lies around the product, so that a layer is four kernels. What a norm
 divides by is a sum over a row that no program has while it works: it is applied after the product, from partial sums that the
 kernel before left. With g = norm weight x (1 + scale), ``W (rms_norm(r) (1 + scale) + shift) = (W (r g)) / rms(r) + W shift``,
-and the last term depends on the class alone.
+and the last term depends on the class alone; without modulation there is none, and g is the norm's weight.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aim.ops.decode.common import options, wait
+from aim.ops.decode.common import options, silu, wait
 
 
 @triton.jit
@@ -84,14 +84,14 @@ def _pieces(weight, n, out_features, K: tl.constexpr, BK: tl.constexpr):
 def _linear_in(
     x, weight, squares, offset, offset_stride, out, R, out_features, parts, eps,
     ROWS: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PARTS: tl.constexpr, NORMED: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    SHIFTED: tl.constexpr, GATED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     r = tl.arange(0, ROWS)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     inside = (r < R)[:, None] & (n < out_features)[None, :]
     w0, w1, w2, w3 = _pieces(weight, n, out_features, K, BK)  # on their way while the kernel before ends
     add = tl.zeros((ROWS, BN), tl.float32)
-    if NORMED:
+    if SHIFTED:
         add = tl.load(offset + r[:, None] * offset_stride + n[None, :], mask=inside, other=0.0).to(tl.float32)
     wait(OVERLAP)
     a0, a1, a2, a3 = _row(x, K, BN, BK)
@@ -99,20 +99,26 @@ def _linear_in(
     scale = tl.full((ROWS,), 1.0, tl.float32)
     if NORMED:
         scale = 1.0 / tl.sqrt(tl.sum(_sums(squares, parts, r, R, PARTS), 1) / K + eps)
-    for _ in range(tl.program_id(0) * BN, out_features, tl.num_programs(0) * BN):
+    for start in range(tl.program_id(0) * BN, out_features, tl.num_programs(0) * BN):
         ahead = n + tl.num_programs(0) * BN
         v0, v1, v2, v3 = _pieces(weight, ahead, out_features, K, BK)
         inside = (r < R)[:, None] & (ahead < out_features)[None, :]
         after = add
-        if NORMED:
+        if SHIFTED:
             after = tl.load(offset + r[:, None] * offset_stride + ahead[None, :], mask=inside, other=0.0).to(tl.float32)
         one = _dot(w0, w1, w2, w3, a0, a1, a2, a3, K, BK)
         two = one
         if ROWS == 2:
             two = _dot(w0, w1, w2, w3, b0, b1, b2, b3, K, BK)
         y = _pair(one, two, ROWS) * scale[:, None] + add
-        here = out + r[:, None] * out_features + n[None, :]
-        tl.store(here, y.to(out.dtype.element_ty), mask=(r < R)[:, None] & (n < out_features)[None, :])
+        if GATED:  # features come in pairs, a gate and what it gates
+            a, b = tl.split(tl.reshape(y, (ROWS, BN // 2, 2)))
+            m = start // 2 + tl.arange(0, BN // 2)
+            here = out + r[:, None] * (out_features // 2) + m[None, :]
+            tl.store(here, (silu(a) * b).to(out.dtype.element_ty), mask=(r < R)[:, None] & (m < out_features // 2)[None, :])
+        else:
+            here = out + r[:, None] * out_features + n[None, :]
+            tl.store(here, y.to(out.dtype.element_ty), mask=(r < R)[:, None] & (n < out_features)[None, :])
         n, add, w0, w1, w2, w3 = ahead, after, v0, v1, v2, v3
 
 
@@ -120,7 +126,7 @@ def _linear_in(
 def _linear_out(
     u, weight, squares, residual, cond, gate, gain, scaled, sums, cond_stride, R, parts, eps,
     ROWS: tl.constexpr, K: tl.constexpr, D: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PARTS: tl.constexpr,
-    NEXT: tl.constexpr, OVERLAP: tl.constexpr,
+    NORMED: tl.constexpr, GATED: tl.constexpr, NEXT: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     n = program * BN + tl.arange(0, BN)
@@ -129,7 +135,9 @@ def _linear_out(
     where = r[:, None] * D + n[None, :]
     own = cond + r[:, None].to(tl.int64) * cond_stride + n[None, :]
     w0, w1, w2, w3 = _pieces(weight, n, D, K, BK)
-    through = tl.load(own + gate, mask=inside, other=0.0).to(tl.float32)
+    through = tl.full((ROWS, BN), 1.0, tl.float32)
+    if GATED:
+        through = tl.load(own + gate, mask=inside, other=0.0).to(tl.float32)
     by = through
     if NEXT:
         by = tl.load(own + gain, mask=inside, other=0.0).to(tl.float32)
@@ -137,7 +145,9 @@ def _linear_out(
     a0, a1, a2, a3 = _row(u, K, BN, BK)
     b0, b1, b2, b3 = _row(u + K * (ROWS - 1), K, BN, BK)
     before = tl.load(residual + where, mask=inside, other=0.0)
-    scale = 1.0 / tl.sqrt(tl.sum(_sums(squares, parts, r, R, PARTS), 1) / K + eps)
+    scale = tl.full((ROWS,), 1.0, tl.float32)
+    if NORMED:
+        scale = 1.0 / tl.sqrt(tl.sum(_sums(squares, parts, r, R, PARTS), 1) / K + eps)
     one = _dot(w0, w1, w2, w3, a0, a1, a2, a3, K, BK)
     two = one
     if ROWS == 2:
@@ -185,53 +195,57 @@ def out_parts(d_model: int) -> int:
 
 def linear_in(
     x: Tensor, weight: Tensor, out: Tensor, squares: Tensor | None = None, offset: Tensor | None = None, eps: float = 1e-5,
-    overlap: bool = False,
+    overlap: bool = False, gated: bool = False,
 ) -> None:  # fmt: skip
     """``out = x W^T``, or ``x W^T / rms + offset`` where ``squares`` (R, parts) holds the partial sums of squares behind rms.
 
     x (R, K) of one or two rows, weight (F, K), out (R, F) of any dtype; offset (S, F) of any dtype, a row may be strided.
-    Computes in float32.
+    With ``gated`` features 2i and 2i + 1 make ``silu(y_2i) * y_2i+1``, and out is (R, F / 2). Computes in float32.
     """
     rows, length = x.shape
     features, block = weight.shape[0], _in_tile(length)
-    normed = squares is not None and offset is not None
     parts = squares.shape[1] if squares is not None else 1
     _linear_in[(_programs(triton.cdiv(features, block), x.device),)](
-        x, weight, squares if normed else x, offset if normed else x, offset.stride(0) if offset is not None else 0, out,
-        rows, features, parts, eps, rows, length, block, _split(length), triton.next_power_of_2(parts), normed,
-        **options(overlap, num_warps=WARPS),
+        x, weight, x if squares is None else squares, x if offset is None else offset, offset.stride(0) if offset is not None else 0, out,
+        rows, features, parts, eps, rows, length, block, _split(length), triton.next_power_of_2(parts), squares is not None,
+        offset is not None, gated, **options(overlap, num_warps=WARPS),
     )  # fmt: skip
 
 
 def linear_out(
-    u: Tensor, weight: Tensor, squares: Tensor, residual: Tensor, cond: Tensor, gate: int, gain: int | None,
+    u: Tensor, weight: Tensor, squares: Tensor | None, residual: Tensor, cond: Tensor, gate: int | None, gain: int | None,
     scaled: Tensor, sums: Tensor, eps: float = 1e-5, overlap: bool = False,
 ) -> None:  # fmt: skip
-    """``residual += gate * (u W^T) / rms(squares)``, and what the next layer's ``linear_in`` needs.
+    """``residual += gate * (u W^T) / rms(squares)``, and what the next ``linear_in`` needs.
 
-    u (R, I) of one or two rows, weight (D, I), squares (R, parts), residual (R, D) float32, cond (S, C) of any dtype with the gate
-    and the next layer's gain at columns ``gate`` and ``gain`` (None after the last layer). Writes scaled (R, D) = residual x gain
-    and sums (R, ``out_parts``), the partial sums of squares of the new residual.
+    u (R, I) of one or two rows, weight (D, I), squares (R, parts) or None for no division, residual (R, D) float32, cond (S, C) of any
+    dtype, its rows strided or all the same, with the gate (None for 1) and the next gain at columns ``gate`` and ``gain`` (None after
+    the last layer). Writes scaled (R, D) = residual x gain and sums (R, ``out_parts``), the partial sums of squares of the new residual.
     """
     rows, length = u.shape
-    width, parts = weight.shape[0], squares.shape[1]
+    width, parts = weight.shape[0], 1 if squares is None else squares.shape[1]
     _linear_out[(out_parts(width),)](
-        u, weight, squares, residual, cond, gate, gain or 0, scaled, sums, cond.stride(0), rows, parts, eps,
-        rows, length, width, _out_tile(width), _split(length), triton.next_power_of_2(parts), gain is not None,
-        **options(overlap, num_warps=WARPS),
+        u, weight, residual if squares is None else squares, residual, cond, gate or 0, gain or 0, scaled, sums, cond.stride(0), rows,
+        parts, eps, rows, length, width, _out_tile(width), _split(length), triton.next_power_of_2(parts), squares is not None,
+        gate is not None, gain is not None, **options(overlap, num_warps=WARPS),
     )  # fmt: skip
 
 
 def linear_in_reference(
-    x: Tensor, weight: Tensor, squares: Tensor | None = None, offset: Tensor | None = None, eps: float = 1e-5
+    x: Tensor, weight: Tensor, squares: Tensor | None = None, offset: Tensor | None = None, eps: float = 1e-5, gated: bool = False
 ) -> Tensor:
     """What ``linear_in`` computes, float32."""
     y = x.float() @ weight.float().T
-    if squares is None or offset is None:
-        return y
-    return y / torch.sqrt(squares.sum(1, keepdim=True) / x.shape[1] + eps) + offset[: len(x)]
+    if squares is not None:
+        y = y / torch.sqrt(squares.sum(1, keepdim=True) / x.shape[1] + eps)
+    if offset is not None:
+        y = y + offset[: len(x)]
+    return torch.nn.functional.silu(y[:, ::2]) * y[:, 1::2] if gated else y
 
 
-def linear_out_reference(u: Tensor, weight: Tensor, squares: Tensor, residual: Tensor, gate: Tensor, eps: float = 1e-5) -> Tensor:
+def linear_out_reference(
+    u: Tensor, weight: Tensor, squares: Tensor | None, residual: Tensor, gate: Tensor | float, eps: float = 1e-5
+) -> Tensor:
     """The new residual that ``linear_out`` computes, float32; gate (R, D)."""
-    return residual + gate * (u.float() @ weight.float().T) / torch.sqrt(squares.sum(1, keepdim=True) / u.shape[1] + eps)
+    y = u.float() @ weight.float().T
+    return residual + gate * (y if squares is None else y / torch.sqrt(squares.sum(1, keepdim=True) / u.shape[1] + eps))

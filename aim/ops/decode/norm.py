@@ -13,9 +13,15 @@ from aim.ops.decode.common import options, wait
 @triton.jit
 def _modulated(r, cond, gain, shift, d, inside, eps, D: tl.constexpr):
     """``rms_norm(r) * gain + shift``, the norm's weight being part of the gain."""
+    more = tl.load(cond + shift + d, mask=inside, other=0.0)
+    return _gained(r, cond + gain, d, inside, eps, D) + more.to(tl.float32)
+
+
+@triton.jit
+def _gained(r, gain, d, inside, eps, D: tl.constexpr):
+    """``rms_norm(r) * gain``."""
     scale = 1.0 / tl.sqrt(tl.sum(r * r, 0) / D + eps)
-    by, more = tl.load(cond + gain + d, mask=inside, other=0.0), tl.load(cond + shift + d, mask=inside, other=0.0)
-    return r * scale * by.to(tl.float32) + more.to(tl.float32)
+    return r * scale * tl.load(gain + d, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit

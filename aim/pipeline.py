@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from aim._version import __version__
 from aim.checkpoint import load_model
 from aim.config import MAX_SEED, SamplingParams, check_seed
 from aim.device import prepare
-from aim.engine import Finished, Request, Server, Subscription
+from aim.engine import Engine, Finished, Request, Server, Subscription
 from aim.engine.backend import check, pick
 from aim.errors import InvalidInput, QueueFull
 from aim.frames import Frame, Stream, fail
@@ -49,7 +50,9 @@ class Pipeline:
         self.classes: tuple[int, ...] = config.classes or tuple(range(config.num_classes))
         self._named = bool(config.classes) or config.num_classes == len(imagenet.classes())
         self._rows = {index: row for row, index in enumerate(self.classes)}
+        started = time.perf_counter()
         self._backend, self._max_requests = pick(model, backend), max_requests
+        self.trial_seconds = time.perf_counter() - started  # of choosing the backend; where it is fused, kernels were compiled
         tokenizer.fusible = self.backend != "eager"
         self._painter, self._previewer = Painter(tokenizer), Previewer(tokenizer)
         self._server: Server | None = None
@@ -72,6 +75,10 @@ class Pipeline:
     def backend_reason(self) -> str:
         """Why it is not fused on a GPU, empty where it is or nobody would expect it."""
         return self._backend.reason
+
+    def engine(self, max_requests: int) -> Engine:
+        """An engine of the caller's own on the backend of this pipeline, beside ``server``; arguments as of ``Engine``."""
+        return self._backend.engine(max_requests)
 
     @property
     def server(self) -> Server:

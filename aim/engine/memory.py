@@ -29,14 +29,18 @@ class _Unallocated(TorchFunctionMode):
         return func(*args, **({**kwargs, "device": "meta"} if func in self._MADE else kwargs))
 
 
+def state_shapes(model: Any, slots: int) -> tuple[Tensor, ...]:
+    """``model.new_state(slots)`` without memory behind it: shapes and dtypes alone."""
+    with _Unallocated():
+        return tuple(model.new_state(slots))
+
+
 def pool_bytes(model: Any, slots: int) -> int:
     """About how much memory ``slots`` rows of ``model`` take, of which this allocates one row's condition."""
     with torch.inference_mode():
         condition = model.condition(torch.zeros(1, dtype=torch.int64, device=model.device)).nbytes
-    with _Unallocated():
-        state = model.new_state(slots)
     row = condition + model.config.num_tokens * ROW + 4 * LOGITS * model.config.vocab_size
-    return sum(part.nbytes for part in state) + slots * row
+    return sum(part.nbytes for part in state_shapes(model, slots)) + slots * row
 
 
 def fitting(max_requests: int, needed: Callable[[int], int], free: int) -> int:

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,9 +17,16 @@ from aim.engine import Cancelled, Engine, Failed, Finished, Progress, Request
 from aim.errors import GenerationError
 from aim.models.painter import Painter, Painting
 
+Stop = Callable[[], bool]
 
-class Spread(NamedTuple):
-    """Seconds of several runs of the same thing."""
+
+class Stopped(GenerationError):
+    """What was being measured was stopped by whoever asked for it; nothing is left in an engine."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Several runs of the same thing, in seconds unless it says otherwise."""
 
     median: float
     min: float
@@ -30,16 +38,24 @@ class Spread(NamedTuple):
         return cls(statistics.median(seconds), min(seconds), max(seconds))
 
 
-def draw(engine: Engine, requests: Sequence[Request], after_step: Callable[[], object] | None = None) -> np.ndarray:
+def never() -> bool:
+    """The ``stop`` of what is not to be stopped."""
+    return False
+
+
+def draw(engine: Engine, requests: Sequence[Request], after_step: Callable[[], object] | None = None, stop: Stop = never) -> np.ndarray:
     """Submit ``requests`` at once to an idle engine that has room for all, step until they are done: codes (B, T) on the host.
 
     ``after_step`` is called after every step of the engine, whose work the device may not have done by then. A request that
-    fails raises what it failed with.
+    fails raises what it failed with; ``Stopped`` if ``stop``, which is asked before every step, says so. Both leave the engine idle.
     """
     for request in requests:
         engine.submit(request)
     codes: dict[int, np.ndarray] = {}
     while not engine.idle:
+        if stop():
+            drop(engine, requests)
+            raise Stopped("the measurement was stopped")
         for event in engine.step():
             if isinstance(event, Failed):
                 drop(engine, requests)
@@ -63,11 +79,19 @@ def drop(engine: Engine, requests: Sequence[Request]) -> None:
         engine.step()
 
 
-def step_seconds(engine: Engine, requests: Sequence[Request], device: torch.device) -> list[float]:
-    """Seconds of every step of a batch, in order; their sum is when the last code was there.
+class Drawn(NamedTuple):
+    """A batch of codes and when they were there."""
 
-    On a CUDA device between events recorded behind the steps, on its own clock; elsewhere between returns of ``Engine.step``. The
-    first one holds the admission of the batch.
+    codes: np.ndarray  # (B, T)
+    at: list[float]  # seconds from submission to code i of every request, T of them, ascending
+    seconds: float  # from submission to all of them on the host
+
+
+def timed(engine: Engine, requests: Sequence[Request], device: torch.device, stop: Stop = never) -> Drawn:
+    """``draw`` by the clock. What the first step takes holds the admission of the batch.
+
+    On a CUDA device codes are there when an event behind their step has happened, by its own clock: the host, which may be eight steps
+    ahead, neither waits nor asks. Elsewhere they are there when ``Engine.step`` returns. The engine must have drawn such a batch before.
     """
     total = engine.model.config.num_tokens
     if device.type == "cuda":
@@ -79,12 +103,21 @@ def step_seconds(engine: Engine, requests: Sequence[Request], device: torch.devi
                 marks[-1].record()
 
         mark()
-        draw(engine, requests, mark)
+        started = time.perf_counter()
+        codes = draw(engine, requests, mark, stop)
+        seconds = time.perf_counter() - started
         engine.drain()
-        return [a.elapsed_time(b) / 1e3 for a, b in pairwise(marks[: total + 1])]
-    times = [time.perf_counter()]
-    draw(engine, requests, lambda: times.append(time.perf_counter()))
-    return [b - a for a, b in pairwise(times[: total + 1])]
+        return Drawn(codes, [marks[0].elapsed_time(later) / 1e3 for later in marks[1 : total + 1]], seconds)
+    times: list[float] = []
+    started = time.perf_counter()
+    codes = draw(engine, requests, lambda: times.append(time.perf_counter()), stop)
+    seconds = time.perf_counter() - started
+    return Drawn(codes, [at - started for at in times[:total]], seconds)
+
+
+def step_seconds(engine: Engine, requests: Sequence[Request], device: torch.device) -> list[float]:
+    """Seconds of every step of a batch, in order, as ``timed`` takes them."""
+    return [b - a for a, b in pairwise([0.0, *timed(engine, requests, device).at])]
 
 
 def first_code_seconds(engine: Engine, requests: Sequence[Request]) -> float:
@@ -109,9 +142,14 @@ def first_code_seconds(engine: Engine, requests: Sequence[Request]) -> float:
     return seconds
 
 
-def paint(painter: Painter, codes: np.ndarray) -> list[np.ndarray]:
-    """Images (H, W, 3) uint8 on the host of codes (B, T)."""
-    return list(painter.paint(codes))
+def paint(painter: Painter, codes: np.ndarray, stop: Stop = never) -> list[np.ndarray]:
+    """Images (H, W, 3) uint8 on the host of codes (B, T). ``Stopped`` if ``stop``, which is asked before every image, says so."""
+    images = []
+    for image in painter.paint(codes):
+        if stop():
+            raise Stopped("the measurement was stopped")
+        images.append(image)
+    return images
 
 
 def overlapped(engine: Engine, batches: Sequence[Sequence[Request]], painter: Painter) -> tuple[float, list[np.ndarray]]:

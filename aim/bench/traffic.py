@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
-
-from aim.config import AiMConfig
+from aim.config import AiMConfig, GPTConfig
+from aim.engine.memory import state_shapes
 
 FLOAT32 = 4  # bytes
 
@@ -47,10 +46,27 @@ def aim_traffic(config: AiMConfig, rows: int, itemsize: int, state_itemsize: int
     return Traffic(aim_matrices(config) * itemsize, 2 * rows * config.n_layer * (window + state))
 
 
+def gpt_matrices(config: GPTConfig) -> int:
+    """Numbers in the matrices that a step reads: of every layer, and the head. Of the embeddings a step reads one row."""
+    layer = config.d_model * (4 * config.d_model + 3 * config.d_ffn)
+    return config.n_layer * layer + config.vocab_size * config.d_model
+
+
+def gpt_traffic(config: GPTConfig, rows: int, itemsize: int, cache_itemsize: int) -> Traffic:
+    """A step that reads the keys and values of the items before its own and writes its own, averaged over the steps of a sequence.
+
+    ``itemsize`` is bytes a number of the matrices, ``cache_itemsize`` of the cache.
+    """
+    items = (config.num_tokens - 1) / 2 + 1  # 0 ... T - 1 are read, one is written
+    return Traffic(gpt_matrices(config) * itemsize, int(rows * config.n_layer * 2 * config.d_model * cache_itemsize * items))
+
+
 def traffic(model: Any, rows: int) -> Traffic:
-    """What a step of ``model`` moves at ``rows`` rows: what ``model.traffic(rows)`` says if it has that, else as AiM's eager step."""
+    """What a step of ``model`` moves at ``rows`` rows: what ``model.traffic(rows)`` says if it has that, else as of the eager step."""
     if hasattr(model, "traffic"):
         weights, state = model.traffic(rows)
         return Traffic(int(weights), int(state))
-    itemsize = torch.empty((), dtype=model.dtype).element_size()
+    itemsize = model.dtype.itemsize
+    if isinstance(model.config, GPTConfig):
+        return gpt_traffic(model.config, rows, itemsize, state_shapes(model, 1)[0].element_size())
     return aim_traffic(model.config, rows, itemsize)

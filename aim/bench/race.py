@@ -1,0 +1,204 @@
+"""Two models or more against each other: the same work, by turns, on one machine, and when every code of it was there."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from aim.bench.machine import Machine, copy_bandwidth
+from aim.bench.racers import Lap, Pictures, Racer, Stand
+from aim.bench.runs import Stop, never
+from aim.bench.speed import LARGEST, Say
+from aim.config import MAX_SEED, SamplingParams, check_seed
+from aim.engine import Request
+from aim.errors import InvalidInput
+from aim.pipeline import Pipeline
+
+__all__ = ["METHOD", "Lap", "Pictures", "Race", "Racer", "race", "race_csv", "race_json", "turns"]
+
+LAPS = 5  # of each model, at the least
+MOST_LAPS = 1000
+METHOD = (
+    "Every model draws the same class with the same seeds, sampler, guidance, number of codes, precision and tokenizer on the same device, "
+    "in an engine that was warmed up at this batch size; laps run one at a time, in rounds in which each model has one, in random order. "
+    "Given are medians with the least and the most, and what fills in is a replay of the times measured in each model's median lap."
+)
+
+
+@dataclass(frozen=True)
+class Race:
+    """All of one race."""
+
+    racers: tuple[Racer, ...]
+    order: tuple[int, ...]  # which racer ran each lap, by its place in ``racers``
+    label: int  # class index, of every picture of the batch
+    title: str  # what to call the class
+    batch: int
+    laps: int  # of each
+    seed: int  # of the first picture, the next ones follow; and of the order
+    sampling: SamplingParams
+    tokens: int  # codes a picture
+    image_size: int
+    device: str
+    dtype: str
+    copy_bandwidth: float  # bytes a second, read and written
+    machine: Machine
+
+
+def race(
+    pipes: Sequence[Pipeline],
+    label: int | str | None = None,
+    batch: int = 1,
+    laps: int = LAPS,
+    params: SamplingParams | None = None,
+    seed: int = 0,
+    say: Say = lambda text: None,
+    stop: Stop = never,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+    bandwidth: float | None = None,
+) -> tuple[Race, tuple[Pictures, ...]]:
+    """Let the models of ``pipes`` race as ``METHOD`` says; also what each drew, in their order.
+
+    Every lap is ``batch`` pictures of class ``label``, an index or name that all know, if left out the first such; seeds are ``seed``,
+    ``seed + 1``, ...; ``params`` left out are the first pipeline's. ``say`` and ``progress`` (laps done, their total, a warm-up counted
+    as one) are called between laps only, ``stop`` before every step and picture, so it must be cheap. ``bandwidth``, in bytes a second,
+    is measured unless given. Nobody else should use the device meanwhile.
+
+    InvalidInput: fewer than two pipelines, or they differ in device, precision, codes or tokenizer; a value out of range; no such class; a
+    batch that does not fit. ``Stopped``: ``stop`` said so. Either way the engines, which live no longer than this, are left idle.
+    """
+    _comparable(pipes)
+    label = _common(pipes) if label is None else label
+    rows = [pipe.row(pipe.resolve(label)) for pipe in pipes]
+    batch, laps = _whole("batch", batch, 1, LARGEST), _whole("laps", laps, LAPS, MOST_LAPS)
+    if check_seed(seed) + batch - 1 > MAX_SEED:
+        raise InvalidInput(f"seed is {seed}, and {batch} images take as many seeds; the last one must be at most {MAX_SEED}")
+    sampling, device = params or pipes[0].sampling, pipes[0].device
+    order, total = turns(len(pipes), laps, seed), len(pipes) * (1 + laps)
+    if bandwidth is None:
+        say("the memory's bandwidth")
+        bandwidth = copy_bandwidth(device)
+    stands: list[Stand] = []
+    try:
+        for pipe, row in zip(pipes, rows, strict=True):
+            progress(len(stands), total)
+            say(f"{pipe.name}: warming up")
+            stands.append(Stand(pipe, [Request(row, sampling, seed + i) for i in range(batch)], stop))
+            stands[-1].warm()
+        for done, turn in enumerate(order):
+            progress(len(pipes) + done, total)
+            stand = stands[turn]
+            say(f"{stand.pipe.name}: lap {len(stand.laps) + 1} of {laps}")
+            stand.run()
+        progress(total, total)
+    except torch.OutOfMemoryError as error:
+        raise InvalidInput(f"batch is {batch}, which does not fit into the device's memory; choose a smaller one") from error
+    finally:
+        for stand in stands:
+            stand.engine.drain()
+    result = Race(
+        racers=tuple(stand.result(bandwidth) for stand in stands),
+        order=order,
+        label=pipes[0].resolve(label),
+        title=pipes[0].title(pipes[0].resolve(label)),
+        batch=batch,
+        laps=laps,
+        seed=seed,
+        sampling=sampling,
+        tokens=pipes[0].model.config.num_tokens,
+        image_size=pipes[0].tokenizer.config.image_size,
+        device=str(device),
+        dtype=str(pipes[0].dtype).removeprefix("torch."),
+        copy_bandwidth=bandwidth,
+        machine=Machine.of(device),
+    )
+    return result, tuple(stand.pictures for stand in stands)
+
+
+def turns(racers: int, laps: int, seed: int) -> tuple[int, ...]:
+    """Whose lap it is (racers * laps,): in every round each once, in random order, so that none gains from a machine that changes."""
+    shuffle = random.Random(seed)
+    return tuple(turn for _ in range(laps) for turn in shuffle.sample(range(racers), racers))
+
+
+def race_json(result: Race, timestamps: bool = True) -> str:
+    """One line; nothing in it is NaN or infinite. Without ``timestamps`` the times of single codes are left out, which are most of it."""
+    found = dataclasses.asdict(result)
+    for lap in [] if timestamps else [lap for racer in found["racers"] for lap in racer["laps"]]:
+        del lap["code_seconds"]
+    return json.dumps(found, allow_nan=False)
+
+
+COLUMNS = (
+    "lap",
+    "model",
+    "version",
+    "backend",
+    "device",
+    "dtype",
+    "class",
+    "batch",
+    "tokens",
+    "cfg_scale",
+    "temperature",
+    "top_k",
+    "top_p",
+)
+TIMES = ("codes_seconds", "first_code_seconds", "decode_seconds", "seconds")
+
+
+def race_csv(result: Race) -> str:
+    """A row for every lap, in the order in which they were run: what raced, and the lap's seconds."""
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow((*COLUMNS, *TIMES))
+    laps = [iter(racer.laps) for racer in result.racers]
+    p = result.sampling
+    for number, turn in enumerate(result.order):
+        racer, lap = result.racers[turn], next(laps[turn])
+        who = (number + 1, racer.name, racer.version, racer.backend, result.device, result.dtype, result.label, result.batch, result.tokens)
+        rows.writerow((*who, p.cfg_scale, p.temperature, p.top_k, p.top_p, *(f"{getattr(lap, name):.6f}" for name in TIMES)))
+    return out.getvalue()
+
+
+def _comparable(pipes: Sequence[Pipeline]) -> None:
+    """InvalidInput unless all do the same work."""
+    if len(pipes) < 2:
+        raise InvalidInput(f"a race takes two models or more, not {len(pipes)}")
+    first = pipes[0]
+    for pipe in pipes[1:]:
+        for what, of in _SAME.items():
+            a, b = of(first), of(pipe)
+            if a != b:
+                raise InvalidInput(f"{first.name} and {pipe.name} cannot race, as the {what} is {a} and {b}; choose a pair of one kind")
+
+
+_SAME: dict[str, Callable[[Pipeline], object]] = {
+    "device": lambda pipe: pipe.device,
+    "precision": lambda pipe: pipe.dtype,
+    "number of codes": lambda pipe: pipe.model.config.num_tokens,
+    "codebook": lambda pipe: pipe.model.config.vocab_size,
+    "tokenizer's configuration": lambda pipe: pipe.tokenizer.config,
+    "tokenizer's precision": lambda pipe: pipe.tokenizer.dtype,
+}
+
+
+def _common(pipes: Sequence[Pipeline]) -> int:
+    """The first class that all know."""
+    for index in pipes[0].classes:
+        if all(index in pipe.classes for pipe in pipes[1:]):
+            return index
+    raise InvalidInput(f"{' and '.join(pipe.name for pipe in pipes)} have no class in common")
+
+
+def _whole(name: str, value: int, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidInput(f"{name} is {value!r}; it must be a whole number in [{low}, {high}]")
+    return value

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +17,7 @@ from aim.engine import Request
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
 
-__all__ = ["METHOD", "Lap", "Pictures", "Race", "Racer", "race", "race_csv", "race_json", "turns"]
+__all__ = ["LAPS", "METHOD", "Lap", "Pictures", "Race", "Racer", "race", "turns"]
 
 LAPS = 5  # of each model, at the least
 MOST_LAPS = 1000
@@ -126,46 +122,6 @@ def turns(racers: int, laps: int, seed: int) -> tuple[int, ...]:
     """Whose lap it is (racers * laps,): in every round each once, in random order, so that none gains from a machine that changes."""
     shuffle = random.Random(seed)
     return tuple(turn for _ in range(laps) for turn in shuffle.sample(range(racers), racers))
-
-
-def race_json(result: Race, timestamps: bool = True) -> str:
-    """One line; nothing in it is NaN or infinite. Without ``timestamps`` the times of single codes are left out, which are most of it."""
-    found = dataclasses.asdict(result)
-    for lap in [] if timestamps else [lap for racer in found["racers"] for lap in racer["laps"]]:
-        del lap["code_seconds"]
-    return json.dumps(found, allow_nan=False)
-
-
-COLUMNS = (
-    "lap",
-    "model",
-    "version",
-    "backend",
-    "device",
-    "dtype",
-    "class",
-    "batch",
-    "tokens",
-    "cfg_scale",
-    "temperature",
-    "top_k",
-    "top_p",
-)
-TIMES = ("codes_seconds", "first_code_seconds", "decode_seconds", "seconds")
-
-
-def race_csv(result: Race) -> str:
-    """A row for every lap, in the order in which they were run: what raced, and the lap's seconds."""
-    out = io.StringIO()
-    rows = csv.writer(out, lineterminator="\n")
-    rows.writerow((*COLUMNS, *TIMES))
-    laps = [iter(racer.laps) for racer in result.racers]
-    p = result.sampling
-    for number, turn in enumerate(result.order):
-        racer, lap = result.racers[turn], next(laps[turn])
-        who = (number + 1, racer.name, racer.version, racer.backend, result.device, result.dtype, result.label, result.batch, result.tokens)
-        rows.writerow((*who, p.cfg_scale, p.temperature, p.top_k, p.top_p, *(f"{getattr(lap, name):.6f}" for name in TIMES)))
-    return out.getvalue()
 
 
 def _comparable(pipes: Sequence[Pipeline]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 from collections.abc import Callable
 
 from rich.table import Table
 
 from aim.bench.machine import GIB
+from aim.bench.race import Race
 from aim.bench.speed import NoRoom, Report, Speed
 
 Cell = Callable[[Speed], str]
@@ -61,6 +64,27 @@ def as_table(report: Report) -> Table:
     return table
 
 
-def as_json(report: Report) -> str:
-    """One line; nothing in it is NaN or infinite."""
-    return json.dumps(dataclasses.asdict(report), allow_nan=False)
+def as_json(result: Report | Race, timestamps: bool = True) -> str:
+    """One line; nothing in it is NaN or infinite. Without ``timestamps`` a race lacks the times of single codes, which are most of it."""
+    found = dataclasses.asdict(result)
+    for lap in [] if timestamps else [lap for racer in found.get("racers", ()) for lap in racer["laps"]]:
+        del lap["code_seconds"]
+    return json.dumps(found, allow_nan=False)
+
+
+LAP = ("codes_seconds", "first_code_seconds", "decode_seconds", "seconds")
+SAMPLING = ("cfg_scale", "temperature", "top_k", "top_p")
+RACE = ("lap", "model", "version", "backend", "device", "dtype", "class", "batch", "tokens", *SAMPLING, *LAP)
+
+
+def as_csv(result: Race) -> str:
+    """A row for every lap, in the order in which they were run: what raced, and the lap's seconds."""
+    rows: list[tuple[object, ...]] = [RACE]
+    laps = [iter(racer.laps) for racer in result.racers]
+    work = (result.device, result.dtype, result.label, result.batch, result.tokens, *(getattr(result.sampling, name) for name in SAMPLING))
+    for number, turn in enumerate(result.order):
+        racer, lap = result.racers[turn], next(laps[turn])
+        rows.append((number + 1, racer.name, racer.version, racer.backend, *work, *(f"{getattr(lap, name):.6f}" for name in LAP)))
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -184,7 +184,7 @@ def bench(
     bandwidth = copy_bandwidth(pipe.device)
     results: list[Speed | NoRoom] = []
     for batch in batches:
-        _free(pipe.device)
+        release(pipe.device)
         try:
             results.append(measure(chosen, pipe.tokenizer, batch, bandwidth, repeats, seconds, say))
         except torch.OutOfMemoryError:
@@ -209,8 +209,8 @@ def bench(
     )
 
 
-def _free(device: torch.device) -> None:
-    """Give back what the batch size before held."""
+def release(device: torch.device) -> None:
+    """Give back to the device what is held no more."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

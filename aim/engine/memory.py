@@ -29,10 +29,10 @@ class _Unallocated(TorchFunctionMode):
         return func(*args, **({**kwargs, "device": "meta"} if func in self._MADE else kwargs))
 
 
-def state_shapes(model: Any, slots: int) -> tuple[Tensor, ...]:
+def state_shapes(model: Any, slots: int) -> Any:
     """``model.new_state(slots)`` without memory behind it: shapes and dtypes alone."""
     with _Unallocated():
-        return tuple(model.new_state(slots))
+        return model.new_state(slots)
 
 
 def pool_bytes(model: Any, slots: int) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GIF_FRAMES = 32
 SAMPLING = "Sampling"
+RACE = "Two models"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -129,45 +130,50 @@ def demo(
 
 @app.command()
 def bench(
-    batch: Annotated[str, typer.Option(help="Batch sizes: 1,16,64.")] = "1",
+    batch: Annotated[str, typer.Option(help="Batch sizes: 1,16,64; a race takes one.")] = "1",
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Of a named model only its sizes; nothing is downloaded.")
     ] = False,
     backend: Backend = None,
     repeats: Annotated[int, typer.Option(min=1, help="Batches of each size, after warm-up.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0, help="More batches of a size until this much time went into them.")] = 0.0,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="More batches of a size until this much time went into them; with --scaling, the time for all.")
+    ] = 0.0,
+    race: Annotated[bool, typer.Option("--race", help="Two models by turns at the same work.", rich_help_panel=RACE)] = False,
+    against: Annotated[str | None, typer.Option(help="The other model. Default: of that size, AiM or GPT.", rich_help_panel=RACE)] = None,
+    laps: Annotated[int, typer.Option(min=5, help="Of each, after warm-up.", rich_help_panel=RACE)] = 5,
+    label: Annotated[str | None, typer.Option("--class", help="By name or index. Default: the first.", rich_help_panel=RACE)] = None,
+    gates: Annotated[
+        bool, typer.Option("--gates", help="Also say whether the race was fair and quiet; ends with 1 if not.", rich_help_panel=RACE)
+    ] = False,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="Two models, random weights, as sequence and batch grow.", rich_help_panel=RACE)
+    ] = False,
+    tokens: Annotated[str, typer.Option(help="Codes an image, with --scaling.", rich_help_panel=RACE)] = "256,1024,4096,16384",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the line of JSON to this file.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write a race or --scaling as CSV to this file.")] = None,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Measure how fast a model draws on this machine: a table, then one line of JSON."""
-    from aim.bench import as_json, as_table, parse_batches, random_pipeline
-    from aim.bench import bench as measure
+    """Measure how fast a model draws on this machine, or two against each other: a table, then one line of JSON."""
+    from aim.bench import command
 
-    batches = parse_batches(batch)
-    if json_file is not None:
-        folder = json_file.resolve().parent
-        wrong = f"there is no folder {folder}" if not folder.is_dir() else "it is a folder" if json_file.is_dir() else ""
-        if wrong:  # better now than after the measurement
-            raise InvalidInput(f"cannot write {json_file}: {wrong}; choose another file with --json")
     settings = Settings.from_env()
-    with Console(stderr=True).status("Loading the model ...") as status:
-        if random_weights:
-            pipe = random_pipeline(model or settings.model, device or settings.device, dtype or settings.dtype)
-        else:
-            from aim.pipeline import load
-
-            pipe = load(model or settings.model, device or settings.device, dtype or settings.dtype)
-        report = measure(pipe, batches, backend or settings.backend, repeats, seconds, lambda text: status.update(f"Measuring: {text} ..."))
-    line = as_json(report)
-    Console().print(as_table(report))
-    print(line)
-    if json_file is not None:
-        try:
-            json_file.write_text(line + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InvalidInput(f"cannot write {json_file}: {error.strerror or error}; choose another file with --json") from error
+    where = command.Where(device or settings.device, dtype or settings.dtype, backend or settings.backend, random_weights)
+    if race and scaling:
+        raise InvalidInput("--race and --scaling are two measurements; choose one")
+    if csv_file is not None and not (race or scaling):
+        raise InvalidInput(f"--csv {csv_file} goes with --race or --scaling; --json takes every result")
+    outputs = command.Outputs(json_file, csv_file)
+    name = model or settings.model
+    if race:
+        fair = command.race_two(where, outputs, name, against, batch, laps, label, gates)
+        raise typer.Exit(0 if fair else 1)
+    if scaling:
+        command.scale_two(where, outputs, name, against, tokens, batch, seconds)
+    else:
+        command.measure_one(where, outputs, name, batch, repeats, seconds)
 
 
 class _Files:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from aim.bench.machine import Machine, copy_bandwidth
 from aim.bench.racers import Lap, Pictures, Racer, Stand
-from aim.bench.runs import Stop, never
+from aim.bench.runs import Spread, Stop, never
 from aim.bench.speed import LARGEST, Say
 from aim.config import MAX_SEED, SamplingParams, check_seed
 from aim.engine import Request
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
 
-__all__ = ["LAPS", "METHOD", "Lap", "Pictures", "Race", "Racer", "race", "turns"]
+__all__ = ["LAPS", "METHOD", "Lap", "Pictures", "Race", "Racer", "gates", "race", "ratios", "turns"]
 
 LAPS = 5  # of each model, at the least
 MOST_LAPS = 1000
+QUIET = 1.5  # of one racer's laps
+FAIR = 10  # points
 METHOD = (
     "Every model draws the same class with the same seeds, sampler, guidance, number of codes, precision and tokenizer on the same device, "
     "in an engine that was warmed up at this batch size; laps run one at a time, in rounds in which each model has one, in random order. "
@@ -122,6 +124,34 @@ def turns(racers: int, laps: int, seed: int) -> tuple[int, ...]:
     """Whose lap it is (racers * laps,): in every round each once, in random order, so that none gains from a machine that changes."""
     shuffle = random.Random(seed)
     return tuple(turn for _ in range(laps) for turn in shuffle.sample(range(racers), racers))
+
+
+def ratios(result: Race) -> list[str]:
+    """What the first racer's times are over each other one's, in words: medians of the ratios within each round, with least and most."""
+    first, *others = result.racers
+    return [f"{first.name} over {other.name}: {', '.join(_ratios(first, other))}" for other in others]
+
+
+def _ratios(first: Racer, other: Racer) -> Iterator[str]:
+    for what, name in (("codes", "codes_seconds"), ("first code", "first_code_seconds"), ("codes and pictures", "seconds")):
+        found = Spread.of([getattr(a, name) / getattr(b, name) for a, b in zip(first.laps, other.laps, strict=True)])
+        yield f"{what} {found.median:.2f} ({found.min:.2f} - {found.max:.2f})"
+    yield f"state or cache {first.sequence_bytes / other.sequence_bytes:.2f}"
+
+
+def gates(result: Race) -> list[tuple[str, bool]]:
+    """What must hold for a race to say something, each with whether it does: ratios within this race only.
+
+    The machine was quiet, and the racers were built equally well: they reach about the same fraction of what the memory allows.
+    """
+    found = []
+    for racer in result.racers:
+        spread = racer.codes_seconds.max / racer.codes_seconds.min
+        found.append((f"{racer.name}: slowest lap over fastest {spread:.2f}, at most {QUIET}", spread <= QUIET))
+    points = [100 * racer.floor_fraction for racer in result.racers]
+    apart = max(points) - min(points)
+    reached = " and ".join(f"{point:.0f}%" for point in points)
+    return [*found, (f"{reached} of their own floors, at most {FAIR} points apart", apart <= FAIR)]
 
 
 def _comparable(pipes: Sequence[Pipeline]) -> None:

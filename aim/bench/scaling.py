@@ -39,6 +39,7 @@ __all__ = ["Cost", "Missing", "Scaling", "scaling", "verdicts"]
 
 TOKENS = (256, 1024, 4096, 16384)  # codes an image: grids of 16, 32, 64 and 128
 SECONDS = 5.0  # for one model at one size, where no time is set
+MEASURING = 0.7  # of the time, where one is set: the rest goes into building models and warming up
 EVEN = 0.03  # a difference in time that decides nothing
 
 
@@ -99,7 +100,7 @@ def scaling(
         measure = None
         for batch in some:
             progress(total - left, total)
-            share = SECONDS if deadline is None else (deadline - time.perf_counter()) / left
+            share = SECONDS if deadline is None else MEASURING * (deadline - time.perf_counter()) / left
             left -= 1
             error = "stopped" if stop() else "no time left" if share <= 0 else ""
             if not error:
@@ -168,7 +169,7 @@ def _verdict(result: Scaling, where: str, unit: str, sizes: Sequence[tuple[int, 
     for (low, before), (high, after) in pairwise(ratios):
         if before * after < 0 and max(abs(before), abs(after)) > EVEN:
             crossing = math.exp(math.log(low) + (math.log(high) - math.log(low)) * before / (before - after))
-            parts.append(f"as fast as each other near {crossing:,.0f}")
+            parts.append(f"as fast as each other near {crossing:,.{0 if crossing > 10 else 1}f}")
     return f"{where}: {'; '.join(parts) or 'not measured for both'}."
 
 

@@ -15,10 +15,8 @@ from aim.bench.machine import Machine, PeakMemory, copy_bandwidth
 from aim.bench.runs import Spread, draw, first_code_seconds, overlapped, paint, step_seconds
 from aim.bench.traffic import traffic
 from aim.engine import Request
-from aim.engine.backend import Backend, pick
 from aim.errors import AimError, GenerationError, InvalidInput
 from aim.models.painter import Painter
-from aim.models.vq import VQ
 from aim.pipeline import Pipeline
 
 LARGEST = 4096
@@ -69,9 +67,14 @@ class NoRoom:
 
 def parse_batches(text: str) -> list[int]:
     """The batch sizes in "1,16,64", each once, in order; InvalidInput if it is not that."""
+    return parse_numbers("batch", text, LARGEST)
+
+
+def parse_numbers(name: str, text: str, most: int) -> list[int]:
+    """The whole numbers in [1, most] in "1,16,64", each once, in order; InvalidInput, which calls them ``name``, if it is not that."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and 1 <= int(part[:9]) <= LARGEST and len(part) < 9 for part in parts):
-        raise InvalidInput(f"batch is {text!r}; it must be whole numbers in [1, {LARGEST}], separated by commas, as in 1,16,64")
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part[:9]) <= most and len(part) < 9 for part in parts):
+        raise InvalidInput(f"{name} is {text!r}; it must be whole numbers in [1, {most}], separated by commas, as in 1,16,64")
     return list(dict.fromkeys(map(int, parts)))
 
 
@@ -81,21 +84,19 @@ def requests_for(model: Any, batch: int) -> list[Request]:
     return [Request(int(label), model.config.sampling, seed) for seed, label in enumerate(labels)]
 
 
-def measure(
-    backend: Backend, tokenizer: VQ, batch: int, bandwidth: float, repeats: int = 5, seconds: float = 0.0, say: Say = lambda text: None
-) -> Speed:
+def measure(pipe: Pipeline, batch: int, bandwidth: float, repeats: int = 5, seconds: float = 0.0, say: Say = lambda text: None) -> Speed:
     """One batch size in an engine of its own: at least ``repeats`` whole batches, and as many as take ``seconds``.
 
     ``bandwidth`` is the machine's, in bytes a second. Errors of the model come through.
     """
-    model = backend.model
-    device, config = model.device, model.config
+    device = pipe.device
     cuda = device.type == "cuda"
     memory = PeakMemory(device)
-    engine = backend.engine(max_requests=batch)
+    engine = pipe.engine(max_requests=batch)
+    model, config = engine.model, engine.model.config
     if engine.max_requests < batch:
         raise torch.OutOfMemoryError(f"{engine.max_requests} of {batch} images at once fit into the device's memory")
-    painter = Painter(tokenizer)
+    painter = Painter(pipe.tokenizer)
 
     def whole() -> tuple[float, float]:
         started = time.perf_counter()
@@ -169,24 +170,18 @@ class Report:
     batches: tuple[Speed | NoRoom, ...]
 
 
-def bench(
-    pipe: Pipeline, batches: Sequence[int], backend: str = "auto", repeats: int = 5, seconds: float = 0.0, say: Say = lambda text: None
-) -> Report:
+def bench(pipe: Pipeline, batches: Sequence[int], repeats: int = 5, seconds: float = 0.0, say: Say = lambda text: None) -> Report:
     """Measure the pipeline's model at every batch size, one after the other; ``say`` is told what is being done.
 
     A batch size that does not fit into the device's memory is reported as such. Any other failure is raised, as an AimError.
     """
-    say("trying the kernels")
-    started = time.perf_counter()
-    chosen = pick(pipe.model, backend)
-    trial = time.perf_counter() - started
     say("the memory's bandwidth")
     bandwidth = copy_bandwidth(pipe.device)
     results: list[Speed | NoRoom] = []
     for batch in batches:
         release(pipe.device)
         try:
-            results.append(measure(chosen, pipe.tokenizer, batch, bandwidth, repeats, seconds, say))
+            results.append(measure(pipe, batch, bandwidth, repeats, seconds, say))
         except torch.OutOfMemoryError:
             results.append(NoRoom(batch))
         except AimError:
@@ -198,8 +193,8 @@ def bench(
         version=pipe.version,
         parameters=sum(weight.numel() for weight in pipe.model.parameters()),
         dtype=str(pipe.dtype).removeprefix("torch."),
-        backend=chosen.name,
-        trial_seconds=trial,
+        backend=pipe.backend,
+        trial_seconds=pipe.trial_seconds,
         guidance=pipe.sampling.cfg_scale,
         tokens=pipe.model.config.num_tokens,
         image_size=pipe.tokenizer.config.image_size,

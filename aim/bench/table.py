@@ -1,4 +1,4 @@
-"""A report for people, as a table, and for programs, as one line of JSON."""
+"""Results for people, as a table, and for programs, as one line of JSON or as CSV."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 
 from rich.table import Table
 
-from aim.bench.machine import GIB
+from aim.bench.machine import GIB, Machine
 from aim.bench.race import Race
+from aim.bench.racers import Racer
+from aim.bench.runs import Spread
+from aim.bench.scaling import Scaling
 from aim.bench.speed import NoRoom, Report, Speed
 
 Cell = Callable[[Speed], str]
@@ -23,6 +27,11 @@ def _seconds(value: float) -> str:
 
 def _memory(value: int | None) -> str:
     return "-" if value is None else f"{value / GIB:.2f}"
+
+
+def _spread(value: Spread, unit: float = 1.0) -> str:
+    median, least, most = (_seconds(unit * part) for part in (value.median, value.min, value.max))
+    return f"{median} ({least} - {most})"
 
 
 ROWS: tuple[tuple[str, Cell], ...] = (
@@ -46,13 +55,17 @@ ROWS: tuple[tuple[str, Cell], ...] = (
 )
 
 
+def machine_line(m: Machine) -> str:
+    """The machine and the versions, for a caption."""
+    accelerator = f"driver {m.driver}, CUDA {m.cuda}, Triton {m.triton}, " if m.capability else f"{m.threads} threads, "
+    return f"{m.name}, {accelerator}PyTorch {m.pytorch}, Python {m.python}, aim {m.aim}"
+
+
 def as_table(report: Report) -> Table:
     """A column for every batch size."""
-    m = report.machine
     table = Table(title=f"{report.model}, {report.dtype}, {report.backend}, guidance {report.guidance:g}", title_justify="left")
-    accelerator = f"driver {m.driver}, CUDA {m.cuda}, Triton {m.triton}, " if m.cuda else f"{m.threads} threads, "
     bandwidth = f"copies {report.copy_bandwidth / 1e9:.0f} GB/s; backend chosen in {report.trial_seconds:.1f} s"
-    table.caption = f"{m.name}, {accelerator}PyTorch {m.pytorch}, Python {m.python}, aim {m.aim}; {bandwidth}; weights: {report.version}"
+    table.caption = f"{machine_line(report.machine)}; {bandwidth}; weights: {report.version}"
     table.caption_justify = "left"
     table.add_column("batch")
     for result in report.batches:
@@ -64,27 +77,100 @@ def as_table(report: Report) -> Table:
     return table
 
 
-def as_json(result: Report | Race, timestamps: bool = True) -> str:
+RACER: tuple[tuple[str, Callable[[Racer], str]], ...] = (
+    ("parameters, M", lambda r: f"{r.parameters / 1e6:.1f}"),
+    ("backend", lambda r: r.backend),
+    ("weights", lambda r: r.version),
+    ("codes, s", lambda r: _spread(r.codes_seconds)),
+    ("first code, ms", lambda r: _spread(r.first_code_seconds, 1e3)),
+    ("decoding, s", lambda r: _spread(r.decode_seconds)),
+    ("codes and pictures, s", lambda r: _spread(r.seconds)),
+    ("codes/s", lambda r: f"{r.codes_per_second:,.0f}"),
+    ("images/s", lambda r: f"{r.images_per_second:.2f}"),
+    ("warm-up, s", lambda r: f"{r.warmup_seconds:.2f}"),
+    ("capture, s", lambda r: f"{r.capture_seconds:.2f}"),
+    ("its tensors, GiB", lambda r: _memory(r.memory_bytes)),
+    ("peak memory, GiB", lambda r: _memory(r.peak_memory_bytes)),
+    ("state or cache of an image, MB", lambda r: f"{r.sequence_bytes / 1e6:.1f}"),
+    ("bytes a step, GB", lambda r: f"{(r.weight_bytes + r.state_bytes) / 1e9:.3f}"),
+    ("  of that, state or cache", lambda r: f"{r.state_bytes / 1e9:.3f}"),
+    ("floor, ms", lambda r: f"{r.floor_ms:.3f}"),
+    ("fraction of its own floor", lambda r: f"{r.floor_fraction:.0%}"),
+)
+
+
+def race_table(result: Race) -> Table:
+    """A column for every racer; times are medians, with the least and the most."""
+    p, work = result.sampling, f"{result.batch} at once, {result.tokens} codes each, {result.title}"
+    table = Table(title=f"{' against '.join(r.name for r in result.racers)}, {work}, {result.dtype}", title_justify="left")
+    sampler = f"guidance {p.cfg_scale:g}, temperature {p.temperature:g}, top-k {p.top_k}, top-p {p.top_p:g}"
+    runs = f"{result.laps} laps each in random order, median (least - most)"
+    table.caption = f"{machine_line(result.machine)}; copies {result.copy_bandwidth / 1e9:.0f} GB/s; {sampler}; {runs}"
+    table.caption_justify = "left"
+    table.add_column("")
+    for racer in result.racers:
+        table.add_column(racer.name, justify="right")
+    for title, cell in RACER:
+        table.add_row(title, *map(cell, result.racers))
+    return table
+
+
+def scaling_table(result: Scaling) -> Table:
+    """A row for every length and batch size, for every model the seconds and the memory of an image."""
+    table = Table(title=f"Seconds and MB of state or cache an image, {result.dtype}, guidance on", title_justify="left")
+    table.caption = machine_line(result.machine)
+    table.caption_justify = "left"
+    for title in ("codes", "batch", *(f"{name}, {unit}" for name in result.models for unit in ("s", "MB"))):
+        table.add_column(title, justify="right")
+    errors = {(m.model, m.tokens, m.batch): m.error for m in result.missing}
+    for tokens, batch in product(result.tokens, result.batches):
+        cells: list[str] = []
+        for name in result.models:
+            found = result.cost(name, tokens, batch)
+            error = errors.get((name, tokens, batch), "")
+            cells += [_seconds(found.seconds_per_image), f"{found.sequence_bytes / 1e6:.1f}"] if found else [error, "-"]
+        table.add_row(f"{tokens:,}", str(batch), *cells)
+    return table
+
+
+def as_json(result: Report | Race | Scaling, timestamps: bool = True) -> str:
     """One line; nothing in it is NaN or infinite. Without ``timestamps`` a race lacks the times of single codes, which are most of it."""
     found = dataclasses.asdict(result)
-    for lap in [] if timestamps else [lap for racer in found.get("racers", ()) for lap in racer["laps"]]:
-        del lap["code_seconds"]
+    for racer, told in zip(result.racers, found["racers"], strict=True) if isinstance(result, Race) else ():
+        for lap, values in zip(racer.laps, told["laps"], strict=True):
+            values.update({name: getattr(lap, name) for name in LAP})
+            if not timestamps:
+                del values["code_seconds"]
     return json.dumps(found, allow_nan=False)
 
 
 LAP = ("codes_seconds", "first_code_seconds", "decode_seconds", "seconds")
 SAMPLING = ("cfg_scale", "temperature", "top_k", "top_p")
 RACE = ("lap", "model", "version", "backend", "device", "dtype", "class", "batch", "tokens", *SAMPLING, *LAP)
+SIZE = ("model", "tokens", "batch")
+COST = ("backend", "seconds", "seconds_per_image", "measured_steps", "sequence_bytes")
 
 
-def as_csv(result: Race) -> str:
-    """A row for every lap, in the order in which they were run: what raced, and the lap's seconds."""
-    rows: list[tuple[object, ...]] = [RACE]
+def as_csv(result: Race | Scaling) -> str:
+    """Of a race a row for every lap, in the order in which they were run; else one for every model and size, those missing last."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(_laps(result) if isinstance(result, Race) else _sizes(result))
+    return text.getvalue()
+
+
+def _laps(result: Race) -> Iterator[tuple[object, ...]]:
+    yield RACE
     laps = [iter(racer.laps) for racer in result.racers]
     work = (result.device, result.dtype, result.label, result.batch, result.tokens, *(getattr(result.sampling, name) for name in SAMPLING))
     for number, turn in enumerate(result.order):
         racer, lap = result.racers[turn], next(laps[turn])
-        rows.append((number + 1, racer.name, racer.version, racer.backend, *work, *(f"{getattr(lap, name):.6f}" for name in LAP)))
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+        yield (number + 1, racer.name, racer.version, racer.backend, *work, *(f"{getattr(lap, name):.6f}" for name in LAP))
+
+
+def _sizes(result: Scaling) -> Iterator[tuple[object, ...]]:
+    yield (*SIZE, *COST, "device", "dtype", "error")
+    here = (result.machine.device, result.dtype)
+    for cost in result.costs:
+        yield (*(getattr(cost, name) for name in (*SIZE, *COST)), *here, "")
+    for lack in result.missing:
+        yield (*(getattr(lack, name) for name in SIZE), *("" for _ in COST), *here, lack.error)

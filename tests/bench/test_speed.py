@@ -20,7 +20,6 @@ from aim.bench.weights import random_model, random_pipeline
 from aim.cli import main
 from aim.config import MODELS, ModelSpec
 from aim.engine import Engine
-from aim.engine.backend import Backend, pick
 from aim.errors import GenerationError
 from aim.models.aim import AiM
 from aim.models.painter import Painter
@@ -232,10 +231,10 @@ def test_what_does_not_fit_does_not_end_the_benchmark(tiny_pipeline: Pipeline, m
     monkeypatch.setattr(speed, "copy_bandwidth", lambda device: 1e9)
     measure = speed.measure
 
-    def cramped(backend: Backend, tokenizer: VQ, batch: int, *rest: object) -> Speed:
+    def cramped(pipe: Pipeline, batch: int, *rest: object) -> Speed:
         if batch > 1:
             raise torch.OutOfMemoryError("tried to allocate 80 GB")
-        return measure(backend, tokenizer, batch, *rest)  # type: ignore[arg-type]
+        return measure(pipe, batch, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(speed, "measure", cramped)
     large, small = bench(tiny_pipeline, [2, 1], repeats=1).batches
@@ -244,7 +243,14 @@ def test_what_does_not_fit_does_not_end_the_benchmark(tiny_pipeline: Pipeline, m
 
 
 def test_an_engine_that_was_made_smaller_counts_as_out_of_memory(tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = pick(tiny_pipeline.model)
-    monkeypatch.setattr(Backend, "engine", lambda self, max_requests: Engine(self.model, max_requests=1))
+    monkeypatch.setattr(tiny_pipeline, "engine", lambda max_requests: Engine(tiny_pipeline.model, max_requests=1))
     with pytest.raises(torch.OutOfMemoryError, match="1 of 2 images"):
-        speed.measure(backend, tiny_pipeline.tokenizer, 2, 1e9)
+        speed.measure(tiny_pipeline, 2, 1e9)
+
+
+def test_the_backend_is_the_pipeline_s(tiny_model: AiM, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "copy_bandwidth", lambda device: 1e9)
+    pipe = Pipeline(tiny_model, tiny_vq, backend="eager")
+    report = bench(pipe, [1], repeats=1)
+    assert (report.backend, report.trial_seconds) == ("eager", pipe.trial_seconds)
+    assert pipe.engine(1).model is tiny_model

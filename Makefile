@@ -1,7 +1,9 @@
 # make demo   set up, then open the page on the bundled model
 # make test   set up with what the tests need, then run them (make test PYTEST="-k sampling" for some)
 # make check  lint, formatting, types
-# make bench  measure how fast the bundled model draws here (make bench BENCH="--model aim-xl --random-weights" for others)
+# make bench  measure how fast the bundled model draws here (make bench BENCH="--model aim-xl --random-weights" for others), then let it
+#             race the Transformer, with random weights for both (make bench RACE="--model aim-xl --random-weights --gates"); fails where
+#             the race was not fair or the machine not quiet
 # make setup  only set up
 # PYTHON=python3.12 picks the interpreter, VENV=path another place than .venv.
 
@@ -9,6 +11,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST ?= -n 2
 BENCH ?= --model aim-s --batch 1,4 --repeats 3
+RACE ?= --model aim-s --against gpt-s --random-weights --gates
 RUN := $(VENV)/bin/python
 PROJECT := pyproject.toml requirements.txt
 
@@ -31,6 +34,7 @@ check: $(VENV)/.ready-test
 
 bench: $(VENV)/.ready
 	$(RUN) -m aim bench $(BENCH)
+	$(RUN) -m aim bench --race $(RACE)
 
 $(VENV)/.ready: $(PROJECT) | $(RUN)
 	@$(announce)

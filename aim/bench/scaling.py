@@ -169,7 +169,7 @@ def _verdict(result: Scaling, where: str, unit: str, sizes: Sequence[tuple[int, 
     for (low, before), (high, after) in pairwise(ratios):
         if before * after < 0 and max(abs(before), abs(after)) > EVEN:
             crossing = math.exp(math.log(low) + (math.log(high) - math.log(low)) * before / (before - after))
-            parts.append(f"as fast as each other near {crossing:,.{0 if crossing > 10 else 1}f}")
+            parts.append(f"as fast as each other near {float(f'{crossing:.2g}'):,g}")
     return f"{where}: {'; '.join(parts) or 'not measured for both'}."
 
 

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from aim.bench.traffic import Traffic, aim_matrices, aim_traffic, traffic
+from aim.bench.traffic import Traffic, aim_matrices, aim_traffic, gpt_matrices, gpt_traffic, traffic
 from aim.config import MODELS
 from aim.models.aim import AiM
+from tests.bench.rivals import tiny_gpt
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 BANDWIDTH = 4.2e12  # of the copies of the GPU that the document compares with
@@ -43,6 +44,24 @@ def test_the_tensors_are_as_large_as_the_formula_says(make_model: Callable[..., 
     moved = traffic(model, rows=6)
     assert moved.weights == sum(weight.nbytes for weight in read)
     assert moved.state == 2 * sum(part.nbytes for part in model.new_state(6))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_transformer_reads_its_matrices_and_what_is_filled_of_its_cache(dtype: torch.dtype) -> None:
+    model = tiny_gpt(num_tokens=64).to_dtype(dtype)
+    read = [w for name, w in model.named_parameters() if w.dim() == 2 and "embedding" not in name]
+    assert gpt_matrices(model.config) == sum(weight.numel() for weight in read)
+    moved = traffic(model, rows=6)
+    assert moved.weights == sum(weight.nbytes for weight in read)
+    item = sum(part[:, :6, :, 0].nbytes for part in model.new_state(6))  # of all rows: keys and values of one position
+    assert moved.state == sum(position * item + item for position in range(64)) // 64
+
+
+def test_a_cache_may_be_wider_than_the_weights() -> None:
+    config = MODELS["gpt-s"].config
+    narrow, wide = (gpt_traffic(config, 2, itemsize=2, cache_itemsize=size) for size in (2, 4))
+    assert (wide.weights, wide.state) == (narrow.weights, 2 * narrow.state)
+    assert wide.state == 2 * 7 * 2 * 448 * 4 * 257 // 2
 
 
 def test_a_model_that_knows_its_traffic_is_believed() -> None:

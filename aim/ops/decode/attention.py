@@ -86,15 +86,17 @@ def _attend(
         own, total = 1.0, 1.0  # weights of the new item and of all, relative to exp(top)
         mixed = tl.zeros((BLOCK, P), tl.float32)
         for begin in range(0, pos, BLOCK):
-            ahead = (begin + BLOCK + s < pos)[:, None]
-            more_ks = tl.load(keys + tile + (begin + BLOCK) * P, mask=ahead, other=0.0)
-            more_vs = tl.load(values + tile + (begin + BLOCK) * P, mask=ahead, other=0.0)
+            next_ks, next_vs = ks, vs
+            if BLOCK < C:
+                ahead = (begin + BLOCK + s < pos)[:, None]
+                next_ks = tl.load(keys + tile + (begin + BLOCK) * P, mask=ahead, other=0.0)
+                next_vs = tl.load(values + tile + (begin + BLOCK) * P, mask=ahead, other=0.0)
             scores = tl.where(begin + s < pos, tl.sum(ks.to(tl.float32) * q[None, :], 1), float("-inf"))
             higher = tl.maximum(top, tl.max(scores, 0))
             shrink, weights = tl.exp(top - higher), tl.exp(scores - higher)
             mixed = mixed * shrink + weights[:, None] * vs.to(tl.float32)
             own, total, top = own * shrink, total * shrink + tl.sum(weights, 0), higher
-            ks, vs = more_ks, more_vs
+            ks, vs = next_ks, next_vs
         y = (tl.sum(mixed, 0) + own * v.to(tl.float32)) / total
         tl.store(out + (row * H + head) * P + n, y.to(out.dtype.element_ty))
 
@@ -117,9 +119,7 @@ def embed(
 def add_norm(residual: Tensor, update: Tensor, weight: Tensor, x: Tensor, eps: float, overlap: bool = False) -> None:
     """``residual += update``, then ``x = rms_norm(residual) * weight``: residual (R, D) float32, update and x (R, D), weight (D,)."""
     rows, width = residual.shape
-    _add_norm[(rows,)](
-        residual, update, weight, x, eps, width, triton.next_power_of_2(width), **options(overlap, num_warps=_warps(width))
-    )
+    _add_norm[(rows,)](residual, update, weight, x, eps, width, triton.next_power_of_2(width), **options(overlap, num_warps=_warps(width)))
 
 
 def gate(pairs: Tensor, out: Tensor, overlap: bool = False) -> None:
@@ -148,10 +148,8 @@ def attend(
 
 
 def _plan(programs: int) -> tuple[int, int]:
-    """Items of a block, and warps of a program: many small programs hide each other's latency."""
-    if programs <= 256:
-        return 128, 8
-    return (64, 4) if programs <= 2048 else (32, 2)
+    """Items of a block, and warps of a program: few programs read all at once, many hide each other's latency."""
+    return (256, 8) if programs <= 128 else (16, 1)
 
 
 def embed_reference(

@@ -22,7 +22,9 @@ def overlaps(device: torch.device) -> bool:
 
 
 def options(overlap: bool, **more: Any) -> dict[str, Any]:
-    """Launch options; ``launch_pdl`` is named only where it is used, since the interpreter does not know it."""
+    """Launch options; ``launch_pdl`` is named only where it is used, and ``maxnreg`` on a GPU, since the interpreter knows neither."""
+    if INTERPRETED:
+        more.pop("maxnreg", None)
     return {**more, "OVERLAP": overlap, **({"launch_pdl": True} if overlap else {})}
 
 

@@ -160,6 +160,7 @@ def _linear_out(
 
 
 WARPS = 8
+REGISTERS = 128  # of a thread at most, so that two programs run on a multiprocessor at once
 RESIDENT = 2  # programs of ``linear_in`` that a multiprocessor has registers for
 
 
@@ -208,7 +209,7 @@ def linear_in(
     _linear_in[(_programs(triton.cdiv(features, block), x.device),)](
         x, weight, x if squares is None else squares, x if offset is None else offset, offset.stride(0) if offset is not None else 0, out,
         rows, features, parts, eps, rows, length, block, _split(length), triton.next_power_of_2(parts), squares is not None,
-        offset is not None, gated, **options(overlap, num_warps=WARPS),
+        offset is not None, gated, **options(overlap, num_warps=WARPS, maxnreg=REGISTERS),
     )  # fmt: skip
 
 
@@ -227,7 +228,7 @@ def linear_out(
     _linear_out[(out_parts(width),)](
         u, weight, residual if squares is None else squares, residual, cond, gate or 0, gain or 0, scaled, sums, cond.stride(0), rows,
         parts, eps, rows, length, width, _out_tile(width), _split(length), triton.next_power_of_2(parts), squares is not None,
-        gate is not None, gain is not None, **options(overlap, num_warps=WARPS),
+        gate is not None, gain is not None, **options(overlap, num_warps=WARPS, maxnreg=REGISTERS),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import torch
 from aim.bench.machine import Machine, copy_bandwidth
 from aim.bench.racers import Lap, Pictures, Racer, Stand
 from aim.bench.runs import Spread, Stop, never
-from aim.bench.speed import LARGEST, Say
+from aim.bench.speed import LARGEST, Say, release
 from aim.config import MAX_SEED, SamplingParams, check_seed
 from aim.engine import Request
 from aim.errors import InvalidInput
@@ -79,30 +79,18 @@ def race(
     if check_seed(seed) + batch - 1 > MAX_SEED:
         raise InvalidInput(f"seed is {seed}, and {batch} images take as many seeds; the last one must be at most {MAX_SEED}")
     sampling, device = params or pipes[0].sampling, pipes[0].device
-    order, total = turns(len(pipes), laps, seed), len(pipes) * (1 + laps)
+    order = turns(len(pipes), laps, seed)
     if bandwidth is None:
         say("the memory's bandwidth")
         bandwidth = copy_bandwidth(device)
-    stands: list[Stand] = []
+    requests = [[Request(row, sampling, seed + i) for i in range(batch)] for row in rows]
     try:
-        for pipe, row in zip(pipes, rows, strict=True):
-            progress(len(stands), total)
-            say(f"{pipe.name}: warming up")
-            stands.append(Stand(pipe, [Request(row, sampling, seed + i) for i in range(batch)], stop))
-            stands[-1].warm()
-        for done, turn in enumerate(order):
-            progress(len(pipes) + done, total)
-            stand = stands[turn]
-            say(f"{stand.pipe.name}: lap {len(stand.laps) + 1} of {laps}")
-            stand.run()
-        progress(total, total)
+        found = _run(pipes, requests, order, bandwidth, say, stop, progress)
     except torch.OutOfMemoryError as error:
         raise InvalidInput(f"batch is {batch}, which does not fit into the device's memory; choose a smaller one") from error
-    finally:
-        for stand in stands:
-            stand.engine.drain()
+    release(device)
     result = Race(
-        racers=tuple(stand.result(bandwidth) for stand in stands),
+        racers=tuple(racer for racer, _ in found),
         order=order,
         label=pipes[0].resolve(label),
         title=pipes[0].title(pipes[0].resolve(label)),
@@ -117,13 +105,42 @@ def race(
         copy_bandwidth=bandwidth,
         machine=Machine.of(device),
     )
-    return result, tuple(stand.pictures for stand in stands)
+    return result, tuple(pictures for _, pictures in found)
 
 
 def turns(racers: int, laps: int, seed: int) -> tuple[int, ...]:
     """Whose lap it is (racers * laps,): in every round each once, in random order, so that none gains from a machine that changes."""
     shuffle = random.Random(seed)
     return tuple(turn for _ in range(laps) for turn in shuffle.sample(range(racers), racers))
+
+
+def _run(
+    pipes: Sequence[Pipeline],
+    requests: Sequence[Sequence[Request]],
+    order: Sequence[int],
+    bandwidth: float,
+    say: Say,
+    stop: Stop,
+    progress: Callable[[int, int], object],
+) -> list[tuple[Racer, Pictures]]:
+    """Warm up, then every lap in ``order``; engines and image decoders end with this."""
+    stands: list[Stand] = []
+    total = len(pipes) + len(order)
+    try:
+        for pipe, batch in zip(pipes, requests, strict=True):
+            progress(len(stands), total)
+            say(f"{pipe.name}: warming up")
+            stands.append(Stand(pipe, batch, stop))
+            stands[-1].warm()
+        for done, turn in enumerate(order):
+            progress(len(pipes) + done, total)
+            say(f"{pipes[turn].name}: lap {len(stands[turn].laps) + 1} of {len(order) // len(pipes)}")
+            stands[turn].run()
+        progress(total, total)
+        return [(stand.result(bandwidth), stand.pictures) for stand in stands]
+    finally:
+        for stand in stands:
+            stand.engine.drain()
 
 
 def ratios(result: Race) -> list[str]:

@@ -104,6 +104,7 @@ def scaling(
             left -= 1
             error = "stopped" if stop() else "no time left" if share <= 0 else ""
             if not error:
+                release(where)  # what the size before held
                 say(f"{name}, {length} codes, batch {batch}")
                 try:
                     measure = measure or _Measure(name, configs[name, length], where, what, backend)

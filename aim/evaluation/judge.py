@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from aim.config import SamplingParams
-from aim.engine import Engine, Failed, Finished, Request
+from aim.engine import Failed, Finished, Request
+from aim.engine.backend import pick
 from aim.media import to_bytes
-from aim.models.aim import AiM
+from aim.models.prior import Prior
 from aim.models.vq import VQ
 from aim.training.classifier import accuracy
 
@@ -20,9 +21,9 @@ def balanced_rows(count: int, num_classes: int) -> list[int]:
     return [i * num_classes // count if count < num_classes else i % num_classes for i in range(count)]
 
 
-def sample_codes(model: AiM, rows: Sequence[int], params: SamplingParams, seed: int = 0, batch: int = 256) -> Tensor:
+def sample_codes(model: Prior, rows: Sequence[int], params: SamplingParams, seed: int = 0, batch: int = 256) -> Tensor:
     """Codes (N, T) for class rows (N,), image i drawn with seed ``seed + i``, through the engine."""
-    engine = Engine(model, max_requests=batch, max_waiting=len(rows))
+    engine = pick(model).engine(max_requests=batch, max_waiting=len(rows))
     requests = [Request(row, params, seed + i) for i, row in enumerate(rows)]
     place = {request.id: i for i, request in enumerate(requests)}
     codes = torch.empty(len(rows), model.config.num_tokens, dtype=torch.long)
@@ -35,7 +36,7 @@ def sample_codes(model: AiM, rows: Sequence[int], params: SamplingParams, seed: 
 
 
 @torch.inference_mode()
-def sample_images(model: AiM, tokenizer: VQ, rows: Sequence[int], params: SamplingParams, seed: int = 0, batch: int = 256) -> Tensor:
+def sample_images(model: Prior, tokenizer: VQ, rows: Sequence[int], params: SamplingParams, seed: int = 0, batch: int = 256) -> Tensor:
     """Images (N, 3, H, W) uint8 for class rows (N,)."""
     codes = sample_codes(model, rows, params, seed, batch).to(model.device)
     images = torch.cat([tokenizer.decode(part) for part in codes.split(batch)])

@@ -22,12 +22,13 @@ from aim.device import pick_dtype
 from aim.errors import AimError, InvalidInput
 from aim.evaluation.judge import asked_class_rate, balanced_rows, sample_images
 from aim.media import contact_sheet, to_image
-from aim.models.aim import AiM
+from aim.models.prior import Prior
 from aim.models.vq import VQ
 from aim.training.bundled import (
     JUDGE,
     JUDGE_SEED,
     LOSS_NETWORK,
+    PRIORS,
     Batch,
     Data,
     Out,
@@ -58,7 +59,7 @@ def judge(data: Data, val: Val, out: Out, seconds: Seconds = 120, batch: Batch =
     fit_classifier(ResNet, JUDGE_SEED, read_images(data, val, out), out / JUDGE, seconds, batch)
 
 
-def _load(model: str) -> tuple[AiM, VQ]:
+def _load(model: str) -> tuple[Prior, VQ]:
     """A prior and its tokenizer, as the page loads them."""
     loaded = load_model(model, device(), pick_dtype("auto", device()))
     return loaded.model, loaded.tokenizer
@@ -125,12 +126,10 @@ def curves(out: Out, to: Annotated[Path, typer.Option(help="PNG file to write.")
         from matplotlib.figure import Figure
     except ImportError as error:
         raise AimError("drawing curves needs matplotlib: pip install matplotlib") from error
-    figure = Figure((9, 3), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for axes, run, series in (
-        (left, "tokenizer", {"psnr": "validation PSNR, dB (1,000 images)"}),
-        (right, "prior", {"loss": "training loss with dropout, nats a code", "val": "validation, nats a code"}),
-    ):
+    losses = {"loss": "training loss with dropout, nats a code", "val": "validation, nats a code"}
+    runs = {"tokenizer": {"psnr": "validation PSNR, dB (1,000 images)"}, **{name: losses for name in PRIORS if (out / name).exists()}}
+    figure = Figure((4.5 * len(runs), 3), layout="constrained")
+    for axes, (run, series) in zip(figure.subplots(1, len(runs)), runs.items(), strict=True):
         lines = [json.loads(line) for line in (out / run / "log.jsonl").read_text().splitlines()]
         for key, label in series.items():
             points = [(line["seconds"], line[key]) for line in lines if key in line]

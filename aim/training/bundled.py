@@ -1,4 +1,4 @@
-"""The bundled model from images to files: loss network, tokenizer, codes, prior. ``python -m aim.training.bundled --help``."""
+"""The bundled models from images to files: loss network, tokenizer, codes, priors. ``python -m aim.training.bundled --help``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from aim.checkpoint import save_model, save_tokenizer
 from aim.checkpoint.tensors import read_metadata, write
 from aim.config import MODELS, SamplingParams
-from aim.models.aim import AiM
+from aim.errors import InvalidInput
+from aim.models.prior import build
 from aim.models.vq import VQ
 from aim.training.classifier import VGG, ClassifierRecipe, ResNet, accuracy, train_classifier
 from aim.training.codes import CodeSet, tokenize
@@ -24,9 +25,10 @@ from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer, psnr, reco
 
 LOSS_NETWORK_SEED, JUDGE_SEED = 1, 2
 LOSS_NETWORK, JUDGE = "loss_network.safetensors", "judge.safetensors"
+PRIORS = ("aim-s", "gpt-s")
 Classifier = TypeVar("Classifier", VGG, ResNet)
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train the bundled model, stage by stage; tokenizer and prior resume.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train the bundled models, stage by stage; tokenizer and priors resume.")
 
 Data = Annotated[list[Path], typer.Option("--data", help="Training images: folders or zip files of <wnid>/<name>.JPEG.")]
 Val = Annotated[list[Path], typer.Option("--val", help="Validation images, the same way.")]
@@ -125,36 +127,42 @@ def codes(data: Data, val: Val, out: Out, versions: Annotated[int, typer.Option(
 
 
 @app.command()
-def prior(out: Out, seconds: Seconds = PriorRecipe.seconds, batch: Batch = PriorRecipe.batch, lr: float = PriorRecipe.lr,
-          token_drop: float = 0.1, mixer_drop: float = 0.1, compile: bool = True,
-          scan: Annotated[str, typer.Option(help="auto, torch or mamba-ssm.")] = PriorRecipe.scan) -> None:  # fmt: skip
+def prior(out: Out, model: Annotated[str, typer.Option(help="aim-s or gpt-s.")] = PRIORS[0], seconds: Seconds = PriorRecipe.seconds,
+          batch: Batch = PriorRecipe.batch, lr: float = PriorRecipe.lr,
+          dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Of tokens and of what each part of a layer adds.")] = 0.1,
+          compile: bool = True, scan: Annotated[str, typer.Option(help="Of aim-s: auto, torch or mamba-ssm.")] = PriorRecipe.scan,
+          ) -> None:  # fmt: skip
     """Stage 2."""
+    if model not in PRIORS:
+        raise InvalidInput(f"model is {model!r}; it must be one of {', '.join(PRIORS)}")
     train, held = (CodeSet.load(out / f"{name}.safetensors", device()) for name in ("codes", "codes_val"))
     torch.manual_seed(0)
-    config = dataclasses.replace(
-        MODELS["aim-s"].config, num_classes=len(train.classes), classes=train.classes, token_drop=token_drop,
-        mixer_drop=mixer_drop, sampling=SamplingParams(),
-    )  # fmt: skip
+    config = MODELS[model].config
+    drops = {field.name: dropout for field in dataclasses.fields(config) if field.name.endswith("_drop")}
+    config = dataclasses.replace(config, num_classes=len(train.classes), classes=train.classes, sampling=SamplingParams(), **drops)
     recipe = PriorRecipe(seconds=seconds, batch=batch, lr=lr, compile=compile, scan=scan)
-    trainer = PriorTrainer(AiM(config), train, held, recipe, out / "prior")
-    model = trainer.run().to_dtype(torch.bfloat16).to_dtype(torch.float32)  # as it is stored
-    print(f"prior: validation {trainer.validate():.4f} nats a code", flush=True)
-    write(out / "prior.safetensors", model.state_dict(), {"classes": json.dumps(train.classes)})
+    trainer = PriorTrainer(build(config), train, held, recipe, out / model)
+    trained = trainer.run().to_dtype(torch.bfloat16).to_dtype(torch.float32)  # as it is stored
+    print(f"{model}: validation {trainer.validate():.4f} nats a code", flush=True)
+    write(out / f"{model}.safetensors", trained.state_dict(), {"classes": json.dumps(train.classes)})
 
 
 @app.command()
 def pack(out: Out, to: Annotated[Path, typer.Option(help="Folder for the checkpoints.")], cfg_scale: float = SamplingParams.cfg_scale,
          temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> None:  # fmt: skip
-    """Write the two checkpoints, with the sampling settings that the page starts with."""
-    classes = tuple(json.loads(read_metadata(out / "prior.safetensors")["classes"]))
+    """Write the tokenizer and every prior that is trained, with the sampling settings that the page starts with."""
     params = SamplingParams(cfg_scale, temperature, top_k, top_p)
-    model = AiM(dataclasses.replace(MODELS["aim-s"].config, num_classes=len(classes), classes=classes, sampling=params))
-    model.load_state_dict(load_file(out / "prior.safetensors"))
     to.mkdir(parents=True, exist_ok=True)
     about = {"data": "Tiny ImageNet, 202 classes", "license": "research only, non-commercial (ImageNet)"}
     save_tokenizer(to / "vq-f4.safetensors", read_tokenizer(out), about)
-    version = save_model(to / "aim-s.safetensors", model, {**about, "tokenizer": "vq-f4.safetensors"})
-    print(f"aim-s {version} in {to}", flush=True)
+    for name in PRIORS:
+        path = out / f"{name}.safetensors"
+        if path.exists():
+            classes = tuple(json.loads(read_metadata(path)["classes"]))
+            model = build(dataclasses.replace(MODELS[name].config, num_classes=len(classes), classes=classes, sampling=params))
+            model.load_state_dict(load_file(path))
+            version = save_model(to / path.name, model, {**about, "tokenizer": "vq-f4.safetensors"})
+            print(f"{name} {version} in {to}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage 2: train the prior on codes (arXiv 2408.12245, section 4)."""
+"""Stage 2: train a prior, AiM or the Transformer, on codes (arXiv 2408.12245, section 4)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aim.models.aim import AiM
+from aim.models.prior import Prior
 from aim.training.codes import CodeSet
 from aim.training.data import Batches
 from aim.training.loop import Run
@@ -30,17 +31,19 @@ class PriorRecipe:
     clip: float = 1.0
     ema: float = 0.9995
     compile: bool = False
-    scan: str = "auto"  # auto, torch or mamba-ssm: see AiM.use_scan
+    scan: str = "auto"  # of AiM: auto, torch or mamba-ssm, see AiM.use_scan
     seed: int = 0
 
 
 class PriorTrainer:
     """Stage 2 on one device. ``run`` trains until the budget is spent and returns the averaged model."""
 
-    def __init__(self, model: AiM, data: CodeSet, val: CodeSet, recipe: PriorRecipe, folder: Path) -> None:
+    def __init__(self, model: Prior, data: CodeSet, val: CodeSet, recipe: PriorRecipe, folder: Path) -> None:
         self.recipe, self.data, self.val = recipe, data, val
         self.device = data.codes.device
-        self.model = model.to(self.device).use_scan(recipe.scan).train()
+        self.model = model.to(self.device).train()
+        if isinstance(model, AiM):
+            model.use_scan(recipe.scan)
         self.optimizer = adamw(self.model, recipe.lr, recipe.weight_decay)
         self.ema = EMA(self.model, recipe.ema)
         self.run_state = Run(folder, {"model": self.model, "ema": self.ema, "optimizer": self.optimizer}, seconds=recipe.seconds)
@@ -51,7 +54,7 @@ class PriorTrainer:
             for layer in self.model.layers:
                 layer.compile(dynamic=False)
 
-    def run(self) -> AiM:
+    def run(self) -> Prior:
         """Train; prints the loss every 200 steps and the validation loss every 2,000."""
         run = self.run_state
         going = run.progress < 1
@@ -94,7 +97,7 @@ class PriorTrainer:
 
 
 @torch.no_grad()
-def validation_nll(model: AiM, val: CodeSet, batch: int = 256) -> float:
+def validation_nll(model: Prior, val: CodeSet, batch: int = 256) -> float:
     """Mean negative log likelihood of a code of version 0, in nats."""
     device, total = val.codes.device, 0.0
     for codes, labels in zip(val.codes[0].split(batch), val.labels.split(batch), strict=True):

@@ -1,4 +1,4 @@
-"""The bundled model's whole run, in small: from image files to checkpoints, then its figures and its sheet."""
+"""The bundled models' whole run, in small: from image files to checkpoints, then their figures and their sheets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import aim
 from aim.checkpoint import load_model
-from aim.config import MODELS, AiMConfig, ModelSpec, SamplingParams, VQConfig
+from aim.config import MODELS, AiMConfig, GPTConfig, ModelSpec, SamplingParams, VQConfig
 from aim.errors import AimError, InvalidInput
 from aim.evaluation import report
 from aim.training import bundled
@@ -33,6 +33,7 @@ TINY = ModelSpec(
     VQConfig(image_size=16, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 1, 1), num_res_blocks=1),
     "bundled",
 )
+RIVAL = replace(TINY, name="gpt-s", config=GPTConfig(32, 2, 2, vocab_size=64, num_classes=202, num_tokens=16, multiple_of=16))
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, smooth_images: Callable[...
                 Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / name / wnid / f"{i}.JPEG")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "aim-s", TINY)
+        patch.setitem(MODELS, "gpt-s", RIVAL)
         patch.setattr(bundled, "device", lambda: torch.device("cpu"))
         patch.setattr(report, "device", lambda: torch.device("cpu"))
         patch.setattr(report, "pick_dtype", lambda *_: torch.float32)
@@ -63,6 +65,7 @@ def call(program: object, folder: Path, arguments: str) -> str:
         out=f"--out {folder}/run",
         to=f"{folder}/checkpoints",
         model=f"--model {folder}/checkpoints/aim-s.safetensors",
+        rival=f"--model {folder}/checkpoints/gpt-s.safetensors",
     )
     result = runner.invoke(program, words.split(), catch_exceptions=False)  # type: ignore[arg-type]
     assert result.exit_code == 0, result.output
@@ -77,6 +80,7 @@ def trained(folder: Path) -> dict[str, str]:
         "tokenizer": "{images} {out} --seconds 0.2 --batch 6 --no-compile",
         "codes": "{images} {out} --versions 3",
         "prior": "{out} --seconds 0.2 --batch 6 --no-compile",
+        "prior --model gpt-s": "{out} --seconds 0.2 --batch 6 --no-compile --dropout 0.2",
         "pack": "{out} --to {to} --cfg-scale 2.5 --top-k 50",
     }
     return {name: call(bundled.app, folder, f"{name} {arguments}") for name, arguments in stages.items()}
@@ -112,25 +116,31 @@ class TestTraining:
         for name, shape in (("codes", (3, 12, 16)), ("codes_val", (1, 6, 16))):
             assert bundled.CodeSet.load(folder / "run" / f"{name}.safetensors").codes.shape == shape
 
-    def test_prior(self, folder: Path, trained: dict[str, str]) -> None:
-        assert figure(trained["prior"], "prior: validation") < 6
-        lines = (folder / "run" / "prior" / "log.jsonl").read_text().splitlines()
+    @pytest.mark.parametrize(("stage", "name"), [("prior", "aim-s"), ("prior --model gpt-s", "gpt-s")])
+    def test_prior(self, folder: Path, trained: dict[str, str], stage: str, name: str) -> None:
+        assert figure(trained[stage], f"{name}: validation") < 6
+        lines = (folder / "run" / name / "log.jsonl").read_text().splitlines()
         assert json.loads(lines[-1])["val"] > 0
+
+    def test_a_prior_that_is_not_bundled(self, folder: Path, trained: dict[str, str]) -> None:
+        with pytest.raises(InvalidInput, match="model is 'aim-b'; it must be one of aim-s, gpt-s"):
+            call(bundled.app, folder, "prior {out} --model aim-b")
 
     def test_a_finished_stage_is_not_trained_again(self, folder: Path, trained: dict[str, str]) -> None:
         again = call(bundled.app, folder, "prior {out} --seconds 0.2 --batch 6 --no-compile")
         assert "step" not in again
         assert again == trained["prior"].splitlines()[-1] + "\n"
 
-    def test_pack_writes_what_the_page_loads(self, folder: Path, trained: dict[str, str]) -> None:
-        path = folder / "checkpoints" / "aim-s.safetensors"
+    @pytest.mark.parametrize("spec", [TINY, RIVAL], ids=lambda spec: spec.name)
+    def test_pack_writes_what_the_page_loads(self, folder: Path, trained: dict[str, str], spec: ModelSpec) -> None:
+        path = folder / "checkpoints" / f"{spec.name}.safetensors"
         loaded = load_model(str(path), torch.device("cpu"), torch.float32)
         assert loaded.model.config == replace(
-            TINY.config, num_classes=3, classes=(1, 207, 285), sampling=SamplingParams(cfg_scale=2.5, top_k=50)
+            spec.config, num_classes=3, classes=(1, 207, 285), sampling=SamplingParams(cfg_scale=2.5, top_k=50)
         )
         assert loaded.tokenizer.config == TINY.tokenizer
-        assert f"aim-s {loaded.version}" in trained["pack"]
-        stored = load_file(folder / "run" / "prior.safetensors")
+        assert f"{spec.name} {loaded.version}" in trained["pack"]
+        stored = load_file(folder / "run" / path.name)
         assert all(torch.equal(tensor, stored[name]) for name, tensor in loaded.model.state_dict().items()), "rounded before it was judged"
         pipe = aim.load(path, "cpu", "float32")
         assert pipe.generate("goldfish")[0].size == (16, 16)
@@ -162,11 +172,13 @@ class TestReport:
         assert settings == [f"cfg {c} temperature 0.9 top_k {k} top_p 0.95" for c in ("1", "3.5") for k in ("0", "5")]
         assert all(0 <= figure(line, "0.95:") <= 1 for line in printed.splitlines())
 
-    def test_sheet(self, folder: Path, trained: dict[str, str]) -> None:
-        call(report.app, folder, "sheet --to {to}/sheet.png {model} --scale 2")
+    @pytest.mark.parametrize("name", ["model", "rival"])
+    def test_sheet(self, folder: Path, trained: dict[str, str], name: str) -> None:
+        call(report.app, folder, f"sheet --to {{to}}/sheet.png {{{name}}} --scale 2")
         sheet = np.asarray(Image.open(folder / "checkpoints" / "sheet.png"))
         assert sheet.shape[1] == 8 * (32 + 4) + 4
-        pipe = aim.load(folder / "checkpoints" / "aim-s.safetensors", "cpu", "float32")
+        file = {"model": "aim-s.safetensors", "rival": "gpt-s.safetensors"}[name]
+        pipe = aim.load(folder / "checkpoints" / file, "cpu", "float32")
         first = np.asarray(pipe.generate(207, seed=0)[0]).repeat(2, 0).repeat(2, 1)
         pipe.close()
         assert np.abs(sheet[4:36, 4:36].astype(int) - first).max() <= 1, "row 0 is the first class, seeds from 0"

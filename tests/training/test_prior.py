@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from aim.config import GPTConfig
 from aim.models.aim import AiM
+from aim.models.gpt import GPT
 from aim.training.codes import CodeSet
 from aim.training.prior import PriorRecipe, PriorTrainer, validation_nll
 
@@ -26,7 +28,7 @@ def code_set(versions: int = 1, count: int = 10, seed: int = 0) -> CodeSet:
 def train(tiny_model: AiM, out: Path) -> Any:
     """A trainer of ``steps`` steps."""
 
-    def make(steps: int, data: CodeSet | None = None, model: AiM | None = None, **changes: Any) -> PriorTrainer:
+    def make(steps: int, data: CodeSet | None = None, model: AiM | GPT | None = None, **changes: Any) -> PriorTrainer:
         torch.manual_seed(0)
         recipe = PriorRecipe(**{"seconds": 1e9, "batch": 10, "lr": 1e-2, **changes})
         data = data or code_set()
@@ -50,8 +52,9 @@ def logged(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_memorises(train: Any, out: Path) -> None:
-    trainer = train(120)
+@pytest.mark.parametrize("config", [None, GPTConfig(32, 2, 2, vocab_size=64, num_classes=5, num_tokens=16)], ids=["AiM", "GPT"])
+def test_memorises(train: Any, out: Path, config: GPTConfig | None) -> None:
+    trainer = train(120, model=config and GPT(config))
     assert 3.5 < trainer.validate() < 5.5  # log 64 is 4.16
     model = trainer.run()
     assert model is trainer.ema.model

@@ -7,7 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-BLOCK = 64  # items that one new item attends to at a time, so that its sums do not depend on how long other rows are
+BLOCK = 32  # items: what a new item reads is rounded up to a multiple of this
+SMALLEST = 512  # elements: below 400 a product has a kernel of its own in PyTorch, with other last bits
 
 
 def capacity(items: int) -> int:
@@ -48,18 +49,54 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def attend_one(q: Tensor, keys: Tensor, values: Tensor, counts: Tensor, filled: int) -> Tensor:
     """One query a row: q (R, H, head_dim) float32, keys and values (R, H, C, head_dim) -> (R, H, head_dim) float32.
 
-    Row r attends to its first ``counts[r]`` items, at least one; none has more than ``filled``, and nothing beyond that, rounded up to
-    whole blocks, is read. What lies between must be finite. A row's bits do not depend on the others.
+    Row r attends to its first ``counts[r]`` items, at least one; none has more than ``filled``, and nothing beyond ``reach`` of that
+    is read. What lies between must be finite. A row's bits do not depend on the others.
     """
     rows, heads, size = q.shape
-    blocks = -(-filled // BLOCK)
-    keys, values = (part[:, :, : blocks * BLOCK].float().reshape(-1, BLOCK, size) for part in (keys, values))  # (R H blocks, BLOCK, head_dim)
-    each = (q * size**-0.5)[:, :, None].expand(-1, -1, blocks, -1).reshape(-1, size, 1)
-    scores = torch.bmm(keys, each).view(rows, heads, blocks * BLOCK)
-    beyond = torch.arange(blocks * BLOCK, device=q.device) >= counts[:, None]
-    scores = scores.masked_fill(beyond[:, None], -torch.inf)
-    weights = torch.exp(scores - scores.amax(-1, keepdim=True)).view(-1, 1, BLOCK)
-    # block by block, each in the same order however many there are; what comes after a row's end adds zeros
-    total = weights.view(rows, heads, blocks, BLOCK).sum(-1).cumsum(-1)[..., -1:]
-    mixed = torch.bmm(weights, values).view(rows, heads, blocks, size).cumsum(2)[:, :, -1]
-    return mixed / total
+    reached = reach(filled, keys.shape[2], size)
+    keys, values = (part[:, :, :reached].float().reshape(rows * heads, reached, size) for part in (keys, values))
+    return attend_reached(q.reshape(rows * heads, 1, size), keys, values, hide(counts, heads, reached)).view(q.shape)
+
+
+def attend_reached(q: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
+    """The same of N = R H rows and heads: q (N, 1, head_dim), keys and values (N, n, head_dim) -> (N, 1, head_dim), all float32.
+
+    ``hidden`` (N, 1, n) comes from ``hide``, and n from ``reach``.
+    """
+    scores = torch.baddbmm(hidden, q, keys.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    return torch.bmm(scores.softmax(-1), values)
+
+
+def hide(counts: Tensor, heads: int, reached: int) -> Tensor:
+    """What is added to scores (R H, 1, reached): minus infinity beyond a row's first ``counts[r]`` items, else 0."""
+    beyond = torch.arange(reached, device=counts.device) >= counts[:, None, None]
+    hidden = torch.zeros(beyond.shape, device=counts.device).masked_fill_(beyond, -torch.inf)
+    return hidden.repeat_interleave(heads, 0)
+
+
+def reach(filled: int, room: int, size: int) -> int:
+    """How many of ``room`` items, a ``capacity``, are read where ``filled`` are there, in heads of ``size`` channels.
+
+    Whole blocks, for the order in which they are summed is the same however many there are; in heads of few channels several, as
+    PyTorch computes the smallest products in another order. Everything where even so bits depend on it.
+    """
+    if room <= BLOCK or not _can_reach(size):
+        return room
+    return min(room, max(capacity(filled), capacity(-(-SMALLEST // size))))
+
+
+@lru_cache(maxsize=16)
+def _can_reach(size: int) -> bool:
+    """Whether a row's bits are the same here however many items beyond its own are read, and however many rows there are."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    least, rows = capacity(-(-SMALLEST // size)), 4
+    room = least + rows * BLOCK
+    q, keys, values = (torch.randn(rows, n, size, generator=generator, device="cpu") for n in (1, room, room))
+    counts = torch.arange(rows, device="cpu") * BLOCK + BLOCK // 2
+
+    def attended(few: int, reached: int) -> Tensor:
+        return attend_reached(q[:few], keys[:few, :reached], values[:few, :reached], hide(counts[:few], 1, reached))
+
+    want = attended(rows, room)
+    nearer = [(few, reached) for few in range(1, rows + 1) for reached in range(max(least, few * BLOCK), room, BLOCK)]
+    return all(torch.equal(attended(few, reached), want[:few]) for few, reached in nearer)

@@ -13,16 +13,21 @@ from torch import Tensor
 
 from aim.checkpoint.official import COUNTER, HEAD, to_official
 from aim.checkpoint.tensors import blank
-from aim.config import MODELS, VQ_F16, AiMConfig
+from aim.config import MODELS, VQ_F16, AiMConfig, GPTConfig
 from aim.models.aim import AiM
+from aim.models.gpt_packed import PackedGPT
 from aim.models.packed import PackedAiM
+from aim.models.prior import Prior, build
 from aim.models.vq import VQ
 from tests.golden.weights import fill
+from tests.models.decoders import Decoder
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
-TINY = ["tiny_adaln", "tiny_adaln_group"]
+TINY = ["tiny_adaln", "tiny_adaln_group", "gpt_tiny"]
 LAYOUT = json.loads((GOLDEN / "official_layout.json").read_text())
 NAMED = {"AiM-B": "aim-b", "AiM-L": "aim-l", "AiM-XL": "aim-xl"}
+LLAMAGEN_LAYOUT = json.loads((GOLDEN / "llamagen_layout.json").read_text())
+LLAMAGEN_NAMED = {"GPT-B": "gpt-b", "GPT-L": "gpt-l", "GPT-XL": "gpt-xl"}
 
 
 class Golden(NamedTuple):
@@ -30,8 +35,9 @@ class Golden(NamedTuple):
     facts: dict[str, Any]  # the metadata, parsed
 
     def picked(self, logits: Tensor) -> Tensor:
-        """Of logits (B, T, V), the positions and entries that are stored."""
-        return logits[:, self.facts["token_positions"]][:, :, :: self.facts["vocab_stride"]]
+        """Of logits (B, T, V), the positions and entries that are stored; all where the file does not say."""
+        positions = self.facts.get("token_positions", range(logits.shape[1]))
+        return logits[:, list(positions)][:, :, :: self.facts.get("vocab_stride", 1)]
 
 
 def read(name: str) -> Golden:
@@ -40,19 +46,33 @@ def read(name: str) -> Golden:
         return Golden({key: file.get_tensor(key) for key in file.keys()}, facts)  # noqa: SIM118
 
 
-def build(golden: Golden) -> AiM:
-    names = ("d_model", "n_layer", "vocab_size", "num_classes", "num_tokens", "adaln_group", "num_groups")
-    model = AiM(AiMConfig(**{name: golden.facts["config"][name] for name in names}, position_offset=1)).eval()
-    named = {f"mamba.backbone.{name}": tensor for name, tensor in model.state_dict().items()}
-    fill(named, golden.facts["salt"])
+def filled(golden: Golden) -> Prior:
+    """The model that the golden file is about."""
+    given = golden.facts["config"]
+    sizes = {name: given[name] for name in ("n_layer", "vocab_size", "num_classes")}
+    if "model_type" in given:
+        model = build(GPTConfig(given["dim"], n_head=given["n_head"], num_tokens=given["block_size"], **sizes)).eval()
+        fill(model.state_dict(), golden.facts["salt"])
+        return model
+    sizes |= {name: given[name] for name in ("d_model", "num_tokens", "adaln_group", "num_groups")}
+    model = build(AiMConfig(**sizes, position_offset=1)).eval()
+    fill({f"mamba.backbone.{name}": tensor for name, tensor in model.state_dict().items()}, golden.facts["salt"])
     return model
+
+
+def prepared(model: Prior) -> PackedAiM | PackedGPT:
+    return PackedAiM(model) if isinstance(model, AiM) else PackedGPT(model)
+
+
+def count(model: Prior) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:
     return ((got - want).norm() / want.norm()).item()
 
 
-def decoded(model: AiM | PackedAiM, golden: Golden) -> Tensor:
+def decoded(model: Decoder, golden: Golden) -> Tensor:
     """Guided logits (B, T, V), step by step, with the stored codes."""
     codes, labels = golden.tensors["codes"].long(), golden.tensors["labels"].long()
     rows = len(labels)
@@ -66,7 +86,7 @@ def decoded(model: AiM | PackedAiM, golden: Golden) -> Tensor:
     return torch.stack(outputs, 1)
 
 
-def forward(model: AiM, golden: Golden) -> Tensor:
+def forward(model: Prior, golden: Golden) -> Tensor:
     return model(golden.tensors["codes"].long()[:, :-1], golden.tensors["labels"].long())
 
 
@@ -74,18 +94,18 @@ def forward(model: AiM, golden: Golden) -> Tensor:
 @torch.no_grad()
 def test_tiny_logits(name: str):
     golden = read(name)
-    model = build(golden)
+    model = filled(golden)
     assert relative_error(golden.picked(forward(model, golden)), golden.tensors["forward_logits"]) < 1e-5
-    for decoder in (model, PackedAiM(model)):
+    for decoder in (model, prepared(model)):
         assert relative_error(golden.picked(decoded(decoder, golden)), golden.tensors["decode_logits"]) < 1e-5
 
 
 @torch.no_grad()
 def test_aim_b_logits():
     golden = read("aim_b")
-    model = build(golden)
+    model = filled(golden)
     assert relative_error(golden.picked(forward(model, golden)), golden.tensors["forward_logits"]) < 1e-4
-    for decoder in (model, PackedAiM(model)):
+    for decoder in (model, prepared(model)):
         assert relative_error(golden.picked(decoded(decoder, golden)), golden.tensors["decode_logits"]) < 1e-4
 
 
@@ -108,14 +128,21 @@ def test_names_shapes_and_counts_are_the_official_ones(official: str):
     got = {name: list(tensor.shape) for name, tensor in to_official(model, vq).items()}
     assert got == want["tensors"]
     assert {HEAD, COUNTER} <= got.keys()
-    assert sum(p.numel() for p in model.parameters()) == want["params"]
+    assert count(model) == want["params"]
+
+
+@pytest.mark.parametrize("official", LLAMAGEN_NAMED)
+def test_names_shapes_and_counts_are_llamagens(official: str):
+    model, want = blank(lambda: build(MODELS[LLAMAGEN_NAMED[official]].config)), LLAMAGEN_LAYOUT[official]
+    assert {name: list(tensor.shape) for name, tensor in model.state_dict().items()} == want["tensors"]
+    assert count(model) == want["params"]
 
 
 def test_aim_1b_has_1_3_billion_parameters():
-    model = blank(lambda: AiM(MODELS["aim-1b"].config))
-    assert 1.25e9 < sum(p.numel() for p in model.parameters()) < 1.35e9
+    assert 1.25e9 < count(blank(lambda: build(MODELS["aim-1b"].config))) < 1.35e9
 
 
-def test_aim_s_has_at_most_20_million_parameters():
-    model = blank(lambda: AiM(MODELS["aim-s"].config))
-    assert sum(p.numel() for p in model.parameters()) <= 20e6
+def test_the_bundled_models_are_small_and_of_one_size():
+    aim_s, gpt_s = (count(blank(lambda name=name: build(MODELS[name].config))) for name in ("aim-s", "gpt-s"))
+    assert aim_s <= 20e6
+    assert abs(gpt_s / aim_s - 1) < 0.05

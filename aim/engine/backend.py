@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
+from aim.config import GPTConfig
 from aim.engine.engine import Engine
 from aim.engine.request import Request
 from aim.engine.runner import Runner
 from aim.engine.scheduler import Running
 from aim.errors import GenerationError, InvalidInput
 from aim.models.external import ExternalAiM
+from aim.models.gpt_packed import PackedGPT
 from aim.models.packed import PackedAiM
 from aim.ops import kernels
 from aim.ops.fused import CAPABILITY
@@ -58,16 +60,18 @@ def check(wanted: str, device: torch.device) -> str:
 
 
 def pick(model: Any, wanted: str = "auto") -> Backend:
-    """The backend for ``model``, an ``AiM``: for "auto" the fused one where it runs, packed on a CPU, else eager, with a line in the log
-    on a GPU.
+    """The backend for ``model``, an ``aim.models.prior.Prior``: for "auto" the fused one where it runs, packed on a CPU, else eager, with
+    a line in the log on a GPU.
 
-    On a GPU it tries a few steps, which compiles kernels. InvalidInput for a name that is none, or for "fused" or "mamba-ssm"
-    where it does not run.
+    On a GPU it tries a few steps, which compiles kernels. InvalidInput for a name that is none, for "fused" or "mamba-ssm" where
+    it does not run, and for "mamba-ssm" with a Transformer.
     """
     reason = check(wanted, model.device)
     if wanted == "eager":
         return Backend("eager", model)
     if wanted == "mamba-ssm":
+        if _is_gpt(model):
+            raise _refusal(wanted, "its kernels are for a state space model, and this one is a Transformer")
         return _external(model)
     if not reason:
         try:
@@ -77,11 +81,15 @@ def pick(model: Any, wanted: str = "auto") -> Backend:
     if wanted == "fused":
         raise _refusal(wanted, reason)
     if model.device.type == "cpu":
-        return Backend("packed", PackedAiM(model))
+        return Backend("packed", PackedGPT(model) if _is_gpt(model) else PackedAiM(model))
     if model.device.type != "cuda":
         return Backend("eager", model)
     log.warning("Decoding with eager PyTorch, which is slower: %s", reason)
     return Backend("eager", model, reason)
+
+
+def _is_gpt(model: Any) -> bool:
+    return isinstance(model.config, GPTConfig)
 
 
 def _refusal(wanted: str, reason: str) -> InvalidInput:
@@ -108,9 +116,14 @@ def _obstacle(device: torch.device) -> str:
 
 def _fused(model: Any) -> Any:
     """The model with fused kernels, tried out. Raises whatever goes wrong."""
-    from aim.models.fast import FastAiM  # imports Triton
+    if _is_gpt(model):  # imported here, as both import Triton
+        from aim.models.gpt_fast import FastGPT
 
-    fast = FastAiM(model)
+        fast: Any = FastGPT(model)
+    else:
+        from aim.models.fast import FastAiM
+
+        fast = FastAiM(model)
     if not _try(fast):
         raise GenerationError("the step cannot be captured")
     return fast

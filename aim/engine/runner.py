@@ -39,9 +39,9 @@ def batch_sizes(device: torch.device, dtype: torch.dtype, slots: int) -> tuple[i
 
 
 class Runner:
-    """Pools for ``slots`` rows: recurrent state, condition, ``Rows``; and the step on the first of them.
+    """Pools for ``slots`` rows: what the model remembers, condition, ``Rows``; and the step on the first of them.
 
-    ``model`` is anything with the interface of ``aim.models.AiM``; with ``captured`` its step must do the same on the device
+    ``model`` is anything with the interface of ``aim.models.prior.Prior``; with ``captured`` its step must do the same on the device
     whenever it has as many rows. Not thread-safe: the engine calls it from one place.
     """
 

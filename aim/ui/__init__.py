@@ -14,6 +14,7 @@ from aim.settings import Settings
 from aim.ui.about import about_tab
 from aim.ui.generate import SELECT_ON_FOCUS, first_class, generate_tab
 from aim.ui.models import Models
+from aim.ui.race import race_tab
 from aim.ui.theme import CSS, THEME
 
 __all__ = ["LAUNCH", "build", "launch"]
@@ -46,10 +47,14 @@ def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", b
         gr.Markdown(_HEAD, elem_classes="aim-head")
         with gr.Tab("Generate"):
             actions = generate_tab(models)
+        with gr.Tab("Race"):
+            racing = race_tab(models, actions)
         with gr.Tab("About"):
             about_tab(models)
         page.load(None, js=SELECT_ON_FOCUS)
         page.unload(actions.stop)
+        for measuring in racing:
+            page.unload(measuring.stop)
     page.queue(default_concurrency_limit=_THREADS)  # everybody at once: the engine batches, and keeps the line
     threading.Thread(target=_warm_up, args=(models,), name="warm-up", daemon=True).start()
     return page

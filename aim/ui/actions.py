@@ -49,7 +49,7 @@ class Actions:
 
     def __init__(self, models: Models, screen: Screen) -> None:
         self.models, self.screen = models, screen
-        self.sessions = Sessions()
+        self.sessions = Sessions(Drawing)
 
     def classes(self, model: str = "") -> list[dict[str, Any]]:
         """The classes that a model knows: ImageNet index and name of each. Without a name, the page's own model."""
@@ -79,15 +79,15 @@ class Actions:
         """A verdict on each input of ``generate``, before it takes a place in line."""
         pipe = self.models.peek(model) if isinstance(model, str) else None
         return [
-            _verdict(lambda: pipe.resolve(label) if pipe else label),
-            _verdict(lambda: self.models.check(model)),
-            _verdict(lambda: SamplingParams().replace(cfg_scale=cfg_scale)),
-            _verdict(lambda: SamplingParams().replace(temperature=temperature)),
-            _verdict(lambda: SamplingParams().replace(top_k=top_k)),
-            _verdict(lambda: SamplingParams().replace(top_p=top_p)),
-            _verdict(lambda: random_seed or check_seed(seed)),
-            _verdict(lambda: None),
-            _verdict(lambda: Request(0, preview_every=_whole(preview_every))),
+            verdict(lambda: pipe.resolve(label) if pipe else label),
+            verdict(lambda: self.models.check(model)),
+            verdict(lambda: SamplingParams().replace(cfg_scale=cfg_scale)),
+            verdict(lambda: SamplingParams().replace(temperature=temperature)),
+            verdict(lambda: SamplingParams().replace(top_k=top_k)),
+            verdict(lambda: SamplingParams().replace(top_p=top_p)),
+            verdict(lambda: random_seed or check_seed(seed)),
+            verdict(lambda: None),
+            verdict(lambda: Request(0, preview_every=_whole(preview_every))),
         ]
 
     def generate(
@@ -107,7 +107,7 @@ class Actions:
 
         Returns the picture, the progress, the PNG with its parameters inside, a GIF of the drawing, and the parameters.
         """
-        with self.sessions.drawing(request.session_hash or "") as drawing:
+        with self.sessions.one(request.session_hash or "") as drawing:
             # the first update comes at once: a run that is cancelled before it would never be closed
             yield {**self._buttons(busy=True), **self._update("starting", "Starting …")}
             try:
@@ -124,11 +124,9 @@ class Actions:
                 drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
                 yield from self._draw(drawing, pipe, index, params, drawn_with, _whole(preview_every))
             except Exception as error:
-                known = isinstance(error, AimError)
-                message = str(error) if known else "Something went wrong here; the server's log says what."
-                yield {**self._buttons(busy=False), **self._update("failed", message)}
-                if known:
-                    raise gr.Error(message, print_exception=False) from error
+                yield {**self._buttons(busy=False), **self._update("failed", explain(error))}
+                if isinstance(error, AimError):
+                    raise gr.Error(str(error), print_exception=False) from error
                 raise
 
     def _draw(
@@ -140,17 +138,17 @@ class Actions:
         for view in drawing.views(pipe, Request(pipe.row(index), params, seed, COUNT_EVERY), preview_every):
             if view.image is not None:
                 frames.append(view.image)
-                picture = _keep(_png(view.image), "preview.png", screen.picture)
+                picture = keep(_png(view.image), "preview.png", screen.picture)
             update = self._update(view.state, _describe(view), view, picture)
             if view.state == "stopped":
                 update.update(self._buttons(busy=False))
             if view.state == "done":
                 parameters = pipe.parameters(index, seed, params)
                 stem = media.file_stem(f"{pipe.name} {pipe.title(index)} seed {seed}")
-                png = _keep(media.png_bytes(frames[-1], parameters), f"{stem}.png", screen.png)
+                png = keep(media.png_bytes(frames[-1], parameters), f"{stem}.png", screen.png)
                 update.update({screen.picture: png, screen.png: png})
                 yield update  # the GIF takes a moment: the picture does not wait for it
-                gif = _keep(_gif(frames), f"{stem}.gif", screen.gif)
+                gif = keep(_gif(frames), f"{stem}.gif", screen.gif)
                 update.update({screen.gif: gif, screen.parameters: parameters, **self._buttons(busy=False)})
             yield update
 
@@ -167,7 +165,13 @@ class Actions:
         return self.models.get(name or self.models.default)
 
 
-def _verdict(test: Callable[[], object]) -> dict[str, Any]:
+def explain(error: Exception) -> str:
+    """What went wrong, in words for somebody at the page; internals stay in the log."""
+    return str(error) if isinstance(error, AimError) else "Something went wrong here; the server's log says what."
+
+
+def verdict(test: Callable[[], object]) -> dict[str, Any]:
+    """What a validator says of an input: whether ``test`` accepts it, else its InvalidInput's message."""
     try:
         test()
     except InvalidInput as error:
@@ -203,6 +207,6 @@ def _gif(frames: list[Image.Image]) -> bytes:
     return media.gif_bytes(frames, fps=min(20.0, max(2.0, len(frames) / GIF_SECONDS)), at_least=media.GIF_SIZE)
 
 
-def _keep(data: bytes, name: str, component: Component) -> str:
+def keep(data: bytes, name: str, component: Component) -> str:
     """Write a file where the page serves files from, and deletes them from after a while; returns its path."""
     return save_bytes_to_cache(data, name, component.GRADIO_CACHE)

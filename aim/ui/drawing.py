@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from PIL import Image
 
@@ -120,31 +121,54 @@ class _Pace:
         return image
 
 
-class Sessions:
-    """Who draws what now, so that Stop and a closed tab end it."""
+class Stoppable(Protocol):
+    """What somebody began and may want to end."""
 
-    def __init__(self) -> None:
-        self._drawings: defaultdict[str, set[Drawing]] = defaultdict(set)
+    def stop(self) -> object:
+        """End it, from any thread."""
+
+
+T = TypeVar("T", bound=Stoppable)
+
+
+class Sessions(Generic[T]):
+    """Who does what now, so that Stop and a closed tab end it; ``make`` makes what one of them does."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._running: defaultdict[str, set[T]] = defaultdict(set)
+        self._begun = 0
         self._lock = threading.Lock()
 
+    @property
+    def begun(self) -> int:
+        """How many were begun so far."""
+        return self._begun
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody does something now."""
+        return bool(self._running)
+
     @contextmanager
-    def drawing(self, session: str) -> Iterator[Drawing]:
-        """A new drawing that is the session's while inside."""
-        drawing = Drawing()
+    def one(self, session: str) -> Iterator[T]:
+        """A new one that is the session's while inside."""
+        mine = self._make()
         with self._lock:
-            self._drawings[session].add(drawing)
+            self._running[session].add(mine)
+            self._begun += 1
         try:
-            yield drawing
+            yield mine
         finally:
             with self._lock:
-                self._drawings[session].discard(drawing)
-                if not self._drawings[session]:
-                    del self._drawings[session]
+                self._running[session].discard(mine)
+                if not self._running[session]:
+                    del self._running[session]
 
     def stop(self, session: str) -> int:
-        """Stop all that the session draws; returns how many there were."""
+        """Stop all that is the session's; returns how many there were."""
         with self._lock:
-            drawings = list(self._drawings.get(session, ()))
-        for drawing in drawings:
-            drawing.stop()
-        return len(drawings)
+            running = list(self._running.get(session, ()))
+        for one in running:
+            one.stop()
+        return len(running)

@@ -5,23 +5,31 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 
+from aim.bench import random_pipeline
+from aim.checkpoint.load import bundled_folder
 from aim.config import MODELS
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline, load
+
+
+def at_hand(name: str) -> bool:
+    """Whether the weights of a named model can be had: from the hub, or because they lie where the bundled ones do."""
+    source = MODELS[name].source
+    return source == "hub" or (source == "bundled" and (bundled_folder() / f"{name}.safetensors").is_file())
 
 
 class Models:
     """``source`` is loaded at once; every other named model that can be had, when somebody picks it."""
 
     def __init__(self, source: str, device: str, dtype: str, backend: str = "auto") -> None:
-        self._device, self._dtype, self._backend = device, dtype, backend
+        self.device, self.dtype, self.backend = device, dtype, backend
         pipe = self._loaded(source)
         own: Future[Pipeline] = Future()
         own.set_result(pipe)
         self.default = pipe.name
         self._loads = {pipe.name: own}
         self._lock = threading.Lock()
-        named = (spec.name for spec in MODELS.values() if spec.source != "none")
+        named = filter(at_hand, MODELS)
         self._names = list(dict.fromkeys([pipe.name, *named]))
 
     @property
@@ -65,6 +73,10 @@ class Models:
                 threading.Thread(target=self._load, args=(checked, future), name=f"load-{checked}", daemon=True).start()
             return future
 
+    def random(self, name: str) -> Pipeline:
+        """A named model with random weights, for timing; a new one every time, as nobody else wants it."""
+        return random_pipeline(name, self.device, self.dtype, self.backend)
+
     def _load(self, name: str, future: Future[Pipeline]) -> None:
         try:
             future.set_result(self._loaded(name))
@@ -72,4 +84,4 @@ class Models:
             future.set_exception(error)
 
     def _loaded(self, source: str) -> Pipeline:
-        return load(source, device=self._device, dtype=self._dtype, backend=self._backend)
+        return load(source, device=self.device, dtype=self.dtype, backend=self.backend)

@@ -84,7 +84,7 @@ CSS = """
 #picture img { width: 100%; height: 100%; object-fit: contain; image-rendering: auto; }
 
 #progress { max-width: 560px; width: 100%; margin: 0 auto; }
-#progress .html-container { padding: 0; }
+:is(#progress, #race-progress, #scaling-progress, #replay, #race-report, #scaling-report) .html-container { padding: 0; }
 .aim-bar { height: 8px; border-radius: 4px; background: var(--border-color-primary); overflow: hidden; }
 .aim-bar > div { height: 100%; border-radius: 4px; background: var(--primary-500); transition: width 0.12s linear; }
 .aim-done .aim-bar > div { background: var(--secondary-500); }
@@ -104,5 +104,82 @@ CSS = """
   .aim-controls > .aim-first { order: 1; }
   .aim-result { order: 2; width: 100%; }
   #png, #gif { font-size: 0.85rem; white-space: nowrap; padding-inline: 0.5rem; }
+}
+
+/* The race: coral is AiM, teal the Transformer, and names, numbers, shapes and hatching say so, too. */
+.aim-replay, .aim-report { --paper: #e9eef0; --dot: #b4c1c9; --aim: var(--primary-600); --gpt: var(--secondary-600); }
+.dark .aim-replay, .dark .aim-report { --paper: #1b262e; --dot: #435561; --aim: var(--primary-400); --gpt: var(--secondary-400); }
+.aim-replay p, .aim-report p, .aim-report h4, .aim-replay figure, .aim-report figure { margin: 0; }
+.aim-replay-head { display: flex; flex-wrap: wrap; justify-content: space-between; align-items: center; gap: 0.5rem 1rem; }
+.aim-replay-head { margin-bottom: 0.75rem; }
+.aim-badge { font-weight: 600; }
+.aim-pacing { display: flex; flex-wrap: wrap; align-items: center; gap: 0.5rem 1rem; }
+.aim-pacing button, .aim-pacing select {
+  font: inherit; color: var(--body-text-color); background: var(--button-secondary-background-fill); min-height: 2.2rem;
+  border: 1px solid var(--border-color-primary); border-radius: var(--radius-md); padding: 0.2rem 0.7rem; cursor: pointer;
+}
+.aim-pacing button:hover { background: var(--button-secondary-background-fill-hover); }
+.aim-pacing :focus-visible, .aim-table:focus-visible { outline: 2px solid var(--primary-500); outline-offset: 2px; }
+.aim-lanes { display: grid; grid-template-columns: 1fr 1fr; gap: 0.9rem; max-width: 740px; margin: 0 auto; }
+.aim-lanes canvas { display: block; width: 100%; height: auto; border-radius: var(--radius-md); background: var(--paper); }
+.aim-lanes figcaption { margin-bottom: 0.35rem; }
+.aim-kind, .aim-arrival, .aim-count { color: var(--body-text-color-subdued); }
+.aim-meter { height: 8px; border-radius: 4px; background: var(--border-color-primary); overflow: hidden; margin-top: 0.5rem; }
+.aim-meter > div { height: 100%; width: 0; }
+.aim-aim .aim-meter > div, .aim-fill.aim-aim { background: var(--aim); }
+.aim-gpt .aim-meter > div, .aim-fill.aim-gpt {
+  background: repeating-linear-gradient(135deg, rgb(255 255 255 / 0.35) 0 3px, transparent 3px 7px), var(--gpt);
+}
+.aim-replay .aim-line { flex-wrap: wrap; gap: 0 1rem; }
+.aim-clock { font-size: 1.25rem; font-weight: 600; }
+.aim-arrival { min-height: 1.5em; }
+.aim-replay .aim-verdict { text-align: center; margin: 0.6rem 0 0; min-height: 1.5em; font-weight: 600; }
+@media (prefers-reduced-motion: reduce) { .aim-pacing { display: none; } }
+
+.aim-report { display: flex; flex-direction: column; gap: 0.9rem; }
+.aim-caution { border-left: 4px solid var(--primary-500); padding: 0.3rem 0.75rem; background: var(--background-fill-secondary); }
+.aim-small { font-size: 0.86rem; color: var(--body-text-color-subdued); }
+.aim-bar-grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: 0.9rem 2rem; }
+.aim-bar-row { display: grid; grid-template-columns: 3.6rem 1fr minmax(8.6rem, auto); align-items: center; gap: 0.6rem; }
+.aim-bar-row { margin-top: 0.3rem; }
+.aim-bar-name { white-space: nowrap; }
+.aim-track { position: relative; height: 18px; background: var(--border-color-primary); border-radius: 3px; }
+.aim-fill { position: absolute; inset: 0 auto 0 0; border-radius: 3px; }
+.aim-whisker { position: absolute; top: 3px; height: 12px; min-width: 2px; border: solid var(--body-text-color); border-width: 0 2px; }
+.aim-whisker::after { content: ""; position: absolute; top: 5px; left: 0; right: 0; height: 2px; background: var(--body-text-color); }
+.aim-bar-text { font-variant-numeric: tabular-nums; font-size: 0.86rem; line-height: 1.25; }
+.aim-bar-text > * { display: block; white-space: nowrap; }
+.aim-bar-text > span { color: var(--body-text-color-subdued); }
+.aim-table { overflow-x: auto; }
+.aim-table td { white-space: nowrap; }
+.aim-report details { margin-top: 0.2rem; }
+.aim-report summary { cursor: pointer; }
+.aim-report summary:focus-visible { outline: 2px solid var(--primary-500); outline-offset: 2px; }
+.aim-verdicts { margin: 0; padding-left: 1.2rem; }
+:is(#race-report, #scaling-report) .aim-table :is(table, tr) { border: 0; }
+.aim-table table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.aim-table caption { caption-side: bottom; text-align: left; font-size: 0.86rem; padding-top: 0.4rem; }
+.aim-table caption { color: var(--body-text-color-subdued); }
+.aim-table th, .aim-table td { padding: 0.3rem 0.6rem; border: 0; border-bottom: 1px solid var(--border-color-primary); text-align: right; }
+.aim-table th:first-child { text-align: left; font-weight: 400; padding-left: 0; }
+.aim-chart-grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: 1.2rem 2rem; }
+.aim-chart svg { width: 100%; height: auto; font-size: 11px; }
+.aim-chart svg text { fill: var(--body-text-color-subdued); }
+.aim-grid-line { stroke: var(--border-color-primary); stroke-width: 1; }
+.aim-stroke { stroke-width: 2; }
+.aim-dashed { stroke-dasharray: 4 4; }
+.aim-stroke.aim-aim, .aim-mark.aim-aim { stroke: var(--aim); fill: var(--aim); }
+.aim-stroke.aim-gpt, .aim-mark.aim-gpt { stroke: var(--gpt); fill: var(--gpt); }
+.aim-mark.aim-hollow { fill: var(--background-fill-primary); stroke-width: 1.5; }
+.aim-legend { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; font-size: 0.86rem; }
+.aim-legend svg { display: inline; width: 12px; height: 12px; vertical-align: baseline; }
+@media (max-width: 500px) {
+  .aim-lanes { gap: 0.6rem; }
+  .aim-bar-row { grid-template-columns: 3.6rem 1fr; gap: 0.15rem 0.6rem; }
+  .aim-bar-row .aim-track { grid-row: 2; grid-column: 1 / -1; }
+  .aim-bar-text { text-align: right; }
+  .aim-bar-text > * { display: inline; margin-left: 0.5rem; }
+  .aim-clock { font-size: 1.05rem; }
+  .aim-table th, .aim-table td { padding-inline: 0.35rem; }
 }
 """

@@ -9,7 +9,7 @@ import gradio as gr
 # A component of a template is filled in by JavaScript: text is escaped there, and is never part of the template itself.
 _STATUS = """
 <div class="aim-status aim-${value.state}">
-  <div class="aim-bar" role="progressbar" aria-label="Codes drawn" aria-valuenow="${value.step}" aria-valuemax="${value.total}">
+  <div class="aim-bar" role="progressbar" aria-label="Progress" aria-valuenow="${value.step}" aria-valuemax="${value.total}">
     <div style="width: ${value.total ? (100 * value.step) / value.total : 0}%"></div>
   </div>
   <div class="aim-line">
@@ -67,3 +67,12 @@ class Status(gr.HTML):
     def api_info(self) -> dict[str, Any]:
         """A dictionary."""
         return {"type": "object"}
+
+
+class Shown(gr.HTML):
+    """HTML for people alone: the API has the same in numbers."""
+
+    @property
+    def skip_api(self) -> bool:
+        """Left out of what the API returns."""
+        return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio_client asks
@@ -14,14 +15,16 @@ import pytest
 import torch
 
 import aim.ui
-from aim.config import MODELS, VQConfig
+from aim.config import MODELS, GPTConfig, VQConfig
 from aim.engine import Engine, Server
 from aim.errors import HubError
 from aim.models.aim import AiM
+from aim.models.gpt import GPT
 from aim.models.vq import VQ
 from aim.pipeline import Pipeline
+from aim.ui import measuring
 from aim.ui import models as ui_models
-from pages import Brake, Page
+from pages import Brake, Page, until
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -53,9 +56,25 @@ def make_pipe(make_model: Callable[..., AiM], grid_vq: VQ) -> Callable[..., tupl
 
 
 @pytest.fixture(scope="session")
-def served(make_pipe: Callable[..., tuple[Pipeline, Brake]]) -> Iterator[Page]:
-    """One page for all tests; the hub is out of its reach."""
+def make_rival(make_model: Callable[..., AiM], grid_vq: VQ) -> Callable[[str, Brake], Pipeline]:
+    """A tiny pipeline in the place of a named model with random weights, of its family, and as slow as a brake makes it."""
+
+    def make(name: str, brake: Brake) -> Pipeline:
+        model = make_model(num_tokens=256)
+        if name.startswith("gpt"):
+            same = {"vocab_size": model.config.vocab_size, "num_classes": model.config.num_classes, "classes": model.config.classes}
+            model = GPT(GPTConfig(64, 2, 2, num_tokens=256, multiple_of=64, **same)).eval().requires_grad_(False)
+        model.step = brake(model.step)  # type: ignore[method-assign]
+        return Pipeline(model, grid_vq, name, "random", backend="eager")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def served(make_pipe: Callable[..., tuple[Pipeline, Brake]], make_rival: Callable[[str, Brake], Pipeline]) -> Iterator[Page]:
+    """One page for all tests; the hub is out of its reach, and its random weights are tiny."""
     pipe, brake = make_pipe()
+    rivals = Brake()
     attempts: list[str] = []
     really = ui_models.load
 
@@ -69,9 +88,11 @@ def served(make_pipe: Callable[..., tuple[Pipeline, Brake]]) -> Iterator[Page]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ui_models, "load", load)
-        blocks = aim.ui.build("tiny")
+        patch.setattr(ui_models, "random_pipeline", lambda name, *_: make_rival(name, rivals))
+        patch.setattr(import_module("aim.bench.race"), "copy_bandwidth", lambda device: 1e10)  # seconds, for a number that no test asks for
+        blocks = aim.ui.build("tiny", backend="eager")
         _, url, _ = blocks.launch(prevent_thread_lock=True, quiet=True, **aim.ui.LAUNCH)
-        yield Page(url, pipe, brake, blocks, attempts)
+        yield Page(url, pipe, brake, blocks, rivals, attempts)
         blocks.close(verbose=False)
         pipe.close()
 
@@ -79,11 +100,12 @@ def served(make_pipe: Callable[..., tuple[Pipeline, Brake]]) -> Iterator[Page]:
 @pytest.fixture
 def page(served: Page) -> Iterator[Page]:
     """The page at full speed with nobody on it; afterwards nobody may be left in its engine."""
-    served.brake.seconds = 0.0
+    served.brake.seconds = served.rivals.seconds = 0.0
     assert served.settle()
     yield served
-    served.brake.seconds = 0.0
+    served.brake.seconds = served.rivals.seconds = 0.0
     assert served.settle(), "a drawing was left behind"
+    assert until(lambda: not measuring.running()), "a measurement was left behind"
 
 
 @pytest.fixture(scope="session")

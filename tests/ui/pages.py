@@ -36,6 +36,7 @@ class Page:
     pipe: Pipeline
     brake: Brake
     blocks: gr.Blocks
+    rivals: Brake = field(default_factory=Brake)  # of the models that race
     attempts: list[str] = field(default_factory=list)  # names of models that were asked for and are out of reach
 
     def settle(self, seconds: float = 10.0) -> bool:

@@ -154,8 +154,8 @@ def test_a_failure_is_raised(make_pipe: Make):
 
 
 def test_a_session_stops_its_own_drawings_alone():
-    sessions = Sessions()
-    with sessions.drawing("a") as first, sessions.drawing("a") as second, sessions.drawing("b") as other:
+    sessions = Sessions(Drawing)
+    with sessions.one("a") as first, sessions.one("a") as second, sessions.one("b") as other:
         assert sessions.stop("a") == 2
         assert first.stopped and second.stopped and not other.stopped
         assert sessions.stop("nobody") == 0

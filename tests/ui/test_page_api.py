@@ -47,7 +47,10 @@ def states(outputs: list[tuple[Any, ...]]) -> list[str]:
 
 def test_endpoints_are_named_and_internals_are_hidden(client: Client):
     api = client.view_api(return_format="dict", print_info=False)
-    assert set(api["named_endpoints"]) == {"/generate", "/stop", "/classes", "/random_class"}
+    assert set(api["named_endpoints"]) == {
+        *("/generate", "/stop", "/classes", "/random_class"),
+        *("/race", "/stop_race", "/scaling", "/stop_scaling"),
+    }
     assert not api["unnamed_endpoints"]
     names = [parameter["parameter_name"] for parameter in api["named_endpoints"]["/generate"]["parameters"]]
     assert names == ["label", "model", "cfg_scale", "temperature", "top_k", "top_p", "seed", "random_seed", "preview_every"]

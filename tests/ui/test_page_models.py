@@ -10,8 +10,10 @@ import pytest
 
 import aim.ui
 from aim.errors import HubError, InvalidInput
+from aim.pipeline import Pipeline
 from aim.ui import models as ui_models
 from aim.ui.models import Models
+from aim.ui.pairs import Pair, classes, find, offered
 
 
 @pytest.fixture
@@ -29,12 +31,23 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-def test_the_page_s_own_model_comes_first_and_downloads_say_their_size(loads: list[str]):
+@pytest.fixture
+def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of bundled models, empty."""
+    monkeypatch.setattr(ui_models, "bundled_folder", lambda: tmp_path)
+    return tmp_path
+
+
+def test_the_page_s_own_model_comes_first_and_downloads_say_their_size(loads: list[str], bundled: Path):
+    (bundled / "gpt-s.safetensors").touch()
     assert Models("aim-s", "auto", "auto").choices == [
         ("aim-s (bundled)", "aim-s"),
         ("aim-b (880 MB download)", "aim-b"),
         ("aim-l (1.7 GB download)", "aim-l"),
         ("aim-xl (3.3 GB download)", "aim-xl"),
+        ("gpt-s (bundled)", "gpt-s"),
+        ("gpt-b (740 MB download)", "gpt-b"),
+        ("gpt-l (1.7 GB download)", "gpt-l"),
     ]
     assert loads == ["aim-s"]
 
@@ -45,6 +58,38 @@ def test_a_folder_is_called_by_its_name_and_its_path_is_not_told(loads: list[str
     assert models.choices[:2] == [("mine", "mine"), ("aim-s (bundled)", "aim-s")]
     with pytest.raises(InvalidInput, match="choose one of mine, aim-s, aim-b"):
         models.fetch("/somewhere/mine")
+
+
+def test_a_bundled_model_whose_file_is_not_there_is_not_offered(loads: list[str], bundled: Path):
+    (bundled / "aim-s.safetensors").touch()
+    names = [name for _, name in Models("/somewhere/mine", "auto", "auto").choices]
+    assert "aim-s" in names and "gpt-s" not in names
+
+
+def test_pairs_race_with_their_weights_where_both_can_be_had(bundled: Path):
+    def names() -> list[str]:
+        return [pair.name for pair in offered()]
+
+    hub = ["aim-b/gpt-b", "aim-b/gpt-b random", "aim-l/gpt-l", "aim-l/gpt-l random", "aim-xl/gpt-xl random"]
+    (bundled / "aim-s.safetensors").touch()
+    assert names() == ["aim-s/gpt-s random", *hub]
+    (bundled / "gpt-s.safetensors").touch()
+    assert names() == ["aim-s/gpt-s", *hub]
+    assert find("aim-s/gpt-s").title == "aim-s and gpt-s (bundled)"
+    assert find("aim-b/gpt-b").title == "aim-b and gpt-b (1.6 GB download)"
+    with pytest.raises(InvalidInput, match="no pair 'aim-s/gpt-b' here; choose one of aim-s/gpt-s, aim-b/gpt-b"):
+        find("aim-s/gpt-b")
+
+
+def test_classes_of_a_pair_are_its_own_imagenet_s_or_not_known_yet(bundled: Path, tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    (bundled / "aim-s.safetensors").touch()
+    monkeypatch.setattr(ui_models, "load", lambda *_, **__: tiny_pipeline)
+    models = Models("mine", "auto", "auto")
+    assert classes(Pair("aim-s", "gpt-s", random=True), models)[:2] == [("class 0", 0), ("class 1", 1)]
+    assert len(classes(Pair("aim-b", "gpt-b", random=True), models) or []) == 1000
+    assert classes(Pair("aim-s", "gpt-s", random=False), models) is None
+    models.get("aim-s")
+    assert ("goldfish (1)", 1) in (classes(Pair("aim-s", "gpt-s", random=False), models) or [])
 
 
 def test_a_failed_load_is_tried_again_and_a_good_one_is_kept(loads: list[str]):

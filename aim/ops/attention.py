@@ -71,7 +71,7 @@ def hide(counts: Tensor, heads: int, reached: int) -> Tensor:
     """What is added to scores (R H, 1, reached): minus infinity beyond a row's first ``counts[r]`` items, else 0."""
     beyond = torch.arange(reached, device=counts.device) >= counts[:, None, None]
     hidden = torch.zeros(beyond.shape, device=counts.device).masked_fill_(beyond, -torch.inf)
-    return hidden.repeat_interleave(heads, 0)
+    return hidden[:, None].expand(-1, heads, -1, -1).reshape(-1, 1, reached)
 
 
 def reach(filled: int, room: int, size: int) -> int:

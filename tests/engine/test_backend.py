@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,14 +20,20 @@ from aim.engine.runner import batch_sizes
 from aim.errors import InvalidInput
 from aim.models.aim import AiM
 from aim.models.external import ExternalAiM
+from aim.models.gpt_packed import PackedGPT
+from aim.models.packed import PackedAiM
+from aim.models.prior import Prior
 from tests import foreign
 from tests.engine.lanes import LateLane
+from tests.tiny import random_gpt, random_model
+
+either_prior = pytest.mark.parametrize("tiny_model", [random_model(), random_gpt()], ids=["aim", "gpt"])
 
 
 class Gpu:
-    """A model that says it is on a GPU, when asked where to pick its path; the rest is AiM."""
+    """A model that says it is on a GPU, when asked where to pick its path; the rest is the model's."""
 
-    def __init__(self, model: AiM) -> None:
+    def __init__(self, model: Prior) -> None:
         self._model = model
         self.device = torch.device("cuda")
 
@@ -34,19 +41,35 @@ class Gpu:
         return getattr(self._model, name)
 
 
+class Fast:
+    """Stands for the fused form of a prior: at first one that is the model itself."""
+
+    def __init__(self, module: ModuleType, name: str) -> None:
+        self._module, self._name = module, name
+        self.becomes(lambda gpu: gpu._model)
+
+    def becomes(self, make: Callable[[Any], Any]) -> None:
+        setattr(self._module, self._name, make)
+
+    def vanishes(self) -> None:
+        delattr(self._module, self._name)
+
+
 @pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch, lane: LateLane) -> Iterator[ModuleType]:
-    """``aim.models.fast`` with a ``FastAiM`` that is the model itself, on a machine that could have a GPU."""
-    module = ModuleType("aim.models.fast")
-    module.FastAiM = lambda model: model._model  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "aim.models.fast", module)
+def fast(monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: Prior) -> Fast:
+    """The fused form of ``tiny_model``, on a machine that could have a GPU."""
+    module, name = ("fast", "FastAiM") if isinstance(tiny_model, AiM) else ("gpt_fast", "FastGPT")
+    stand_in = ModuleType(f"aim.models.{module}")
+    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
     monkeypatch.setattr(backends, "_obstacle", lambda device: "")
-    return module
+    return Fast(stand_in, name)
 
 
-def test_on_a_cpu_it_is_packed_and_nothing_is_said(tiny_model: AiM, caplog: pytest.LogCaptureFixture) -> None:
+@either_prior
+def test_on_a_cpu_it_is_packed_and_nothing_is_said(tiny_model: Prior, caplog: pytest.LogCaptureFixture) -> None:
     packed = pick(tiny_model)
     assert packed.name == "packed"
+    assert type(packed.model) is (PackedAiM if isinstance(tiny_model, AiM) else PackedGPT)
     assert packed.model.model is tiny_model
     assert pick(tiny_model, "eager") == Backend("eager", tiny_model)
     assert not caplog.records
@@ -82,8 +105,9 @@ def test_what_stands_in_the_way(
     assert record.getMessage() == f"Decoding with eager PyTorch, which is slower: {picked.reason}"
 
 
+@either_prior
 class TestFused:
-    def test_where_it_runs(self, fast: ModuleType, lane: LateLane, tiny_model: AiM) -> None:
+    def test_where_it_runs(self, fast: Fast, lane: LateLane, tiny_model: Prior) -> None:
         picked = pick(Gpu(tiny_model))
         assert (picked.name, picked.model, picked.reason) == ("fused", tiny_model, "")
         engine = picked.engine(2)
@@ -92,7 +116,7 @@ class TestFused:
         assert codes == [e.codes.tolist() for e in Engine(tiny_model, 2, captured=False).run([request]) if isinstance(e, Finished)]
         assert engine.captures == 1
 
-    def test_eager_if_asked_for(self, fast: ModuleType, lane: LateLane, tiny_model: AiM) -> None:
+    def test_eager_if_asked_for(self, fast: Fast, lane: LateLane, tiny_model: Prior) -> None:
         gpu = Gpu(tiny_model)
         assert pick(gpu, "eager") == Backend("eager", gpu)
         engine = Backend("eager", tiny_model).engine(2)
@@ -102,15 +126,15 @@ class TestFused:
     @pytest.mark.parametrize(
         "trouble",
         [
-            lambda fast, lane: setattr(fast, "FastAiM", lambda model: 1 / 0),
+            lambda fast, lane: fast.becomes(lambda model: 1 / 0),
             lambda fast, lane: setattr(lane, "refuse", True),
             lambda fast, lane: setattr(lane, "broken", True),
-            lambda fast, lane: delattr(fast, "FastAiM"),
+            lambda fast, lane: fast.vanishes(),
         ],
         ids=["it cannot be built", "it cannot be captured", "it does not run", "it cannot be imported"],
     )
     def test_where_it_does_not_run(
-        self, fast: ModuleType, lane: LateLane, tiny_model: AiM, caplog: pytest.LogCaptureFixture, trouble: Callable
+        self, fast: Fast, lane: LateLane, tiny_model: Prior, caplog: pytest.LogCaptureFixture, trouble: Callable
     ) -> None:
         trouble(fast, lane)
         gpu = Gpu(tiny_model)
@@ -122,11 +146,11 @@ class TestFused:
         with pytest.raises(InvalidInput, match="fused kernels do not run here"):
             pick(gpu, "fused")
 
-    def test_a_model_that_it_does_not_take_says_why(self, fast: ModuleType, tiny_model: AiM) -> None:
+    def test_a_model_that_it_does_not_take_says_why(self, fast: Fast, tiny_model: Prior) -> None:
         def refuse(model: object) -> None:
             raise InvalidInput("headdim is 24")
 
-        fast.FastAiM = refuse  # type: ignore[attr-defined]
+        fast.becomes(refuse)
         assert pick(Gpu(tiny_model)).reason == "headdim is 24"
 
 
@@ -177,10 +201,15 @@ class TestMambaSsm:
         with pytest.raises(InvalidInput, match=r"mamba-ssm's kernels do not run here \(ZeroDivisionError.*take auto or eager"):
             pick(Gpu(tiny_model), "mamba-ssm")
 
-    def test_auto_does_not_take_it(self, monkeypatch: pytest.MonkeyPatch, fast: ModuleType, lane: LateLane, tiny_model: AiM) -> None:
+    def test_it_is_not_for_a_transformer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        foreign.install(monkeypatch)
+        with pytest.raises(InvalidInput, match=r"'mamba-ssm', but .* this one is a Transformer; take auto or eager"):
+            pick(Gpu(random_gpt()), "mamba-ssm")
+
+    def test_auto_does_not_take_it(self, monkeypatch: pytest.MonkeyPatch, fast: Fast, lane: LateLane, tiny_model: AiM) -> None:
         foreign.install(monkeypatch)
         assert pick(Gpu(tiny_model)).name == "fused"
-        delattr(fast, "FastAiM")
+        fast.vanishes()
         assert pick(Gpu(tiny_model)).name == "eager"
 
 
@@ -204,7 +233,8 @@ def test_sizes_of_batches(device: str, dtype: torch.dtype, slots: int, sizes: tu
 
 
 class TestMemory:
-    def test_pools_are_measured_without_being_made(self, tiny_model: AiM) -> None:
+    @either_prior
+    def test_pools_are_measured_without_being_made(self, tiny_model: Prior) -> None:
         made = sum(part.nbytes for part in tiny_model.new_state(6))
         assert pool_bytes(tiny_model, 6) > made
         assert pool_bytes(tiny_model, 12) == 2 * pool_bytes(tiny_model, 6)
@@ -215,7 +245,7 @@ class TestMemory:
             new_state=lambda slots: (torch.zeros(slots, 10**9),),
         )
         assert pool_bytes(vast, 10**6) > 4 * 10**15
-        assert tiny_model.new_state(1).ssm.device.type == "cpu", "only while measured"
+        assert tiny_model.new_state(1)[0].device.type == "cpu", "only while measured"
 
     @pytest.mark.parametrize(("free", "fits"), [(1000, 16), (320, 16), (319, 8), (90, 4), (25, 1), (0, 1), (-5, 1)])
     def test_as_many_as_fit(self, caplog: pytest.LogCaptureFixture, free: int, fits: int) -> None:

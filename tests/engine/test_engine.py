@@ -1,9 +1,10 @@
-"""The engine on a tiny random model, stepped by hand."""
+"""The engine on tiny random models of either kind, stepped by hand."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,23 @@ from hypothesis import strategies as st
 from aim.config import SamplingParams
 from aim.engine import Cancelled, Engine, Event, Failed, Finished, Progress, Queued, Request, Started, runner
 from aim.errors import GenerationError, InvalidInput, QueueFull
-from aim.models.aim import AiM
+from aim.models.gpt_packed import PackedGPT
+from aim.models.prior import Prior
 from aim.sampling import RowParams, Rows, draw_rows, explain, guide, sample
+from tests.tiny import random_gpt, random_model
 
 GUIDED, PLAIN = SamplingParams(cfg_scale=3.0), SamplingParams(cfg_scale=1.0)
+MODELS: dict[str, Callable[[], Any]] = {"aim": random_model, "gpt": random_gpt, "packed gpt": lambda: PackedGPT(random_gpt())}
+
+
+@pytest.fixture(scope="module", params=["aim", "gpt"])
+def tiny_model(request: pytest.FixtureRequest) -> Any:
+    """A random prior in float32; read only."""
+    return MODELS[request.param]()
 
 
 @pytest.fixture
-def engine(tiny_model: AiM) -> Iterator[Engine]:
+def engine(tiny_model: Prior) -> Iterator[Engine]:
     engine = Engine(tiny_model, max_requests=4, max_waiting=3)
     yield engine
     assert_empty(engine)
@@ -41,7 +51,7 @@ def codes_of(events: list[Event], request: Request) -> list[int]:
     return next(e.codes.tolist() for e in events if isinstance(e, Finished) and e.request_id == request.id)
 
 
-def alone(model: AiM, request: Request) -> list[int]:
+def alone(model: Prior, request: Request) -> list[int]:
     return codes_of(list(Engine(model, 1).run([request])), request)
 
 
@@ -67,7 +77,7 @@ class TestOneRequest:
         request = Request(2, GUIDED, preview_every=8)
         assert kinds(list(engine.run([request])), request) == [Started, Progress, Finished]
 
-    def test_codes_are_what_the_model_and_the_sampler_say(self, tiny_model: AiM, engine: Engine) -> None:
+    def test_codes_are_what_the_model_and_the_sampler_say(self, tiny_model: Prior, engine: Engine) -> None:
         request = Request(3, SamplingParams(cfg_scale=2.0, temperature=0.9, top_k=20, top_p=0.9), seed=77)
         labels = torch.tensor([3, 5])
         cond, state = tiny_model.condition(labels), tiny_model.new_state(2)
@@ -80,7 +90,7 @@ class TestOneRequest:
                 expected.append(int(last[0]))
         assert codes_of(list(engine.run([request])), request) == expected
 
-    def test_notes_are_what_the_sampler_says(self, tiny_model: AiM, engine: Engine) -> None:
+    def test_notes_are_what_the_sampler_says(self, tiny_model: Prior, engine: Engine) -> None:
         asked = Request(3, GUIDED, seed=77, preview_every=7, explain=True)
         other = Request(1, GUIDED, seed=5, preview_every=5)
         events = list(engine.run([other, asked]))
@@ -93,7 +103,7 @@ class TestOneRequest:
         expected = explain(cond, uncond, guide(cond, uncond, torch.full((16,), 3.0)), codes)
         torch.testing.assert_close(torch.from_numpy(notes)[:, :8], expected[:, :8], atol=1e-3, rtol=1e-3)
 
-    def test_its_parts_all_matter(self, tiny_model: AiM) -> None:
+    def test_its_parts_all_matter(self, tiny_model: Prior) -> None:
         requests = [
             Request(1, GUIDED, seed=1),
             Request(2, GUIDED, seed=1),
@@ -115,7 +125,7 @@ class TestOneRequest:
 
 
 @pytest.mark.parametrize(("requests", "waiting"), [(0, 1), (1, -1)])
-def test_an_engine_without_room_is_refused(tiny_model: AiM, requests: int, waiting: int) -> None:
+def test_an_engine_without_room_is_refused(tiny_model: Prior, requests: int, waiting: int) -> None:
     with pytest.raises(InvalidInput, match="max_requests"):
         Engine(tiny_model, requests, waiting)
 
@@ -153,7 +163,7 @@ class TestTheLine:
         assert [type(e) for e in events] == [Finished] * 4
         assert engine.step() == [Started(requests[4].id)]
 
-    def test_alone_is_alone(self, tiny_model: AiM, engine: Engine) -> None:
+    def test_alone_is_alone(self, tiny_model: Prior, engine: Engine) -> None:
         requests = [Request(0, GUIDED, seed=1), Request(1, GUIDED, seed=2, alone=True), Request(2, GUIDED, seed=3)]
         events = list(engine.run(requests))
         order = [(type(e), e.request_id) for e in events if isinstance(e, (Started, Finished))]
@@ -200,7 +210,7 @@ class TestCancel:
 class Moody:
     """A model that misbehaves on demand: ``mood`` sees the logits of every step, and may change them or raise."""
 
-    def __init__(self, model: AiM, mood: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, model: Prior, mood: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self._model, self.mood = model, mood
 
     def __getattr__(self, name: str) -> object:
@@ -213,7 +223,7 @@ class Moody:
 class TestFailure:
     @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
     @pytest.mark.parametrize("row", [2, 3])
-    def test_logits_that_are_not_finite_fail_their_request_alone(self, tiny_model: AiM, value: float, row: int) -> None:
+    def test_logits_that_are_not_finite_fail_their_request_alone(self, tiny_model: Prior, value: float, row: int) -> None:
         calls = []
 
         def mood(logits: torch.Tensor) -> torch.Tensor:
@@ -233,7 +243,7 @@ class TestFailure:
             assert codes_of(events, request) == alone(tiny_model, request)
         assert_empty(engine)
 
-    def test_a_poisoned_slot_does_not_poison_the_next_request(self, tiny_model: AiM) -> None:
+    def test_a_poisoned_slot_does_not_poison_the_next_request(self, tiny_model: Prior) -> None:
         engine = Engine(tiny_model, 1)
         request = Request(1, GUIDED, seed=4)
         engine.submit(request)
@@ -246,7 +256,7 @@ class TestFailure:
         again = Request(1, GUIDED, seed=4)
         assert codes_of(list(engine.run([again])), again) == alone(tiny_model, request)
 
-    def test_a_model_that_raises_fails_who_runs_and_serves_who_waits(self, tiny_model: AiM) -> None:
+    def test_a_model_that_raises_fails_who_runs_and_serves_who_waits(self, tiny_model: Prior) -> None:
         calls = []
 
         def mood(logits: torch.Tensor) -> torch.Tensor:
@@ -263,7 +273,7 @@ class TestFailure:
         assert all(codes_of(events, r) == alone(tiny_model, r) for r in requests[2:])
         assert_empty(engine)
 
-    def test_a_request_that_cannot_join_fails_alone(self, tiny_model: AiM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_request_that_cannot_join_fails_alone(self, tiny_model: Prior, monkeypatch: pytest.MonkeyPatch) -> None:
         engine = Engine(tiny_model, 2)
         condition = tiny_model.condition
 
@@ -311,7 +321,7 @@ SPECS = [  # the seed names the request
 
 
 @pytest.fixture(scope="module")
-def references(tiny_model: AiM) -> dict[int, tuple[list[int], dict[int, bytes]]]:
+def references(tiny_model: Prior) -> dict[int, tuple[list[int], dict[int, bytes]]]:
     """Codes and logits of every spec made alone, by seed."""
     made = {}
     for seed, label, params in SPECS:
@@ -322,11 +332,12 @@ def references(tiny_model: AiM) -> dict[int, tuple[list[int], dict[int, bytes]]]
     return made
 
 
+@pytest.mark.parametrize("tiny_model", MODELS, indirect=True, scope="module")
 class TestOneSeedOneImage:
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_codes_and_logits_are_equal_alone_and_in_any_company(
-        self, tiny_model: AiM, references: dict, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
+        self, tiny_model: Prior, references: dict, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
     ) -> None:
         witness = Witness()
         monkeypatch.setattr(runner, "draw_rows", witness)
@@ -355,7 +366,7 @@ class TestOneSeedOneImage:
                 assert len(witness.seen[request.seed]) == 16
             assert all(logits[position] == bits for position, bits in witness.seen[request.seed].items())
 
-    def test_the_row_moves_and_nothing_changes(self, tiny_model: AiM, references: dict) -> None:
+    def test_the_row_moves_and_nothing_changes(self, tiny_model: Prior, references: dict) -> None:
         engine = Engine(tiny_model, 4)
         company = [Request(0, GUIDED, seed=100 + i) for i in range(3)]
         seed, label, params = SPECS[0]
@@ -371,9 +382,11 @@ class TestOneSeedOneImage:
         assert engine._scheduler.rows == 4, "the batch shrinks"
         assert codes_of(list(engine.run()), request) == references[seed][0]
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_at_the_size_of_a_real_vocabulary(self, make_model: Callable[..., AiM], dtype: torch.dtype) -> None:
-        model = make_model(vocab_size=16384, num_tokens=4).to_dtype(dtype)
-        requests = [Request(i % 5, SamplingParams(cfg_scale=[3.0, 1.0][i % 2], top_p=[1.0, 0.9][i % 3 == 0]), seed=i) for i in range(9)]
-        events = list(Engine(model).run(requests))
-        assert all(codes_of(events, r) == alone(model, r) for r in requests)
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("make", [random_model, random_gpt])
+def test_codes_are_equal_at_the_size_of_a_real_vocabulary(make: Callable[..., Prior], dtype: torch.dtype) -> None:
+    model = make(vocab_size=16384, num_tokens=4).to_dtype(dtype)
+    requests = [Request(i % 5, SamplingParams(cfg_scale=[3.0, 1.0][i % 2], top_p=[1.0, 0.9][i % 3 == 0]), seed=i) for i in range(9)]
+    events = list(Engine(model).run(requests))
+    assert all(codes_of(events, r) == alone(model, r) for r in requests)

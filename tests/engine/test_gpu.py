@@ -14,14 +14,16 @@ from aim.config import SamplingParams
 from aim.engine import Cancelled, Engine, Event, Failed, Finished, Preparing, Progress, Request, Server
 from aim.engine.backend import Backend, pick
 from aim.engine.memory import limit, pool_bytes
-from tests.tiny import random_model
+from aim.models.prior import Prior
+from tests.tiny import random_gpt, random_model
 
 with suppress(ImportError):
     import pytest
 
     pytestmark = pytest.mark.gpu
 
-SIZES = {"d_model": 256, "n_layer": 6, "vocab_size": 1024, "num_tokens": 96, "headdim": 32, "d_state": 32}
+AIM = {"d_model": 256, "n_layer": 6, "vocab_size": 1024, "num_tokens": 96, "headdim": 32, "d_state": 32}
+GPT = {"d_model": 256, "n_layer": 6, "vocab_size": 1024, "num_tokens": 100, "n_head": 4}
 PARAMS = [
     SamplingParams(3.0),
     SamplingParams(1.0),
@@ -31,11 +33,30 @@ PARAMS = [
 ]
 
 
-@lru_cache
-def backend(dtype: torch.dtype, wanted: str = "fused") -> Backend:
-    """A random model that draws 96 codes; the same weights for every backend of a dtype."""
+def either_prior(test: Callable[[str], None]) -> Callable[[], None]:
+    """The test with AiM, then with the Transformer; with pytest or without."""
+
+    def both() -> None:
+        for prior in ("aim", "gpt"):
+            try:
+                test(prior)
+            except Exception as error:
+                raise AssertionError(f"with {prior}: {error}") from error
+
+    return both
+
+
+def random_prior(prior: str, dtype: torch.dtype) -> Prior:
+    """A random model that draws about a hundred codes, on the GPU; the same weights in every dtype."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    return pick(random_model(**SIZES).to_dtype(dtype).to("cuda"), wanted)
+    model = random_model(**AIM) if prior == "aim" else random_gpt(**GPT)
+    return model.to_dtype(dtype).to("cuda")
+
+
+@lru_cache
+def backend(dtype: torch.dtype, wanted: str = "fused", prior: str = "aim") -> Backend:
+    """A random model on the backend that is wanted."""
+    return pick(random_prior(prior, dtype), wanted)
 
 
 def mixed(count: int, **changes: object) -> list[Request]:
@@ -61,8 +82,9 @@ def staggered(engine: Engine, requests: list[Request], every: int = 7) -> list[E
     return events
 
 
-def test_sixteen_mixed_requests_equal_eager_float32_token_for_token() -> None:
-    fused, eager = backend(torch.float32), backend(torch.float32, "eager")
+@either_prior
+def test_sixteen_mixed_requests_equal_eager_float32_token_for_token(prior: str) -> None:
+    fused, eager = backend(torch.float32, prior=prior), backend(torch.float32, "eager", prior)
     requests = mixed(16, explain=True)
     expected = list(eager.engine(16).run(requests))
     for run in (lambda engine: list(engine.run(requests)), lambda engine: staggered(engine, requests)):
@@ -76,8 +98,33 @@ def test_sixteen_mixed_requests_equal_eager_float32_token_for_token() -> None:
             torch.testing.assert_close(torch.from_numpy(event.notes)[:, :8], notes[event.request_id][:, :8], atol=1e-3, rtol=1e-3)
 
 
-def test_float32_codes_do_not_depend_on_company() -> None:
-    engine, requests = backend(torch.float32).engine(8), mixed(12)
+@either_prior
+def test_bfloat16_logits_are_near_float32(prior: str) -> None:
+    """Step by step, rows of different ages."""
+    exact = random_prior(prior, torch.float32)
+    c = exact.config
+    generator = torch.Generator().manual_seed(3)
+    codes = torch.randint(c.vocab_size, (8, c.num_tokens), generator=generator).cuda()
+    labels = (torch.arange(8) % (c.num_classes + 1)).cuda()
+    starts, row = 9 * torch.arange(8).cuda(), torch.arange(8).cuda()
+    with torch.inference_mode():
+        want = exact(codes[:, :-1], labels)
+        for wanted in ("fused", "eager"):
+            model = backend(torch.bfloat16, wanted, prior).model
+            cond, state, got = model.condition(labels), model.new_state(8), torch.zeros_like(want)
+            for now in range(c.num_tokens + int(starts.max())):
+                at = now - starts
+                positions = torch.where(at < c.num_tokens, at, -1).clamp(min=-1)
+                logits = model.step(codes[row, (positions - 1).clamp(min=0)], positions, cond, state)
+                busy = positions >= 0
+                got[row[busy], positions[busy]] = logits[busy]
+            error = ((got - want).norm() / want.norm()).item()
+            assert error < 2e-2, (wanted, error)
+
+
+@either_prior
+def test_float32_codes_do_not_depend_on_company(prior: str) -> None:
+    engine, requests = backend(torch.float32, prior=prior).engine(8), mixed(12)
     together = finished(list(engine.run(requests)))
     assert finished(staggered(engine, requests)) == together
     for request in requests[:5]:
@@ -85,8 +132,9 @@ def test_float32_codes_do_not_depend_on_company() -> None:
     assert engine.captures == 1
 
 
-def test_bfloat16_codes_do_not_depend_on_who_shares_the_bucket() -> None:
-    engine = backend(torch.bfloat16).engine(8)
+@either_prior
+def test_bfloat16_codes_do_not_depend_on_who_shares_the_bucket(prior: str) -> None:
+    engine = backend(torch.bfloat16, prior=prior).engine(8)
     request, others = Request(1, SamplingParams(3.0), seed=5), [r for r in mixed(40) if r.rows == 2]
     made = []
     for first in range(4):  # in each place of four, each time with others: 8 rows from the first code to the last
@@ -96,15 +144,17 @@ def test_bfloat16_codes_do_not_depend_on_who_shares_the_bucket() -> None:
     assert engine.captures == 1
 
 
-def test_a_bfloat16_request_alone_is_the_same_every_time() -> None:
-    engine = backend(torch.bfloat16).engine(8)
+@either_prior
+def test_a_bfloat16_request_alone_is_the_same_every_time(prior: str) -> None:
+    engine = backend(torch.bfloat16, prior=prior).engine(8)
     request = Request(1, SamplingParams(3.0), seed=5, alone=True)
     quiet = finished(list(engine.run([request])))
     busy = mixed(9)
     assert finished(staggered(engine, [*busy[:5], request, *busy[5:]], every=3))[request.id] == quiet[request.id]
 
 
-def test_capturing_in_the_middle_changes_nothing() -> None:
+@either_prior
+def test_capturing_in_the_middle_changes_nothing(prior: str) -> None:
     first, rest = Request(1, SamplingParams(3.0), seed=5), mixed(5)
 
     def drawn(engine: Engine) -> dict[int, list[int]]:
@@ -119,7 +169,7 @@ def test_capturing_in_the_middle_changes_nothing() -> None:
         assert bool(told) == cold
         return finished(events)
 
-    engine, cold = backend(torch.bfloat16).engine(8), True
+    engine, cold = backend(torch.bfloat16, prior=prior).engine(8), True
     made = drawn(engine)
     captures, cold = engine.captures, False
     assert captures >= 2
@@ -199,10 +249,11 @@ def no_synchronisation() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_the_host_waits_for_nothing() -> None:
+@either_prior
+def test_the_host_waits_for_nothing(prior: str) -> None:
     for dtype in (torch.bfloat16, torch.float32):
         for wanted in ("fused", "eager"):
-            engine = backend(dtype, wanted).engine(8)
+            engine = backend(dtype, wanted, prior).engine(8)
             for _ in range(2):  # the first one captures, which delays who comes later
                 warm = staggered(engine, mixed(16, preview_every=5, explain=True))
             with no_synchronisation():
@@ -254,8 +305,9 @@ def test_two_engines_at_once() -> None:
     assert made == [list(expected.values())] * 2
 
 
-def test_memory_is_estimated_and_respected() -> None:
-    model = backend(torch.bfloat16).model
+@either_prior
+def test_memory_is_estimated_and_respected(prior: str) -> None:
+    model = backend(torch.bfloat16, prior=prior).model
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     engine = Engine(model, 64)

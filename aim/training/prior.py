@@ -30,6 +30,7 @@ class PriorRecipe:
     plain_share: float = 0.4  # of the samples that are not cropped
     clip: float = 1.0
     ema: float = 0.9995
+    validate_every: float = 45  # seconds, up to the next line of the log
     compile: bool = False
     scan: str = "auto"  # of AiM: auto, torch or mamba-ssm, see AiM.use_scan
     seed: int = 0
@@ -55,14 +56,16 @@ class PriorTrainer:
                 layer.compile(dynamic=False)
 
     def run(self) -> Prior:
-        """Train; prints the loss every 200 steps and the validation loss every 2,000."""
+        """Train; prints the loss every 200 steps, and the validation loss where ``validate_every`` has passed and at the end."""
         run = self.run_state
-        going = run.progress < 1
+        going, validated = run.progress < 1, run.elapsed
         while going:
             loss, norm = self._step(run.progress)
             going = run.advance()
             if run.step % 200 == 0 or not going:
-                figures = {"val": self.validate()} if run.step % 2000 == 0 or not going else {}
+                due = not going or run.elapsed - validated >= self.recipe.validate_every
+                figures = {"val": self.validate()} if due else {}
+                validated = run.elapsed if due else validated
                 epochs = run.step * self.recipe.batch / len(self.data.labels)
                 run.log(loss=loss, norm=norm, epochs=epochs, lr=self.optimizer.param_groups[0]["lr"], **figures)
         return self.ema.model

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from aim.config import GPTConfig
 from aim.models.aim import AiM
+from aim.models.gpt import GPT
 from aim.models.vq import VQ
 from aim.training.losses import PatchDiscriminator
 from aim.training.optim import EMA, adamw, cosine, decay_groups, set_lr
@@ -32,6 +34,13 @@ def test_decay_of_the_prior(make_model: Callable[..., AiM], adaln_group: bool) -
         assert f"layers.0.mixer.{kept}" in no
     assert {"embeddings.word_embeddings.weight", "cls_embed.embedding_table.weight", "norm_f.weight"} <= no
     assert ("layers.0.scale_shift_table" in no) == adaln_group
+
+
+def test_decay_of_the_transformer() -> None:
+    yes, no = decayed(GPT(GPTConfig(32, 2, 2, vocab_size=64, num_classes=5, num_tokens=16)))
+    parts = ("attention.wqkv", "attention.wo", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
+    assert yes == {"output.weight"} | {f"layers.{i}.{part}.weight" for i in range(2) for part in parts}
+    assert {"tok_embeddings.weight", "cls_embedding.embedding_table.weight", "norm.weight", "layers.0.ffn_norm.weight"} <= no
 
 
 def test_decay_of_the_tokenizer(tiny_vq: VQ) -> None:

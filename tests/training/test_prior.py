@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import Clock
 from torch import Tensor
 
 from aim.config import GPTConfig
@@ -66,6 +67,15 @@ def test_memorises(train: Any, out: Path, config: GPTConfig | None) -> None:
     assert figures["val"] == pytest.approx(trainer.validate())
     assert figures["loss"] < 1.5
     assert figures["lr"] < 1e-3, "the cosine has come down"
+
+
+def test_validates_by_the_clock(train: Any, out: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = train(1000, validate_every=30)
+    monkeypatch.setattr(trainer, "_step", lambda _: (torch.zeros(()), torch.zeros(())))
+    monkeypatch.setattr(trainer, "validate", lambda: 5.0)
+    clock.tick = 0.02  # advance() looks three times a step
+    trainer.run()
+    assert [line["step"] for line in logged(out) if "val" in line] == [600, 1000]
 
 
 @pytest.mark.parametrize("batch", [1, 4, 10, 256])

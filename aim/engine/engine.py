@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aim.engine.lane import Download
 from aim.engine.memory import limit
 from aim.engine.request import LAST, Cancelled, Event, Failed, Finished, Preparing, Progress, Queued, Request, Started
-from aim.engine.runner import Runner
+from aim.engine.runner import Fetched, Runner
 from aim.engine.scheduler import Running, Scheduler
 from aim.errors import GenerationError, InvalidInput, QueueFull
 from aim.sampling import BROKEN
@@ -23,7 +22,7 @@ from aim.sampling import BROKEN
 class News(NamedTuple):
     """What is due to be told once ``download`` has arrived: of each request, and how many codes it had."""
 
-    download: Download
+    download: Fetched
     told: list[tuple[Running, int]]
 
 

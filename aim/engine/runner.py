@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,26 @@ def batch_sizes(device: torch.device, dtype: torch.dtype, slots: int) -> tuple[i
     if device.type != "cuda":
         return tuple(range(2, slots + 2, 2))
     return (*(2**i for i in range(1, (slots - 1).bit_length())), slots)
+
+
+class Fetched(NamedTuple):
+    """Copies on their way to the host, and where each of what was asked for is among them: which copy, which row of it."""
+
+    download: Download
+    places: list[tuple[int, int]]
+
+    def done(self) -> bool:
+        """Whether they have arrived. Raises what went wrong on the device."""
+        return self.download.done()
+
+    def wait(self) -> None:
+        """Until they have arrived."""
+        self.download.wait()
+
+    def arrays(self) -> list[np.ndarray]:
+        """What has arrived, in the order in which it was asked for."""
+        copies = self.download.arrays()
+        return [copies[i][row] for i, row in self.places]
 
 
 class Runner:
@@ -108,18 +128,26 @@ class Runner:
             self._lane.pace()
             self.graphs.run(rows)
 
-    def fetch(self, entries: Sequence[Running]) -> Download:
+    def fetch(self, entries: Sequence[Running]) -> Fetched:
         """Copies of what is drawn: for each request its codes (step,), and notes (step, 13) if it asked.
 
-        Broken codes are ``aim.sampling.BROKEN``.
+        Broken codes are ``aim.sampling.BROKEN``. Requests of the same age are copied together.
         """
+        rows: dict[tuple[bool, int], list[int]] = {}  # of notes or not, and codes drawn: the rows
+        places = []
+        for entry in entries:
+            for notes in (False, True) if entry.request.explain else (False,):
+                group = rows.setdefault((notes, entry.step), [])
+                places.append(((notes, entry.step), len(group)))
+                group.append(entry.slots[0])
         with self._lane.work():
             tensors = []
-            for entry in entries:
-                tensors.append(self._rows.drawn[entry.slots[0], : entry.step])
-                if entry.request.explain:
-                    tensors.append(self._rows.notes[entry.slots[0], : entry.step])
-            return self._lane.download(tensors)
+            for (notes, step), slots in rows.items():
+                pool = self._rows.notes if notes else self._rows.drawn
+                which = slice(slots[0], slots[0] + 1) if len(slots) == 1 else self._lane.send(torch.tensor(slots))
+                tensors.append(pool[which, :step])
+            order = {group: i for i, group in enumerate(rows)}
+            return Fetched(self._lane.download(tensors), [(order[group], row) for group, row in places])
 
     def work(self) -> AbstractContextManager[object]:
         """Inside it the device's work is ordered behind this one's."""

@@ -41,10 +41,11 @@ class Scheduler:
         self.max_requests, self.max_waiting, self.sizes = max_requests, max_waiting, sizes
         self.waiting: deque[Request] = deque()
         self.running: dict[int, Running] = {}
+        self._ids: set[int] = set()  # of those that wait
         self._free = list(range(2 * max_requests))  # a heap: the lowest slot is given out first
 
     def __contains__(self, request_id: int) -> bool:
-        return request_id in self.running or any(request.id == request_id for request in self.waiting)
+        return request_id in self.running or request_id in self._ids
 
     @property
     def idle(self) -> bool:
@@ -64,9 +65,10 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Put a request at the end of the line; QueueFull if it is too long."""
-        if len(self.waiting) + 1 - self._ready([*self.waiting, request]) > self.max_waiting:
+        if len(self.waiting) >= self.max_waiting and len(self.waiting) + 1 - self._ready([*self.waiting, request]) > self.max_waiting:
             raise QueueFull(f"{len(self.running)} images are being drawn and {self.max_waiting} wait; try again in a moment")
         self.waiting.append(request)
+        self._ids.add(request.id)
 
     def place(self, request_id: int) -> int:
         """Place in line, 1 is next; 0 for one that runs, starts with the next step, or is gone."""
@@ -82,6 +84,7 @@ class Scheduler:
         joined = []
         for _ in range(self._ready(self.waiting)):
             request = self.waiting.popleft()
+            self._ids.remove(request.id)
             entry = Running(request, [heapq.heappop(self._free) for _ in range(request.rows)])
             self.running[request.id] = entry
             joined.append(entry)
@@ -94,11 +97,11 @@ class Scheduler:
             for slot in entry.slots:
                 heapq.heappush(self._free, slot)
             return True
-        for request in self.waiting:
-            if request.id == request_id:
-                self.waiting.remove(request)
-                return True
-        return False
+        if request_id not in self._ids:
+            return False
+        self._ids.remove(request_id)
+        self.waiting.remove(next(request for request in self.waiting if request.id == request_id))
+        return True
 
     def compact(self) -> list[tuple[int, int]]:
         """Move the highest rows into the lowest free slots if that makes the batch smaller: (from, to) for each row moved."""

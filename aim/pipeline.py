@@ -23,9 +23,9 @@ from aim.engine import Engine, Finished, Request, Server, Subscription
 from aim.engine.backend import check, pick
 from aim.errors import InvalidInput, QueueFull
 from aim.frames import Frame, Stream, fail
-from aim.models.aim import AiM
 from aim.models.painter import Painter
 from aim.models.preview import Previewer
+from aim.models.prior import Prior
 from aim.models.vq import VQ
 from aim.settings import Settings
 
@@ -40,7 +40,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, model: AiM, tokenizer: VQ, name: str = "unnamed", version: str = "", backend: str = "auto", max_requests: int = 16
+        self, model: Prior, tokenizer: VQ, name: str = "unnamed", version: str = "", backend: str = "auto", max_requests: int = 16
     ) -> None:
         config = model.config
         self.model, self.tokenizer = model, tokenizer

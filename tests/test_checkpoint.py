@@ -21,8 +21,10 @@ from aim.checkpoint.load import bundled_folder
 from aim.config import MODELS, SamplingParams
 from aim.errors import CheckpointError, InvalidInput
 from aim.models.aim import AiM
+from aim.models.gpt import GPT
 from aim.models.vq import VQ
 from tests.files import assert_equal, rewrite
+from tests.tiny import random_gpt
 
 ROOT = Path(__file__).resolve().parent.parent
 Make = Callable[..., AiM]
@@ -50,6 +52,25 @@ def test_our_format_round_trips(ours: Path, make_model: Make, tiny_vq: VQ):
     assert all(p.requires_grad for p in loaded.model.parameters())
     # what bfloat16 keeps of the weights comes back to the bit
     assert_equal(loaded.model.to_dtype(torch.bfloat16), make_model().to_dtype(torch.bfloat16))
+
+
+def test_a_transformer_round_trips_too(ours: Path):
+    model, path = random_gpt(), ours.with_name("gpt.safetensors")
+    version = save_model(path, model, {"tokenizer": "tiny-vq.safetensors"})
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["kind"] == "gpt"
+    loaded = load_model(path)
+    assert isinstance(loaded.model, GPT)
+    assert (loaded.model.config, loaded.version) == (model.config, version)
+    assert_equal(loaded.model.to_dtype(torch.bfloat16), model.to_dtype(torch.bfloat16))
+    with pytest.raises(CheckpointError, match=r"several models, gpt\.safetensors, tiny\.safetensors"):
+        load_model(ours.parent)
+
+
+def test_each_kind_has_its_own_configuration(ours: Path):
+    rewrite(ours, lambda _, metadata: metadata.update(kind="gpt"))
+    with pytest.raises(CheckpointError, match=r"tiny\.safetensors: unknown in the configuration: adaln_group, d_conv"):
+        load_model(ours)
 
 
 def test_matrices_are_stored_in_bfloat16_and_the_rest_in_float32(ours: Path, make_model: Make):
@@ -164,7 +185,7 @@ METADATA_FAULTS: dict[str, tuple[Callable[[dict[str, str]], object], str]] = {
     "foreign format": (lambda m: m.update(format="pt"), "not a checkpoint of this package.*format 'pt'"),
     "no config": (lambda m: m.pop("config"), "has no config in its metadata"),
     "no version or kind": (lambda m: m.pop("version") and m.pop("kind"), "has no kind and no version"),
-    "other kind": (lambda m: m.update(kind="gpt"), "a network of kind 'gpt'; a prior is needed"),
+    "other kind": (lambda m: m.update(kind="unet"), "a network of kind 'unet'; a prior is needed"),
     "a tokenizer": (lambda m: m.update(kind="vq"), "holds a tokenizer; a prior is needed"),
     "config no JSON": (lambda m: m.update(config="{"), "not JSON"),
     "config no object": (lambda m: m.update(config="[1]"), "not a JSON object"),
@@ -177,6 +198,7 @@ METADATA_FAULTS: dict[str, tuple[Callable[[dict[str, str]], object], str]] = {
     "wrong offset": (set_config(position_offset=2), r"position_offset is 2; it must be a whole number in \[0, 1\]"),
     "wrong flag": (set_config(adaln_group=1), "adaln_group is 1; it must be true or false"),
     "wrong number": (set_config(norm_eps="small"), "norm_eps is 'small'; it must be a number"),
+    "wrong fraction": (set_config(mixer_drop=1.5), r"mixer_drop is 1\.5; it must be a number in \[0, 1\]"),
     "wrong list": (set_config(classes=[1, -2, 3, 4, 5]), "classes is"),
     "classes do not fit": (set_config(classes=[1, 2]), "classes has 2 entries for num_classes = 5"),
     "wrong sampling": (set_config(sampling={"temperature": -1}), "temperature is -1"),
@@ -239,7 +261,7 @@ def test_a_path_that_does_not_exist_is_named(source: str | Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    "source, nearest", [("aim-m", "aim-"), ("AIM-XXL", "aim-xl"), ("base", "aim-"), ("", "aim-"), ("x" * 5000, "aim-")]
+    "source, nearest", [("aim-m", "aim-"), ("AIM-XXL", "aim-xl"), ("base", "aim-"), ("gpt-m", "gpt-"), ("", ""), ("x" * 5000, "")]
 )
 def test_an_unknown_name_gets_the_nearest(source: str, nearest: str):
     with pytest.raises(InvalidInput, match="no model is called") as caught:
@@ -255,13 +277,13 @@ def test_a_name_without_weights_says_so():
         load_model("aim-1b")
 
 
-def test_a_bundled_model_is_found_in_the_folder_set(ours: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("name", ["aim-s", "gpt-s"])
+def test_a_bundled_model_is_found_in_the_folder_set(ours: Path, name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AIM_CHECKPOINTS", str(ours.parent))
-    with pytest.raises(CheckpointError, match=r"bundled model aim-s is not at .*aim-s\.safetensors"):
-        load_model("aim-s")
-    shutil.copy(ours, ours.with_name("aim-s.safetensors"))
-    loaded = load_model("aim-s")
-    assert loaded.name == "aim-s"
+    with pytest.raises(CheckpointError, match=rf"bundled model {name} is not at .*{name}\.safetensors"):
+        load_model(name)
+    shutil.copy(ours, ours.with_name(f"{name}.safetensors"))
+    assert load_model(name).name == name
     monkeypatch.delenv("AIM_CHECKPOINTS")
     assert bundled_folder() == ROOT / "checkpoints"
 

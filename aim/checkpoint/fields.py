@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from aim.config import AiMConfig, SamplingParams, VQConfig
+from aim.config import MODELS, PriorConfig, SamplingParams, VQConfig
 from aim.errors import CheckpointError, InvalidInput
 
 USUAL = (1, 2**20)  # of a whole number; the bound keeps a damaged configuration from building for hours
 RANGES = {"position_offset": (0, 1), "classes": (0, 2**20), "top_k": (0, 2**31 - 1)}
+FRACTIONS = ("token_drop", "mixer_drop", "resid_drop", "ffn_drop")
 
-C = TypeVar("C", AiMConfig, VQConfig, SamplingParams)
+C = TypeVar("C", bound=PriorConfig | VQConfig | SamplingParams)
 
 
-def to_values(config: AiMConfig | VQConfig) -> dict[str, Any]:
+def to_values(config: PriorConfig | VQConfig) -> dict[str, Any]:
     """The fields of ``config`` as JSON values."""
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return values
@@ -53,6 +54,12 @@ def from_values(kind: type[C], values: Any, where: str | Path) -> C:
         raise CheckpointError(f"{where}: {error}") from error
 
 
+def usual_sampling(config: PriorConfig) -> SamplingParams:
+    """The defaults of the named model that ``config`` is but for its sampling, else ``config``'s own: released files have none."""
+    same = (spec.config.sampling for spec in MODELS.values() if dataclasses.replace(spec.config, sampling=config.sampling) == config)
+    return next(same, config.sampling)
+
+
 def _field(name: str, hint: Any, value: Any, where: str | Path) -> Any:
     if hint is SamplingParams:
         return from_values(SamplingParams, value, where)
@@ -60,13 +67,15 @@ def _field(name: str, hint: Any, value: Any, where: str | Path) -> Any:
         good = isinstance(value, bool)
     elif hint is float:
         good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        good = good and (0 <= value <= 1 or name not in FRACTIONS)
     elif hint is int:
         good = _whole(name, value)
     else:  # tuple[int, ...]
         good = isinstance(value, list) and all(_whole(name, item) for item in value)
         value = tuple(value) if good else value
     if not good:
-        wanted = {bool: "true or false", float: "a number", int: _range(name)}.get(hint, f"a list, each entry {_range(name)}")
+        number = "a number in [0, 1]" if name in FRACTIONS else "a number"
+        wanted = {bool: "true or false", float: number, int: _range(name)}.get(hint, f"a list, each entry {_range(name)}")
         raise CheckpointError(f"{where}: {name} is {value!r}; it must be {wanted}")
     return value
 

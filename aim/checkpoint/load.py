@@ -15,7 +15,7 @@ from aim.checkpoint.official import CONFIG, WEIGHTS, load_official
 from aim.checkpoint.ours import is_prior, load_prior
 from aim.config import MODELS
 from aim.errors import CheckpointError, InvalidInput
-from aim.models.aim import AiM
+from aim.models.prior import Prior
 from aim.models.vq import VQ
 from aim.settings import Settings
 
@@ -26,7 +26,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 class Loaded(NamedTuple):
     """What ``load_model`` returns, ready for inference."""
 
-    model: AiM
+    model: Prior
     tokenizer: VQ
     name: str  # as asked for; of a file or folder, its own name
     version: str  # 12 hex digits that change with the weights
@@ -47,12 +47,15 @@ def load_model(source: str | Path, device: torch.device | str = "cpu", dtype: to
         return _from_hub(str(source), repo, device, dtype)
     path = _local(source)
     name = str(source) if source in MODELS else path.resolve().stem if path.is_file() else path.resolve().name
-    if path.is_dir() and ((path / CONFIG).exists() or (path / WEIGHTS).exists()):
-        model, tokenizer, version = load_official(path, device, dtype)
-    else:
-        model, tokenizer, version = load_prior(_only_prior(path) if path.is_dir() else path, device, dtype)
+    model, tokenizer, version = _read(path, device, dtype)
     _check_fit(model, tokenizer, path)
     return Loaded(model, tokenizer, name, version)
+
+
+def _read(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Prior, VQ, str]:
+    if path.is_dir() and ((path / CONFIG).exists() or (path / WEIGHTS).exists()):
+        return load_official(path, device, dtype)
+    return load_prior(_only_prior(path) if path.is_dir() else path, device, dtype)
 
 
 def bundled_folder() -> Path:
@@ -112,7 +115,7 @@ def _only_prior(folder: Path) -> Path:
     return priors[0]
 
 
-def _check_fit(model: AiM, tokenizer: VQ, where: Path) -> None:
+def _check_fit(model: Prior, tokenizer: VQ, where: Path) -> None:
     prior, vq = model.config, tokenizer.config
     if prior.vocab_size != vq.codebook_size:
         raise CheckpointError(f"{where}: the model draws {prior.vocab_size} codes, its tokenizer knows {vq.codebook_size}")

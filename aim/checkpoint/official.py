@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aim.checkpoint.fields import from_values, parse_json, to_values
+from aim.checkpoint.fields import from_values, parse_json, to_values, usual_sampling
 from aim.checkpoint.tensors import assign, blank, fingerprint, opened, write
-from aim.config import MODELS, VQ_F16, AiMConfig, SamplingParams, VQConfig
+from aim.config import VQ_F16, AiMConfig, VQConfig
 from aim.errors import CheckpointError
 from aim.models.aim import AiM
 from aim.models.vq import VQ
@@ -58,7 +58,7 @@ def read_config(path: Path) -> tuple[AiMConfig, VQConfig]:
     if not isinstance(multiple, int) or multiple < 1 or config.vocab_size % multiple:
         raise CheckpointError(f"{path}: pad_vocab_size_multiple is {multiple!r}; it must divide vocab_size = {config.vocab_size}")
     if "sampling" not in values:
-        config = dataclasses.replace(config, sampling=_usual_sampling(config))
+        config = dataclasses.replace(config, sampling=usual_sampling(config))
     return config, from_values(VQConfig, values["tokenizer"], path) if "tokenizer" in values else VQ_F16
 
 
@@ -70,12 +70,6 @@ def _mixer(ssm: Any, path: Path) -> dict[str, Any]:
         if name != "ngroups" or ssm[name] != 1:
             raise CheckpointError(f"{path}: ssm_cfg.{name} is {ssm[name]!r}; supported are {', '.join(MIXER)}, and ngroups 1")
     return {name: ssm[name] for name in MIXER if name in ssm}
-
-
-def _usual_sampling(config: AiMConfig) -> SamplingParams:
-    """The defaults of the named model with this shape, else ``config``'s own: the released file has none."""
-    same = (spec.config.sampling for spec in MODELS.values() if dataclasses.replace(spec.config, sampling=config.sampling) == config)
-    return next(same, config.sampling)
 
 
 def load_official(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[AiM, VQ, str]:
@@ -121,5 +115,5 @@ def _official_values(config: AiMConfig) -> dict[str, Any]:
     values |= {**MUST_BE, "attn_cfg": {}, "fused_add_norm": True, "mlp_drop": 0.0, "residual_in_fp32": True, "ssm_cfg": ssm}
     values["pad_vocab_size_multiple"] = 1 if config.vocab_size % 8 else 8
     usual = AiMConfig(**{name: own[name] for name in (*SHAPE, *MIXER, "token_drop", "mixer_drop")}, position_offset=1)
-    read = dataclasses.replace(usual, sampling=_usual_sampling(usual))
+    read = dataclasses.replace(usual, sampling=usual_sampling(usual))
     return values | {name: own[name] for name in OURS if getattr(config, name) != getattr(read, name)}

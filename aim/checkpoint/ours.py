@@ -1,6 +1,6 @@
 """This package's own files: one safetensors file a network, its configuration in the metadata.
 
-Metadata: ``format`` "aim", ``kind`` "aim" or "vq", ``config`` (JSON), ``version`` (a hash of the content), and what the
+Metadata: ``format`` "aim", ``kind`` "aim", "gpt" or "vq", ``config`` (JSON), ``version`` (a hash of the content), and what the
 writer adds; a prior names the tokenizer file beside it in ``tokenizer``. Matrices are stored in bfloat16, what must stay
 float32 (norms, A_log, dt_bias, D, codebook) in float32.
 """
@@ -8,24 +8,25 @@ float32 (norms, A_log, dt_bias, D, codebook) in float32.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
 
 from aim.checkpoint.fields import from_values, parse_json, to_values
-from aim.checkpoint.tensors import assign, blank, content_hash, opened, read_metadata, write
-from aim.config import AiMConfig, VQConfig
+from aim.checkpoint.tensors import Network, assign, blank, content_hash, opened, read_metadata, write
+from aim.config import AiMConfig, GPTConfig, PriorConfig, VQConfig
 from aim.errors import CheckpointError, InvalidInput
-from aim.models.aim import AiM
+from aim.models.prior import Prior, build
 from aim.models.vq import VQ
 
 FORMAT = "aim"
-PRIOR, TOKENIZER = "aim", "vq"
+PRIORS: dict[str, type[PriorConfig]] = {"aim": AiMConfig, "gpt": GPTConfig}
+TOKENIZERS = ("vq",)
 RESERVED = ("format", "kind", "config", "version")
 
 
-def save_model(path: str | Path, model: AiM, metadata: Mapping[str, str], dtype: torch.dtype = torch.bfloat16) -> str:
+def save_model(path: str | Path, model: Prior, metadata: Mapping[str, str], dtype: torch.dtype = torch.bfloat16) -> str:
     """Write a prior, its matrices in ``dtype``; returns its version.
 
     ``metadata`` is any text about it; ``tokenizer`` in it, a file name, is what ``load_model`` will look for beside the file.
@@ -33,15 +34,16 @@ def save_model(path: str | Path, model: AiM, metadata: Mapping[str, str], dtype:
     tokenizer = metadata.get("tokenizer")
     if tokenizer is not None and not _plain(tokenizer):
         raise InvalidInput(f"metadata tokenizer is {tokenizer!r}; it must be the name of a file in the same folder")
-    return _save(Path(path), model, PRIOR, metadata, blank(lambda: AiM(model.config), dtype))
+    kind = next(kind for kind, config in PRIORS.items() if isinstance(model.config, config))
+    return _save(Path(path), model, kind, metadata, blank(lambda: build(model.config), dtype))
 
 
 def save_tokenizer(path: str | Path, vq: VQ, metadata: Mapping[str, str], dtype: torch.dtype = torch.bfloat16) -> str:
     """Write a tokenizer, its convolutions in ``dtype``; returns its version. ``metadata`` is any text about it."""
-    return _save(Path(path), vq, TOKENIZER, metadata, blank(lambda: VQ(vq.config), dtype))
+    return _save(Path(path), vq, TOKENIZERS[0], metadata, blank(lambda: VQ(vq.config), dtype))
 
 
-def _save(path: Path, module: AiM | VQ, kind: str, metadata: Mapping[str, str], stored: AiM | VQ) -> str:
+def _save(path: Path, module: Network, kind: str, metadata: Mapping[str, str], stored: Network) -> str:
     for key, value in metadata.items():
         if key in RESERVED or not isinstance(value, str):
             raise InvalidInput(f"metadata {key!r} is {value!r}; it must be text, under a name other than {', '.join(RESERVED)}")
@@ -56,18 +58,19 @@ def _save(path: Path, module: AiM | VQ, kind: str, metadata: Mapping[str, str], 
 def is_prior(path: Path) -> bool:
     """Whether ``path`` is a prior in this package's format."""
     metadata = read_metadata(path)
-    return metadata.get("format") == FORMAT and metadata.get("kind") == PRIOR
+    return metadata.get("format") == FORMAT and metadata.get("kind") in PRIORS
 
 
-def load_prior(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[AiM, VQ, str]:
+def load_prior(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Prior, VQ, str]:
     """A prior, the tokenizer that it names, and its version."""
-    metadata = _checked(path, PRIOR)
+    metadata = _checked(path, PRIORS, "a prior")
     name = metadata.get("tokenizer")
     if name is None or not _plain(name):
         raise CheckpointError(f"{path} names no tokenizer file beside it (its metadata says {name!r})")
     if not path.with_name(name).is_file():
         raise CheckpointError(f"{path} needs its tokenizer {name}, which is not in {path.parent}")
-    model = blank(lambda: AiM(from_values(AiMConfig, parse_json(metadata["config"], path), path)), dtype)
+    config: PriorConfig = from_values(PRIORS[metadata["kind"]], parse_json(metadata["config"], path), path)
+    model = blank(lambda: build(config), dtype)
     assign(path, {"": model}, device)
     return model, load_tokenizer(path.with_name(name), device, dtype), metadata["version"]
 
@@ -75,14 +78,14 @@ def load_prior(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Ai
 def load_tokenizer(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> VQ:
     """A tokenizer in this package's format; CheckpointError says what is wrong with the file."""
     path = Path(path)
-    metadata = _checked(path, TOKENIZER)
+    metadata = _checked(path, TOKENIZERS, "a tokenizer")
     vq = blank(lambda: VQ(from_values(VQConfig, parse_json(metadata["config"], path), path)), dtype)
     assign(path, {"": vq}, torch.device(device))
     return vq
 
 
-def _checked(path: Path, kind: str) -> dict[str, str]:
-    """The metadata of a file of this package that must hold a network of ``kind``."""
+def _checked(path: Path, kinds: Collection[str], wanted: str) -> dict[str, str]:
+    """The metadata of a file of this package that must hold a network of one of ``kinds``, which are ``wanted``."""
     metadata = read_metadata(path)
     if metadata.get("format") != FORMAT:
         with opened(path) as file:
@@ -92,10 +95,10 @@ def _checked(path: Path, kind: str) -> dict[str, str]:
     absent = [key for key in RESERVED if key not in metadata]
     if absent:
         raise CheckpointError(f"{path} has no {' and no '.join(absent)} in its metadata")
-    if metadata["kind"] != kind:
-        names = {PRIOR: "a prior", TOKENIZER: "a tokenizer"}
-        found = names.get(metadata["kind"], f"a network of kind {metadata['kind']!r}")
-        raise CheckpointError(f"{path} holds {found}; {names[kind]} is needed")
+    kind = metadata["kind"]
+    if kind not in kinds:
+        found = "a prior" if kind in PRIORS else "a tokenizer" if kind in TOKENIZERS else f"a network of kind {kind!r}"
+        raise CheckpointError(f"{path} holds {found}; {wanted} is needed")
     return metadata
 
 

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from aim.errors import CheckpointError
-from aim.models.aim import AiM
+from aim.models.prior import Prior
 from aim.models.vq import VQ
 
 STORED_DTYPES = ("F32", "BF16")  # float16 would lose small weights, integers are no weights
 SHOWN = 5  # tensors of each kind of difference that an error names
 
-M = TypeVar("M", AiM, VQ)
+Network = Prior | VQ
+M = TypeVar("M", bound=Network)
+Form = tuple[tuple[int, ...], str]  # of a stored tensor: its shape, its dtype in safetensors' words
 
 
 class _NoInitialValues(TorchFunctionMode):
@@ -66,32 +68,43 @@ def assign(path: Path, parts: Mapping[str, nn.Module], device: torch.device, dro
     Tensors take the modules' dtypes. Names in ``droppable`` may be there and are not read. CheckpointError otherwise
     names each difference between the file and the modules, which are left as they were.
     """
-    expected = {prefix + name: tensor for prefix, module in parts.items() for name, tensor in module.state_dict().items()}
     with opened(path) as file:
-        _compare(path, file, expected, droppable)
-        for prefix, module in parts.items():
-            # copies, because a tensor that is still a view of the file would change, or crash, with the file
-            loaded = {
-                name: file.get_tensor(prefix + name).to(device, wanted.dtype, copy=True) for name, wanted in module.state_dict().items()
-            }
-            module.load_state_dict(loaded, strict=True, assign=True)
-            module.eval()
+        slices = {name: file.get_slice(name) for name in file.keys() if name not in droppable}  # noqa: SIM118, not a dict
+        stored = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+        fill(path, parts, stored, file.get_tensor, device)
 
 
-def _compare(path: Path, file: Any, expected: Mapping[str, Tensor], droppable: Collection[str]) -> None:
-    present = set(file.keys()) - set(droppable)
+def fill(
+    path: Path,
+    parts: Mapping[str, nn.Module],
+    stored: Mapping[str, Form],
+    read: Callable[[str], Tensor],
+    device: torch.device,
+    dtypes: Collection[str] = STORED_DTYPES,
+) -> None:
+    """``assign`` for any kind of file: ``stored`` is the form of each tensor in it, ``read`` returns one by name."""
+    expected = {prefix + name: tensor for prefix, module in parts.items() for name, tensor in module.state_dict().items()}
+    _compare(path, stored, expected, dtypes)
+    for prefix, module in parts.items():
+        # copies, because a tensor that is still a view of the file would change, or crash, with the file
+        loaded = {name: read(prefix + name).to(device, wanted.dtype, copy=True) for name, wanted in module.state_dict().items()}
+        module.load_state_dict(loaded, strict=True, assign=True)
+        module.eval()
+
+
+def _compare(path: Path, stored: Mapping[str, Form], expected: Mapping[str, Tensor], allowed: Collection[str]) -> None:
     shapes, dtypes = [], []
-    for name in sorted(present & expected.keys()):
-        stored, wanted = file.get_slice(name), list(expected[name].shape)
-        if list(stored.get_shape()) != wanted:
-            shapes.append(f"{name} (is {list(stored.get_shape())}, must be {wanted})")
-        if stored.get_dtype() not in STORED_DTYPES:
-            dtypes.append(f"{name} ({stored.get_dtype()})")
+    for name in sorted(stored.keys() & expected.keys()):
+        (shape, dtype), wanted = stored[name], tuple(expected[name].shape)
+        if shape != wanted:
+            shapes.append(f"{name} (is {list(shape)}, must be {list(wanted)})")
+        if dtype not in allowed:
+            dtypes.append(f"{name} ({dtype})")
     differences = {
-        "missing": sorted(expected.keys() - present),
-        "unexpected": sorted(present - expected.keys()),
+        "missing": sorted(expected.keys() - stored.keys()),
+        "unexpected": sorted(stored.keys() - expected.keys()),
         "misshapen": shapes,
-        f"stored neither as {' nor as '.join(STORED_DTYPES)}": dtypes,
+        f"stored neither as {' nor as '.join(allowed)}": dtypes,
     }
     found = [f"{_some(names)} {kind}" for kind, names in differences.items() if names]
     if found:

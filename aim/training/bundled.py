@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
@@ -138,7 +138,7 @@ def prior(out: Out, model: Annotated[str, typer.Option(help="aim-s or gpt-s.")] 
     train, held = (CodeSet.load(out / f"{name}.safetensors", device()) for name in ("codes", "codes_val"))
     torch.manual_seed(0)
     config = MODELS[model].config
-    drops = {field.name: dropout for field in dataclasses.fields(config) if field.name.endswith("_drop")}
+    drops: dict[str, Any] = {field.name: dropout for field in dataclasses.fields(config) if field.name.endswith("_drop")}
     config = dataclasses.replace(config, num_classes=len(train.classes), classes=train.classes, sampling=SamplingParams(), **drops)
     recipe = PriorRecipe(seconds=seconds, batch=batch, lr=lr, compile=compile, scan=scan)
     trainer = PriorTrainer(build(config), train, held, recipe, out / model)

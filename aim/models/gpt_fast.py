@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aim.errors import InvalidInput
-from aim.models.gpt import GPT, KVState
+from aim.models.gpt import GPT, KVState, Layer
 from aim.ops.attention import rotary_table
 from aim.ops.decode.attention import add_norm, attend, embed, gate
 from aim.ops.decode.common import overlaps
@@ -156,7 +156,7 @@ class FastGPT:
         return wide_product(x, self.model.output.weight)
 
 
-def _prepare(layer: torch.nn.Module) -> _Weights:
+def _prepare(layer: Layer) -> _Weights:
     attention, forward = layer.attention, layer.feed_forward
     pairs = torch.stack([forward.w1.weight, forward.w3.weight], 1).flatten(0, 1)
     weights = (attention.wqkv.weight, attention.wo.weight, pairs, forward.w2.weight, layer.attention_norm.weight, layer.ffn_norm.weight)

@@ -176,7 +176,7 @@ def attend_reference(projected: Tensor, keys: Tensor, values: Tensor, turns: Ten
     q, k = rotate(q, turns[at][:, None]), rotate(k, turns[at][:, None])
     keys[live, :, at], values[live, :, at] = k.to(keys.dtype), v.to(values.dtype)
     inside = torch.arange(keys.shape[2], device=keys.device) <= at[:, None]
-    past = (torch.where(inside[:, None, :, None], part[live], 0) for part in (keys, values))
+    old_keys, old_values = (torch.where(inside[:, None, :, None], part[live], 0) for part in (keys, values))
     out = projected.new_zeros(rows, projected.shape[1] // 3, dtype=torch.float32)
-    out[live] = attend_one(q, *past, at + 1, keys.shape[2]).flatten(1)
+    out[live] = attend_one(q, old_keys, old_values, at + 1, keys.shape[2]).flatten(1)
     return out

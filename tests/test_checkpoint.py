@@ -239,9 +239,9 @@ def test_a_file_cut_short_is_refused(ours: Path, keep: int):
 
 
 def test_a_foreign_file_is_refused(tmp_path: Path):
-    path = tmp_path / "weights.pt"
+    path = tmp_path / "weights.bin"
     torch.save({"a": torch.zeros(3)}, path)
-    with pytest.raises(CheckpointError, match=r"weights\.pt cannot be read as a safetensors file"):
+    with pytest.raises(CheckpointError, match=r"weights\.bin cannot be read as a safetensors file"):
         load_model(path)
 
 
@@ -272,9 +272,10 @@ def test_an_unknown_name_gets_the_nearest(source: str, nearest: str):
     assert any(name.startswith(nearest) for name in listed)
 
 
-def test_a_name_without_weights_says_so():
-    with pytest.raises(InvalidInput, match="aim-1b has a configuration but no published weights"):
-        load_model("aim-1b")
+@pytest.mark.parametrize("name", ["aim-1b", "gpt-xl"])
+def test_a_name_without_weights_says_so(name: str):
+    with pytest.raises(InvalidInput, match=f"{name} has a configuration but no published weights for 256x256; give a folder or file"):
+        load_model(name)
 
 
 @pytest.mark.parametrize("name", ["aim-s", "gpt-s"])

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,111 +21,20 @@ from aim.errors import AimError, CheckpointError, HubError
 from aim.models.aim import AiM
 from aim.models.vq import VQ
 from tests.golden.weights import fill
+from tests.loopback import Hub, nobody_listens, served
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO = "someone/tiny-aim"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@dataclass
-class Hub:
-    """One repository and what goes wrong with it."""
-
-    url: str = ""
-    files: dict[str, bytes] = field(default_factory=dict)
-    cuts: int = 0  # how many more downloads of the weights break off in the middle
-    sends_less: int = 0  # bytes of the weights that are never sent, though the length announced includes them
-    status: int = 200  # of every answer
-    requests: list[str] = field(default_factory=list)
-
-    def downloads(self, name: str) -> int:
-        return sum(line.startswith("GET") and line.endswith(name) for line in self.requests)
-
-
-def handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_HEAD(self) -> None:
-            self.answer(body=False)
-
-        def do_GET(self) -> None:
-            self.answer(body=True)
-
-        def answer(self, body: bool) -> None:
-            hub.requests.append(f"{self.command} {self.path}")
-            found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
-            if hub.status != 200:
-                return self.fail(hub.status, None)
-            if not found or found[1] != REPO or found[2] not in ("main", COMMIT):
-                return self.fail(404, "RepoNotFound")
-            if found[3] not in hub.files:
-                return self.fail(404, "EntryNotFound")
-            return self.send(found[3], hub.files[found[3]], body)
-
-        def fail(self, status: int, code: str | None) -> None:
-            self.send_response(status)
-            if code:
-                self.send_header("X-Error-Code", code)
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def send(self, name: str, content: bytes, body: bool) -> None:
-            weights = name == "model.safetensors"
-            wanted = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
-            start = int(wanted[1]) if wanted else 0
-            part = content[start : len(content) - hub.sends_less if weights and body else None]
-            self.send_response(206 if wanted else 200)
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("Accept-Ranges", "bytes")
-            if wanted:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-            self.send_header("Content-Length", str(len(part)))
-            self.end_headers()
-            if not body:
-                return
-            if weights and hub.cuts:
-                hub.cuts -= 1
-                self.wfile.write(part[: len(part) // 2])
-                self.wfile.flush()
-                self.close_connection = True
-                self.connection.shutdown(socket.SHUT_RDWR)
-                return
-            self.wfile.write(part)
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    return Handler
 
 
 @pytest.fixture
 def hub(tmp_path: Path, make_model: Callable[..., AiM], tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub with one good repository, an empty cache, and no waiting between tries."""
+    """A hub with one good repository, and an empty cache."""
     folder = tmp_path / "repo"
     export_official(make_model(position_offset=1), tiny_vq, folder)
-    hub = Hub(files={path.name: path.read_bytes() for path in folder.iterdir()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(hub))
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 2)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
-    yield hub
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def nobody_listens() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with served(Hub(REPO, files, "model.safetensors"), tmp_path / "cache", monkeypatch) as hub:
+        yield hub
 
 
 def fails(kind: type[AimError], source: str = REPO) -> str:

@@ -1,7 +1,7 @@
-"""Read and write weights: this package's own files, AiM's released layout, and the hub that serves it.
+"""Read and write weights: this package's own files, AiM's and LlamaGen's released layouts, and the hub that serves them.
 
 Strict everywhere: a tensor that is missing, surplus or misshapen is named in the error, and so is a configuration that
-this package cannot compute. Only safetensors files are read; nothing is unpickled.
+this package cannot compute. Files are safetensors, but for LlamaGen's, of which only tensors and plain values are read: no code runs.
 """
 
 from aim.checkpoint.load import Loaded, load_model

@@ -6,60 +6,73 @@ huggingface_hub does the work and honours its own variables: HF_ENDPOINT, HF_HOM
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
-from aim.checkpoint.official import CONFIG, WEIGHTS
 from aim.errors import HubError
 from aim.settings import Settings
 
 
-def fetch(repo: str) -> Path:
-    """The folder with config.json and model.safetensors of hub repository ``repo`` ("owner/name"), of one commit.
+class Release(NamedTuple):
+    """A model on the hub."""
+
+    repo: str  # "owner/name"
+    files: tuple[str, ...]  # that make it
+    layout: str  # whose: "AiM's"
+
+
+def fetch(release: Release) -> Path:
+    """The folder with the release's files, all of one commit.
 
     Downloads what the cache does not have; without a connection a cached copy is used. HubError otherwise.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
+    repo, (first, *others), _ = release
     endpoint = Settings.from_env().hub or constants.ENDPOINT
     # Whatever goes wrong here, the transport's many exceptions included, is the same to a user: no model. The download
     # alone would retry a dead connection for half a minute before it said so, hence the look ahead.
     try:
-        get_hf_file_metadata(hf_hub_url(repo, CONFIG, endpoint=endpoint), endpoint=endpoint)
+        get_hf_file_metadata(hf_hub_url(repo, first, endpoint=endpoint), endpoint=endpoint)
     except Exception as error:
-        cached = _cached(repo)
+        cached = _cached(release)
         if cached is not None:
             return cached
-        raise HubError(_unreachable(repo, endpoint, error)) from error
+        raise HubError(_unreachable(release, endpoint, error)) from error
+    name = first
     try:
-        config = Path(hf_hub_download(repo, CONFIG, endpoint=endpoint))
-        hf_hub_download(repo, WEIGHTS, revision=config.parent.name, endpoint=endpoint)
+        folder = Path(hf_hub_download(repo, first, endpoint=endpoint)).parent
+        for name in others:
+            hf_hub_download(repo, name, revision=folder.name, endpoint=endpoint)
     except Exception as error:
-        raise HubError(_broken_off(repo, endpoint, error)) from error
-    return config.parent
+        raise HubError(_broken_off(release, name, endpoint, error)) from error
+    return folder
 
 
-def _cached(repo: str) -> Path | None:
-    """The folder of the last commit seen, where both files were fetched whole."""
+def _cached(release: Release) -> Path | None:
+    """The folder of the last commit seen, where every file was fetched whole."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        config = try_to_load_from_cache(repo, CONFIG)
+        first = try_to_load_from_cache(release.repo, release.files[0])
     except HFValidationError:
         return None
-    if not isinstance(config, str) or not (Path(config).parent / WEIGHTS).is_file():
+    if not isinstance(first, str):
         return None
-    return Path(config).parent
+    folder = Path(first).parent
+    return folder if all((folder / name).is_file() for name in release.files) else None
 
 
-def _unreachable(repo: str, endpoint: str, error: Exception) -> str:
+def _unreachable(release: Release, endpoint: str, error: Exception) -> str:
     from huggingface_hub import errors
 
+    repo = release.repo
     if isinstance(error, errors.GatedRepoError):
         return f"{repo} asks for its terms to be accepted: do so at {endpoint}/{repo}, then log in with `hf auth login`"
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"the hub at {endpoint} has no model {repo!r}, or it is private: check the name, or log in with `hf auth login`"
     if isinstance(error, errors.EntryNotFoundError):
-        return _lacks(repo, CONFIG)
+        return _lacks(release, release.files[0])
     if isinstance(error, errors.OfflineModeIsEnabled):
         return f"{repo} is not in the cache and offline mode is on: unset HF_HUB_OFFLINE to fetch it"
     if isinstance(error, errors.HfHubHTTPError):
@@ -67,19 +80,19 @@ def _unreachable(repo: str, endpoint: str, error: Exception) -> str:
     return f"the hub at {endpoint} is out of reach and {repo} is not in the cache ({_brief(error)}): check the connection and try again"
 
 
-def _broken_off(repo: str, endpoint: str, error: Exception) -> str:
+def _broken_off(release: Release, name: str, endpoint: str, error: Exception) -> str:
     from huggingface_hub import errors
 
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return _lacks(repo, WEIGHTS)
+        return _lacks(release, name)
     return (
-        f"the download of {repo} from {endpoint} broke off ({_brief(error)}): try again; "
+        f"the download of {release.repo} from {endpoint} broke off ({_brief(error)}): try again; "
         "files fetched whole are kept, and no part of a file is taken for the whole"
     )
 
 
-def _lacks(repo: str, name: str) -> str:
-    return f"{repo} has no {name}: it is not in the layout of AiM's released models, {CONFIG} and {WEIGHTS}"
+def _lacks(release: Release, name: str) -> str:
+    return f"{release.repo} has no {name}: it is not in the layout of {release.layout} released models, {' and '.join(release.files)}"
 
 
 def _brief(error: Exception) -> str:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import torch
 
-from aim.checkpoint.hub import fetch
+from aim.checkpoint.hub import Release, fetch
+from aim.checkpoint.llamagen import SUFFIXES, TOKENIZER, load_llamagen
 from aim.checkpoint.official import CONFIG, WEIGHTS, load_official
 from aim.checkpoint.ours import is_prior, load_prior
-from aim.config import MODELS
+from aim.config import LLAMAGEN, MODELS, GPTConfig
 from aim.errors import CheckpointError, InvalidInput
 from aim.models.prior import Prior
 from aim.models.vq import VQ
@@ -36,15 +37,16 @@ def load_model(source: str | Path, device: torch.device | str = "cpu", dtype: to
     """A model and its tokenizer, their matrices in ``dtype`` (float32 or bfloat16), on ``device``.
 
     ``source`` is a name ("aim-s" is bundled, "aim-b" on the hub), a folder in AiM's released layout or with one prior of
-    this package, a .safetensors file of this package, or a hub id "owner/name". A path that exists comes before a hub id.
+    this package, a .safetensors file of this package, a .pt file of LlamaGen with its tokenizer beside it, or a hub id
+    "owner/name" of AiM's layout. A path that exists comes before a hub id.
     InvalidInput: no such name. CheckpointError: a damaged, foreign or unfitting file. HubError: not to be fetched.
     """
     if dtype not in DTYPES:
         raise InvalidInput(f"dtype is {dtype}; it must be {' or '.join(map(str, DTYPES))}")
     device = torch.device(device)
-    repo = _hub_id(source)
-    if repo is not None:
-        return _from_hub(str(source), repo, device, dtype)
+    release = _release(source)
+    if release is not None:
+        return _from_hub(str(source), release, device, dtype)
     path = _local(source)
     name = str(source) if source in MODELS else path.resolve().stem if path.is_file() else path.resolve().name
     model, tokenizer, version = _read(path, device, dtype)
@@ -55,6 +57,8 @@ def load_model(source: str | Path, device: torch.device | str = "cpu", dtype: to
 def _read(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Prior, VQ, str]:
     if path.is_dir() and ((path / CONFIG).exists() or (path / WEIGHTS).exists()):
         return load_official(path, device, dtype)
+    if path.suffix in SUFFIXES and path.is_file():
+        return load_llamagen(path, device, dtype)
     return load_prior(_only_prior(path) if path.is_dir() else path, device, dtype)
 
 
@@ -65,30 +69,40 @@ def bundled_folder() -> Path:
     return Settings.from_env().checkpoints or (inside if inside.is_dir() else beside)
 
 
-def _from_hub(name: str, repo: str, device: torch.device, dtype: torch.dtype) -> Loaded:
-    folder = fetch(repo)
+def _from_hub(name: str, release: Release, device: torch.device, dtype: torch.dtype) -> Loaded:
+    folder = fetch(release)
+    model: Prior
     try:
-        model, tokenizer, version = load_official(folder, device, dtype)
+        if name in MODELS and isinstance(config := MODELS[name].config, GPTConfig):
+            model, tokenizer, version = load_llamagen(folder / MODELS[name].file, device, dtype, config)
+        else:
+            model, tokenizer, version = load_official(folder, device, dtype)
         _check_fit(model, tokenizer, folder)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; if the download was damaged, delete {folder.parent.parent} and load {repo} again") from error
+        raise CheckpointError(f"{error}; if the download was damaged, delete {folder.parent.parent} and load {name} again") from error
     return Loaded(model, tokenizer, name, version)
 
 
-def _hub_id(source: str | Path) -> str | None:
-    """The hub repository that ``source`` means, or None for something on this disk."""
+def _release(source: str | Path) -> Release | None:
+    """What of the hub ``source`` means, or None for something on this disk."""
     if isinstance(source, Path):
         return None
-    if source in MODELS:
-        return MODELS[source].repo or None
-    return source if HUB_ID.fullmatch(source) and not os.path.exists(source) else None
+    spec = MODELS.get(source)
+    if spec and spec.file:
+        return Release(spec.repo, (TOKENIZER, spec.file), "LlamaGen's")
+    if source == LLAMAGEN and not os.path.exists(source):
+        names = ", ".join(name for name, other in MODELS.items() if other.repo == LLAMAGEN)
+        raise InvalidInput(f"{source} holds several models: give one of their names, {names}")
+    repo = spec.repo if spec else source if HUB_ID.fullmatch(source) and not os.path.exists(source) else ""
+    return Release(repo, (CONFIG, WEIGHTS), "AiM's") if repo else None
 
 
 def _local(source: str | Path) -> Path:
     """The file or folder that ``source`` means."""
     if isinstance(source, str) and source in MODELS:
         if MODELS[source].source == "none":
-            raise InvalidInput(f"{source} has a configuration but no published weights; give a folder or file with yours")
+            size = MODELS[source].tokenizer.image_size
+            raise InvalidInput(f"{source} has a configuration but no published weights for {size}x{size}; give a folder or file with yours")
         path = bundled_folder() / f"{source}.safetensors"
         if not path.is_file():
             raise CheckpointError(
@@ -98,11 +112,11 @@ def _local(source: str | Path) -> Path:
     path = Path(source).expanduser()
     if str(source) and os.path.exists(path):  # unlike Path.exists, False for a name that no file system takes
         return path
-    if isinstance(source, Path) or source.endswith(".safetensors") or re.search(r"^[.~]|[/\\]", source):
+    if isinstance(source, Path) or source.endswith((".safetensors", *SUFFIXES)) or re.search(r"^[.~]|[/\\]", source):
         raise CheckpointError(f"there is no file or folder {str(source)!r}")
     nearest = ", ".join(difflib.get_close_matches(source.lower(), MODELS, n=3, cutoff=0.0))
     raise InvalidInput(
-        f"no model is called {source!r}; the nearest are {nearest}. A folder, a .safetensors file and a hub id (owner/name) will do, too"
+        f"no model is called {source!r}; the nearest are {nearest}. A folder, a .safetensors or .pt file or a hub id (owner/name) will do"
     )
 
 

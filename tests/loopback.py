@@ -1,0 +1,119 @@
+"""A model hub on loopback, with one repository and whatever a test wants to go wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Hub:
+    """One repository and what goes wrong with it."""
+
+    repo: str
+    files: dict[str, bytes]
+    weights: str  # the file that things go wrong with
+    url: str = ""
+    cuts: int = 0  # how many more downloads of the weights break off in the middle
+    sends_less: int = 0  # bytes of the weights that are never sent, though the length announced includes them
+    status: int = 200  # of every answer
+    requests: list[str] = field(default_factory=list)
+
+    def downloads(self, name: str) -> int:
+        return sum(line.startswith("GET") and line.endswith(name) for line in self.requests)
+
+
+def handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, body: bool) -> None:
+            hub.requests.append(f"{self.command} {self.path}")
+            found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
+            if hub.status != 200:
+                return self.fail(hub.status, None)
+            if not found or found[1] != hub.repo or found[2] not in ("main", COMMIT):
+                return self.fail(404, "RepoNotFound")
+            if found[3] not in hub.files:
+                return self.fail(404, "EntryNotFound")
+            return self.send(found[3], hub.files[found[3]], body)
+
+        def fail(self, status: int, code: str | None) -> None:
+            self.send_response(status)
+            if code:
+                self.send_header("X-Error-Code", code)
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def send(self, name: str, content: bytes, body: bool) -> None:
+            weights = name == hub.weights
+            wanted = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            start = int(wanted[1]) if wanted else 0
+            part = content[start : len(content) - hub.sends_less if weights and body else None]
+            self.send_response(206 if wanted else 200)
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Accept-Ranges", "bytes")
+            if wanted:
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Length", str(len(part)))
+            self.end_headers()
+            if not body:
+                return
+            if weights and hub.cuts:
+                hub.cuts -= 1
+                self.wfile.write(part[: len(part) // 2])
+                self.wfile.flush()
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            self.wfile.write(part)
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    return Handler
+
+
+@contextmanager
+def served(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The hub as the one to ask, with ``cache`` as the cache and no waiting between tries."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(hub))
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 2)
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def nobody_listens() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 import aim
 from aim.config import MODELS, ModelSpec
-from aim.models.aim import AiM
+from aim.models.prior import build
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -121,7 +121,7 @@ def test_the_readme_points_at_files_that_exist() -> None:
 def test_the_readme_s_table_is_true(spec: ModelSpec) -> None:
     row = next(line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{spec.name}` |"))
     with torch.device("meta"):
-        count = sum(weight.numel() for weight in AiM(spec.config).parameters())
+        count = sum(weight.numel() for weight in build(spec.config).parameters())
     assert f"| {count / 1e6:.3g} M |" in row if count < 1e9 else f"| {count / 1e9:.3g} B |" in row
     assert f"| {spec.tokenizer.image_size}x{spec.tokenizer.image_size} |" in row
     assert f"{spec.config.num_classes}" in row

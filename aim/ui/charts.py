@@ -8,9 +8,9 @@ from html import escape
 from itertools import pairwise
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 360, 250  # of a chart's own units: letters stay legible on a phone, which shows them as they are
-LEFT, RIGHT, TOP, BOTTOM = 50, 14, 12, 36  # around the lines
-MARK = 4.0
+WIDTH, HEIGHT = 360, 260  # of a chart's own units: a phone shows it at about this size, so that letters stay legible
+LEFT, RIGHT, TOP, BOTTOM = 52, 24, 12, 44  # around the lines
+MARK = 4.5
 
 
 class Bar(NamedTuple):
@@ -102,8 +102,8 @@ def chart(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> str:
     parts = [f'<line class="aim-grid-line" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(t):.1f}" y2="{up(t):.1f}"/>' for t in y.ticks]
     parts += [f'<text x="{LEFT - 6}" y="{up(t) + 4:.1f}" text-anchor="end">{t:,g}</text>' for t in y.ticks]
     at = sorted({p.x for line in drawn for p in line.points})
-    parts += [f'<text x="{across(t):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{t:,g}</text>' for t in _apart(at, across)]
-    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>')
+    parts += [f'<text x="{across(t):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{t:,g}</text>' for t in _apart(at, across)]
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
     for line in drawn:
         places = [(across(p.x), up(p.y), p.measured) for p in line.points]
         for (x1, y1, m1), (x2, y2, m2) in pairwise(places):
@@ -147,7 +147,7 @@ def _apart(values: Sequence[float], across: Callable[[float], float]) -> list[fl
     """Those that have room for their numbers, from the last to the first."""
     kept: list[float] = []
     for value in reversed(values):
-        if not kept or across(kept[-1]) - across(value) >= 34:
+        if not kept or across(kept[-1]) - across(value) >= 48:
             kept.append(value)
     return kept
 

@@ -34,9 +34,9 @@ class Pair:
     def title(self) -> str:
         """What the page calls it, with where the weights come from."""
         if self.random:
-            return f"{self.aim} and {self.gpt} (random weights)"
+            return f"{self.aim}, {self.gpt} (random weights)"
         megabytes = sum(MODELS[name].download_mb for name in self.names)
-        return f"{self.aim} and {self.gpt} ({f'{megabytes / 1000:.1f} GB download' if megabytes else 'bundled'})"
+        return f"{self.aim}, {self.gpt} ({f'{megabytes / 1000:.1f} GB download' if megabytes else 'bundled'})"
 
 
 def offered() -> list[Pair]:

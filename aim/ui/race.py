@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from aim.errors import AimError
 from aim.ui.actions import Actions, Update, status
 from aim.ui.generate import FIRST_CLASS, class_choices
 from aim.ui.measuring_actions import MeasuringActions, MeasuringScreen
@@ -41,9 +42,9 @@ def race_tab(models: Models, drawing: Actions) -> list[MeasuringActions]:
     with gr.Row(elem_classes="aim-start"):
         start = gr.Button("Start", variant="primary", elem_id="race", min_width=120)
         stop = gr.Button("Stop", interactive=False, elem_id="race-stop", min_width=80)
-    progress = Status(status("idle", "Pick a pair and press Start"), label="Progress", elem_id="race-progress")
-    replay = Replay(elem_id="replay")
-    report = Shown(elem_id="race-report")
+    progress = Status(status("idle", "Pick a pair and press Start"), label="Progress", elem_id="race-progress", elem_classes="aim-flush")
+    replay = Replay(elem_id="replay", elem_classes="aim-flush")
+    report = Shown(elem_id="race-report", elem_classes="aim-flush")
     csv, json = _downloads("race")
     measurements = gr.JSON(label="Race", visible=False)
 
@@ -53,7 +54,11 @@ def race_tab(models: Models, drawing: Actions) -> list[MeasuringActions]:
     def switch(name: str, index: Any) -> Update:
         """The classes of the pair that was picked; one that comes with the page is loaded for them."""
         chosen = find(name)
-        choices = classes(chosen, models) or class_choices(models.get(chosen.aim))
+        try:
+            choices = classes(chosen, models) or class_choices(models.get(chosen.aim))
+        except AimError as error:
+            gr.Warning(str(error))
+            return {label: gr.update()}
         return {label: gr.update(choices=choices, value=_first(choices, index))}
 
     hidden: dict[str, Any] = {"show_progress": "hidden"}
@@ -74,8 +79,12 @@ def _scaling(models: Models, pair: gr.Dropdown) -> ScalingActions:
     with gr.Row(elem_classes="aim-start"):
         start = gr.Button("Measure scaling on this machine", variant="primary", elem_id="scaling", min_width=200)
         stop = gr.Button("Stop", interactive=False, elem_id="scaling-stop", min_width=80)
-    progress = Status(status("idle", "Takes a minute or two, for the pair chosen above, with random weights"), elem_id="scaling-progress")
-    report = Shown(elem_id="scaling-report")
+    progress = Status(
+        status("idle", "Takes about two minutes, for the pair chosen above, with random weights"),
+        elem_id="scaling-progress",
+        elem_classes="aim-flush",
+    )
+    report = Shown(elem_id="scaling-report", elem_classes="aim-flush")
     csv, json = _downloads("scaling")
     measurements = gr.JSON(label="Scaling", visible=False)
     screen = MeasuringScreen(measurements, progress, csv, json, report, start, stop)

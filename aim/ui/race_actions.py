@@ -26,7 +26,7 @@ from aim.ui.race_report import replay_of, report, sheet
 from aim.ui.scaling_report import scaling_report
 
 BATCHES = (1, 4, 16, 64)
-SCALING_SECONDS = 60.0  # about; what does not fit in there is said to be missing
+SCALING_SECONDS = 90.0  # about; what does not fit in there is said to be missing
 _Outcome = tuple[Race, tuple[Pictures, ...]]
 
 
@@ -113,7 +113,7 @@ class ScalingActions(MeasuringActions):
         return [verdict(lambda: find(pair))]
 
     def scaling(self, pair: str, request: gr.Request) -> Iterator[Update]:
-        """Measure what an image costs both models of a pair as its codes and the batch grow, streamed, in about a minute.
+        """Measure what an image costs both models of a pair as its codes and the batch grow, streamed, in about two minutes.
 
         Weights are random. Returns the measurements as JSON, the progress, and the measurements as a CSV and a JSON file; stopped,
         what there is.

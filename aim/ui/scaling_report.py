@@ -20,12 +20,11 @@ _METHOD = (
 def scaling_report(result: Scaling) -> str:
     """Lines, words and a table as HTML."""
     first, alone = result.tokens[0], result.batches[0]
-    many = "one image" if alone == 1 else f"{alone} images"
     across_codes: list[tuple[int, int]] = [(tokens, alone) for tokens in result.tokens]
     charts = [
-        chart(f"Longer sequences, {many} at a time", "codes an image", "Seconds an image", _lines(result, across_codes, 0, _time)),
-        chart(f"Larger batches, {first} codes an image", "images at once", "Seconds an image", _lines(result, _batches(result), 1, _time)),
-        chart("Memory of one sequence", "codes an image", "State or cache, MB", _lines(result, across_codes, 0, _memory, exact=True)),
+        chart(f"Longer sequences, batch {alone}", "codes an image", "Seconds an image", _lines(result, across_codes, 0, _time)),
+        chart(f"Larger batches, {first} codes", "images at once", "Seconds an image", _lines(result, _batches(result), 1, _time)),
+        chart("Memory of a sequence", "codes an image", "State or cache, MB", _lines(result, across_codes, 0, _memory, exact=True)),
     ]
     said = "".join(f"<li>{escape(text)}</li>" for text in verdicts(result))
     return (

@@ -84,7 +84,7 @@ CSS = """
 #picture img { width: 100%; height: 100%; object-fit: contain; image-rendering: auto; }
 
 #progress { max-width: 560px; width: 100%; margin: 0 auto; }
-:is(#progress, #race-progress, #scaling-progress, #replay, #race-report, #scaling-report) .html-container { padding: 0; }
+.aim-flush .html-container, #progress .html-container { padding: 0; }
 .aim-bar { height: 8px; border-radius: 4px; background: var(--border-color-primary); overflow: hidden; }
 .aim-bar > div { height: 100%; border-radius: 4px; background: var(--primary-500); transition: width 0.12s linear; }
 .aim-done .aim-bar > div { background: var(--secondary-500); }
@@ -106,9 +106,11 @@ CSS = """
   #png, #gif { font-size: 0.85rem; white-space: nowrap; padding-inline: 0.5rem; }
 }
 
-/* The race: coral is AiM, teal the Transformer, and names, numbers, shapes and hatching say so, too. */
+/* The race: coral is AiM, teal the Transformer, and names, numbers, shapes and hatching say so, too.
+   Gradio rewrites selectors from comma to comma: a list of two with .dark, or :is(), would lose its second. */
 .aim-replay, .aim-report { --paper: #e9eef0; --dot: #b4c1c9; --aim: var(--primary-600); --gpt: var(--secondary-600); }
-.dark .aim-replay, .dark .aim-report { --paper: #1b262e; --dot: #435561; --aim: var(--primary-400); --gpt: var(--secondary-400); }
+.dark .aim-replay { --paper: #1b262e; --dot: #435561; --aim: var(--primary-400); --gpt: var(--secondary-400); }
+.dark .aim-report { --aim: var(--primary-400); --gpt: var(--secondary-400); }
 .aim-replay p, .aim-report p, .aim-report h4, .aim-replay figure, .aim-report figure { margin: 0; }
 .aim-replay-head { display: flex; flex-wrap: wrap; justify-content: space-between; align-items: center; gap: 0.5rem 1rem; }
 .aim-replay-head { margin-bottom: 0.75rem; }
@@ -118,6 +120,7 @@ CSS = """
   font: inherit; color: var(--body-text-color); background: var(--button-secondary-background-fill); min-height: 2.2rem;
   border: 1px solid var(--border-color-primary); border-radius: var(--radius-md); padding: 0.2rem 0.7rem; cursor: pointer;
 }
+.aim-pacing select { appearance: auto; }
 .aim-pacing button:hover { background: var(--button-secondary-background-fill-hover); }
 .aim-pacing :focus-visible, .aim-table:focus-visible { outline: 2px solid var(--primary-500); outline-offset: 2px; }
 .aim-lanes { display: grid; grid-template-columns: 1fr 1fr; gap: 0.9rem; max-width: 740px; margin: 0 auto; }
@@ -156,14 +159,15 @@ CSS = """
 .aim-report summary { cursor: pointer; }
 .aim-report summary:focus-visible { outline: 2px solid var(--primary-500); outline-offset: 2px; }
 .aim-verdicts { margin: 0; padding-left: 1.2rem; }
-:is(#race-report, #scaling-report) .aim-table :is(table, tr) { border: 0; }
+#race-report table, #race-report tr, #scaling-report table, #scaling-report tr { border: 0; }
 .aim-table table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .aim-table caption { caption-side: bottom; text-align: left; font-size: 0.86rem; padding-top: 0.4rem; }
 .aim-table caption { color: var(--body-text-color-subdued); }
 .aim-table th, .aim-table td { padding: 0.3rem 0.6rem; border: 0; border-bottom: 1px solid var(--border-color-primary); text-align: right; }
 .aim-table th:first-child { text-align: left; font-weight: 400; padding-left: 0; }
 .aim-chart-grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: 1.2rem 2rem; }
-.aim-chart svg { width: 100%; height: auto; font-size: 11px; }
+.aim-chart { display: flex; flex-direction: column; justify-content: flex-end; }
+.aim-chart svg { width: 100%; height: auto; font-size: 13px; }
 .aim-chart svg text { fill: var(--body-text-color-subdued); }
 .aim-grid-line { stroke: var(--border-color-primary); stroke-width: 1; }
 .aim-stroke { stroke-width: 2; }

@@ -75,8 +75,8 @@ def test_pairs_race_with_their_weights_where_both_can_be_had(bundled: Path):
     assert names() == ["aim-s/gpt-s random", *hub]
     (bundled / "gpt-s.safetensors").touch()
     assert names() == ["aim-s/gpt-s", *hub]
-    assert find("aim-s/gpt-s").title == "aim-s and gpt-s (bundled)"
-    assert find("aim-b/gpt-b").title == "aim-b and gpt-b (1.6 GB download)"
+    assert find("aim-s/gpt-s").title == "aim-s, gpt-s (bundled)"
+    assert find("aim-b/gpt-b").title == "aim-b, gpt-b (1.6 GB download)"
     with pytest.raises(InvalidInput, match="no pair 'aim-s/gpt-b' here; choose one of aim-s/gpt-s, aim-b/gpt-b"):
         find("aim-s/gpt-b")
 

@@ -21,7 +21,7 @@ from pages import Page, until
 from tests.tiny import TINY
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
-PAIR, TITLE = "aim-b/gpt-b random", "aim-b and gpt-b (random weights)"
+PAIR, TITLE = "aim-b/gpt-b random", "aim-b, gpt-b (random weights)"
 
 # The shares of both canvases that are paper: codes not uncovered yet.
 COVERED = """() => [...document.querySelectorAll('.aim-racer canvas')].map((canvas) => {
@@ -185,7 +185,7 @@ def test_scaling_is_measured_and_drawn(page: Page, open_race: Callable[..., Any]
     tab.click("#scaling-report summary")
     tab.screenshot(path=tmp_path / "scaling.png", full_page=True)
     charts = [chart.get_attribute("aria-label") for chart in tab.locator("#scaling-report figure > svg").all()]
-    assert [chart.partition(",")[0] for chart in charts] == ["Longer sequences", "Larger batches", "Memory of one sequence"]
+    assert [chart.partition(",")[0] for chart in charts] == ["Longer sequences", "Larger batches", "Memory of a sequence"]
     assert all("aim-b: " in chart and "gpt-b: " in chart for chart in charts)
     assert "256 codes an image: " in tab.inner_text("#scaling-report .aim-verdicts")
     assert "A filled mark is measured code by code. A hollow one is not" in tab.inner_text("#scaling-report")

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from aim.config import SamplingParams
+from aim.engine.backend import Backend
 from aim.errors import GenerationError, InvalidInput
 from aim.evaluation.judge import asked_class_rate, balanced_rows, sample_codes, sample_images
 from aim.models.aim import AiM
 from aim.models.vq import VQ
 from aim.pipeline import Pipeline
+from tests.tiny import random_gpt
 
 PARAMS = SamplingParams(cfg_scale=2.0, temperature=0.9, top_k=40)
 
@@ -55,6 +57,13 @@ class TestSampling:
         wanted = list(tiny_pipeline.draw(labels, 40, PARAMS))
         assert codes.tolist() == [drawn.tolist() for drawn in wanted]
 
+    def test_codes_of_a_transformer_are_those_of_its_pipeline(self, tiny_vq: VQ) -> None:
+        pipe = Pipeline(random_gpt(), tiny_vq, "tiny", "0123456789ab")
+        codes = sample_codes(pipe.model, self.ROWS, PARAMS, seed=40, batch=3)
+        wanted = pipe.draw([pipe.classes[row] for row in self.ROWS], 40, PARAMS)
+        assert codes.tolist() == [drawn.tolist() for drawn in wanted]
+        pipe.close()
+
     def test_images_are_those_of_a_pipeline(self, tiny_pipeline: Pipeline) -> None:
         images = sample_images(tiny_pipeline.model, tiny_pipeline.tokenizer, self.ROWS, PARAMS, seed=40, batch=3)
         assert images.shape == (7, 3, 16, 16)
@@ -74,6 +83,7 @@ class TestSampling:
             raise GenerationError("not finite")
 
         monkeypatch.setattr(tiny_model, "step", explode)
+        monkeypatch.setattr("aim.evaluation.judge.pick", lambda model: Backend("eager", model))
         with pytest.raises(GenerationError, match="not finite"):
             sample_images(tiny_model, tiny_vq, [0, 1], PARAMS)
 

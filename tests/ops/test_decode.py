@@ -244,19 +244,6 @@ def test_linear_out(dtype: torch.dtype, rows: int, width: int, length: int, last
     assert behind_sums.isnan().all()
 
 
-def test_wide_products_have_larger_tiles():
-    u, weight = random(2, 16, dtype=torch.bfloat16), random(1029, 16, seed=1, dtype=torch.bfloat16)
-    squares, residual, cond = random(2, 1, seed=2).square() * 16, random(2, 1029, seed=3), random(2, 2058, seed=4)
-    scaled, sums = poison(2, 1029), poison(2, out_parts(1029))
-    assert sums.shape == (2, 129)
-    wanted = linear_out_reference(u, weight, squares, residual, cond[:, :1029])
-    settle()
-    linear_out(u, weight, squares, residual, cond, 0, 1029, scaled, sums, overlap=OVERLAP)
-    close(residual, wanted, torch.float32)
-    close(scaled, wanted * cond[:, 1029:], torch.float32)
-    close(sums.sum(1), wanted.square().sum(1), torch.float32)
-
-
 @DTYPES
 @pytest.mark.parametrize(("width", "shares"), [(16, 1), (48, 1), (48, 3)])
 def test_add_norm(dtype: torch.dtype, width: int, shares: int):

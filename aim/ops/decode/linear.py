@@ -19,9 +19,11 @@ from aim.ops.decode.common import options, silu, wait
 
 
 @triton.jit
-def _piece(weight, n, out_features, step, K: tl.constexpr, BK: tl.constexpr):
+def _piece(weight, n, out_features, step: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
     """Columns ``step * BK ...`` of rows n of weight (out_features, K), zero beyond either: (BN, BK)."""
     k = step * BK + tl.arange(0, BK)
+    if step * BK >= K:
+        return tl.zeros((BN, BK), weight.dtype.element_ty)
     return tl.load(weight + n[:, None] * K + k[None, :], mask=(n[:, None] < out_features) & (k[None, :] < K), other=0.0)
 
 
@@ -70,13 +72,13 @@ def _sums(squares, parts, r, R, PARTS: tl.constexpr):
 
 
 @triton.jit
-def _pieces(weight, n, out_features, K: tl.constexpr, BK: tl.constexpr):
+def _pieces(weight, n, out_features, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
     """Rows n of weight, in up to four pieces."""
     return (
-        _piece(weight, n, out_features, 0, K, BK),
-        _piece(weight, n, out_features, 1, K, BK),
-        _piece(weight, n, out_features, 2, K, BK),
-        _piece(weight, n, out_features, 3, K, BK),
+        _piece(weight, n, out_features, 0, K, BN, BK),
+        _piece(weight, n, out_features, 1, K, BN, BK),
+        _piece(weight, n, out_features, 2, K, BN, BK),
+        _piece(weight, n, out_features, 3, K, BN, BK),
     )
 
 
@@ -89,7 +91,7 @@ def _linear_in(
     r = tl.arange(0, ROWS)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     inside = (r < R)[:, None] & (n < out_features)[None, :]
-    w0, w1, w2, w3 = _pieces(weight, n, out_features, K, BK)  # on their way while the kernel before ends
+    w0, w1, w2, w3 = _pieces(weight, n, out_features, K, BN, BK)  # on their way while the kernel before ends
     add = tl.zeros((ROWS, BN), tl.float32)
     if SHIFTED:
         add = tl.load(offset + r[:, None] * offset_stride + n[None, :], mask=inside, other=0.0).to(tl.float32)
@@ -101,7 +103,7 @@ def _linear_in(
         scale = 1.0 / tl.sqrt(tl.sum(_sums(squares, parts, r, R, PARTS), 1) / K + eps)
     for start in range(tl.program_id(0) * BN, out_features, tl.num_programs(0) * BN):
         ahead = n + tl.num_programs(0) * BN
-        v0, v1, v2, v3 = _pieces(weight, ahead, out_features, K, BK)
+        v0, v1, v2, v3 = _pieces(weight, ahead, out_features, K, BN, BK)
         inside = (r < R)[:, None] & (ahead < out_features)[None, :]
         after = add
         if SHIFTED:
@@ -134,7 +136,7 @@ def _linear_out(
     inside = (r < R)[:, None] & (n < D)[None, :]
     where = r[:, None] * D + n[None, :]
     own = cond + r[:, None].to(tl.int64) * cond_stride + n[None, :]
-    w0, w1, w2, w3 = _pieces(weight, n, D, K, BK)
+    w0, w1, w2, w3 = _pieces(weight, n, D, K, BN, BK)
     through = tl.full((ROWS, BN), 1.0, tl.float32)
     if GATED:
         through = tl.load(own + gate, mask=inside, other=0.0).to(tl.float32)
@@ -159,19 +161,15 @@ def _linear_out(
         tl.store(sums + r * tl.num_programs(0) + program, tl.sum(y * y, 1), mask=r < R)
 
 
-WARPS = 8
-REGISTERS = 128  # of a thread at most, so that two programs run on a multiprocessor at once
+WARPS, OUT_WARPS = 8, 4  # of a program of ``linear_in``, of ``linear_out``
+REGISTERS, OUT_REGISTERS = 128, 168  # of a thread at most, so that as many programs run at once as there should
 RESIDENT = 2  # programs of ``linear_in`` that a multiprocessor has registers for
+OUT_TILE = 4  # output features of a program in ``linear_out``: few enough for all programs to run at once
 
 
 def _in_tile(length: int) -> int:
     """Output features of a program's tile in ``linear_in``: 24 KB of weights, two of which a program holds at a time."""
     return 8 if length > 1024 else 16
-
-
-def _out_tile(width: int) -> int:
-    """Output features of a program in ``linear_out``: few enough for all programs to run at once."""
-    return 8 if width > 1024 else 4
 
 
 def _split(length: int) -> int:
@@ -191,7 +189,7 @@ def _processors(device: torch.device) -> int:
 
 def out_parts(d_model: int) -> int:
     """How many partial sums a row ``linear_out`` leaves."""
-    return triton.cdiv(d_model, _out_tile(d_model))
+    return triton.cdiv(d_model, OUT_TILE)
 
 
 def linear_in(
@@ -227,8 +225,8 @@ def linear_out(
     width, parts = weight.shape[0], 1 if squares is None else squares.shape[1]
     _linear_out[(out_parts(width),)](
         u, weight, residual if squares is None else squares, residual, cond, gate or 0, gain or 0, scaled, sums, cond.stride(0), rows,
-        parts, eps, rows, length, width, _out_tile(width), _split(length), triton.next_power_of_2(parts), squares is not None,
-        gate is not None, gain is not None, **options(overlap, num_warps=WARPS, maxnreg=REGISTERS),
+        parts, eps, rows, length, width, OUT_TILE, _split(length), triton.next_power_of_2(parts), squares is not None,
+        gate is not None, gain is not None, **options(overlap, num_warps=OUT_WARPS, maxnreg=OUT_REGISTERS),
     )  # fmt: skip
 
 

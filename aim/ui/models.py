@@ -33,6 +33,11 @@ class Models:
         self._names = list(dict.fromkeys([pipe.name, *named]))
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of every model that the page offers, as found when it was built."""
+        return tuple(self._names)
+
+    @property
     def choices(self) -> list[tuple[str, str]]:
         """(label, name) of each model, the page's own first."""
         return [(self.title(name), name) for name in self._names]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aim import imagenet
 from aim.config import MODELS
 from aim.errors import InvalidInput
-from aim.ui.models import Models, at_hand
+from aim.ui.models import Models
 
 SIZES = ("s", "b", "l", "xl")
 
@@ -39,11 +39,11 @@ class Pair:
         return f"{self.aim}, {self.gpt} ({f'{megabytes / 1000:.1f} GB download' if megabytes else 'bundled'})"
 
 
-def offered() -> list[Pair]:
-    """Every pair, with its own weights where both can be had; with random ones where somebody may not want to download those."""
+def offered(models: Models) -> list[Pair]:
+    """Every pair, with its own weights where the page has both; with random ones where somebody may not want to download those."""
     found = []
     for names in ((f"aim-{size}", f"gpt-{size}") for size in SIZES):
-        whole = all(map(at_hand, names))
+        whole = all(name in models.names for name in names)
         if whole:
             found.append(Pair(*names, random=False))
         if not whole or any(MODELS[name].download_mb for name in names):
@@ -51,12 +51,12 @@ def offered() -> list[Pair]:
     return found
 
 
-def find(name: object) -> Pair:
+def find(name: object, models: Models) -> Pair:
     """The pair that is called ``name``; InvalidInput names those there are."""
-    for pair in offered():
-        if pair.name == name:
-            return pair
-    raise InvalidInput(f"there is no pair {name!r} here; choose one of {', '.join(pair.name for pair in offered())}")
+    pairs = {pair.name: pair for pair in offered(models)}
+    if not isinstance(name, str) or name not in pairs:
+        raise InvalidInput(f"there is no pair {name!r} here; choose one of {', '.join(pairs)}")
+    return pairs[name]
 
 
 def classes(pair: Pair, models: Models) -> list[tuple[str, int]] | None:

@@ -28,7 +28,7 @@ _SCALING = (
 
 def race_tab(models: Models, drawing: Actions) -> list[MeasuringActions]:
     """Lay out the tab inside the current ``gr.Tab`` and connect it; ``drawing`` are the handlers of the Generate tab. Returns its own."""
-    pairs = offered()
+    pairs = offered(models)
     known = [pair for pair in pairs if classes(pair, models)]
     pair_ = next((pair for pair in known if pair.aim == models.default), known[0])
     labels = classes(pair_, models) or []
@@ -53,7 +53,7 @@ def race_tab(models: Models, drawing: Actions) -> list[MeasuringActions]:
 
     def switch(name: str, index: Any) -> Update:
         """The classes of the pair that was picked; one that comes with the page is loaded for them."""
-        chosen = find(name)
+        chosen = find(name, models)
         try:
             choices = classes(chosen, models) or class_choices(models.get(chosen.aim))
         except AimError as error:

@@ -21,7 +21,7 @@ from aim.ui.drawing import Drawing, Sessions
 from aim.ui.measuring import Measurement
 from aim.ui.measuring_actions import MeasuringActions, MeasuringScreen
 from aim.ui.models import Models
-from aim.ui.pairs import Pair, find
+from aim.ui.pairs import Pair, find, offered
 from aim.ui.race_report import replay_of, report, sheet
 from aim.ui.scaling_report import scaling_report
 
@@ -39,14 +39,18 @@ class RaceActions(MeasuringActions):
 
     def check(self, pair: Any, batch: Any, label: Any) -> list[dict[str, Any]]:
         """A verdict on each input of ``race``, before anything is loaded."""
-        return [verdict(lambda: find(pair)), verdict(lambda: check_batch(batch)), verdict(lambda: self._check_class(pair, label))]
+        return [
+            verdict(lambda: find(pair, self.models)),
+            verdict(lambda: check_batch(batch)),
+            verdict(lambda: self._check_class(pair, label)),
+        ]
 
     def race(self, pair: str, batch: int, label: Any, request: gr.Request) -> Iterator[Update]:
         """Let two models race on this machine, streamed: ``batch`` pictures of class ``label``, five laps each, after warming up.
 
         Returns the race as JSON with the times of every lap, the progress, and the race as a CSV and a JSON file.
         """
-        yield from self.stream(request, lambda run: self._race(run, find(pair), check_batch(batch), label))
+        yield from self.stream(request, lambda run: self._race(run, find(pair, self.models), check_batch(batch), label))
 
     def _race(self, run: Measurement, pair: Pair, batch: int, label: Any) -> Iterator[Update]:
         yield {**self.update("starting", "Starting …"), self.replay: None, self.screen.report: ""}
@@ -99,8 +103,8 @@ class RaceActions(MeasuringActions):
 
     def _check_class(self, name: Any, label: Any) -> None:
         """InvalidInput if a pair that is loaded does not know the class; otherwise the race itself will say."""
-        pair = find(name)
-        pipe = None if pair.random else self.models.peek(pair.aim)
+        pair = next((pair for pair in offered(self.models) if pair.name == name and not pair.random), None)
+        pipe = self.models.peek(pair.aim) if pair else None
         if pipe is not None:
             pipe.resolve(label)
 
@@ -110,7 +114,7 @@ class ScalingActions(MeasuringActions):
 
     def check(self, pair: Any) -> list[dict[str, Any]]:
         """A verdict on the input of ``scaling``."""
-        return [verdict(lambda: find(pair))]
+        return [verdict(lambda: find(pair, self.models))]
 
     def scaling(self, pair: str, request: gr.Request) -> Iterator[Update]:
         """Measure what an image costs both models of a pair as its codes and the batch grow, streamed, in about two minutes.
@@ -118,7 +122,7 @@ class ScalingActions(MeasuringActions):
         Weights are random. Returns the measurements as JSON, the progress, and the measurements as a CSV and a JSON file; stopped,
         what there is.
         """
-        yield from self.stream(request, lambda run: self._scaling(run, find(pair)))
+        yield from self.stream(request, lambda run: self._scaling(run, find(pair, self.models)))
 
     def _scaling(self, run: Measurement, pair: Pair) -> Iterator[Update]:
         yield {**self.update("starting", "Starting …"), self.screen.report: ""}

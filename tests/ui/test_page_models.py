@@ -66,19 +66,19 @@ def test_a_bundled_model_whose_file_is_not_there_is_not_offered(loads: list[str]
     assert "aim-s" in names and "gpt-s" not in names
 
 
-def test_pairs_race_with_their_weights_where_both_can_be_had(bundled: Path):
-    def names() -> list[str]:
-        return [pair.name for pair in offered()]
-
+def test_pairs_race_with_their_weights_where_both_can_be_had(loads: list[str], bundled: Path):
     hub = ["aim-b/gpt-b", "aim-b/gpt-b random", "aim-l/gpt-l", "aim-l/gpt-l random", "aim-xl/gpt-xl random"]
     (bundled / "aim-s.safetensors").touch()
-    assert names() == ["aim-s/gpt-s random", *hub]
+    without = Models("aim-s", "auto", "auto")
     (bundled / "gpt-s.safetensors").touch()
-    assert names() == ["aim-s/gpt-s", *hub]
-    assert find("aim-s/gpt-s").title == "aim-s, gpt-s (bundled)"
-    assert find("aim-b/gpt-b").title == "aim-b, gpt-b (1.6 GB download)"
-    with pytest.raises(InvalidInput, match="no pair 'aim-s/gpt-b' here; choose one of aim-s/gpt-s, aim-b/gpt-b"):
-        find("aim-s/gpt-b")
+    models = Models("aim-s", "auto", "auto")
+    assert [pair.name for pair in offered(models)] == ["aim-s/gpt-s", *hub]
+    assert [pair.name for pair in offered(without)] == ["aim-s/gpt-s random", *hub], "a page's offer stays what it was"
+    assert find("aim-s/gpt-s", models).title == "aim-s, gpt-s (bundled)"
+    assert find("aim-b/gpt-b", models).title == "aim-b, gpt-b (1.6 GB download)"
+    for wrong in ("aim-s/gpt-b", ["aim-s/gpt-s"]):
+        with pytest.raises(InvalidInput, match=r"there is no pair .* here; choose one of aim-s/gpt-s, aim-b/gpt-b"):
+            find(wrong, models)
 
 
 def test_classes_of_a_pair_are_its_own_imagenet_s_or_not_known_yet(bundled: Path, tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):

@@ -71,9 +71,14 @@ def make_rival(make_model: Callable[..., AiM], grid_vq: VQ) -> Callable[[str, Br
 
 
 @pytest.fixture(scope="session")
-def served(make_pipe: Callable[..., tuple[Pipeline, Brake]], make_rival: Callable[[str, Brake], Pipeline]) -> Iterator[Page]:
+def served(
+    make_pipe: Callable[..., tuple[Pipeline, Brake]], make_rival: Callable[[str, Brake], Pipeline], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Page]:
     """One page for all tests; the hub is out of its reach, and its random weights are tiny."""
     pipe, brake = make_pipe()
+    bundled = tmp_path_factory.mktemp("bundled")
+    for name in ("aim-s", "gpt-s"):
+        (bundled / f"{name}.safetensors").touch()
     rivals = Brake()
     attempts: list[str] = []
     really = ui_models.load
@@ -88,6 +93,7 @@ def served(make_pipe: Callable[..., tuple[Pipeline, Brake]], make_rival: Callabl
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ui_models, "load", load)
+        patch.setattr(ui_models, "bundled_folder", lambda: bundled)
         patch.setattr(ui_models, "random_pipeline", lambda name, *_: make_rival(name, rivals))
         patch.setattr(import_module("aim.bench.race"), "copy_bandwidth", lambda device: 1e10)  # seconds, for a number that no test asks for
         blocks = aim.ui.build("tiny", backend="eager")

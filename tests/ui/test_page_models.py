@@ -39,7 +39,8 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_page_s_own_model_comes_first_and_downloads_say_their_size(loads: list[str], bundled: Path):
-    (bundled / "gpt-s.safetensors").touch()
+    for name in ("aim-s", "gpt-s"):
+        (bundled / f"{name}.safetensors").touch()
     assert Models("aim-s", "auto", "auto").choices == [
         ("aim-s (bundled)", "aim-s"),
         ("aim-b (880 MB download)", "aim-b"),
@@ -52,7 +53,8 @@ def test_the_page_s_own_model_comes_first_and_downloads_say_their_size(loads: li
     assert loads == ["aim-s"]
 
 
-def test_a_folder_is_called_by_its_name_and_its_path_is_not_told(loads: list[str]):
+def test_a_folder_is_called_by_its_name_and_its_path_is_not_told(loads: list[str], bundled: Path):
+    (bundled / "aim-s.safetensors").touch()
     models = Models("/somewhere/mine", "auto", "auto")
     assert models.default == "mine"
     assert models.choices[:2] == [("mine", "mine"), ("aim-s (bundled)", "aim-s")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from aim.errors import InvalidInput
@@ -14,7 +15,6 @@ from aim.models.state import MambaState
 from aim.ops.activation import silu, softplus
 from aim.ops.decode.window import MixWeights
 from aim.ops.linear import Product, fixed_product
-from aim.ops.norm import root_mean_square
 from aim.ops.scan import state_step
 
 
@@ -22,7 +22,7 @@ class _Mixer(NamedTuple):
     """A mixer's weights as a step wants them."""
 
     into: Product  # to z, x, B, C, dt
-    small: MixWeights
+    small: MixWeights  # its norm's weight times what ``_lengths`` leaves out
     out: Product
 
 
@@ -39,16 +39,16 @@ class PackedAiM:
         self.device, self.dtype = model.device, model.dtype
         self._layers = cast(list[Layer], list(model.layers))
         with torch.no_grad():
-            self._mixers = [_prepare(layer) for layer in self._layers]
+            self._mixers = [_prepare(layer, self.config.d_inner**0.5) for layer in self._layers]
             self._norms = norm_weights(model)
             self._head = fixed_product(model.embeddings.word_embeddings.weight)
 
     def condition(self, labels: Tensor) -> Tensor:
         """Everything that depends on the class alone: labels (R,) or class embeddings (R, D) -> (R, 3 + 3 n_layer, D) float32.
 
-        As ``AiM.condition``, with the weight of the norm before it times (1 + scale) in place of each scale.
+        As ``AiM.condition``, with the weight of the norm before it times (1 + scale), times the root of D, in place of each scale.
         """
-        return gained_condition(self.model, labels, self._norms)
+        return gained_condition(self.model, labels, self._norms * self.config.d_model**0.5)
 
     def new_state(self, slots: int) -> MambaState:
         """A zero state for ``slots`` rows, all of it float32: a step then converts the projection once."""
@@ -63,7 +63,7 @@ class PackedAiM:
         residual = self.model._embed(codes, cond, c.position_offset)
         parts = cond.unsqueeze(2).unbind(1)  # (R, 1, D) each
         for i, layer in enumerate(self._layers):
-            x = _modulate(residual, parts[3 + 3 * i], parts[4 + 3 * i], c.norm_eps)
+            x = _modulate(_padded(residual, c.norm_eps), parts[3 + 3 * i], parts[4 + 3 * i])
             residual = residual + parts[5 + 3 * i] * layer.mixer(x, last=(rows.conv[i], rows.ssm[i]))
         state.scatter(slots, rows)
         return self._logits(residual, parts[1], parts[2])
@@ -83,16 +83,17 @@ class PackedAiM:
             rows.clear(fresh)
             residual = torch.where(fresh.unsqueeze(1), parts[0], residual)
         idle = positions < 0 if lowest < 0 else None
+        padded = _padded(residual, c.norm_eps)
+        residual, gated = padded[:, :-1], _padded(residual.new_empty(count, c.d_inner), c.norm_eps)
         for i, (mixer, conv, ssm) in enumerate(zip(self._mixers, rows.conv.unbind(), rows.ssm.unbind(), strict=True)):
             shift, gain, gate = parts[3 + 3 * i : 6 + 3 * i]
-            x = _modulate(residual, shift, gain, c.norm_eps)
-            residual = torch.addcmul(residual, gate, self._mix(mixer, x, conv, ssm, idle).float())
+            residual.addcmul_(gate, self._mix(mixer, _modulate(padded, shift, gain), conv, ssm, idle, gated).float())
         if slots is not None:
             state.scatter(slots, rows)
         return self._logits(residual, parts[1], parts[2])
 
-    def _mix(self, mixer: _Mixer, x: Tensor, conv: Tensor, ssm: Tensor, idle: Tensor | None) -> Tensor:
-        """``Mamba2.step``; ``idle`` is None where no row is."""
+    def _mix(self, mixer: _Mixer, x: Tensor, conv: Tensor, ssm: Tensor, idle: Tensor | None, gated: Tensor) -> Tensor:
+        """``Mamba2.step``; ``idle`` is None where no row is, ``gated`` (R, d_inner + 1) is written over but for its last column."""
         c, m = self.config, mixer.small
         inner, end = c.d_inner, c.d_inner + c.conv_dim
         projected = mixer.into(x.to(self.dtype)).float()  # (R, inner + conv_dim + H)
@@ -106,19 +107,33 @@ class PackedAiM:
             dt.masked_fill_(idle[:, None], 0.0)
         torch.add((window * m.taps).sum(1), m.tap_bias, out=xbc)  # in place: one silu for z and for what the convolution made
         gate, heads, B, C = silu(projected[:, :end]).split([inner, inner, c.d_state, c.d_state], -1)
-        y = state_step(ssm, heads.unflatten(-1, (c.nheads, c.headdim)), dt, m.A, B, C, m.D).flatten(-2) * gate
-        return mixer.out((y * m.norm).div_(root_mean_square(y, c.norm_eps)).to(self.dtype))
+        y = state_step(ssm, heads.unflatten(-1, (c.nheads, c.headdim)), dt, m.A, B, C, m.D).flatten(-2)
+        y = torch.mul(y, gate, out=gated[:, :-1])
+        return mixer.out((y * m.norm).div_(_lengths(gated)).to(self.dtype))
 
     def _logits(self, residual: Tensor, shift: Tensor, gain: Tensor) -> Tensor:
         """residual (..., D) -> (..., V) float32."""
-        x = _modulate(self.model.norm_f(residual), shift, gain, self.config.norm_eps)
+        x = _modulate(_padded(self.model.norm_f(residual), self.config.norm_eps), shift, gain)
         return self._head(x.to(self.dtype)).float()
 
 
-def _modulate(x: Tensor, shift: Tensor, gain: Tensor, eps: float) -> Tensor:
-    """The norm of x (..., D) times ``gain``, plus ``shift``."""
-    return torch.addcdiv(shift, x * gain, root_mean_square(x, eps))
+def _padded(x: Tensor, eps: float) -> Tensor:
+    """x (..., D) with one column more (..., D + 1), so that a row's length is the root of D (mean(x^2) + eps)."""
+    return F.pad(x, (0, 1), value=(x.shape[-1] * eps) ** 0.5)
 
 
-def _prepare(layer: Layer) -> _Mixer:
-    return _Mixer(fixed_product(layer.mixer.in_proj.weight), mix_weights(layer), fixed_product(layer.mixer.out_proj.weight))
+def _lengths(padded: Tensor) -> Tensor:
+    """What a norm divides by, times the root of D: (..., D + 1) -> (..., 1), in one call instead of four."""
+    return torch.linalg.vector_norm(padded, dim=-1, keepdim=True)
+
+
+def _modulate(padded: Tensor, shift: Tensor, gain: Tensor) -> Tensor:
+    """The norm of x (..., D), which lies in padded (..., D + 1), times ``gain`` but for the root of D, plus ``shift``."""
+    return torch.addcdiv(shift, padded[..., :-1] * gain, _lengths(padded))
+
+
+def _prepare(layer: Layer, root: float) -> _Mixer:
+    small = mix_weights(layer)
+    return _Mixer(
+        fixed_product(layer.mixer.in_proj.weight), small._replace(norm=small.norm * root), fixed_product(layer.mixer.out_proj.weight)
+    )

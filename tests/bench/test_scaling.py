@@ -128,7 +128,7 @@ class TestResult:
     def test_every_size_of_both(self) -> None:
         done: list[tuple[int, int]] = []
         said: list[str] = []
-        found = measured([16, 64], [1, 2], seconds=4.0, say=said.append, progress=lambda a, b: done.append((a, b)))
+        found = measured([16, 64], [1, 2], seconds=120.0, say=said.append, progress=lambda a, b: done.append((a, b)))
         assert found.missing == ()
         assert {(c.model, c.tokens, c.batch) for c in found.costs} == {(n, t, b) for n in CONFIGS for t in (16, 64) for b in (1, 2)}
         assert done == [(i, 8) for i in range(9)]
@@ -138,7 +138,7 @@ class TestResult:
             assert (cost.step_ms[0][0], cost.step_ms[-1][0]) == (0, cost.tokens - 1)
 
     def test_a_state_stays_and_a_cache_grows(self) -> None:
-        found = measured([16, 256], [1], seconds=2.0)
+        found = measured([16, 256], [1], seconds=120.0)
         aim, gpt = ([found.cost(name, tokens, 1) for tokens in (16, 256)] for name in CONFIGS)
         assert aim[0] and aim[1] and gpt[0] and gpt[1]
         assert aim[0].sequence_bytes == aim[1].sequence_bytes
@@ -147,7 +147,7 @@ class TestResult:
 
     def test_both_axes_come_first(self) -> None:
         said: list[str] = []
-        measured([16, 64], [1, 2], seconds=2.0, say=said.append)
+        measured([16, 64], [1, 2], seconds=120.0, say=said.append)
         assert said[-2:] == ["aim-tiny, 64 codes, batch 2", "gpt-tiny, 64 codes, batch 2"]
 
     def test_no_time_leaves_the_rest_out(self) -> None:

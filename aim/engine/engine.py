@@ -80,11 +80,16 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Put a request in line; it joins the batch at the next step that has room.
 
-        InvalidInput for a class row that the model does not have or an id that is in use, QueueFull if the line is full.
+        InvalidInput for a class row or codes that the model does not have, a prefix that leaves nothing to draw or an id that is in use,
+        QueueFull if the line is full.
         """
-        rows = self.model.config.num_classes
+        rows, codes = self.model.config.num_classes, self.model.config.vocab_size
         if not isinstance(request.label, (int, np.integer)) or not 0 <= request.label < rows:
             raise InvalidInput(f"class row is {request.label!r}; it must be a whole number in [0, {rows - 1}]")
+        if len(request.prefix) >= self._total:
+            raise InvalidInput(f"prefix has {len(request.prefix)} codes; it must leave some to draw, of {self._total}")
+        if wrong := [code for code in request.prefix if not 0 <= code < codes]:
+            raise InvalidInput(f"prefix holds the code {wrong[0]}; codes are whole numbers in [0, {codes - 1}]")
         with self._lock:
             if request.id in self._scheduler or request.id in self._leaving:
                 raise InvalidInput(f"request id {request.id} is already in use")

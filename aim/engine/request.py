@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -20,8 +21,9 @@ class Request:
 
     ``preview_every`` is the number of codes between two ``Progress`` events, 0 for none. With ``explain`` its events have notes
     on every code. With ``alone`` nobody else is in its batch: it waits until nothing runs and who comes later waits behind it; in
-    bfloat16, where codes may depend on the size of the batch, this is how to draw the same picture again. Values out of range
-    raise InvalidInput; whether the model has the class is checked by ``Engine.submit``.
+    bfloat16, where codes may depend on the size of the batch, this is how to draw the same picture again. ``prefix`` is the first codes of
+    the picture, which are not drawn but read, all in one pass; any sequence of whole numbers will do. Values out of range raise
+    InvalidInput; whether the model has the class and the codes of the prefix is checked by ``Engine.submit``.
     """
 
     label: int
@@ -30,12 +32,17 @@ class Request:
     preview_every: int = 0
     explain: bool = False
     alone: bool = False
+    prefix: Sequence[int] = ()
     id: int = field(default_factory=lambda: next(_ids))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", check_seed(self.seed))
         if not isinstance(self.preview_every, int) or self.preview_every < 0:
             raise InvalidInput(f"preview_every is {self.preview_every!r}; it must be a whole number of codes, 0 for no previews")
+        codes = np.asarray(self.prefix)
+        if codes.ndim != 1 or (codes.size and not np.issubdtype(codes.dtype, np.integer)):
+            raise InvalidInput(f"prefix is {self.prefix!r}; it must be a sequence of codes, whole numbers from 0 on")
+        object.__setattr__(self, "prefix", tuple(codes.tolist()))
 
     @property
     def rows(self) -> int:
@@ -68,9 +75,9 @@ class Preparing:
 
 @dataclass(frozen=True, eq=False)
 class Progress:
-    """``codes`` (step,) int64 are drawn of ``total``, after ``seconds`` of model time.
+    """``codes`` (step,) int64 are drawn of ``total``, those of a prefix included, after ``seconds`` of model time.
 
-    ``notes`` (step, 13) float32 are those of ``aim.sampling.explain``, None if the request did not ask.
+    ``notes`` (step, 13) float32 are those of ``aim.sampling.explain``, None if the request did not ask; zero for codes of a prefix.
     """
 
     request_id: int

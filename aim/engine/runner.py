@@ -89,13 +89,24 @@ class Runner:
             )
 
     def admit(self, joined: Sequence[Running]) -> None:
-        """Fill the condition of up to ``together`` new requests' slots; their state is cleared by their first step."""
+        """Fill the condition of up to ``together`` new requests' slots; their state is cleared by their first step, or by their prefix."""
         with self._lane.work():
             conditions = self._condition([entry.request.label for entry in joined])
             firsts, seconds = [entry.slots[0] for entry in joined], [entry.slots[1] for entry in joined if len(entry.slots) > 1]
             at = self._lane.send(torch.tensor(firsts + seconds))
             self._cond[at[: len(firsts)]] = conditions[: len(firsts)]
             self._cond[at[len(firsts) :]] = self._null
+            for entry in joined:
+                if entry.request.prefix:
+                    self._read(entry)
+
+    def _read(self, entry: Running) -> None:
+        """Take a request to where its prefix ends; its last code is left for the next step to read. Alone, for the same bits in any company."""
+        codes, slots = (self._lane.send(torch.tensor(values)) for values in (entry.request.prefix, entry.slots))
+        self.model.prefill(codes[:-1].expand(len(slots), -1), self._cond, self._state, slots)
+        self._rows.drawn[entry.slots[0], : len(codes)] = codes
+        self._rows.notes[entry.slots[0], : len(codes)] = 0.0
+        self._rows.last[slots] = codes[-1]
 
     def move(self, moves: Sequence[tuple[int, int]]) -> None:
         """Copy slots to others: pairs of (from, to), no slot twice. What the host knows of them follows with ``arrange``."""

@@ -18,7 +18,7 @@ class Running:
 
     request: Request
     slots: list[int]
-    step: int = 0  # codes drawn
+    step: int = 0  # codes drawn or given
     seconds: float = 0.0  # model time so far
     gone: bool = False  # nothing more is told of it
 
@@ -85,7 +85,7 @@ class Scheduler:
         for _ in range(self._ready(self.waiting)):
             request = self.waiting.popleft()
             self._ids.remove(request.id)
-            entry = Running(request, [heapq.heappop(self._free) for _ in range(request.rows)])
+            entry = Running(request, [heapq.heappop(self._free) for _ in range(request.rows)], len(request.prefix))
             self.running[request.id] = entry
             joined.append(entry)
         return joined

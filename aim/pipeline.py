@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from aim import imagenet, media
+from aim import imagenet, media, pictures
 from aim._version import __version__
 from aim.checkpoint import load_model
 from aim.config import MAX_SEED, SamplingParams, check_seed
@@ -175,14 +175,36 @@ class Pipeline:
         top_p: float | None = None,
         explain: bool = False,
         alone: bool = False,
+        prefix: Sequence[int] | np.ndarray = (),
     ) -> Stream:
         """Draw one image and show it grow: a frame every ``preview_every`` codes (0 for none), the last one with the image.
 
-        Parameters left out are the model's own; ``explain`` and ``alone`` as in ``Request``. InvalidInput for a class or value
-        that will not do.
+        Parameters left out are the model's own; ``explain``, ``alone`` and ``prefix``, the codes that the image begins with, as in
+        ``Request``. With the first rows of a drawing as its prefix, and its class, seed and parameters, it ends as before, in float32; with
+        others it goes another way from there. InvalidInput for a class or value that will not do.
         """
-        row = self.row(self.resolve(label))
-        return Stream(self, Request(row, self.params(cfg_scale, temperature, top_k, top_p), seed, preview_every, explain, alone))
+        row, params = self.row(self.resolve(label)), self.params(cfg_scale, temperature, top_k, top_p)
+        return Stream(self, Request(row, params, seed, preview_every, explain, alone, prefix))
+
+    def encode(self, image: Image.Image | bytes | str | Path) -> np.ndarray:
+        """The codes (num_tokens,) int64 of a picture of any size and mode: its middle, cut square and scaled to the tokenizer's size.
+
+        ``picture`` of them shows what the tokenizer keeps. InvalidInput for what cannot be read as a picture (``aim.pictures``).
+        """
+        size = self.tokenizer.config.image_size
+        with torch.inference_mode(), self._painter.beside():
+            pixels = pictures.to_pixels(pictures.open_square(image, size)).to(self.device)
+            return self.tokenizer.encode(pixels[None])[0].cpu().numpy()
+
+    def complete(self, image: Image.Image | bytes | str | Path, rows: int, label: int | str, **settings: Any) -> Stream:
+        """Keep the first ``rows`` rows of a picture's codes, exactly, and draw the rest as class ``label``; ``settings`` as of ``stream``.
+
+        InvalidInput for what is no picture, and for rows that leave nothing to keep or to draw.
+        """
+        grid = self.tokenizer.config.grid
+        if isinstance(rows, bool) or not isinstance(rows, int) or not 1 <= rows < grid:
+            raise InvalidInput(f"rows is {rows!r}; it must be a whole number in [1, {grid - 1}], of {grid}")
+        return self.stream(label, prefix=self.encode(image)[: rows * grid], **settings)
 
     def generate(
         self,

@@ -32,7 +32,7 @@ class Request:
     preview_every: int = 0
     explain: bool = False
     alone: bool = False
-    prefix: Sequence[int] = ()
+    prefix: Sequence[int] | np.ndarray = ()
     id: int = field(default_factory=lambda: next(_ids))
 
     def __post_init__(self) -> None:

@@ -101,7 +101,7 @@ class Runner:
                     self._read(entry)
 
     def _read(self, entry: Running) -> None:
-        """Take a request to where its prefix ends; its last code is left for the next step to read. Alone, for the same bits in any company."""
+        """Take a request to the last code of its prefix, which the next step reads; alone, for the same bits in any company."""
         codes, slots = (self._lane.send(torch.tensor(values)) for values in (entry.request.prefix, entry.slots))
         self.model.prefill(codes[:-1].expand(len(slots), -1), self._cond, self._state, slots)
         self._rows.drawn[entry.slots[0], : len(codes)] = codes

@@ -12,6 +12,7 @@ import gradio as gr
 from aim.errors import AimError
 from aim.settings import Settings
 from aim.ui.about import about_tab
+from aim.ui.explore import explore_tab
 from aim.ui.generate import SELECT_ON_FOCUS, first_class, generate_tab
 from aim.ui.models import Models
 from aim.ui.race import race_tab
@@ -28,7 +29,7 @@ LAUNCH: dict[str, Any] = {
     "theme": THEME,
     "css": CSS,
     "max_threads": _THREADS,
-    "max_file_size": "1mb",  # the page takes no uploads
+    "max_file_size": "30mb",  # a photo to be completed
     "enable_monitoring": False,
     "ssr_mode": False,
     "run_history": False,
@@ -47,6 +48,8 @@ def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", b
         gr.Markdown(_HEAD, elem_classes="aim-head")
         with gr.Tab("Generate"):
             actions = generate_tab(models)
+        with gr.Tab("Explore"):
+            explore_tab(models, actions)
         with gr.Tab("Race"):
             racing = race_tab(models, actions)
         with gr.Tab("About"):

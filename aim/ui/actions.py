@@ -138,8 +138,8 @@ class Actions:
         for view in drawing.views(pipe, Request(pipe.row(index), params, seed, COUNT_EVERY), preview_every):
             if view.image is not None:
                 frames.append(view.image)
-                picture = keep(_png(view.image), "preview.png", screen.picture)
-            update = self._update(view.state, _describe(view), view, picture)
+                picture = keep(preview_png(view.image), "preview.png", screen.picture)
+            update = self._update(view.state, describe_view(view), view, picture)
             if view.state == "stopped":
                 update.update(self._buttons(busy=False))
             if view.state == "done":
@@ -184,7 +184,8 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _describe(view: View) -> str:
+def describe_view(view: View) -> str:
+    """Where a drawing is, in words."""
     if view.state == "waiting":
         return f"Number {view.place} in line"
     if view.note:
@@ -196,7 +197,8 @@ def _describe(view: View) -> str:
     return f"{view.step} / {view.total} codes"
 
 
-def _png(image: Image.Image) -> bytes:
+def preview_png(image: Image.Image) -> bytes:
+    """A PNG that is written fast."""
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=1)
     return out.getvalue()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
 from PIL import Image
 
 from aim.engine import Failed, Finished, Preparing, Progress, Queued, Request, Started, Subscription
@@ -31,6 +32,7 @@ class View:
     place: int = 0  # in line; 0 once it is drawn
     image: Image.Image | None = None
     note: str = ""  # what is prepared
+    codes: np.ndarray | None = None  # (total,) of a picture that is done
 
     @property
     def rate(self) -> float:
@@ -78,7 +80,7 @@ class Drawing:
                 elif isinstance(event, Progress) and event.step < total and pace.due():
                     yield View("drawing", event.step, total, event.seconds, image=pace.preview(pipe, event))
                 elif isinstance(event, Finished):
-                    yield View("done", total, total, event.seconds, image=pipe.picture(event.codes))
+                    yield View("done", total, total, event.seconds, image=pipe.picture(event.codes), codes=event.codes)
                     return
                 elif isinstance(event, Failed):
                     raise event.error

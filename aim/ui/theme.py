@@ -67,23 +67,27 @@ THEME = themes.Base(
     slider_color_dark="*primary_500",
 )
 
+_PICTURE = """
+/* The picture: a code that is not drawn yet is a dot on paper, in its place on the 16x16 grid. */
+#NAME { --paper: #e9eef0; --dot: #b4c1c9; max-width: 560px; width: 100%; margin: 0 auto; aspect-ratio: 1; }
+.dark #NAME { --paper: #1b262e; --dot: #435561; }
+#NAME .image-container, #NAME .image-frame, #NAME .image-container > button { width: 100%; height: 100%; }
+#NAME .image-container, #NAME .empty {
+  background: radial-gradient(circle, var(--dot) 0 2px, transparent 2.6px) 0 0 / 6.25% 6.25% var(--paper);
+}
+#NAME .empty { width: 100%; height: 100%; max-height: none; aspect-ratio: 1; }
+#NAME .empty .icon { display: none; }
+#NAME img { width: 100%; height: 100%; object-fit: contain; image-rendering: auto; }
+"""
+
 CSS = """
 .gradio-container { width: 100%; max-width: 1088px !important; margin: 0 auto !important; }
 .aim-head h1 { font-size: 1.7rem; line-height: 1.2; margin: 0.4rem 0 0; letter-spacing: -0.01em; }
 .aim-head p { margin: 0.25rem 0 0; color: var(--body-text-color-subdued); max-width: 46rem; }
 
-/* The picture: a code that is not drawn yet is a dot on paper, in its place on the 16x16 grid. */
-#picture { --paper: #e9eef0; --dot: #b4c1c9; max-width: 560px; width: 100%; margin: 0 auto; aspect-ratio: 1; }
-.dark #picture { --paper: #1b262e; --dot: #435561; }
-#picture .image-container, #picture .image-frame, #picture .image-container > button { width: 100%; height: 100%; }
-#picture .image-container, #picture .empty {
-  background: radial-gradient(circle, var(--dot) 0 2px, transparent 2.6px) 0 0 / 6.25% 6.25% var(--paper);
-}
-#picture .empty { width: 100%; height: 100%; max-height: none; aspect-ratio: 1; }
-#picture .empty .icon { display: none; }
-#picture img { width: 100%; height: 100%; object-fit: contain; image-rendering: auto; }
-
+PICTURES
 #progress { max-width: 560px; width: 100%; margin: 0 auto; }
+#explore-progress { max-width: 560px; width: 100%; margin: 0 auto; }
 .aim-flush .html-container, #progress .html-container { padding: 0; }
 .aim-bar { height: 8px; border-radius: 4px; background: var(--border-color-primary); overflow: hidden; }
 .aim-bar > div { height: 100%; border-radius: 4px; background: var(--primary-500); transition: width 0.12s linear; }
@@ -96,8 +100,11 @@ CSS = """
 .aim-note, .aim-note p { font-size: 0.86rem; color: var(--body-text-color-subdued); margin: 0; }
 .aim-about { max-width: 46rem; }
 
+#branches .grid-wrap { min-height: 0; height: auto; max-height: 26rem; }
+
 /* On a narrow screen the picture follows the first buttons; the settings come last. */
 @media (max-width: 767px) {
+  .tab-container button { padding-inline: 0.5rem !important; font-size: 0.85rem !important; }
   .aim-columns { flex-direction: column; flex-wrap: nowrap; gap: var(--layout-gap); }
   .aim-controls { display: contents !important; }
   .aim-controls > * { order: 3; width: 100%; }
@@ -186,4 +193,4 @@ CSS = """
   .aim-clock { font-size: 1.05rem; }
   .aim-table th, .aim-table td { padding-inline: 0.35rem; }
 }
-"""
+""".replace("PICTURES", "".join(_PICTURE.replace("NAME", name) for name in ("picture", "explored")))

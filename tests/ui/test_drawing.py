@@ -14,7 +14,7 @@ from aim.engine import Engine, Progress, Request, Server
 from aim.errors import QueueFull
 from aim.pipeline import Pipeline
 from aim.ui import drawing
-from aim.ui.actions import _describe
+from aim.ui.actions import describe_view
 from aim.ui.drawing import COUNT_EVERY, Drawing, Sessions
 from pages import Brake, until
 from tests.engine.lanes import LateLane
@@ -57,7 +57,7 @@ def test_what_is_prepared_is_told(make_pipe: Make, monkeypatch: pytest.MonkeyPat
     views = list(Drawing().views(pipe, request(), 0))
     told = next(view for view in views if view.state == "preparing")
     assert (told.step, told.note) == (0, "Preparing the GPU for 2 images at once …")
-    assert _describe(told) == told.note
+    assert describe_view(told) == told.note
     assert not any(view.note for view in views if view is not told)
     assert views[-1].state == "done"
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aim.config import AiMConfig
+from aim.config import AiMConfig, PriorConfig
 from aim.errors import InvalidInput
 from aim.models.mamba2 import Mamba2, RMSNorm
 from aim.models.state import MambaState, new_mamba_state
@@ -32,7 +32,7 @@ class Embeddings(nn.Module):
 class ClassEmbedding(nn.Module):
     """One row a class, and one more for no class (classifier-free guidance)."""
 
-    def __init__(self, config: AiMConfig) -> None:
+    def __init__(self, config: PriorConfig) -> None:
         super().__init__()
         self.embedding_table = nn.Embedding(config.num_classes + 1, config.d_model)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from aim.config import GPTConfig
 from aim.errors import InvalidInput
+from aim.models.aim import ClassEmbedding
 from aim.models.mamba2 import RMSNorm
 from aim.ops.activation import silu
 from aim.ops.attention import attend, attend_one, capacity, rotary_table, rotate
@@ -49,14 +50,6 @@ class KVState(NamedTuple):
         if fresh.is_cuda or fresh.any():
             for part in self:
                 part.masked_fill_(fresh[:, None, None, None], 0)
-
-
-class ClassEmbedding(nn.Module):
-    """One row a class, and one more for no class (classifier-free guidance)."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.embedding_table = nn.Embedding(config.num_classes + 1, config.d_model)
 
 
 class Attention(nn.Module):

@@ -10,7 +10,7 @@ from aim.ui.actions import Actions, status
 from aim.ui.explore_actions import ExploreActions, ExploreScreen
 from aim.ui.generate import class_choices, first_class
 from aim.ui.models import Models
-from aim.ui.widgets import Choice, Range, Status, Whole
+from aim.ui.widgets import Choice, Range, Status, Whole, drawn
 
 _INTRO = (
     "A picture is drawn row by row, and every row follows from those above it. **Draw** one, then keep its first rows and change the "
@@ -50,10 +50,7 @@ def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
                 label="A picture of your own, to be finished", type="filepath", file_types=["image"], elem_id="given", height=130
             )
         with gr.Column(scale=5, min_width=300, elem_classes="aim-result"):
-            picture = gr.Image(
-                format="png", type="filepath", label="Picture", show_label=False, interactive=False, buttons=["fullscreen"],
-                elem_id="explored", alt_text="The picture, as far as it is drawn",
-            )  # fmt: skip
+            picture = drawn("explored")
             progress = Status(status("idle", "Press Draw, or give a picture"), label="Progress", elem_id="explore-progress")
             gr.Markdown("Pictures of this visit: click one to go on from it.", elem_classes=["aim-narrow", "aim-note"])
             gallery = gr.Gallery(

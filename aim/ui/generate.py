@@ -13,7 +13,7 @@ from aim.errors import AimError
 from aim.pipeline import Pipeline
 from aim.ui.actions import Actions, Screen, Update, status
 from aim.ui.models import Models
-from aim.ui.widgets import Choice, Range, Status, Whole
+from aim.ui.widgets import Choice, Range, Status, Whole, drawn
 
 # A click into the class selects its text, so that typing searches at once instead of being added to the name that is there.
 SELECT_ON_FOCUS = """() => {
@@ -71,10 +71,7 @@ def generate_tab(models: Models) -> Actions:
                 model = Choice(models.choices, value=models.default, label="Model", filterable=False, elem_id="model")
                 preview_every = Range(0, 64, PREVIEW_EVERY, step=1, label="Codes per preview", info="0 shows only the finished picture.")
         with gr.Column(scale=5, min_width=300, elem_classes="aim-result"):
-            picture = gr.Image(
-                format="png", type="filepath", label="Picture", show_label=False, interactive=False, buttons=["fullscreen"],
-                elem_id="picture", alt_text="The picture, as far as it is drawn",
-            )  # fmt: skip
+            picture = drawn("picture")
             progress = Status(status("idle", "Pick a class and press Generate"), label="Progress", elem_id="progress")
             with gr.Row(elem_classes="aim-narrow"):
                 png = gr.DownloadButton("Download PNG", interactive=False, elem_id="png", size="md", min_width=120)

@@ -76,3 +76,11 @@ class Shown(gr.HTML):
     def skip_api(self) -> bool:
         """Left out of what the API returns."""
         return True
+
+
+def drawn(elem_id: str) -> gr.Image:
+    """Where a picture is drawn: one of the names that ``theme`` knows."""
+    return gr.Image(
+        format="png", type="filepath", label="Picture", show_label=False, interactive=False, buttons=["fullscreen"], elem_id=elem_id,
+        alt_text="The picture, as far as it is drawn",
+    )  # fmt: skip

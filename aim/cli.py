@@ -1,4 +1,4 @@
-"""The command line: ``python -m aim sample``, ``demo`` and ``bench``."""
+"""The command line: ``python -m aim sample``, ``demo``, ``bench`` and ``train``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from aim import cli_training
 from aim._version import __version__
 from aim.errors import AimError, InvalidInput
 from aim.settings import Settings
@@ -24,6 +25,7 @@ SAMPLING = "Sampling"
 RACE = "Two models"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(cli_training.app, name="train")
 
 Model = Annotated[str | None, typer.Option(help="Name (aim-s is bundled), folder, file or hub id. Default: AIM_MODEL or aim-s.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:<number> or mps. Default: AIM_DEVICE or auto.")]

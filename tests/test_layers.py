@@ -18,7 +18,7 @@ LAYERS = (  # low to high; a module may import its own layer and those before it
     {"frames", "pipeline"},
     {"", "training", "evaluation", "bench"},  # "" is aim/__init__.py, the public names
     {"ui"},
-    {"cli", "__main__", "app"},
+    {"cli", "cli_training", "__main__", "app"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 NEVER = {  # what the layers alone would allow

@@ -69,7 +69,7 @@ def test_requirements_agree() -> None:
     assert [r for r in PROJECT["project"]["optional-dependencies"]["mamba-ssm"] if f"# {r}\n" not in text] == []
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("aim", ("cuda", "mamba-ssm", "report")), ("tests", ("test",))])
+@pytest.mark.parametrize(("folder", "extras"), [("aim", ("cuda", "mamba-ssm", "report", "train")), ("tests", ("test",))])
 def test_every_package_that_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     declared = PROJECT["project"]["dependencies"] + [r for extra in extras for r in PROJECT["project"]["optional-dependencies"][extra]]
     names = {canonicalize_name(Requirement(r).name) for r in declared}

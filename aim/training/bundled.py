@@ -21,6 +21,7 @@ from aim.training.classifier import VGG, ClassifierRecipe, ResNet, accuracy, tra
 from aim.training.codes import CodeSet, tokenize
 from aim.training.data import ImageSet, load_images, normalize
 from aim.training.prior import PriorRecipe, PriorTrainer
+from aim.training.recipe import settle
 from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer, psnr, reconstruct
 
 LOSS_NETWORK_SEED, JUDGE_SEED = 1, 2
@@ -140,7 +141,7 @@ def prior(out: Out, model: Annotated[str, typer.Option(help="aim-s or gpt-s.")] 
     config = MODELS[model].config
     drops: dict[str, Any] = {field.name: dropout for field in dataclasses.fields(config) if field.name.endswith("_drop")}
     config = dataclasses.replace(config, num_classes=len(train.classes), classes=train.classes, sampling=SamplingParams(), **drops)
-    recipe = PriorRecipe(seconds=seconds, batch=batch, lr=lr, compile=compile, scan=scan)
+    recipe = settle(PriorRecipe(), {"seconds": seconds, "batch": batch, "lr": lr, "compile": compile, "scan": scan})
     trainer = PriorTrainer(build(config), train, held, recipe, out / model)
     trained = trainer.run().to_dtype(torch.bfloat16).to_dtype(torch.float32)  # as it is stored
     print(f"{model}: validation {trainer.validate():.4f} nats a code", flush=True)

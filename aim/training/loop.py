@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from aim.errors import AimError, CheckpointError
+from aim.training.parallel import ALONE, Processes
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -36,17 +40,31 @@ class Stateful(Protocol):
 class Run:
     """A run in a folder: ``state.pt`` to resume from, ``log.jsonl`` of what was printed.
 
-    It ends after ``seconds`` of training, resumed time included, or after ``steps``, whichever comes first.
+    It ends after ``seconds`` of training, resumed time included, or after ``steps``, whichever comes first. With several
+    processes each has one, all call it alike, and the first one writes. ``on_log`` gets the step and every line of figures.
     """
 
-    def __init__(self, folder: Path, parts: Mapping[str, Stateful], *, seconds: float, steps: int = 10**9, save_every: float = 60) -> None:
-        self.folder, self.parts = folder, parts
+    def __init__(
+        self,
+        folder: Path,
+        parts: Mapping[str, Stateful],
+        *,
+        seconds: float,
+        steps: int = 10**9,
+        save_every: float = 60,
+        processes: Processes = ALONE,
+        on_log: Callable[[int, dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.folder, self.parts, self.processes, self.on_log = folder, parts, processes, on_log
         self.seconds, self.steps, self.save_every = seconds, steps, save_every
         self.step = 0
+        self.stopped = False  # by SIGTERM
+        self._asked_to_stop = False
         self._before = 0.0  # seconds of earlier runs
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         self._start = self._saved = time.monotonic()
+        self._late = 0.0  # by how much the slowest process is behind this one
         self._warming = 3  # steps off the clock: compilation is not training
 
     @property
@@ -57,25 +75,47 @@ class Run:
     @property
     def progress(self) -> float:
         """0 at the start, 1 at the end."""
-        return min(1.0, max(self.elapsed / self.seconds, self.step / self.steps))
+        return min(1.0, max((self.elapsed + self._late) / self.seconds, self.step / self.steps))
 
     def advance(self) -> bool:
-        """Count a step; True while there is more to do. Saves now and then."""
+        """Count a step; True while there is more to do. Saves now and then, and before it stops for SIGTERM."""
         self.step += 1
         if self._warming:
             self._warming -= 1
             self._start = time.monotonic()
-        done = self.progress >= 1
-        if done or time.monotonic() - self._saved > self.save_every:
+        done, due = self.progress >= 1, time.monotonic() - self._saved > self.save_every
+        if self.processes.world > 1:
+            mine = self.elapsed
+            agreed = self.processes.most([mine, float(done), float(due), float(self._asked_to_stop)])
+            self._late, done, due, self._asked_to_stop = agreed[0] - mine, bool(agreed[1]), bool(agreed[2]), bool(agreed[3])
+        self.stopped = self._asked_to_stop and not done
+        if done or due or self.stopped:
             self.save()
-        return not done
+        return not (done or self.stopped)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Inside, SIGTERM ends the run after the step that is under way, saved. Only the main thread can arrange that."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(*_: Any) -> None:
+            self._asked_to_stop = True
+
+        previous = signal.signal(signal.SIGTERM, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
 
     def save(self) -> None:
         """Write ``state.pt`` atomically."""
         state = {"step": self.step, "elapsed": self.elapsed, "parts": {k: part.state_dict() for k, part in self.parts.items()}}
-        partial = self.folder / "state.partial"
-        torch.save(state, partial)
-        os.replace(partial, self.folder / "state.pt")
+        if self.processes.first:
+            partial = self.folder / "state.partial"
+            torch.save(state, partial)
+            os.replace(partial, self.folder / "state.pt")
         self._saved = time.monotonic()
 
     def _resume(self) -> None:
@@ -86,7 +126,10 @@ class Run:
         if state["parts"].keys() != self.parts.keys():
             raise CheckpointError(f"{path} holds {sorted(state['parts'])}, not {sorted(self.parts)}; use another folder")
         for name, part in self.parts.items():
-            part.load_state_dict(state["parts"][name])
+            try:
+                part.load_state_dict(state["parts"][name])
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise CheckpointError(f"{path} is of another model or recipe ({error}); use another folder") from error
         self.step, self._before = state["step"], state["elapsed"]
 
     def log(self, **values: Any) -> None:
@@ -95,7 +138,11 @@ class Run:
         broken = [k for k, v in plain.items() if isinstance(v, float) and not math.isfinite(v)]
         if broken:
             raise AimError(f"{broken[0]} is {plain[broken[0]]} at step {self.step}; resume from {self.folder / 'state.pt'} with a lower lr")
+        if not self.processes.first:
+            return
         line = {"step": self.step, "seconds": round(self.elapsed, 1), **plain}
         print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()), flush=True)
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+        if self.on_log:
+            self.on_log(self.step, plain)

@@ -7,7 +7,9 @@ import math
 from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from aim.training.parallel import local
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -28,6 +30,18 @@ def adamw(model: nn.Module, lr: float, weight_decay: float, betas: tuple[float, 
     """AdamW over ``decay_groups``, fused on a GPU."""
     on_gpu = next(model.parameters()).is_cuda
     return torch.optim.AdamW(decay_groups(model, weight_decay), lr=lr, betas=betas, fused=on_gpu)
+
+
+SCHEDULES = ("cosine", "linear", "constant")
+
+
+def schedule(kind: str, progress: float, warmup: float, floor: float = 0.0) -> float:
+    """Learning rate factor at ``progress`` in [0, 1]: up over ``warmup``, then down to ``floor`` by ``kind``, one of SCHEDULES."""
+    if kind == "cosine" or progress < warmup:
+        return cosine(progress, warmup, floor)
+    if kind == "constant":
+        return 1.0
+    return floor + (1 - floor) * (1 - min(1.0, (progress - warmup) / (1 - warmup)))
 
 
 def cosine(progress: float, warmup: float, floor: float = 0.0) -> float:
@@ -54,8 +68,12 @@ class EMA(Generic[Averaged]):
         self.decay = decay
         self.model: Averaged = copy.deepcopy(model).eval().requires_grad_(False)
         self.updates = 0
-        self._mine: list[Tensor] = list(self.model.state_dict().values())
-        self._theirs: list[Tensor] = list(model.state_dict().values())
+        self.follow(model)
+
+    def follow(self, model: Averaged) -> None:
+        """Average ``model`` from now on, and look where both keep their weights: after one of them was wrapped or moved."""
+        self._mine = local(list(self.model.state_dict().values()))
+        self._theirs = local(list(model.state_dict().values()))
         assert all(t.is_floating_point() for t in self._mine), "a counter cannot be averaged"
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from aim.models.aim import AiM
 from aim.models.gpt import GPT
 from aim.models.vq import VQ
 from aim.training.losses import PatchDiscriminator
-from aim.training.optim import EMA, adamw, cosine, decay_groups, set_lr
+from aim.training.optim import EMA, SCHEDULES, adamw, cosine, decay_groups, schedule, set_lr
 
 
 def decayed(model: nn.Module) -> tuple[set[str], set[str]]:
@@ -132,3 +132,13 @@ class TestEMA:
     def test_counters_are_refused(self) -> None:
         with pytest.raises(AssertionError, match="counter"):
             EMA(nn.BatchNorm2d(3), 0.9)
+
+
+def test_schedules() -> None:
+    for kind in SCHEDULES:
+        assert schedule(kind, 0.05, 0.1) == pytest.approx(0.5)
+        assert schedule(kind, 0.1, 0.1) == pytest.approx(1)
+    assert schedule("constant", 1, 0.1) == 1
+    assert schedule("linear", 0.55, 0.1, 0.2) == pytest.approx(0.6)
+    assert schedule("linear", 1, 0.1, 0.2) == pytest.approx(0.2)
+    assert schedule("cosine", 0.3, 0.1) == cosine(0.3, 0.1)

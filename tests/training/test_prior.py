@@ -12,6 +12,7 @@ from fakes import Clock
 from torch import Tensor
 
 from aim.config import GPTConfig
+from aim.errors import AimError, InvalidInput
 from aim.models.aim import AiM
 from aim.models.gpt import GPT
 from aim.training.codes import CodeSet
@@ -155,3 +156,54 @@ def test_the_scan_is_the_recipes(train: Any, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(AiM, "use_scan", lambda model, scan: asked.append(scan) or model)
     train(1, scan="torch").run()
     assert asked == ["torch"]
+
+
+def test_recomputing_layers_and_parts_of_a_batch_change_nothing(train: Any, tmp_path: Path) -> None:
+    plain = train(3)
+    plain.run()
+    for number, changes in enumerate(({"checkpoint_layers": True}, {"accumulate": 5}, {"checkpoint_layers": True, "accumulate": 2})):
+        torch.manual_seed(0)
+        model = AiM(plain.model.config)
+        recipe = PriorRecipe(seconds=0, steps=3, batch=10, lr=1e-2, **changes)
+        other = PriorTrainer(model, plain.data, plain.val, recipe, tmp_path / str(number))
+        other.run()
+        assert other.validate() == pytest.approx(plain.validate(), rel=1e-4)
+
+
+def test_a_step_whose_gradient_is_not_finite_is_left_out(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = train(3, patience=3)
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("nan")))
+    for _ in range(2):
+        trainer._step(0.5)
+    assert all(torch.equal(v, before[k]) for k, v in trainer.model.state_dict().items())
+    assert trainer.ema.updates == 0
+    with pytest.raises(AimError, match=r"the gradient's norm is nan for 3 steps in a row.*lower lr than 0.01"):
+        trainer._step(0.5)
+    monkeypatch.undo()
+    trainer._step(0.5)
+    assert trainer.ema.updates == 1
+
+
+def test_every_step_has_its_own_seed(train: Any) -> None:
+    def batches(steps: list[int]) -> list[Tensor]:
+        trainer, out = train(10, code_set(8), class_drop=0.5), []
+        for step in steps:
+            trainer.generator.manual_seed(step)
+            out.append(trainer._batch(torch.arange(10))[0])
+        return out
+
+    a, b = batches([0, 1, 2]), batches([2, 1, 0])
+    assert torch.equal(a[0], b[2]) and torch.equal(a[1], b[1])
+    assert not torch.equal(a[0], a[1])
+
+
+def test_codes_that_a_model_cannot_learn_are_refused(train: Any) -> None:
+    good = code_set()
+    for changes, message in (
+        ({"codes": good.codes + 64}, "the model's codebook has 64"),
+        ({"codes": good.codes[:, :, :9]}, "codes are 9 an image; the model draws 16"),
+        ({"labels": good.labels + 1}, "the training labels reach 5; the model has 5 classes"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            train(1, good._replace(**changes))

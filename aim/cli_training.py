@@ -1,0 +1,75 @@
+"""The command line of training: ``python -m aim train``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from aim.models.prior import Prior
+    from aim.models.vq import VQ
+
+app = typer.Typer(no_args_is_help=True, help="Train a model; the same command goes on with a run that was stopped.")
+
+SHEET = 16  # pictures
+
+
+@app.callback()
+def common() -> None:
+    """Train a model."""
+
+
+@app.command()
+def prior(
+    codes: Annotated[Path, typer.Option(help="Training codes: a file, or a folder of shards.")],
+    out: Annotated[Path, typer.Option(help="Folder for all that is made; an earlier run in it is resumed.")],
+    config: Annotated[str, typer.Option(help="aim-s, aim-b, aim-l, aim-xl, aim-1b, or a YAML file.")] = "aim-s",
+    val: Annotated[Path | None, typer.Option(help="Validation codes. Default: a hundredth of the training images is held out.")] = None,
+    change: Annotated[list[str] | None, typer.Option("--set", help="A setting, name=value; model.<name>=value of the model.")] = None,
+    init: Annotated[str | None, typer.Option(help="Fine-tune: the model to start from, whatever aim.load takes.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="The tokenizer of the codes, for sample sheets and to go with the model.")] = None,
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="Share the weights out among the processes.")] = False,
+    tracker: Annotated[str, typer.Option(help="tensorboard, none, or another that accelerate knows.")] = "tensorboard",
+    sheets: Annotated[bool, typer.Option(help="Draw sample sheets at every validation.")] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Stage 2: train AiM or the Transformer on codes. Several GPUs: start it with torchrun or accelerate launch."""
+    from aim.training.command import Inputs, train_prior
+
+    inputs = Inputs(config, codes, val, out, tuple(change or ()), init, tokenizer)
+    with _progress() as on_step:
+        code = train_prior(inputs, fsdp=fsdp, tracker=tracker, device=device, draw=_sheet if sheets else None, on_step=on_step)
+    raise typer.Exit(code)
+
+
+def _sheet(model: Prior, tokenizer: VQ, to: Path) -> None:
+    """Pictures of classes spread over all of them, seed 0 and on, by the averaged model."""
+    import torch
+
+    from aim.evaluation.judge import sample_images
+    from aim.media import contact_sheet, to_image
+
+    count = model.config.num_classes
+    rows = [row * count // SHEET for row in range(SHEET)]
+    with torch.random.fork_rng(devices=[]):
+        images = sample_images(model, tokenizer.eval(), rows, model.config.sampling, batch=SHEET)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet([to_image(image) for image in images], 4).save(to, optimize=True)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Any]:
+    """A bar on standard error with images a second and the time that is left; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("step {task.fields[step]}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty()) as bar:
+        task = bar.add_task("", total=1.0, step=0)
+        yield lambda run: bar.update(task, completed=run.progress, step=run.step)

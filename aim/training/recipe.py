@@ -1,0 +1,116 @@
+"""Settings of a training run: the defaults, a YAML file, then single values from the command line, each checked for its type."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from aim.errors import InvalidInput
+
+CONFIGS = Path(__file__).with_name("configs")
+
+
+@dataclass(frozen=True)
+class PriorRecipe:
+    """Settings of stage 2. The run ends with whichever of ``seconds``, ``steps`` and ``epochs`` is reached first; 0 is no limit."""
+
+    seconds: float = 540
+    steps: int = 0
+    epochs: float = 0
+    batch: int = 256  # images a step, over all processes
+    accumulate: int = 1  # parts of a batch that are computed one after another
+    lr: float = 1.2e-3
+    scale_lr: bool = False  # lr is for 256 images and grows with the batch
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = 0.03  # of the run
+    floor: float = 0.01  # of lr, at the end
+    weight_decay: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.95
+    class_drop: float = 0.1  # labels replaced by "no class", for guidance
+    plain_share: float = 0.4  # of the samples that are not cropped
+    clip: float = 1.0
+    ema: float = 0.9995
+    log_every: int = 200  # steps
+    validate_every: float = 45  # seconds, up to the next line of the log
+    save_every: float = 60  # seconds
+    patience: int = 10  # steps in a row whose gradient is not finite, after which the run gives up
+    compile: bool = False
+    checkpoint_layers: bool = False  # compute the layers again in the backward pass instead of keeping what is in them
+    scan: Literal["auto", "torch", "mamba-ssm"] = "auto"  # of AiM, see AiM.use_scan
+    seed: int = 0
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate of the run."""
+        return self.lr * self.batch / 256 if self.scale_lr else self.lr
+
+    def limit(self, items: int) -> int:
+        """Steps that ``steps`` and ``epochs`` allow over ``items`` images."""
+        limits = [self.steps, round(self.epochs * items / self.batch)]
+        return min((limit for limit in limits if limit > 0), default=10**9)
+
+
+Settings = TypeVar("Settings")
+
+
+def read_config(name: str | Path) -> dict[str, Any]:
+    """A YAML file, or one of those that come with the package, by its name. InvalidInput if it is not there or is no mapping."""
+    import yaml
+
+    shipped = CONFIGS / f"{name}.yaml"
+    path = shipped if shipped.exists() else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.yaml")))
+        raise InvalidInput(f"there is no training config {str(name)!r}; take one of {known}, or the path of a YAML file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} is not YAML ({error})") from error
+    if not isinstance(content, dict):
+        raise InvalidInput(f"{path} holds {type(content).__name__}; it must be a mapping of settings to values")
+    return content
+
+
+def overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """``name=value`` strings, the values as YAML."""
+    import yaml
+
+    out = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise InvalidInput(f"{assignment!r} is not name=value")
+        try:
+            out[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InvalidInput(f"the value of {assignment!r} is not YAML ({error})") from error
+    return out
+
+
+def settle(defaults: Settings, values: Mapping[str, Any]) -> Settings:
+    """``defaults``, a dataclass, with ``values`` in it. InvalidInput for a name that it lacks and for a value of another type."""
+    from pydantic import TypeAdapter, ValidationError
+
+    fields = {field.name for field in dataclasses.fields(defaults)}  # type: ignore[arg-type]
+    unknown = values.keys() - fields
+    if unknown:
+        raise InvalidInput(f"{min(unknown)!r} is no setting of {type(defaults).__name__}; there are {', '.join(sorted(fields))}")
+    numbers = {k: float(v) if isinstance(v, str) and _is_number(v) else v for k, v in values.items()}  # YAML takes 1e-4 for a text
+    merged = {**{name: getattr(defaults, name) for name in fields}, **numbers}
+    try:
+        return TypeAdapter(type(defaults)).validate_python(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidInput(f"{first['loc'][0]} is {merged[str(first['loc'][0])]!r}: {first['msg'].lower()}") from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,181 @@
+"""``python -m aim train prior`` as a person runs it: alone, killed and resumed, on two processes, sharded, from a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aim.checkpoint import load_model, save_tokenizer
+from aim.errors import InvalidInput
+from aim.models.vq import VQ
+from aim.training.codes import CodeSet
+from aim.training.command import Inputs, read_settings, train_prior
+
+pytest.importorskip("accelerate")
+
+TINY = {"d_model": 32, "n_layer": 2, "num_groups": 2, "vocab_size": 64, "num_tokens": 16, "d_state": 16, "headdim": 16}
+PLAIN = ["model.token_drop=0", "model.mixer_drop=0", "compile=false", "seconds=0", "batch=8", "log_every=1", "lr=0.003", "schedule=linear"]
+SETTINGS = [*(f"model.{k}={v}" for k, v in TINY.items()), *PLAIN]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_vq: VQ) -> Path:
+    """Codes of five classes and their tokenizer."""
+    g = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 64, (3, 24, 16), generator=g, dtype=torch.int16)
+    CodeSet(codes, torch.arange(24) % 5, (1, 207, 281, 285, 985)).save(tmp_path / "codes.safetensors")
+    CodeSet(codes[:1, :8], torch.arange(8) % 5, (1, 207, 281, 285, 985)).save(tmp_path / "val.safetensors")
+    save_tokenizer(tmp_path / "tok.safetensors", tiny_vq, {})
+    return tmp_path
+
+
+def command(folder: Path, out: str, *changes: str, extra: tuple[str, ...] = (), launch: tuple[str, ...] = ("-m", "aim")) -> list[str]:
+    sets = [part for change in (*SETTINGS, *changes) for part in ("--set", change)]
+    paths = ["--codes", str(folder / "codes.safetensors"), "--val", str(folder / "val.safetensors"), "--out", str(folder / out)]
+    return [sys.executable, *launch, "train", "prior", *paths, "--device", "cpu", "--tracker", "none", *sets, *extra]
+
+
+def run(arguments: list[str], code: int = 0) -> str:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(arguments, env=env, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def log(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def state(out: Path) -> dict[str, Any]:
+    return torch.load(out / "state.pt", weights_only=True)
+
+
+def launched(count: int) -> tuple[str, ...]:
+    return ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", "-m", "aim")
+
+
+def test_sigkill_and_resume_end_with_the_same_weights_bit_for_bit(folder: Path) -> None:
+    drops = ("model.token_drop=0.2", "model.mixer_drop=0.2", "steps=60", "save_every=0")
+    run(command(folder, "whole", *drops))
+    process = subprocess.Popen(command(folder, "killed", *drops), stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 60
+    while not (folder / "killed" / "log.jsonl").exists() or len(log(folder / "killed")) < 10:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 10 <= state(folder / "killed")["step"] < 60
+    run(command(folder, "killed", *drops))
+    whole, killed = (state(folder / name)["parts"] for name in ("whole", "killed"))
+    for part in ("model", "ema"):
+        mine, theirs = (p[part].get("model", p[part]) for p in (whole, killed))
+        assert all(torch.equal(mine[k], theirs[k]) for k in mine)
+    a, b = (load_file(folder / name / "model.safetensors") for name in ("whole", "killed"))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_sigterm_saves_and_says_how_to_go_on(folder: Path) -> None:
+    arguments = command(folder, "out", "steps=100000")
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (folder / "out" / "log.jsonl").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert f"stopped at step {state(folder / 'out')['step']}, saved in {folder / 'out'}" in said
+    assert not (folder / "out" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("extra", [(), ("--fsdp",)], ids=["DDP", "FSDP"])
+def test_two_processes_train_to_the_loss_of_one(folder: Path, extra: tuple[str, ...]) -> None:
+    changes = ("steps=12", "accumulate=2")
+    run(command(folder, "one", "steps=12"))
+    run(command(folder, "two", *changes, extra=extra, launch=launched(2)))
+    one, two = log(folder / "one"), log(folder / "two")
+    assert [line["step"] for line in two] == list(range(1, 13))
+    for name in ("loss", "norm"):
+        assert [line[name] for line in two] == pytest.approx([line[name] for line in one], rel=2e-4)
+    assert two[-1]["val"] == pytest.approx(one[-1]["val"], rel=1e-4)
+    for part in (state(folder / name)["parts"]["ema"]["model"] for name in ("one", "two")):
+        assert all(torch.isfinite(t).all() for t in part.values())
+    mine, theirs = (state(folder / name)["parts"]["ema"]["model"] for name in ("one", "two"))
+    assert mine.keys() == theirs.keys()
+    assert all(torch.allclose(mine[k], theirs[k], atol=1e-4) for k in mine)
+    loaded = load_file(folder / "two" / "model.safetensors")
+    assert loaded.keys() == load_file(folder / "one" / "model.safetensors").keys()
+
+
+def test_a_sharded_run_resumes(folder: Path) -> None:
+    run(command(folder, "whole", "steps=8", "schedule=constant", extra=("--fsdp",), launch=launched(2)))
+    run(command(folder, "parts", "steps=4", "schedule=constant", extra=("--fsdp",), launch=launched(2)))
+    run(command(folder, "parts", "steps=8", "schedule=constant", extra=("--fsdp",), launch=launched(2)))
+    assert log(folder / "parts")[-1]["loss"] == pytest.approx(log(folder / "whole")[-1]["loss"], rel=1e-5)
+
+
+def inputs(folder: Path, out: str, *changes: str, **more: Any) -> Inputs:
+    config = more.pop("config", "aim-s")
+    return Inputs(config, folder / "codes.safetensors", folder / "val.safetensors", folder / out, (*SETTINGS, *changes), **more)
+
+
+def test_the_model_loads_with_its_tokenizer_and_is_tuned_for_other_classes(folder: Path) -> None:
+    assert train_prior(inputs(folder, "base", "steps=3", tokenizer=folder / "tok.safetensors"), tracker="none", device="cpu") == 0
+    base = load_model(folder / "base" / "model.safetensors")
+    assert base.model.config.classes == (1, 207, 281, 285, 985)
+    old = CodeSet.load(folder / "codes.safetensors")
+    CodeSet(old.codes, old.labels % 3, (207, 3, 985)).save(folder / "codes.safetensors")
+    CodeSet(old.codes, old.labels % 3, (207, 3, 985)).save(folder / "val.safetensors")
+    tuned = inputs(folder, "tuned", "steps=2", "lr=0", init=str(folder / "base" / "model.safetensors"))
+    assert train_prior(tuned, tracker="none", device="cpu") == 0
+    rows, before = (m.cls_embed.embedding_table.weight for m in (load_model(folder / "tuned" / "model.safetensors").model, base.model))
+    assert torch.equal(rows[0], before[1]) and torch.equal(rows[2], before[4]) and torch.equal(rows[3], before[5])
+    assert not any(torch.equal(rows[1], row) for row in before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("lr=fast", "lr is 'fast'"),
+        ("speed=3", "'speed' is no setting of PriorRecipe; there are accumulate, batch"),
+        ("model=aim-z", "model is 'aim-z'; it must be one of aim-s"),
+        ("model.depth=3", "'depth' is no setting of AiMConfig"),
+        ("model.num_classes=3", "comes from the codes"),
+        ("schedule=step", "schedule is 'step'"),
+        ("lr", "'lr' is not name=value"),
+        ("model.vocab_size=32", "the model's codebook has 32: take its tokenizer"),
+        ("model.num_tokens=64", "codes are 16 an image; the model draws 64"),
+        ("accumulate=3", "batch is 8; it must be a multiple of 1 processes times accumulate = 3"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_first_step(folder: Path, change: str, message: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        train_prior(inputs(folder, "out", "steps=1", change), tracker="none", device="cpu")
+    assert message in str(error.value)
+    assert not (folder / "out" / "state.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["aim-s", "aim-b", "aim-l", "aim-xl", "aim-1b"])
+def test_shipped_configs_are_settings_of_their_models(name: str) -> None:
+    model, recipe, of_model = read_settings(Inputs(name, Path(), None, Path()))
+    assert model == name
+    assert recipe.weight_decay == 0.05 and (recipe.beta1, recipe.beta2) == (0.9, 0.95) and recipe.class_drop == 0.1
+    if name != "aim-s":
+        assert recipe.rate == pytest.approx(1e-4 * recipe.batch / 256)
+        assert recipe.epochs == (350 if name in ("aim-xl", "aim-1b") else 300)
+    assert of_model == {"token_drop": 0.1, "mixer_drop": 0.1}
+
+
+def test_an_unknown_config_is_named(folder: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"no training config 'aim-q'; take one of aim-1b, aim-b"):
+        train_prior(inputs(folder, "out", config="aim-q"), tracker="none", device="cpu")

@@ -47,6 +47,32 @@ def prior(
     raise typer.Exit(code)
 
 
+@app.command()
+def throughput(
+    model: Annotated[str, typer.Option(help="A name: aim-b.")] = "aim-s",
+    batch: Annotated[str, typer.Option(help="Images a step; several with commas.")] = "16",
+    steps: Annotated[int, typer.Option(min=1, help="Steps that are measured.")] = 20,
+    compile: Annotated[bool, typer.Option(help="With torch.compile.")] = False,
+    scan: Annotated[str, typer.Option(help="Of AiM: auto, torch or mamba-ssm.")] = "auto",
+    recompute: Annotated[bool, typer.Option("--recompute", help="Compute layers again in the backward pass.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+) -> None:
+    """Measure how many images a second a model learns from, with random weights and codes: a table, then one line of JSON."""
+    from rich.console import Console
+
+    from aim.bench.machine import Machine
+    from aim.bench.speed import parse_batches
+    from aim.bench.training import as_json, as_table
+    from aim.bench.training import throughput as measure
+    from aim.device import pick_device
+
+    where = pick_device(device)
+    results = [measure(model, size, steps, where, compile, scan, recompute) for size in parse_batches(batch)]
+    machine = Machine.of(where)
+    Console().print(as_table(results, machine))
+    print(as_json(results, machine))
+
+
 def _sheet(model: Prior, tokenizer: VQ, to: Path) -> None:
     """Pictures of classes spread over all of them, seed 0 and on, by the averaged model."""
     import torch

@@ -10,6 +10,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from rich.table import Table
@@ -22,7 +23,7 @@ from aim.errors import InvalidInput
 from aim.models.prior import Prior, build
 from aim.training.codes import CodeSet
 from aim.training.prior import PriorTrainer
-from aim.training.recipe import PriorRecipe
+from aim.training.recipe import PriorRecipe, Scan
 
 PEAK = 790e12  # floating-point operations a second that an H200 reaches in large bf16 products
 
@@ -60,14 +61,13 @@ def throughput(name: str, batch: int, steps: int, device: torch.device, compile:
         raise InvalidInput(f"model is {name!r}; it must be one of {', '.join(MODELS)}")
     if batch < 1 or steps < 1:
         raise InvalidInput(f"batch is {batch} and steps {steps}; both must be at least 1")
-    drops = {field.name: 0.1 for field in dataclasses.fields(MODELS[name].config) if field.name.endswith("_drop")}
+    drops: dict[str, Any] = {field.name: 0.1 for field in dataclasses.fields(MODELS[name].config) if field.name.endswith("_drop")}
     config = dataclasses.replace(MODELS[name].config, **drops)
     torch.manual_seed(0)
     count = 2 * batch
     codes = torch.randint(0, config.vocab_size, (2, count, config.num_tokens), dtype=torch.int16, device=device)
     data = CodeSet(codes, torch.arange(count, device=device) % config.num_classes, config.classes)
-    recipe = PriorRecipe(seconds=0, steps=10**9, batch=batch, lr=1e-4, compile=compile, checkpoint_layers=recompute)
-    recipe = dataclasses.replace(recipe, scan=scan)  # type: ignore[arg-type]
+    recipe = PriorRecipe(seconds=0, steps=10**9, batch=batch, lr=1e-4, compile=compile, checkpoint_layers=recompute, scan=cast(Scan, scan))
     with torch.device(device):
         model = build(config)
     with tempfile.TemporaryDirectory() as folder:

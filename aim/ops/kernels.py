@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from aim.errors import InvalidInput
-from aim.ops.conv import causal_conv, conv_advance
+from aim.ops.conv import causal_conv, conv_advance, shifted_sum
 from aim.ops.scan import parallel_scan, scan_chunked, state_step
 
 SCANS = ("auto", "torch", "mamba-ssm")
@@ -68,7 +68,7 @@ def sequences(scan: str = "auto") -> Sequences:
     if scan not in SCANS:
         raise InvalidInput(f"scan is {scan!r}; it must be one of {', '.join(SCANS)}")
     if scan != "mamba-ssm":
-        return Sequences(causal_conv, parallel_scan if scan == "auto" else scan_chunked)
+        return Sequences(causal_conv, parallel_scan) if scan == "auto" else Sequences(shifted_sum, scan_chunked)
     without = missing()
     from aim.ops import external
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import torch
 import typer
 from safetensors.torch import load_file
 
-from aim.checkpoint import save_model, save_tokenizer
+from aim.checkpoint import load_model, load_tokenizer, save_model, save_tokenizer
 from aim.checkpoint.tensors import read_metadata, write
 from aim.config import MODELS, SamplingParams
 from aim.errors import InvalidInput
@@ -21,7 +21,7 @@ from aim.training.classifier import VGG, ClassifierRecipe, ResNet, accuracy, tra
 from aim.training.codes import CodeSet, tokenize
 from aim.training.data import ImageSet, load_images, normalize
 from aim.training.prior import PriorRecipe, PriorTrainer
-from aim.training.recipe import settle
+from aim.training.recipe import Scan
 from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer, psnr, reconstruct
 
 LOSS_NETWORK_SEED, JUDGE_SEED = 1, 2
@@ -92,13 +92,18 @@ def loss_network(data: Data, val: Val, out: Out, seconds: Seconds = 60, batch: B
 
 @app.command()
 def tokenizer(data: Data, val: Val, out: Out, seconds: Seconds = TokenizerRecipe.seconds, batch: Batch = TokenizerRecipe.batch,
-              compile: bool = True) -> None:  # fmt: skip
+              compile: bool = True, lr: float = TokenizerRecipe.lr, adversarial_start: float = TokenizerRecipe.adversarial_start,
+              init: Annotated[Path | None, typer.Option(help="Start from this tokenizer.")] = None,
+              decoder_only: Annotated[bool, typer.Option("--decoder-only", help="Codes keep their meaning.")] = False) -> None:  # fmt: skip
     """Stage 1."""
     train, held = read_images(data, val, out)
     torch.manual_seed(0)
-    recipe = TokenizerRecipe(seconds=seconds, batch=batch, compile=compile)
+    recipe = TokenizerRecipe(
+        seconds=seconds, batch=batch, compile=compile, lr=lr, adversarial_start=adversarial_start, decoder_only=decoder_only
+    )
+    start = VQ(MODELS["aim-s"].tokenizer) if init is None else load_tokenizer(init)
     network = read_classifier(VGG, out / LOSS_NETWORK, len(train.classes))
-    model = TokenizerTrainer(VQ(MODELS["aim-s"].tokenizer), network, train, held, recipe, out / "tokenizer").run()
+    model = TokenizerTrainer(start, network, train, held, recipe, out / "tokenizer").run()
     model = model.to_dtype(torch.bfloat16).to_dtype(torch.float32)  # as it is stored
     codes = torch.cat([model.encode(normalize(part)) for part in held.images.split(500)])
     share = torch.bincount(codes.flatten(), minlength=model.config.codebook_size).double() / codes.numel()
@@ -132,7 +137,7 @@ def prior(out: Out, model: Annotated[str, typer.Option(help="aim-s or gpt-s.")] 
           batch: Batch = PriorRecipe.batch, lr: float = PriorRecipe.lr,
           dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Of tokens and of what each part of a layer adds.")] = 0.1,
           compile: bool = True, scan: Annotated[str, typer.Option(help="Of aim-s: auto, torch or mamba-ssm.")] = PriorRecipe.scan,
-          ) -> None:  # fmt: skip
+          init: Annotated[str | None, typer.Option(help="Start from this model, whatever aim.load takes.")] = None) -> None:  # fmt: skip
     """Stage 2."""
     if model not in PRIORS:
         raise InvalidInput(f"model is {model!r}; it must be one of {', '.join(PRIORS)}")
@@ -141,8 +146,11 @@ def prior(out: Out, model: Annotated[str, typer.Option(help="aim-s or gpt-s.")] 
     config = MODELS[model].config
     drops: dict[str, Any] = {field.name: dropout for field in dataclasses.fields(config) if field.name.endswith("_drop")}
     config = dataclasses.replace(config, num_classes=len(train.classes), classes=train.classes, sampling=SamplingParams(), **drops)
-    recipe = settle(PriorRecipe(), {"seconds": seconds, "batch": batch, "lr": lr, "compile": compile, "scan": scan})
-    trainer = PriorTrainer(build(config), train, held, recipe, out / model)
+    recipe = PriorRecipe(seconds=seconds, batch=batch, lr=lr, compile=compile, scan=cast(Scan, scan))
+    network = build(config)
+    if init is not None:
+        network.load_state_dict(load_model(init).model.state_dict())
+    trainer = PriorTrainer(network, train, held, recipe, out / model)
     trained = trainer.run().to_dtype(torch.bfloat16).to_dtype(torch.float32)  # as it is stored
     print(f"{model}: validation {trainer.validate():.4f} nats a code", flush=True)
     write(out / f"{model}.safetensors", trained.state_dict(), {"classes": json.dumps(train.classes)})

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from aim.errors import InvalidInput
 
+Scan = Literal["auto", "torch", "mamba-ssm"]
 CONFIGS = Path(__file__).with_name("configs")
 
 
@@ -40,7 +41,7 @@ class PriorRecipe:
     patience: int = 10  # steps in a row whose gradient is not finite, after which the run gives up
     compile: bool = False
     checkpoint_layers: bool = False  # compute the layers again in the backward pass instead of keeping what is in them
-    scan: Literal["auto", "torch", "mamba-ssm"] = "auto"  # of AiM, see AiM.use_scan
+    scan: Scan = "auto"  # of AiM, see AiM.use_scan
     seed: int = 0
 
     @property

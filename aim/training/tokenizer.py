@@ -33,6 +33,7 @@ class TokenizerRecipe:
     commitment: float = 0.25
     ema: float = 0.999
     revive_every: int = 200  # steps between replacements of unused codes, until half of the run
+    decoder_only: bool = False  # encoder and codebook stay, so that codes mean what they meant
     compile: bool = False
     seed: int = 0
 
@@ -85,6 +86,10 @@ class TokenizerTrainer:
         self.model = channels_last(model.to(device)).train()
         self.loss_network = loss_network.to(device).eval().requires_grad_(False)
         self.discriminator = channels_last(PatchDiscriminator().to(device))
+        if recipe.decoder_only:
+            self.model.requires_grad_(False)
+            for part in (self.model.post_quant_conv, self.model.decoder):
+                part.requires_grad_(True)
         self.optimizer = adamw(self.model, recipe.lr, recipe.weight_decay)
         self.d_optimizer = adamw(self.discriminator, recipe.lr / 2, recipe.weight_decay, (0.5, 0.9))
         self.ema = EMA(self.model, recipe.ema)
@@ -118,8 +123,9 @@ class TokenizerTrainer:
         pick = next(self.batches).to(device)
         images = random_crops(self.data.images[pick], r.min_scale, self.generator).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            features = self.model.features(images)
-            quantized = self.model.quantize_features(features)
+            with torch.set_grad_enabled(not r.decoder_only):
+                features = self.model.features(images)
+                quantized = self.model.quantize_features(features)
             made = self.model.decode_vectors(quantized.vectors)
             mse = F.mse_loss(made, images)
             perceptual = perceptual_distance(self.loss_network, made, images)
@@ -132,7 +138,10 @@ class TokenizerTrainer:
                 weight = adaptive_weight(made, towards, fooling, self.model.last_weight)
                 towards = towards + r.adversarial * weight * fooling
             of_codes = quantized.codebook_loss + r.commitment * quantized.commitment_loss
-        torch.autograd.backward([made, of_codes], [towards, None])
+        if r.decoder_only:
+            made.backward(towards)
+        else:
+            torch.autograd.backward([made, of_codes], [towards, None])
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -145,7 +154,7 @@ class TokenizerTrainer:
         step = self.run_state.step
         out["used"] = self.use.used()
         early = step in (10, 30, 60, 100)  # a random codebook starts far from the features
-        if progress < 0.5 and (early or (step and step % r.revive_every == 0)):
+        if not r.decoder_only and progress < 0.5 and (early or (step and step % r.revive_every == 0)):
             self.use.revive(self.model.quantize.embedding.weight, features.detach())
         return out
 

@@ -40,7 +40,7 @@ def test_mixing_equals_the_scan_with_gradients(shape: tuple[int, int, int, int, 
 def test_the_reference_is_the_definition():
     gram, x = torch.randn(1, 3, 3), torch.randn(1, 3, 1, 2)
     row, col = torch.randn(1, 1, 3), torch.randn(1, 1, 3)
-    y = mix_reference(gram, x, row, col)
+    y = mix_reference(gram, x, row, col, torch.tensor([0.5]))
     for i in range(3):
-        wanted = sum(gram[0, i, j] * torch.exp(row[0, 0, i] - col[0, 0, j]) * x[0, j, 0] for j in range(i + 1))
+        wanted = 0.5 * x[0, i, 0] + sum(gram[0, i, j] * torch.exp(row[0, 0, i] - col[0, 0, j]) * x[0, j, 0] for j in range(i + 1))
         torch.testing.assert_close(y[0, i, 0], wanted)

@@ -225,3 +225,15 @@ def test_reconstruct_and_psnr(tiny_vq: VQ, smooth: ImageSet) -> None:
 
 def test_psnr_of_a_perfect_copy_is_finite(smooth: ImageSet) -> None:
     assert 100 < psnr(smooth.images, smooth.images) < math.inf
+
+
+def test_the_decoder_alone_learns_and_codes_keep_their_meaning(train: Any, smooth: ImageSet) -> None:
+    trainer = train(40, decoder_only=True, perceptual=0.1, adversarial=0.05, adversarial_start=0.5)
+    encoder, quantize, decoder = (copied(part) for part in (trainer.model.encoder, trainer.model.quantize, trainer.model.decoder))
+    codes = trainer.model.encode(normalize(smooth.images))
+    before = psnr(reconstruct(trainer.ema.model, smooth.images), smooth.images)
+    model = trainer.run()
+    assert not changed(trainer.model.encoder, encoder) and not changed(trainer.model.quantize, quantize)
+    assert changed(trainer.model.decoder, decoder)
+    assert torch.equal(model.encode(normalize(smooth.images)), codes)
+    assert psnr(reconstruct(model, smooth.images), smooth.images) > before + 1

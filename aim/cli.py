@@ -1,4 +1,4 @@
-"""The command line: ``python -m aim sample``, ``demo``, ``bench`` and ``train``."""
+"""The command line: ``python -m aim sample``, ``demo``, ``bench``, ``train``, ``tokenize`` and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from aim import cli_training
 from aim._version import __version__
 from aim.errors import AimError, InvalidInput
+from aim.evaluation.command import evaluate
 from aim.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ RACE = "Two models"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(cli_training.app, name="train")
+app.command()(evaluate)
 
 Model = Annotated[str | None, typer.Option(help="Name (aim-s is bundled), folder, file or hub id. Default: AIM_MODEL or aim-s.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:<number> or mps. Default: AIM_DEVICE or auto.")]

@@ -13,6 +13,7 @@ from aim.errors import InvalidInput
 DTYPES = ("auto", "float32", "bfloat16")
 BACKENDS = ("auto", "fused", "mamba-ssm", "eager")
 MAX_THREADS = 1024
+MAX_PROCESSES = 2**16
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Settings:
     folder, file or hub id), ``threads`` AIM_THREADS (CPU threads; None: see ``device.set_threads``), ``checkpoints``
     AIM_CHECKPOINTS (a folder to find the bundled models in; None is where the package has them), ``hub`` HF_ENDPOINT (the address
     of the model hub; huggingface_hub's own when empty), ``screen`` DISPLAY or WAYLAND_DISPLAY (whether there is a Linux desktop to
-    open a browser on).
+    open a browser on); ``rank`` RANK, ``world`` WORLD_SIZE and ``local_rank`` LOCAL_RANK, as torchrun sets them: which of how many
+    processes this is, and which on its machine.
     """
 
     device: str = "auto"
@@ -34,6 +36,9 @@ class Settings:
     hub: str = ""
     screen: bool = False
     backend: str = "auto"
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -48,16 +53,20 @@ class Settings:
         backend = given.get("AIM_BACKEND", cls.backend).lower()
         if backend not in BACKENDS:
             raise InvalidInput(f"AIM_BACKEND is {backend!r}; it must be one of {', '.join(BACKENDS)}")
-        threads = _threads(given["AIM_THREADS"]) if "AIM_THREADS" in given else None
+        threads = _number(given, "AIM_THREADS", 1, 1, MAX_THREADS) if "AIM_THREADS" in given else None
         checkpoints = _folder(given["AIM_CHECKPOINTS"]) if "AIM_CHECKPOINTS" in given else None
         hub = environ.get("HF_ENDPOINT", cls.hub).strip().rstrip("/")
         screen = any(environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
-        return cls(device, dtype, given.get("AIM_MODEL", cls.model), threads, checkpoints, hub, screen, backend)
+        world = _number(environ, "WORLD_SIZE", 1, 1, MAX_PROCESSES)
+        rank, local_rank = (_number(environ, name, 0, 0, world - 1) for name in ("RANK", "LOCAL_RANK"))
+        model = given.get("AIM_MODEL", cls.model)
+        return cls(device, dtype, model, threads, checkpoints, hub, screen, backend, rank, world, local_rank)
 
 
-def _threads(value: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", value) or not 1 <= int(value) <= MAX_THREADS:
-        raise InvalidInput(f"AIM_THREADS is {value!r}; it must be a whole number in [1, {MAX_THREADS}]")
+def _number(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    value = environ.get(name, "").strip() or str(default)
+    if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
+        raise InvalidInput(f"{name} is {value!r}; it must be a whole number in [{low}, {high}]")
     return int(value)
 
 

@@ -26,6 +26,11 @@ def test_everything_set(tmp_path: Path):
     assert Settings.from_env(environ) == Settings("cuda:1", "bfloat16", "hp-l33/aim-xlarge", 2, tmp_path, backend="eager")
 
 
+def test_torchrun_says_which_process_this_is():
+    settings = Settings.from_env({"WORLD_SIZE": "16", "RANK": "11", "LOCAL_RANK": "3"})
+    assert (settings.world, settings.rank, settings.local_rank) == (16, 11, 3)
+
+
 def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AIM_DEVICE", "mps")
     assert Settings.from_env().device == "mps"
@@ -46,6 +51,8 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
         ("AIM_THREADS", "²", "[1, 1024]"),
         ("AIM_THREADS", "9" * 5000, "[1, 1024]"),
         ("AIM_CHECKPOINTS", "/no/such/folder", "folder"),
+        ("WORLD_SIZE", "0", "[1, 65536]"),
+        ("RANK", "1", "[0, 0]"),
     ],
 )
 def test_bad_values_name_the_variable(name: str, value: str, way_out: str):

@@ -1,0 +1,257 @@
+"""The set of images that is evaluated: balanced over the classes, seeds by index, shared by processes, resumable."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from aim import media
+from aim.checkpoint.tensors import content_hash
+from aim.config import SamplingParams, check_seed
+from aim.engine import Failed, Finished, Request
+from aim.errors import AimError, InvalidInput
+from aim.evaluation.images import THREADS, batched, write_npz
+from aim.evaluation.judge import balanced_rows
+from aim.models.painter import Painter
+from aim.pipeline import Pipeline
+
+SETTINGS, PICTURES, ARRAY = "settings.json", "png", "samples.npz"
+REDRAWN = 4  # images that the self-check draws again
+HALF = 0.51  # of a level: how far a rounded pixel may be from its exact value, and what decoding twice may add
+
+
+class SampleSet:
+    """``count`` images of a pipeline in a folder, ``png/<i>.png``: image i of class row ``rows[i]``, drawn with seed ``seed + i``.
+
+    So which process draws an image, and with whom in a batch, makes no difference. Pixels are equal in float32 on one machine: on a CPU
+    with the same number of PyTorch's threads, on a GPU with the same ``batch``; in bfloat16 on a GPU if that is a multiple of 64.
+    Each picture carries its parameters. A file that is there, can be read and has the right parameters is kept.
+    """
+
+    def __init__(
+        self, pipe: Pipeline, folder: Path, count: int, params: SamplingParams | None = None, seed: int = 0, batch: int = 64
+    ) -> None:
+        for name, value in (("count", count), ("batch", batch)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InvalidInput(f"{name} is {value!r}; it must be a whole number of at least 1")
+        self.pipe, self.folder, self.count, self.batch = pipe, folder, count, batch
+        self.params, self.seed = params or pipe.sampling, check_seed(seed)
+        check_seed(seed + count - 1)
+        self.rows = balanced_rows(count, pipe.model.config.num_classes)
+        self.size = pipe.tokenizer.config.image_size
+        self._padded = pipe.device.type == "cuda" and pipe.dtype != torch.float32  # where a batch's size changes last bits
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the pixels, as it stands in settings.json."""
+        return {
+            "model": self.pipe.name,
+            "version": self.pipe.version,
+            "tokenizer": content_hash(self.pipe.tokenizer.state_dict(), ""),
+            **dataclasses.asdict(self.params),
+            "count": self.count,
+            "seed": self.seed,
+            "device": self.pipe.device.type,
+            "dtype": str(self.pipe.dtype).removeprefix("torch."),
+            **({"threads": torch.get_num_threads()} if self.pipe.device.type == "cpu" else {"batch": self.batch}),
+        }
+
+    def open(self) -> None:
+        """Make the folder, or check that what is in it is this set. InvalidInput names what differs."""
+        path, ours = self.folder / SETTINGS, self.settings()
+        way = "draw into another folder with --out, or with the settings of this one"
+        theirs: Any = None
+        try:
+            (self.folder / PICTURES).mkdir(parents=True, exist_ok=True)
+            begun = any((self.folder / PICTURES).glob("*.png"))  # looked at first, as other processes may be at work
+            if path.exists():
+                theirs = json.loads(path.read_text(encoding="utf-8"))
+            elif not begun:
+                theirs = ours
+                _replace(path, (json.dumps(ours, indent=1) + "\n").encode())
+        except OSError as error:
+            raise InvalidInput(f"cannot write to {self.folder}: {error.strerror or error}; choose another folder with --out") from error
+        except ValueError as error:
+            raise InvalidInput(f"{path} cannot be read ({error}); {way}") from error
+        if not isinstance(theirs, dict):
+            raise InvalidInput(f"{self.folder} holds pictures and no settings in {SETTINGS}; {way}")
+        for name in {**theirs, **ours}:
+            if theirs.get(name) != ours.get(name):
+                raise InvalidInput(f"{self.folder} is another set: its {name} is {theirs.get(name)}, not {ours.get(name)}; {way}")
+
+    def path(self, i: int) -> Path:
+        """Where image i is."""
+        return self.folder / PICTURES / f"{i:06d}.png"
+
+    def read(self, i: int) -> np.ndarray | None:
+        """Image i (S, S, 3) uint8, or None if it is not there, cannot be read, or is another."""
+        try:
+            with Image.open(self.path(i)) as image:
+                image.load()
+                found, wanted = media.read_parameters(image), self._parameters(i)
+                same = all(found.get(name) == value for name, value in wanted.items() if name != "package")
+                return np.asarray(image) if same and image.mode == "RGB" and image.size == (self.size, self.size) else None
+        except (OSError, SyntaxError, ValueError, EOFError):
+            return None
+
+    def missing(self, indices: Sequence[int]) -> list[int]:
+        """Those of the images that are to be drawn."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            return [i for i, gone in zip(indices, pool.map(lambda i: self.read(i) is None, indices), strict=True) if gone]
+
+    def draw(self, rank: int = 0, world: int = 1, progress: Callable[[int, int], object] | None = None) -> int:
+        """Draw what is missing of every ``world``-th image, from image ``rank`` on; how many that was.
+
+        ``progress`` hears the images of this share that are there, and how many it has. InvalidInput where a file cannot be written,
+        GenerationError where the model fails.
+        """
+        share = range(rank, self.count, world)
+        todo = self.missing(share)
+        done = len(share) - len(todo)
+        with ThreadPoolExecutor(THREADS) as pool:
+            writing: deque[Future[None]] = deque()
+            for i, pixels in self._drawn(todo):
+                writing.append(pool.submit(self._write, i, pixels))
+                while len(writing) > 4 * THREADS or (writing and writing[0].done()):
+                    writing.popleft().result()
+                done += 1
+                if progress:
+                    progress(done, len(share))
+            for future in writing:
+                future.result()
+        return len(todo)
+
+    def arrays(self) -> Iterator[np.ndarray]:
+        """Every image (S, S, 3) uint8, in order. AimError for one that is not there."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, self.count, 16 * THREADS):
+                indices = range(start, min(start + 16 * THREADS, self.count))
+                yield from pool.map(self._there, indices)
+
+    def images(self, batch: int) -> Iterator[Tensor]:
+        """Every image, in order, as batches (B, 3, S, S) uint8."""
+        return batched(self.arrays(), batch)
+
+    def classes(self) -> list[int]:
+        """The class of each image: its ImageNet index, or the model's own."""
+        return [self.pipe.classes[row] for row in self.rows]
+
+    def pack(self) -> Path:
+        """Write ADM's ``samples.npz`` and say where it is."""
+        write_npz(self.folder / ARRAY, self.arrays(), self.classes(), self.size)
+        return self.folder / ARRAY
+
+    def check(self) -> dict[str, Any]:
+        """Count the files, their classes and their pixels. AimError says what is wrong.
+
+        ``images``; ``fewest`` and ``most`` of a class; and of ``redrawn`` images, drawn again, how many are ``equal`` to their
+        files, and how far the files' pixels are from ``127.5 (x + 1)``, x being what the decoder gives, cut off at -1 and 1:
+        ``rounding_mean``, which is -0.5 for pixels that were cut instead of rounded, and ``rounding_most``. In bfloat16, where a
+        picture may depend on its batch, the last three are only told.
+        """
+        good = set(range(self.count)) - set(self.missing(range(self.count)))
+        if len(good) < self.count:
+            raise AimError(f"{self.folder} holds {len(good)} of {self.count} images; the same command draws the others")
+        surplus = {path.name for path in (self.folder / PICTURES).glob("*.png")} - {self.path(i).name for i in good}
+        if surplus:
+            raise AimError(f"{self.folder / PICTURES} holds {min(surplus)}, which is not of this set; remove it")
+        seen = Counter(media.read_parameters(self.path(i))["class"] for i in range(self.count))
+        counts = [seen[index] for index in self.pipe.classes]
+        if sum(counts) != self.count or max(counts) - min(counts) > 1:
+            raise AimError(f"classes are not balanced: {min(counts)} images of one and {max(counts)} of another; draw into another folder")
+        pixels = self._check_pixels(sorted({i * (self.count - 1) // (REDRAWN - 1) for i in range(REDRAWN)}))
+        if self.pipe.dtype == torch.float32 and (pixels["equal"] < pixels["redrawn"] or pixels["rounding_most"] > HALF):
+            raise AimError(f"drawn again, images of {self.folder} differ from their files ({pixels}); draw into another folder")
+        return {"images": self.count, "fewest": min(counts), "most": max(counts), **pixels}
+
+    def _check_pixels(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Draw images again, decode them once as pixels and once as floating point, and compare with their files."""
+        drawn = list(self._codes(indices))
+        equal, errors = 0, []
+        for (i, codes), pixels in zip(drawn, Painter(self.pipe.tokenizer).paint(codes for _, codes in drawn), strict=True):
+            if i is None:
+                continue
+            file = self._there(i)
+            with torch.inference_mode():
+                decoded = self.pipe.tokenizer.decode(torch.from_numpy(codes)[None].to(self.pipe.device))[0]
+            exact = 127.5 * (decoded.permute(1, 2, 0).double().cpu().numpy().clip(-1, 1) + 1)
+            errors.append(file - exact)
+            equal += bool((pixels == file).all())
+        error = np.stack(errors)
+        return {
+            "redrawn": len(errors),
+            "equal": equal,
+            "rounding_mean": float(error.mean()),
+            "rounding_most": float(np.abs(error).max()),
+        }
+
+    def _drawn(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Images (S, S, 3) uint8 with their numbers, as they are done, decoded while the next are drawn."""
+        order: deque[int | None] = deque()
+
+        def codes() -> Iterator[np.ndarray]:
+            for i, drawn in self._codes(indices):
+                order.append(i)
+                yield drawn
+
+        for pixels in Painter(self.pipe.tokenizer).paint(codes()):
+            i = order.popleft()
+            if i is not None:
+                yield i, pixels
+
+    def _codes(self, indices: Sequence[int]) -> Iterator[tuple[int | None, np.ndarray]]:
+        """Codes (num_tokens,) with the numbers of their images, as they are drawn; None for one that only fills a batch."""
+        if not indices:
+            return
+        engine = self.pipe.engine(min(self.batch, self.count))
+        surplus = -len(indices) % engine.max_requests if self._padded else 0
+        index_of: dict[int, int | None] = {}
+        requests: list[Request] = []
+        for i in [*indices, *[indices[-1]] * surplus]:
+            request = Request(self.rows[i], self.params, self.seed + i)
+            index_of[request.id] = i if len(requests) < len(indices) else None
+            requests.append(request)
+        for event in engine.run(requests):
+            if isinstance(event, Finished):
+                yield index_of[event.request_id], event.codes
+            elif isinstance(event, Failed):
+                raise event.error
+
+    def _there(self, i: int) -> np.ndarray:
+        """Image i (S, S, 3) uint8. AimError if it is not there."""
+        image = self.read(i)
+        if image is None:
+            raise AimError(f"{self.path(i)} is missing or damaged; the same command draws it again")
+        return image
+
+    def _parameters(self, i: int) -> dict[str, Any]:
+        """What the file of image i carries; the same whichever process draws it."""
+        found = self.pipe.parameters(self.pipe.classes[self.rows[i]], self.seed + i, self.params)
+        return {**found, "device": self.pipe.device.type}
+
+    def _write(self, i: int, pixels: np.ndarray) -> None:
+        path = self.path(i)
+        try:
+            _replace(path, media.png_bytes(Image.fromarray(pixels), self._parameters(i)))
+        except OSError as error:
+            raise InvalidInput(f"cannot write {path}: {error.strerror or error}; make room, or choose another folder with --out") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

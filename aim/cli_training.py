@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from aim.models.prior import Prior
     from aim.models.vq import VQ
 
@@ -44,6 +46,31 @@ def prior(
     inputs = Inputs(config, codes, val, out, tuple(change or ()), init, tokenizer)
     with _progress() as on_step:
         code = train_prior(inputs, fsdp=fsdp, tracker=tracker, device=device, draw=_sheet if sheets else None, on_step=on_step)
+    raise typer.Exit(code)
+
+
+@app.command()
+def tokenizer(
+    images: Annotated[list[str], typer.Argument(help="Class folders, zip files, tar shards, hf:<name>.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for all that is made; an earlier run in it is resumed.")],
+    config: Annotated[str, typer.Option(help="vq-f16, vq-f4, or a YAML file.")] = "vq-f16",
+    val: Annotated[list[str] | None, typer.Option(help="Validation images. Default: a hundredth of the images is held out.")] = None,
+    change: Annotated[list[str] | None, typer.Option("--set", help="A setting, name=value; model.<name>=value of the tokenizer.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Fine-tune: the tokenizer's .safetensors to start from.")] = None,
+    loss_network: Annotated[
+        Path | None, typer.Option(help="Network of the perceptual loss. Default: one is trained on the images first.")
+    ] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Read images while training; otherwise all are kept in memory.")] = False,
+    tracker: Annotated[str, typer.Option(help="tensorboard, none, or another that accelerate knows.")] = "tensorboard",
+    sheets: Annotated[bool, typer.Option(help="Draw validation images and what is kept of them.")] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Stage 1: train the VQ tokenizer on images. Several GPUs: start it with torchrun or accelerate launch."""
+    from aim.training.tokenizer_command import Inputs, train_tokenizer
+
+    inputs = Inputs(config, images, val or [], out, tuple(change or ()), init, loss_network, stream)
+    with _progress() as on_step:
+        code = train_tokenizer(inputs, tracker=tracker, device=device, draw=_pairs if sheets else None, on_step=on_step)
     raise typer.Exit(code)
 
 
@@ -86,6 +113,17 @@ def _sheet(model: Prior, tokenizer: VQ, to: Path) -> None:
         images = sample_images(model, tokenizer.eval(), rows, model.config.sampling, batch=SHEET)
     to.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet([to_image(image) for image in images], 4).save(to, optimize=True)
+
+
+def _pairs(tokenizer: VQ, images: Tensor, to: Path) -> None:
+    """Images, spread over all of them, each beside what the tokenizer keeps of it."""
+    from aim.media import contact_sheet, to_image
+    from aim.training.tokenizer import reconstruct
+
+    some = images[:: max(1, len(images) // SHEET)][:SHEET].to(next(tokenizer.parameters()).device)
+    pairs = [image for pair in zip(some, reconstruct(tokenizer, some), strict=True) for image in pair]
+    to.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet([to_image(image) for image in pairs], 8).save(to, optimize=True)
 
 
 @contextlib.contextmanager

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aim.checkpoint.tensors import opened
+from aim.errors import InvalidInput
 from aim.training.data import Batches, ImageSet, normalize, random_crops
 from aim.training.loop import channels_last
 from aim.training.optim import adamw, cosine, set_lr
@@ -45,6 +48,20 @@ class VGG(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> logits (B, num_classes)."""
         return self.head(self.drop(self.features(images)[-1].mean((2, 3))))
+
+
+def read_vgg(path: Path) -> VGG:
+    """A loss network from safetensors, in eval mode. InvalidInput for another network, CheckpointError for a file that cannot be read."""
+    with opened(path) as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    try:
+        stages = sum(name.endswith(".0.0.weight") for name in weights)
+        network = VGG(len(weights["head.weight"]), tuple(len(weights[f"stages.{i}.0.0.weight"]) for i in range(stages)))
+        network.load_state_dict(weights)
+    except (KeyError, RuntimeError) as error:
+        brief = str(error).partition("\n")[0]
+        raise InvalidInput(f"{path} is not a loss network ({brief}); leave it out, and one is trained on the images") from error
+    return network.eval().requires_grad_(False)
 
 
 class _Residual(nn.Module):

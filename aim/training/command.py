@@ -13,12 +13,12 @@ import torch
 
 from aim.checkpoint import load_model, load_tokenizer, save_model, save_tokenizer
 from aim.config import MODELS, PriorConfig
-from aim.errors import AimError, InvalidInput
+from aim.errors import InvalidInput
 from aim.models.prior import Prior, build
 from aim.models.vq import VQ
 from aim.training.codes import CodeSet
 from aim.training.finetune import with_classes
-from aim.training.parallel import Processes, Sharded
+from aim.training.parallel import Processes, Sharded, accelerator_on
 from aim.training.prior import PriorTrainer
 from aim.training.recipe import PriorRecipe, overrides, read_config, settle
 
@@ -54,7 +54,7 @@ def train_prior(
     Writes ``model.safetensors`` (the averaged weights), ``vq.safetensors`` (its tokenizer), state.pt, log.jsonl, config.json
     and sheets/ into ``inputs.out``. InvalidInput for settings, codes or checkpoints that do not fit, before the first step.
     """
-    accelerator = _accelerator(device, tracker, inputs.out)
+    accelerator = accelerator_on(device, tracker, inputs.out)
     processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
     name, recipe, of_model = read_settings(inputs)
     data, held = read_codes(inputs, processes)
@@ -151,20 +151,3 @@ def _write(trainer: PriorTrainer, out: Path, processes: Processes, fsdp: bool, s
     plain.load_state_dict(weights)
     version = save_model(out / MODEL, plain, {"tokenizer": TOKENIZER})
     print(f"{out / MODEL} {version}", flush=True)
-
-
-def _accelerator(device: str, tracker: str, out: Path) -> Any:
-    """accelerate's view of the processes and the device."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise InvalidInput(f"device is {device!r}; it must be auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InvalidInput("device is 'cuda', but PyTorch finds no CUDA device; take auto or cpu")
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise AimError('training needs accelerate: pip install "aim-mamba[train]"') from error
-    try:
-        trackers = None if tracker == "none" else tracker
-        return Accelerator(cpu=device == "cpu", log_with=trackers, project_dir=str(out))
-    except ValueError as error:
-        raise InvalidInput(f"tracker is {tracker!r}, which accelerate refuses ({error}); take tensorboard or none") from error

@@ -1,31 +1,28 @@
 """Training images in memory, and the augmentation that every stage shares.
 
-An image set is an ImageFolder (``<class wnid>/<file>``), as a folder or as zip files of one. It is held as uint8 on the
-device, which suits sets of a few gigabytes.
+An image set is held as uint8 on the device, which suits sets of a few gigabytes.
 """
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from aim import imagenet
 from aim.errors import InvalidInput
+from aim.training.decoding import MOST_BAD, decoded
+from aim.training.files import decode
+from aim.training.sources import Images, open_images
 
-SUFFIXES = {".jpeg", ".jpg", ".png", ".webp"}
+log = logging.getLogger("aim")
 
 
 @dataclass(frozen=True)
@@ -34,83 +31,86 @@ class ImageSet:
 
     images: Tensor  # (N, 3, S, S) uint8
     labels: Tensor  # (N,) int64, rows of ``classes``
-    classes: tuple[int, ...]  # ImageNet indices, ascending
+    classes: tuple[int, ...]  # ImageNet index of each row; empty: classes of one's own
+    names: tuple[str, ...] = ()  # of the rows, where the classes are one's own
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def pixels(self, pick: Tensor) -> Tensor:
+        """Images (B, 3, S, S) uint8 of the numbers ``pick`` (B,), on the device of the set."""
+        return self.images[pick.to(self.images.device)]
+
     def to(self, device: torch.device | str) -> ImageSet:
         """The same set on another device."""
-        return ImageSet(self.images.to(device), self.labels.to(device), self.classes)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
-def _files(source: Path) -> Iterator[tuple[Path, Callable[[], bytes]]]:
-    """Every image below a folder or in a zip file, whose parent is its class wnid; to be read before the next one."""
-    if source.is_dir():
-        for path in sorted(source.rglob("*")):
-            if path.suffix.lower() in SUFFIXES:
-                yield path, path.read_bytes
-    elif zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            for name in sorted(archive.namelist()):
-                if Path(name).suffix.lower() in SUFFIXES:
-                    yield source / name, partial(archive.read, name)
-    else:
-        raise InvalidInput(f"{source} is neither a folder nor a zip file; give one of <wnid>/<name>.JPEG")
+class StreamedImages:
+    """Images of a source that are decoded when they are needed, for sets that no memory holds; all but every ``held``-th of them."""
+
+    def __init__(self, source: Images, size: int, held: int = 0, workers: int | None = None) -> None:
+        self.source, self.size = source, size
+        self._numbers = torch.arange(len(source))
+        if held:
+            self._numbers = self._numbers[self._numbers % held != 0]
+        self.skipped: set[int] = set()  # numbers of images that could not be read
+        self._pool = ThreadPoolExecutor(workers)  # PIL decodes outside the interpreter lock
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def pixels(self, pick: Tensor) -> Tensor:
+        """Images (B, 3, S, S) uint8 of the numbers ``pick`` (B,) in [0, len), on the CPU.
+
+        One that cannot be read is named in the log, once, and the next takes its place; InvalidInput after MOST_BAD in a row.
+        """
+        pixels = np.stack(list(self._pool.map(self._read, self._numbers[pick].tolist())))
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+    def _read(self, number: int) -> np.ndarray:
+        for i in range(number, number + MOST_BAD):
+            i %= len(self.source)
+            try:
+                name, content, _ = self.source[i]
+                return decode(name, content, self.size)
+            except InvalidInput as error:
+                if i not in self.skipped:
+                    self.skipped.add(i)
+                    log.warning("skipped: %s", error)
+        raise InvalidInput(f"{MOST_BAD} images in a row cannot be read, from {self.source.name(number)} on; look at the files")
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError) as error:
-        raise InvalidInput(f"{path} cannot be read as an image ({error}); replace or remove it") from error
+class Ahead:
+    """What ``load`` makes of every item of an endless iterator, made in a thread ``depth`` items before it is needed."""
+
+    def __init__(self, items: Iterator[Tensor], load: Callable[[Tensor], Tensor], depth: int = 2) -> None:
+        self._items, self._load, self._depth = items, load, depth
+        self._pool = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[Tensor]] = deque()
+
+    def __next__(self) -> Tensor:
+        """The next one; raises what ``load`` raised."""
+        while len(self._waiting) <= self._depth:
+            self._waiting.append(self._pool.submit(self._load, next(self._items)))
+        return self._waiting.popleft().result()
 
 
-def _rows(wnids: set[str]) -> tuple[int, ...]:
-    index_of = {c.wnid: c.index for c in imagenet.classes()}
-    unknown = wnids - index_of.keys()
-    if unknown:
-        raise InvalidInput(f"{min(unknown)!r} is not an ImageNet wnid; image folders must be named like n01443537")
-    return tuple(sorted(index_of[wnid] for wnid in wnids))
+def load_images(sources: Sequence[str | Path], size: int = 64, classes: Sequence[int] = (), names: Sequence[str] = ()) -> ImageSet:
+    """Read every image of ``sources``; they, ``classes`` and ``names`` are what ``open_images`` takes.
 
-
-def _decode(path: Path, content: bytes, size: int) -> np.ndarray:
-    """An image file -> (S, S, 3) uint8: the shorter side scaled to ``size``, the centre kept."""
-    with _reading(path), Image.open(io.BytesIO(content)) as opened:
-        image = opened.convert("RGB")
-    if image.size != (size, size):
-        scale = size / min(image.size)
-        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
-        left, top = (image.width - size) // 2, (image.height - size) // 2
-        image = image.crop((left, top, left + size, top + size))
-    return np.asarray(image)
-
-
-def load_images(sources: Sequence[str | Path], size: int = 64, classes: Iterable[int] = ()) -> ImageSet:
-    """Read every image of ``sources`` (folders or zip files whose folders are named by wnid).
-
-    ``classes`` fixes the rows, for a validation set; by default they are the classes found, by ImageNet index.
-    Raises InvalidInput for a folder that is no ImageNet class, for a file that cannot be read, or for no image at all.
+    Images that cannot be read are named in the log and left out. InvalidInput as of ``open_images``, and where not one can be read.
     """
-    found: list[tuple[Path, bytes]] = []
-    for source in sources:
-        for path, read in _files(Path(source)):
-            with _reading(path):
-                found.append((path, read()))
-    if not found:
-        raise InvalidInput(f"no image in {[str(s) for s in sources]}; expected <wnid>/<name>.JPEG in folders or zip files")
-    present = _rows({path.parent.name for path, _ in found})
-    rows = tuple(classes) or present
-    surplus = set(present) - set(rows)
-    if surplus:
-        raise InvalidInput(f"class {imagenet.title(min(surplus))} is not among the {len(rows)} classes asked for")
-    row_of = {imagenet.classes()[index].wnid: row for row, index in enumerate(rows)}
-    labels = [row_of[path.parent.name] for path, _ in found]
+    found = open_images(sources, classes=classes, names=names)
+    bad: list[str] = []
     with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
-        pixels = np.stack(list(pool.map(lambda item: _decode(item[0], item[1], size), found)))
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return ImageSet(images, torch.tensor(labels), rows)
+        read = list(decoded(found, range(len(found)), size, pool, bad))
+    if not read:
+        raise InvalidInput(f"none of the {len(bad)} images can be read; the first is {bad[0]}")
+    if bad:
+        log.warning("%d of %d images cannot be read and are left out", len(bad), len(found))
+    images = torch.from_numpy(np.stack([image.pixels for image in read])).permute(0, 3, 1, 2).contiguous()
+    return ImageSet(images, torch.tensor([image.row for image in read]), found.classes, found.names)
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -123,8 +123,12 @@ def random_crops(images: Tensor, min_scale: float, generator: torch.Generator) -
 
     images (B, 3, S, S) uint8 -> (B, 3, S, S) float32 in [-1, 1].
     """
+    return crops(images, min_scale, torch.rand(4, len(images), device=images.device, generator=generator))
+
+
+def crops(images: Tensor, min_scale: float, draw: Tensor) -> Tensor:
+    """``random_crops`` by given numbers: draw (4, B) in [0, 1) is the side, below 0.5 a mirror image, and where the square lies."""
     rows, device = len(images), images.device
-    draw = torch.rand(4, rows, device=device, generator=generator)
     scale = min_scale + (1 - min_scale) * draw[0]
     mirror = torch.where(draw[1] < 0.5, -1.0, 1.0)
     theta = torch.zeros(rows, 2, 3, device=device)
@@ -146,6 +150,9 @@ class Batches:
         self.count, self.batch, self.seed = count, batch, seed
         self.step = 0
         self._pass, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def __iter__(self) -> Batches:
+        return self
 
     def __next__(self) -> Tensor:
         """The next (batch,) indices."""

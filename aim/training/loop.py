@@ -37,6 +37,24 @@ class Stateful(Protocol):
         """Take back what was saved."""
 
 
+class Guard:
+    """Says of every step whether its gradient is finite, and gives up after ``patience`` steps in a row whose gradient is not."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self._failed = 0
+
+    def takes(self, norm: Tensor, step: int, lr: float, folder: Path) -> bool:
+        """Whether to take the step with this norm of the gradient. AimError says how to go on where too many were not worth it."""
+        self._failed = 0 if math.isfinite(norm.item()) else self._failed + 1
+        if self._failed >= self.patience:
+            raise AimError(
+                f"the gradient's norm is {norm.item()} for {self._failed} steps in a row, up to step {step}; "
+                f"go on from {folder / 'state.pt'} with a lower lr than {lr}"
+            )
+        return self._failed == 0
+
+
 class Run:
     """A run in a folder: ``state.pt`` to resume from, ``log.jsonl`` of what was printed.
 

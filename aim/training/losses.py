@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aim.training.classifier import VGG
+from aim.training.parallel import ALONE, Processes
 
 
 def perceptual_distance(network: VGG, images: Tensor, others: Tensor) -> Tensor:
@@ -47,10 +48,11 @@ def hinge_loss(real: Tensor, made: Tensor) -> Tensor:
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + made).mean())
 
 
-def adaptive_weight(made: Tensor, task: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
+def adaptive_weight(made: Tensor, task: Tensor, adversarial: Tensor, last: Tensor, processes: Processes = ALONE) -> Tensor:
     """How much the adversarial loss counts: the ratio of both losses' gradients at the decoder's last weight, at most 10.
 
-    ``task`` and ``adversarial`` are the losses' gradients with respect to the images ``made`` (B, 3, H, W).
+    ``task`` and ``adversarial`` are the losses' gradients with respect to the images ``made`` (B, 3, H, W), a share of the batch.
     """
-    of_task, of_adversarial = (torch.autograd.grad(made, last, g, retain_graph=True)[0].norm() for g in (task, adversarial))
+    grads = (torch.autograd.grad(made, last, g, retain_graph=True)[0] for g in (task, adversarial))
+    of_task, of_adversarial = (processes.mean(grad).norm() for grad in grads)
     return (of_task / (of_adversarial + 1e-8)).clamp(0, 10).detach()

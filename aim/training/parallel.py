@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from aim.errors import AimError, InvalidInput
 from aim.models.aim import AiM
 
 
@@ -44,8 +46,46 @@ class Processes:
             value /= self.world
         return value
 
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.world > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def average_gradients(self, model: nn.Module) -> None:
+        """Replace every gradient by its mean over all processes: for a step that has more than one backward pass."""
+        if self.world == 1:
+            return
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        flat = self.mean(torch.cat([grad.flatten() for grad in grads]))
+        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(part.view_as(grad))
+
+    def from_first(self, value: Tensor) -> None:
+        """Overwrite ``value`` by what the first process has."""
+        if self.world > 1:
+            dist.broadcast(value, 0)
+
 
 ALONE = Processes()
+
+
+def accelerator_on(device: str, tracker: str, out: Path) -> Any:
+    """accelerate's view of the processes and the device, auto, cpu or cuda. InvalidInput for another device or tracker."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InvalidInput(f"device is {device!r}; it must be auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput("device is 'cuda', but PyTorch finds no CUDA device; take auto or cpu")
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise AimError('training needs accelerate: pip install "aim-mamba[train]"') from error
+    try:
+        trackers = None if tracker == "none" else tracker
+        return Accelerator(cpu=device == "cpu", log_with=trackers, project_dir=str(out))
+    except ValueError as error:
+        raise InvalidInput(f"tracker is {tracker!r}, which accelerate refuses ({error}); take tensorboard or none") from error
 
 
 def shard(model: nn.Module) -> None:

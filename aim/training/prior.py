@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from aim.errors import AimError, InvalidInput
+from aim.errors import InvalidInput
 from aim.models.aim import AiM
 from aim.models.prior import Prior
 from aim.training.codes import CodeSet
 from aim.training.data import Batches
-from aim.training.loop import Run, Stateful
+from aim.training.loop import Guard, Run, Stateful
 from aim.training.optim import EMA, adamw, schedule, set_lr
 from aim.training.parallel import ALONE, Processes, Sharded, shard, synchronised, whole
 from aim.training.recipe import PriorRecipe
@@ -82,7 +82,7 @@ class PriorTrainer:
         if self.processes.world > 1 and not fsdp:
             on = [self.device.index] if self.device.type == "cuda" else None
             self.wrapped = nn.parallel.DistributedDataParallel(self.model, device_ids=on, gradient_as_bucket_view=True)
-        self._failed = 0  # steps in a row whose gradient was not finite
+        self.guard = Guard(recipe.patience)
 
     def _parts(self, fsdp: bool) -> dict[str, Stateful]:
         if not fsdp:
@@ -139,22 +139,11 @@ class PriorTrainer:
                 loss.backward()
             total += loss.detach()
         norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), r.clip))
-        if self._finite(norm):
+        if self.guard.takes(norm, step, r.lr, self.run_state.folder):
             self.optimizer.step()
             self.ema.update()
         self.optimizer.zero_grad(set_to_none=True)
         return total, norm
-
-    def _finite(self, norm: Tensor) -> bool:
-        """Whether to take the step. AimError where too many in a row were not worth it."""
-        self._failed = 0 if math.isfinite(norm.item()) else self._failed + 1
-        if self._failed >= self.recipe.patience:
-            where = self.run_state.folder / "state.pt"
-            raise AimError(
-                f"the gradient's norm is {norm.item()} for {self._failed} steps in a row, up to step {self.run_state.step}; "
-                f"go on from {where} with a lower lr than {self.recipe.lr}"
-            )
-        return self._failed == 0
 
     def _batch(self, pick: Tensor) -> tuple[Tensor, Tensor]:
         """Codes (B, T) in a random version and labels (B,), some of them dropped."""

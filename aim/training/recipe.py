@@ -51,8 +51,12 @@ class PriorRecipe:
 
     def limit(self, items: int) -> int:
         """Steps that ``steps`` and ``epochs`` allow over ``items`` images."""
-        limits = [self.steps, round(self.epochs * items / self.batch)]
-        return min((limit for limit in limits if limit > 0), default=10**9)
+        return step_limit(self.steps, self.epochs, self.batch, items)
+
+
+def step_limit(steps: int, epochs: float, batch: int, items: int) -> int:
+    """Steps until ``steps`` or ``epochs`` over ``items`` images, whichever comes first; 0 is no limit."""
+    return min((limit for limit in (steps, round(epochs * items / batch)) if limit > 0), default=10**9)
 
 
 Settings = TypeVar("Settings")

@@ -1,0 +1,167 @@
+"""``python -m aim train tokenizer``: a config, images and perhaps a tokenizer to start from, to a trained tokenizer in a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from aim.checkpoint import load_tokenizer, save_tokenizer
+from aim.checkpoint.tensors import write
+from aim.config import VQ_F4, VQ_F16, VQConfig
+from aim.errors import InvalidInput
+from aim.models.vq import VQ
+from aim.training.classifier import VGG, ClassifierRecipe, accuracy, read_vgg, train_classifier
+from aim.training.data import ImageSet, StreamedImages, load_images
+from aim.training.decoding import decoded
+from aim.training.parallel import Processes, accelerator_on
+from aim.training.recipe import overrides, read_config, settle
+from aim.training.sources import Images, open_images
+from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer
+
+TOKENIZER, LOSS_NETWORK, CONFIG = "vq.safetensors", "loss_network.safetensors", "config.json"
+TOKENIZERS = {"vq-f4": VQ_F4, "vq-f16": VQ_F16}
+STOPPED = 143  # what a shell sees of a process that SIGTERM ended
+MOST_HELD = 5000  # validation images, where none are given
+MOST_SEEN, SEEN_SIZE = 100_000, 64  # images that a loss network learns from, and their side in pixels, where images are streamed
+
+Draw = Callable[[VQ, torch.Tensor, Path], None]
+
+
+class Inputs(NamedTuple):
+    """What a run is made of."""
+
+    config: str
+    images: Sequence[str]
+    val: Sequence[str]
+    out: Path
+    changes: Sequence[str] = ()
+    init: Path | None = None
+    loss_network: Path | None = None
+    stream: bool = False
+
+
+def train_tokenizer(
+    inputs: Inputs,
+    *,
+    tracker: str = "tensorboard",
+    device: str = "auto",
+    draw: Draw | None = None,
+    on_step: Callable[[Any], None] | None = None,
+) -> int:
+    """Train, resume, or fine-tune; the exit code: 0 at the end, 143 after SIGTERM, when the same command goes on.
+
+    Writes ``vq.safetensors`` (the averaged weights), ``loss_network.safetensors`` where none was given, state.pt, log.jsonl,
+    config.json and sheets/ into ``inputs.out``. InvalidInput for settings, images or files that do not fit, before the first step.
+    """
+    accelerator = accelerator_on(device, tracker, inputs.out)
+    processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
+    if processes.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # every shape comes thousands of times
+    name, recipe, config = read_settings(inputs)
+    torch.manual_seed(recipe.seed)
+    model = VQ(config) if inputs.init is None else load_tokenizer(inputs.init)
+    if model.config != config:
+        raise InvalidInput(f"{inputs.init} is another tokenizer than {name} with these settings; name its own with --config")
+    data, held = read_images(inputs, config.image_size, processes)
+    if processes.first:
+        inputs.out.mkdir(parents=True, exist_ok=True)
+        settings = {"tokenizer": name, "init": None if inputs.init is None else str(inputs.init), **dataclasses.asdict(recipe)}
+        (inputs.out / CONFIG).write_text(json.dumps(settings, indent=1) + "\n")
+        if inputs.loss_network is None and not (inputs.out / LOSS_NETWORK).exists():
+            _fit_loss_network(data, held, recipe, processes.device, inputs.out / LOSS_NETWORK)
+    accelerator.wait_for_everyone()
+    network = read_vgg(inputs.loss_network or inputs.out / LOSS_NETWORK)
+    if tracker != "none":
+        accelerator.init_trackers("aim")
+
+    def log(step: int, figures: Mapping[str, Any]) -> None:
+        accelerator.log(dict(figures), step=step)
+
+    def sheet(average: VQ, step: int) -> None:
+        if draw and processes.first:
+            draw(average, held.images, inputs.out / "sheets" / f"{step:07d}.png")
+
+    trainer = TokenizerTrainer(model, network, data, held, recipe, inputs.out, processes, log, sheet, on_step)
+    average = trainer.run()
+    accelerator.wait_for_everyone()
+    stopped = trainer.run_state.stopped
+    if processes.first:
+        if isinstance(data, StreamedImages) and data.skipped:
+            print(f"{len(data.skipped)} of {len(data)} images could not be read", file=sys.stderr)
+        if stopped:
+            print(f"stopped at step {trainer.run_state.step}, saved in {inputs.out}; the same command goes on from there", file=sys.stderr)
+        else:
+            version = save_tokenizer(inputs.out / TOKENIZER, average, {})
+            print(f"{inputs.out / TOKENIZER} {version}", flush=True)
+    accelerator.end_training()
+    return STOPPED if stopped else 0
+
+
+def read_settings(inputs: Inputs) -> tuple[str, TokenizerRecipe, VQConfig]:
+    """The tokenizer's name, the recipe, and the tokenizer's configuration, whose settings are written ``model.<name>``."""
+    values = read_config(inputs.config) | overrides(inputs.changes)
+    name = values.pop("tokenizer", None)
+    if name not in TOKENIZERS:
+        raise InvalidInput(f"tokenizer is {name!r}; it must be one of {', '.join(TOKENIZERS)}")
+    of_model = {key.removeprefix("model."): values.pop(key) for key in list(values) if key.startswith("model.")}
+    return name, settle(TokenizerRecipe(), values), settle(TOKENIZERS[name], of_model)
+
+
+def read_images(inputs: Inputs, size: int, processes: Processes) -> tuple[ImageSet | StreamedImages, ImageSet]:
+    """Training images, in memory or streamed, and validation images: those given, else every hundredth, at most 5,000."""
+    if inputs.stream:
+        source = open_images(inputs.images)
+        if inputs.val:
+            return StreamedImages(source, size), load_images(inputs.val, size, source.classes, source.names)
+        every = _every(len(source), processes)
+        return StreamedImages(source, size, every), _some(source, every, size)
+    data = load_images(inputs.images, size)
+    if inputs.val:
+        return data.to(processes.device), load_images(inputs.val, size, data.classes, data.names).to(processes.device)
+    held = torch.arange(len(data)) % _every(len(data), processes) == 0
+    kept, out = (dataclasses.replace(data, images=data.images[rows], labels=data.labels[rows]) for rows in (~held, held))
+    return kept.to(processes.device), out.to(processes.device)
+
+
+def _every(images: int, processes: Processes) -> int:
+    """Every how manieth image is held out, where no validation images are given."""
+    every = max(100, -(-images // MOST_HELD))
+    if processes.first:
+        print(f"no validation images are given: every {every}th of {images} images is held out", flush=True)
+    return every
+
+
+def _some(source: Images, every: int, size: int) -> ImageSet:
+    """Every ``every``-th image that can be read, in memory."""
+    bad: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        found = list(decoded(source, range(0, len(source), every), size, pool, bad))
+    if not found:
+        raise InvalidInput(f"none of {len(bad)} images can be read; the first is {bad[0]}")
+    images = torch.from_numpy(np.stack([image.pixels for image in found])).permute(0, 3, 1, 2).contiguous()
+    return ImageSet(images, torch.tensor([image.row for image in found]), source.classes, source.names)
+
+
+def _fit_loss_network(data: ImageSet | StreamedImages, held: ImageSet, recipe: TokenizerRecipe, device: torch.device, path: Path) -> None:
+    """Train the network of the perceptual loss to tell the classes of the images apart."""
+    classes = len(held.classes) or len(held.names)
+    if classes < 2:
+        raise InvalidInput(f"a loss network learns from classes, and the images have {classes}; give a trained one with --loss-network")
+    seen = data
+    if isinstance(seen, StreamedImages):
+        seen = _some(seen.source, max(1, -(-len(seen.source) // MOST_SEEN)), SEEN_SIZE).to(device)
+    network = VGG(classes)
+    fit = ClassifierRecipe(seconds=recipe.loss_network_seconds, batch=min(ClassifierRecipe.batch, len(seen)), seed=recipe.seed + 1)
+    train_classifier(network, seen, fit)
+    if held.images.shape == (len(held), *seen.images.shape[1:]):
+        share = accuracy(network, held.images.to(device), held.labels.to(device))
+        print(f"loss network: top-1 {share:.4f} on validation images", flush=True)
+    write(path, network.state_dict(), {})

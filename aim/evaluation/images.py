@@ -18,7 +18,7 @@ from torch import Tensor
 
 from aim import pictures
 from aim.errors import InvalidInput
-from aim.training.data import SUFFIXES
+from aim.training.files import SUFFIXES
 
 IMAGES, LABELS = "arr_0", "arr_1"  # ADM's names
 THREADS = 8  # that decode or write pictures

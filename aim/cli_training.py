@@ -28,8 +28,10 @@ def common() -> None:
 
 @app.command()
 def prior(
-    codes: Annotated[Path, typer.Option(help="Training codes: a file, or a folder of shards.")],
     out: Annotated[Path, typer.Option(help="Folder for all that is made; an earlier run in it is resumed.")],
+    codes: Annotated[Path | None, typer.Option(help="Training codes: a file, or a folder of shards.")] = None,
+    images: Annotated[list[str] | None, typer.Option(help="In place of codes: images, whose codes are made first, in <out>/codes.")] = None,
+    versions: Annotated[str, typer.Option(help="Of images: plain, flip, random:<number> or ten-crop.")] = "flip",
     config: Annotated[str, typer.Option(help="aim-s, aim-b, aim-l, aim-xl, aim-1b, or a YAML file.")] = "aim-s",
     val: Annotated[Path | None, typer.Option(help="Validation codes. Default: a hundredth of the training images is held out.")] = None,
     change: Annotated[list[str] | None, typer.Option("--set", help="A setting, name=value; model.<name>=value of the model.")] = None,
@@ -43,7 +45,7 @@ def prior(
     """Stage 2: train AiM or the Transformer on codes. Several GPUs: start it with torchrun or accelerate launch."""
     from aim.training.command import Inputs, train_prior
 
-    inputs = Inputs(config, codes, val, out, tuple(change or ()), init, tokenizer)
+    inputs = Inputs(config, codes, val, out, tuple(change or ()), init, tokenizer, images or (), versions)
     with _progress() as on_step:
         code = train_prior(inputs, fsdp=fsdp, tracker=tracker, device=device, draw=_sheet if sheets else None, on_step=on_step)
     raise typer.Exit(code)

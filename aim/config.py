@@ -66,6 +66,15 @@ class SamplingParams:
         return dataclasses.replace(self, **{k: v for k, v in changes.items() if v is not None})
 
 
+def _check_classes(config: PriorConfig) -> None:
+    for name in ("classes", "class_names"):
+        count = len(getattr(config, name))
+        if count not in (0, config.num_classes):
+            raise InvalidInput(f"{name} has {count} entries for num_classes = {config.num_classes}")
+    if config.classes and config.class_names:
+        raise InvalidInput("class_names are for classes of the model's own, and classes says that they are ImageNet's; leave one out")
+
+
 @dataclass(frozen=True)
 class AiMConfig:
     """Autoregressive Mamba-2 decoder (arXiv 2408.12245); field names follow the released ``config.json`` where it has them."""
@@ -85,7 +94,8 @@ class AiMConfig:
     token_drop: float = 0.0
     mixer_drop: float = 0.0
     position_offset: int = 0  # added to an image code's position in `step` and `prefill`; 1 for released weights
-    classes: tuple[int, ...] = ()  # ImageNet index of each class row; empty: the model's own indices
+    classes: tuple[int, ...] = ()  # ImageNet index of each class row; empty: classes of the model's own
+    class_names: tuple[str, ...] = ()  # of the model's own classes; empty: they have none
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def __post_init__(self) -> None:
@@ -93,8 +103,7 @@ class AiMConfig:
             raise InvalidInput(f"headdim {self.headdim} does not divide expand * d_model = {self.d_inner}")
         if self.adaln_group and not 1 <= self.num_groups <= self.n_layer:
             raise InvalidInput(f"num_groups is {self.num_groups}; it must be in [1, n_layer = {self.n_layer}]")
-        if self.classes and len(self.classes) != self.num_classes:
-            raise InvalidInput(f"classes has {len(self.classes)} entries for num_classes = {self.num_classes}")
+        _check_classes(self)
 
     @property
     def d_inner(self) -> int:
@@ -131,7 +140,8 @@ class GPTConfig:
     token_drop: float = 0.0
     resid_drop: float = 0.0  # of what attention adds
     ffn_drop: float = 0.0  # of what the feed-forward network adds
-    classes: tuple[int, ...] = ()  # ImageNet index of each class row; empty: the model's own indices
+    classes: tuple[int, ...] = ()  # ImageNet index of each class row; empty: classes of the model's own
+    class_names: tuple[str, ...] = ()  # of the model's own classes; empty: they have none
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def __post_init__(self) -> None:
@@ -139,8 +149,7 @@ class GPTConfig:
             raise InvalidInput(f"n_head {self.n_head} does not cut d_model {self.d_model} into heads of a multiple of 4")
         if math.isqrt(self.num_tokens) ** 2 != self.num_tokens:
             raise InvalidInput(f"num_tokens is {self.num_tokens}; it must be a square, as the codes are a square grid")
-        if self.classes and len(self.classes) != self.num_classes:
-            raise InvalidInput(f"classes has {len(self.classes)} entries for num_classes = {self.num_classes}")
+        _check_classes(self)
 
     @property
     def head_dim(self) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from aim import imagenet, media, pictures
+from aim import media, pictures
 from aim._version import __version__
 from aim.checkpoint import load_model
 from aim.config import MAX_SEED, SamplingParams, check_seed
@@ -23,6 +23,7 @@ from aim.engine import Engine, Finished, Request, Server, Subscription
 from aim.engine.backend import check, pick
 from aim.errors import InvalidInput, QueueFull
 from aim.frames import Frame, Stream, fail
+from aim.labels import Labels
 from aim.models.painter import Painter
 from aim.models.preview import Previewer
 from aim.models.prior import Prior
@@ -35,7 +36,7 @@ __all__ = ["Frame", "Pipeline", "Stream", "load"]
 class Pipeline:
     """A model with its tokenizer and the names of its classes. Everything here may be called from several threads.
 
-    Classes are ImageNet indices or names; a model without ImageNet classes takes its own indices. What is drawn goes through
+    Classes are ImageNet indices or names; a model with classes of its own takes their names and indices. What is drawn goes through
     one engine, ``server``, that batches whatever is asked for at the same time, up to ``max_requests``. ``backend`` as in ``load``.
     """
 
@@ -47,9 +48,8 @@ class Pipeline:
         self.name, self.version = name, version
         self.device, self.dtype = model.device, model.dtype
         self.sampling: SamplingParams = config.sampling
-        self.classes: tuple[int, ...] = config.classes or tuple(range(config.num_classes))
-        self._named = bool(config.classes) or config.num_classes == len(imagenet.classes())
-        self._rows = {index: row for row, index in enumerate(self.classes)}
+        self.labels = Labels(config, name)
+        self.classes: tuple[int, ...] = self.labels.indices
         started = time.perf_counter()
         self._backend, self._max_requests = pick(model, backend), max_requests
         self.trial_seconds = time.perf_counter() - started  # of choosing the backend; where it is fused, kernels were compiled
@@ -102,21 +102,15 @@ class Pipeline:
 
     def resolve(self, label: int | str) -> int:
         """The index of a class given by index or name; InvalidInput names the nearest that the model knows."""
-        if self._named:
-            return imagenet.resolve(label, known=self.classes)
-        if isinstance(label, (int, np.integer, str)) and not isinstance(label, bool):
-            text = str(label).strip()
-            if text.isascii() and text.isdigit() and int(text) in self._rows:
-                return int(text)
-        raise InvalidInput(f"class is {label!r}; {self.name} has no ImageNet classes, only its own 0 ... {len(self.classes) - 1}")
+        return self.labels.resolve(label)
 
     def title(self, index: int) -> str:
         """What to call a class: "goldfish (1)"."""
-        return imagenet.title(index) if self._named else f"class {index}"
+        return self.labels.title(index)
 
     def row(self, index: int) -> int:
         """The model's row of class ``index``, as ``resolve`` returns it."""
-        return self._rows[index]
+        return self.labels.row(index)
 
     def params(
         self, cfg_scale: float | None = None, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None
@@ -131,7 +125,7 @@ class Pipeline:
             "model": self.name,
             "version": self.version,
             "class": index,
-            "class_name": imagenet.classes()[index].name if self._named else self.title(index),
+            "class_name": self.labels.name(index),
             "seed": check_seed(seed),
             "cfg_scale": params.cfg_scale,
             "temperature": params.temperature,

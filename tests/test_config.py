@@ -83,6 +83,8 @@ def test_seeds_out_of_range(seed: object):
         ({"num_groups": 0}, "num_groups is 0"),
         ({"num_groups": 5}, "num_groups is 5"),
         ({"classes": (1, 2)}, "classes has 2 entries for num_classes = 1000"),
+        ({"class_names": ("cat",)}, "class_names has 1 entries for num_classes = 1000"),
+        ({"classes": (1,), "class_names": ("cat",), "num_classes": 1}, "class_names are for classes of the model's own"),
     ],
 )
 def test_model_configurations_that_do_not_fit(changes: dict[str, object], message: str):

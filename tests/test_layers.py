@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (  # low to high; a module may import its own layer and those before it
-    {"_version", "config", "settings", "errors", "device", "imagenet", "media", "pictures"},
+    {"_version", "config", "settings", "errors", "device", "imagenet", "labels", "media", "pictures"},
     {"ops"},
     {"models"},
     {"checkpoint", "sampling"},

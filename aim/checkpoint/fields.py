@@ -70,12 +70,17 @@ def _field(name: str, hint: Any, value: Any, where: str | Path) -> Any:
         good = good and (0 <= value <= 1 or name not in FRACTIONS)
     elif hint is int:
         good = _whole(name, value)
+    elif hint == tuple[str, ...]:
+        good = isinstance(value, list) and all(isinstance(item, str) and item for item in value)
+        value = tuple(value) if good else value
     else:  # tuple[int, ...]
         good = isinstance(value, list) and all(_whole(name, item) for item in value)
         value = tuple(value) if good else value
     if not good:
         number = "a number in [0, 1]" if name in FRACTIONS else "a number"
-        wanted = {bool: "true or false", float: number, int: _range(name)}.get(hint, f"a list, each entry {_range(name)}")
+        wanted = {bool: "true or false", float: number, int: _range(name), tuple[str, ...]: "a list of texts"}.get(
+            hint, f"a list, each entry {_range(name)}"
+        )
         raise CheckpointError(f"{where}: {name} is {value!r}; it must be {wanted}")
     return value
 

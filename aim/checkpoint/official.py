@@ -3,7 +3,7 @@
 Names are ``mamba.backbone.`` and ours, ``vqvae.`` and the tokenizer's. The head ``mamba.lm_head.weight`` is tied to the
 embeddings: absent, or equal to them. ``vqvae.quantize.codebook_used``, a training counter, is expected and dropped.
 
-``config.json`` may hold, beyond the released keys, ``tokenizer`` (VQConfig's fields; VQ-f16 when absent), ``classes``,
+``config.json`` may hold, beyond the released keys, ``tokenizer`` (VQConfig's fields; VQ-f16 when absent), ``classes``, ``class_names``,
 ``sampling``, ``position_offset`` and ``norm_eps``, so that any model of this package survives the layout.
 """
 
@@ -32,7 +32,7 @@ COUNTER, COUNTER_SIZE = TOKENIZER + "quantize.codebook_used", 65536
 
 SHAPE = ("d_model", "n_layer", "vocab_size", "num_classes", "num_tokens", "adaln_group", "num_groups")
 MIXER = ("d_state", "d_conv", "expand", "headdim")
-OURS = ("classes", "sampling", "position_offset", "norm_eps")
+OURS = ("classes", "class_names", "sampling", "position_offset", "norm_eps")
 MUST_BE: dict[str, Any] = {"attn_layer_idx": [], "d_intermediate": 0, "tie_embeddings": True, "rms_norm": True}
 # None of these changes what is computed: there is no attention and no MLP, and the residual is float32 here always.
 IGNORED = ("attn_cfg", "mlp_drop", "fused_add_norm", "residual_in_fp32")

@@ -70,8 +70,8 @@ class Index(NamedTuple):
 
 
 def tokenizer_version(model: VQ) -> str:
-    """12 hex digits that change with a tokenizer's weights or configuration, whichever file it was read from."""
-    weights = {name: weight.float() for name, weight in model.state_dict().items()}
+    """12 hex digits that change with what decides a tokenizer's codes: configuration, encoder and codebook, whatever the decoder is."""
+    weights = {n: weight.float() for n, weight in model.state_dict().items() if not n.startswith(("decoder.", "post_quant_conv."))}
     return content_hash(weights, json.dumps(to_values(model.config)))
 
 

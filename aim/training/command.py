@@ -16,13 +16,15 @@ from aim.config import MODELS, PriorConfig
 from aim.errors import InvalidInput
 from aim.models.prior import Prior, build
 from aim.models.vq import VQ
-from aim.training.codes import CodeSet
+from aim.training.codes import CodeSet, tokenizer_version
 from aim.training.finetune import with_classes
 from aim.training.parallel import Processes, Sharded, accelerator_on
 from aim.training.prior import PriorTrainer
 from aim.training.recipe import PriorRecipe, overrides, read_config, settle
+from aim.training.sources import open_images
+from aim.training.tokenizing import tokenize_shards
 
-MODEL, TOKENIZER, CONFIG = "model.safetensors", "vq.safetensors", "config.json"
+MODEL, TOKENIZER, CONFIG, CODES = "model.safetensors", "vq.safetensors", "config.json", "codes"
 STOPPED = 143  # what a shell sees of a process that SIGTERM ended
 
 Draw = Callable[[Prior, VQ, Path], None]
@@ -32,12 +34,14 @@ class Inputs(NamedTuple):
     """What a run is made of."""
 
     config: str
-    codes: Path
+    codes: Path | None  # or ``images``
     val: Path | None
     out: Path
     changes: Sequence[str] = ()
     init: str | None = None
     tokenizer: Path | None = None
+    images: Sequence[str] = ()
+    versions: str = "flip"  # of images
 
 
 def train_prior(
@@ -57,11 +61,16 @@ def train_prior(
     accelerator = accelerator_on(device, tracker, inputs.out)
     processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
     name, recipe, of_model = read_settings(inputs)
-    data, held = read_codes(inputs, processes)
+    codes = inputs.codes or tokenize_images(inputs, processes)
+    accelerator.wait_for_everyone()
+    data, held = read_codes(codes, inputs.val, processes)
     if processes.device.type == "cuda":
-        data, held = (CodeSet(s.codes.to(processes.device), s.labels.to(processes.device), s.classes) for s in (data, held))
+        data, held = (s._replace(codes=s.codes.to(processes.device), labels=s.labels.to(processes.device)) for s in (data, held))
     torch.manual_seed(recipe.seed)
     model, vq = _start(inputs, name, of_model, data)
+    for which in (data, held):
+        if vq is not None and which.tokenizer and which.tokenizer != tokenizer_version(vq):
+            raise InvalidInput("the codes were made by another tokenizer than the one that goes with the model; tokenize again")
     if processes.first:
         inputs.out.mkdir(parents=True, exist_ok=True)
         settings = {"model": name, "settings": of_model, "init": inputs.init, **dataclasses.asdict(recipe)}
@@ -98,18 +107,33 @@ def read_settings(inputs: Inputs) -> tuple[str, PriorRecipe, dict[str, Any]]:
     if name not in MODELS:
         raise InvalidInput(f"model is {name!r}; it must be one of {', '.join(MODELS)}")
     of_model = {key.removeprefix("model."): values.pop(key) for key in list(values) if key.startswith("model.")}
-    fixed = of_model.keys() & {"num_classes", "classes", "sampling"}
+    fixed = of_model.keys() & {"num_classes", "classes", "class_names", "sampling"}
     if fixed:
         raise InvalidInput(f"model.{min(fixed)} comes from the codes; leave it out")
     settle(MODELS[name].config, of_model)
     return name, settle(PriorRecipe(), values), of_model
 
 
-def read_codes(inputs: Inputs, processes: Processes) -> tuple[CodeSet, CodeSet]:
+def tokenize_images(inputs: Inputs, processes: Processes) -> Path:
+    """The folder with the codes of ``inputs.images``, which the processes make together; what is there already is kept."""
+    if not inputs.images:
+        raise InvalidInput("there is nothing to learn from; give --codes, or --images and a --tokenizer")
+    if inputs.tokenizer is None and inputs.init is None:
+        raise InvalidInput("images become codes by a tokenizer; name one with --tokenizer")
+    vq = load_model(inputs.init).tokenizer if inputs.tokenizer is None and inputs.init else load_tokenizer(Path(inputs.tokenizer or ""))
+    vq = vq.to(processes.device).eval().requires_grad_(False)
+    to = inputs.out / CODES
+    report = tokenize_shards(vq, open_images(inputs.images), to, inputs.versions, rank=processes.rank, world=processes.world)
+    left_out = f", {report.skipped} could not be read" if report.skipped else ""
+    print(f"{report.images} images as codes in {to}{left_out}", flush=True)
+    return to
+
+
+def read_codes(codes: Path, val: Path | None, processes: Processes) -> tuple[CodeSet, CodeSet]:
     """Training and validation codes. Without the latter, the last hundredth of the images, at most 5,000, is held out."""
-    data = CodeSet.load(inputs.codes)
-    if inputs.val is not None:
-        return data, CodeSet.load(inputs.val)
+    data = CodeSet.load(codes)
+    if val is not None:
+        return data, CodeSet.load(val)
     count = len(data.labels)
     mixed = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     held, kept = mixed.split([out := min(5000, max(1, count // 100)), count - out])
@@ -131,14 +155,16 @@ def _start(inputs: Inputs, name: str, of_model: Mapping[str, Any], data: CodeSet
         raise InvalidInput(f"{inputs.init} is another model than {name} with {dict(of_model)}; only its dropout can be changed")
     model = build(config)
     model.load_state_dict(loaded.model.state_dict())
-    num_classes = len(data.classes) or int(data.labels.max()) + 1
-    return with_classes(model, tuple(data.classes), num_classes), vq or loaded.tokenizer
+    return with_classes(model, tuple(data.classes), _count(data), tuple(data.names)), vq or loaded.tokenizer
 
 
 def _with_labels(config: PriorConfig, data: CodeSet) -> PriorConfig:
     """``config`` for the classes of the codes."""
-    count = len(data.classes) or int(data.labels.max()) + 1
-    return dataclasses.replace(config, num_classes=count, classes=tuple(data.classes))
+    return dataclasses.replace(config, num_classes=_count(data), classes=tuple(data.classes), class_names=tuple(data.names))
+
+
+def _count(data: CodeSet) -> int:
+    return len(data.classes) or len(data.names) or int(data.labels.max()) + 1
 
 
 def _write(trainer: PriorTrainer, out: Path, processes: Processes, fsdp: bool, sampling: PriorConfig) -> None:

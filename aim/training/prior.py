@@ -179,8 +179,14 @@ def check(model: Prior, recipe: PriorRecipe, data: CodeSet, val: CodeSet, world:
         low, high = codes.codes.min().item(), codes.codes.max().item()
         if low < 0 or high >= c.vocab_size:
             raise InvalidInput(f"the {name} codes reach from {low} to {high}; the model's codebook has {c.vocab_size}: take its tokenizer")
+        if codes.codebook_size not in (0, c.vocab_size):
+            raise InvalidInput(f"the {name} codes are of a codebook of {codes.codebook_size}; the model's has {c.vocab_size}")
         if codes.labels.min() < 0 or codes.labels.max() >= c.num_classes:
             raise InvalidInput(f"the {name} labels reach {codes.labels.max().item()}; the model has {c.num_classes} classes")
+        if c.class_names and codes.names and tuple(codes.names) != c.class_names:
+            raise InvalidInput(
+                f"the {name} codes have other classes, {codes.names[0]!r} and on, than the model, {c.class_names[0]!r} and on"
+            )
         if c.classes and tuple(codes.classes) != tuple(c.classes):
             raise InvalidInput(f"the {name} codes are of {len(codes.classes)} other classes than the model's {c.num_classes}")
     if recipe.accumulate < 1 or recipe.batch % (world * recipe.accumulate):

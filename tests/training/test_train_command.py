@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+import aim
 from aim.checkpoint import load_model, save_tokenizer
 from aim.errors import InvalidInput
 from aim.models.vq import VQ
@@ -141,6 +144,60 @@ def test_the_model_loads_with_its_tokenizer_and_is_tuned_for_other_classes(folde
     rows, before = (m.cls_embed.embedding_table.weight for m in (load_model(folder / "tuned" / "model.safetensors").model, base.model))
     assert torch.equal(rows[0], before[1]) and torch.equal(rows[2], before[4]) and torch.equal(rows[3], before[5])
     assert not any(torch.equal(rows[1], row) for row in before)
+
+
+@pytest.fixture
+def images(tmp_path: Path, smooth_images: Callable[..., torch.Tensor]) -> Path:
+    """24 images of two classes of one's own."""
+    for i, pixels in enumerate(smooth_images(24)):
+        path = tmp_path / "images" / ("tea cup", "Cat")[i % 2] / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+    return tmp_path / "images"
+
+
+def test_from_images_with_classes_of_one_s_own(folder: Path, images: Path) -> None:
+    of_images: dict[str, Any] = {"codes": None, "val": None, "images": [str(images)], "tokenizer": folder / "tok.safetensors"}
+    new = inputs(folder, "own", "steps=2")._replace(**of_images)
+    assert train_prior(new, tracker="none", device="cpu") == 0
+    found = CodeSet.load(folder / "own" / "codes")
+    assert found.codes.shape == (2, 24, 16)
+    pipe = aim.load(folder / "own" / "model.safetensors", device="cpu")
+    assert pipe.model.config.class_names == ("Cat", "tea cup")
+    assert [pipe.resolve(label) for label in ("cat", "tea cup", "Tea Cup (1)", 1, "0")] == [0, 1, 1, 1, 0]
+    assert pipe.title(1) == "tea cup (1)"
+    with pytest.raises(InvalidInput, match="model has 2 classes of its own, the nearest: tea cup, Cat"):
+        pipe.resolve("teacups")
+    assert pipe.parameters("cat", 0, pipe.sampling)["class_name"] == "Cat"
+    pipe.close()
+    (images / "Cat").rename(images / "dog")
+    new = new._replace(
+        out=folder / "tuned", init=str(folder / "own" / "model.safetensors"), tokenizer=None, changes=(*SETTINGS, "steps=1", "lr=0")
+    )
+    assert train_prior(new, tracker="none", device="cpu") == 0
+    rows, before = (load_model(folder / n / "model.safetensors").model.cls_embed.embedding_table.weight for n in ("tuned", "own"))
+    assert torch.equal(rows[1:], before[1:])
+    assert not torch.equal(rows[0], before[0])
+
+
+def test_images_need_a_tokenizer(folder: Path, images: Path) -> None:
+    bare = inputs(folder, "own", "steps=2")._replace(codes=None)
+    for more, message in (
+        ({}, "nothing to learn from; give --codes, or --images"),
+        ({"images": [str(images)]}, "name one with --tokenizer"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            train_prior(bare._replace(**more), tracker="none", device="cpu")
+
+
+def test_codes_of_another_tokenizer_are_refused(folder: Path) -> None:
+    codes = CodeSet.load(folder / "codes.safetensors")
+    codes._replace(tokenizer="0123456789ab", codebook_size=64).save(folder / "codes.safetensors")
+    with pytest.raises(InvalidInput, match="made by another tokenizer"):
+        train_prior(inputs(folder, "out", "steps=1", tokenizer=folder / "tok.safetensors"), tracker="none", device="cpu")
+    codes._replace(codebook_size=128).save(folder / "codes.safetensors")
+    with pytest.raises(InvalidInput, match="training codes are of a codebook of 128; the model's has 64"):
+        train_prior(inputs(folder, "out", "steps=1"), tracker="none", device="cpu")
 
 
 @pytest.mark.parametrize(

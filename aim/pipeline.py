@@ -158,6 +158,11 @@ class Pipeline:
             image.paste((0, 0, 0, 0), (rest * factor, rows * factor, size, (rows + 1) * factor))
         return image
 
+    def colours(self) -> np.ndarray:
+        """The colour (codebook_size, 3) uint8 that each code has by itself, a linear function of its vector."""
+        with self._painter.beside():
+            return media.to_bytes(self._previewer.colours()).cpu().numpy()
+
     def stream(
         self,
         label: int | str,

@@ -37,6 +37,14 @@ class Previewer:
             return bool(self._rough)
 
     @torch.inference_mode()
+    def colours(self) -> Tensor:
+        """The colour (codebook_size, 3) of each code alone, about [-1, 1]: what a rough preview shows; the first call works them out."""
+        with self._lock:
+            if self._colours is None:
+                self._colours = self._fit(self._random_codes().repeat_interleave(2, 1).repeat_interleave(2, 2))
+            return self._colours
+
+    @torch.inference_mode()
     def __call__(self, codes: Tensor) -> Tensor:
         """Codes (n,), 0 < n <= grid^2, on the tokenizer's device -> (3, rows * f, W) about [-1, 1], the rows begun.
 
@@ -55,19 +63,23 @@ class Previewer:
 
     def _calibrate(self) -> None:
         """Time the decoder on a quarter of a picture, and fit the colours if it is slow."""
-        config = self._vq.config
-        side = max(1, config.grid // 2)
-        generator = torch.Generator().manual_seed(0)
-        codes = torch.randint(config.codebook_size, (1, side, side), generator=generator).to(self._vq.quantize.embedding.weight.device)
+        codes = self._random_codes()
         self._vq.decode(codes[:, :1, :1]).cpu()  # what a first call sets up is not the decoder's time
         times = []
         for _ in range(2):  # the better one: what else the machine does at the moment is not the decoder's time, either
             started = time.perf_counter()
             self._vq.decode(codes).cpu()
             times.append(time.perf_counter() - started)
-        self._rough = min(times) * (config.grid / side) ** 2 > SLOW
+        self._rough = min(times) * (self._vq.config.grid / codes.shape[1]) ** 2 > SLOW
         if self._rough:
             self._colours = self._fit(codes.repeat_interleave(2, 1).repeat_interleave(2, 2))
+
+    def _random_codes(self) -> Tensor:
+        """A quarter of a picture (1, grid / 2, grid / 2), the same every time."""
+        config = self._vq.config
+        side = max(1, config.grid // 2)
+        codes = torch.randint(config.codebook_size, (1, side, side), generator=torch.Generator().manual_seed(0))
+        return codes.to(self._vq.quantize.embedding.weight.device)
 
     def _fit(self, codes: Tensor) -> Tensor:
         """The colour of each code (codebook_size, 3), linear in its vector, nearest to the decoded ``codes`` (1, rows, columns).

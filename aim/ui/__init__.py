@@ -14,6 +14,7 @@ from aim.settings import Settings
 from aim.ui.about import about_tab
 from aim.ui.explore import explore_tab
 from aim.ui.generate import SELECT_ON_FOCUS, first_class, generate_tab
+from aim.ui.inside import inside_tab
 from aim.ui.models import Models
 from aim.ui.race import race_tab
 from aim.ui.theme import CSS, THEME
@@ -48,6 +49,8 @@ def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", b
         gr.Markdown(_HEAD, elem_classes="aim-head")
         with gr.Tab("Generate"):
             actions = generate_tab(models)
+        with gr.Tab("Inside"):
+            inside_tab(models, actions)
         with gr.Tab("Explore"):
             explore_tab(models, actions)
         with gr.Tab("Race"):

@@ -32,7 +32,8 @@ class View:
     place: int = 0  # in line; 0 once it is drawn
     image: Image.Image | None = None
     note: str = ""  # what is prepared
-    codes: np.ndarray | None = None  # (total,) of a picture that is done
+    codes: np.ndarray | None = None  # (step,) drawn so far
+    notes: np.ndarray | None = None  # (step, 13) on them, as of ``aim.sampling.explain``, where they were asked for
 
     @property
     def rate(self) -> float:
@@ -78,9 +79,11 @@ class Drawing:
                 elif isinstance(event, Preparing):
                     yield View("preparing", subscription.step if subscription else 0, total, note=event.message)
                 elif isinstance(event, Progress) and event.step < total and pace.due():
-                    yield View("drawing", event.step, total, event.seconds, image=pace.preview(pipe, event))
+                    image = pace.preview(pipe, event)
+                    yield View("drawing", event.step, total, event.seconds, image=image, codes=event.codes, notes=event.notes)
                 elif isinstance(event, Finished):
-                    yield View("done", total, total, event.seconds, image=pipe.picture(event.codes), codes=event.codes)
+                    image = pipe.picture(event.codes)
+                    yield View("done", total, total, event.seconds, image=image, codes=event.codes, notes=event.notes)
                     return
                 elif isinstance(event, Failed):
                     raise event.error

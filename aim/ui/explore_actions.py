@@ -66,7 +66,7 @@ class ExploreActions:
                 asked = Request(pipe.row(index), params, drawn_with, COUNT_EVERY, prefix=kept)
                 for view in drawing.views(pipe, asked, PREVIEW_EVERY):
                     yield self._seen(view)
-                    if view.codes is not None:
+                    if view.state == "done":
                         settings = f"seed {drawn_with}, guidance {params.cfg_scale:g}, temperature {params.temperature:g}"
                         cost = _cost(len(kept), view)
                         yield self._grown(pipe, branches, parent, int(rows), pipe.title(index), settings, cost, view)

@@ -87,6 +87,10 @@ CSS = """
 
 PICTURES
 #progress { max-width: 560px; width: 100%; margin: 0 auto; }
+#inside-progress { width: 100%; }
+.aim-swatch { display: inline-block; width: 1em; height: 1em; border: 1px solid var(--border-color-primary); vertical-align: -0.15em; }
+#map img { image-rendering: pixelated; cursor: crosshair; }
+.aim-pair { flex-wrap: nowrap; }
 #explore-progress { max-width: 560px; width: 100%; margin: 0 auto; }
 .aim-flush .html-container, #progress .html-container { padding: 0; }
 .aim-bar { height: 8px; border-radius: 4px; background: var(--border-color-primary); overflow: hidden; }
@@ -166,7 +170,7 @@ PICTURES
 .aim-report summary { cursor: pointer; }
 .aim-report summary:focus-visible { outline: 2px solid var(--primary-500); outline-offset: 2px; }
 .aim-verdicts { margin: 0; padding-left: 1.2rem; }
-#race-report table, #race-report tr, #scaling-report table, #scaling-report tr { border: 0; }
+#race-report table, #race-report tr, #scaling-report table, #scaling-report tr, #choice table, #choice tr { border: 0; }
 .aim-table table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .aim-table caption { caption-side: bottom; text-align: left; font-size: 0.86rem; padding-top: 0.4rem; }
 .aim-table caption { color: var(--body-text-color-subdued); }
@@ -193,4 +197,4 @@ PICTURES
   .aim-clock { font-size: 1.05rem; }
   .aim-table th, .aim-table td { padding-inline: 0.35rem; }
 }
-""".replace("PICTURES", "".join(_PICTURE.replace("NAME", name) for name in ("picture", "explored")))
+""".replace("PICTURES", "".join(_PICTURE.replace("NAME", name) for name in ("picture", "explored", "inside-picture", "map")))

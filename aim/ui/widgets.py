@@ -78,9 +78,9 @@ class Shown(gr.HTML):
         return True
 
 
-def drawn(elem_id: str) -> gr.Image:
+def drawn(elem_id: str, alt_text: str = "The picture, as far as it is drawn") -> gr.Image:
     """Where a picture is drawn: one of the names that ``theme`` knows."""
     return gr.Image(
         format="png", type="filepath", label="Picture", show_label=False, interactive=False, buttons=["fullscreen"], elem_id=elem_id,
-        alt_text="The picture, as far as it is drawn",
+        alt_text=alt_text,
     )  # fmt: skip

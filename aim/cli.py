@@ -17,6 +17,7 @@ from aim._version import __version__
 from aim.errors import AimError, InvalidInput
 from aim.evaluation.command import evaluate
 from aim.settings import Settings
+from aim.training.tokenize_command import tokenize
 
 if TYPE_CHECKING:
     from aim.pipeline import Pipeline
@@ -27,6 +28,7 @@ RACE = "Two models"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(cli_training.app, name="train")
+app.command()(tokenize)
 app.command()(evaluate)
 
 Model = Annotated[str | None, typer.Option(help="Name (aim-s is bundled), folder, file or hub id. Default: AIM_MODEL or aim-s.")]

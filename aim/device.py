@@ -7,7 +7,14 @@ from functools import lru_cache
 import torch
 
 from aim.errors import InvalidInput
-from aim.settings import DTYPES
+from aim.settings import DTYPES, Settings
+
+
+def own_device(name: str, settings: Settings) -> str:
+    """The name of this process's device: where torchrun started several, each has a GPU of its own."""
+    if settings.world > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+        return f"cuda:{settings.local_rank}"
+    return name
 
 
 def pick_device(name: str) -> torch.device:

@@ -59,6 +59,7 @@ def evaluate(
     import torch
     from rich.console import Console
 
+    from aim.device import own_device
     from aim.evaluation import run
     from aim.evaluation.features import load_features
     from aim.evaluation.samples import SampleSet
@@ -66,7 +67,7 @@ def evaluate(
 
     settings = Settings.from_env()
     first = settings.rank == 0
-    where = _own_device(device or settings.device, settings)
+    where = own_device(device or settings.device, settings)
     with _processes(settings) as wait, _progress(first) as (say, progress):
         say("Loading the model")
         pipe = load(model or settings.model, where, dtype or settings.dtype, backend or settings.backend)
@@ -93,15 +94,6 @@ def evaluate(
     if result is not None:
         Console().print(run.as_table(result))
         print(json.dumps(result, allow_nan=False))
-
-
-def _own_device(name: str, settings: Settings) -> str:
-    """The device of this process: where there are several, each has a GPU of its own."""
-    import torch
-
-    if settings.world > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
-        return f"cuda:{settings.local_rank}"
-    return name
 
 
 @contextlib.contextmanager

@@ -23,8 +23,8 @@ from typer.testing import CliRunner
 
 import aim
 from aim.config import MODELS, SamplingParams
+from aim.device import own_device
 from aim.errors import AimError, InvalidInput
-from aim.evaluation.command import _own_device
 from aim.evaluation.command import evaluate as command
 from aim.evaluation.features import JudgeFeatures, observe
 from aim.evaluation.metrics import frechet_distance, precision_recall
@@ -194,4 +194,4 @@ class TestCommand:
     ("name", "world", "wanted"), [("cuda", 2, "cuda:1"), ("cuda", 1, "cuda"), ("cpu", 2, "cpu"), ("cuda:0", 2, "cuda:0"), ("mps", 2, "mps")]
 )
 def test_each_process_has_a_gpu_of_its_own(name: str, world: int, wanted: str) -> None:
-    assert _own_device(name, Settings(world=world, rank=world - 1, local_rank=world - 1)) == wanted
+    assert own_device(name, Settings(world=world, rank=world - 1, local_rank=world - 1)) == wanted

@@ -32,7 +32,7 @@ def prior(
     codes: Annotated[Path | None, typer.Option(help="Training codes: a file, or a folder of shards.")] = None,
     images: Annotated[list[str] | None, typer.Option(help="In place of codes: images, whose codes are made first, in <out>/codes.")] = None,
     versions: Annotated[str, typer.Option(help="Of images: plain, flip, random:<number> or ten-crop.")] = "flip",
-    config: Annotated[str, typer.Option(help="aim-s, aim-b, aim-l, aim-xl, aim-1b, or a YAML file.")] = "aim-s",
+    config: Annotated[str, typer.Option(help="aim-s, -b, -l, -xl, -1b, gpt-s, -b, -l, -xl, or a YAML file.")] = "aim-s",
     val: Annotated[Path | None, typer.Option(help="Validation codes. Default: a hundredth of the training images is held out.")] = None,
     change: Annotated[list[str] | None, typer.Option("--set", help="A setting, name=value; model.<name>=value of the model.")] = None,
     init: Annotated[str | None, typer.Option(help="Fine-tune: the model to start from, whatever aim.load takes.")] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,7 +58,9 @@ def tokenize(
     rate = f", {done.encoded / done.seconds:.1f} images/s" if done.encoded else ""
     share = f"process {rank}: " if world > 1 else ""
     state = "all codes are there" if done.complete else "other processes are still at work"
-    print(f"{share}{done.images} images in {out}, {done.encoded} now, {done.skipped} could not be read{rate}; {state}", flush=True)
+    line = f"{share}{done.images} images in {out}, {done.encoded} now, {done.skipped} could not be read{rate}; {state}\n"
+    sys.stdout.write(line)  # in one piece: other processes write, too
+    sys.stdout.flush()
     if check and done.complete:
         index = check_all(out)
         print(f"checked {sum(shard.images for shard in index.shards)} images in {len(index.shards)} files", flush=True)

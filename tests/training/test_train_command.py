@@ -222,15 +222,16 @@ def test_what_does_not_fit_is_refused_before_the_first_step(folder: Path, change
     assert not (folder / "out" / "state.pt").exists()
 
 
-@pytest.mark.parametrize("name", ["aim-s", "aim-b", "aim-l", "aim-xl", "aim-1b"])
+@pytest.mark.parametrize("name", ["aim-s", "aim-b", "aim-l", "aim-xl", "aim-1b", "gpt-s", "gpt-b", "gpt-l", "gpt-xl"])
 def test_shipped_configs_are_settings_of_their_models(name: str) -> None:
     model, recipe, of_model = read_settings(Inputs(name, Path(), None, Path()))
     assert model == name
     assert recipe.weight_decay == 0.05 and (recipe.beta1, recipe.beta2) == (0.9, 0.95) and recipe.class_drop == 0.1
-    if name != "aim-s":
+    if not name.endswith("-s"):
         assert recipe.rate == pytest.approx(1e-4 * recipe.batch / 256)
         assert recipe.epochs == (350 if name in ("aim-xl", "aim-1b") else 300)
-    assert of_model == {"token_drop": 0.1, "mixer_drop": 0.1}
+    own = {"mixer_drop": 0.1} if name.startswith("aim") else {"resid_drop": 0.1, "ffn_drop": 0.1}
+    assert of_model == {"token_drop": 0.1, **own}
 
 
 def test_an_unknown_config_is_named(folder: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import zlib
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
@@ -138,6 +139,29 @@ def test_gif_has_every_frame_and_holds_the_last():
         gif.seek(i)
         durations.append(gif.info["duration"])
     assert durations == [50, 50, 50, 50, 1550]
+
+
+def test_film_has_every_frame_and_holds_the_last():
+    frames = [Image.new("RGB", (15, 16), (40 * i, 120, 200 - 40 * i)) for i in range(5)]
+    film = iio.imread(media.mp4_bytes(frames, fps=10, hold_seconds=1, at_least=64), extension=".mp4", plugin="pyav")
+    assert film.shape == (15, 64, 60, 3)
+    for i in range(15):
+        assert np.abs(film[i].astype(int) - frames[min(i, 4)].getpixel((4, 4))).mean() < 6, "compressed, and the same colours"
+    with pytest.raises(InvalidInput, match="needs at least one frame"):
+        media.mp4_bytes([])
+
+
+def test_mosaic():
+    images = [Image.new("RGB", (2, 2), (i, 0, 0)) for i in range(4)]
+    whole = media.mosaic(images)
+    assert whole.mode == "RGB" and whole.size == (4, 4)
+    assert [whole.getpixel(at)[0] for at in ((0, 0), (3, 0), (0, 3), (3, 3))] == [0, 1, 2, 3]
+    part = media.mosaic([images[0], None, images[1].convert("RGBA")])
+    assert part.mode == "RGBA" and part.size == (4, 4)
+    assert [part.getpixel(at)[3] for at in ((0, 0), (2, 0), (0, 2), (2, 2))] == [255, 0, 255, 0]
+    assert media.mosaic(images[:1]).size == (2, 2)
+    with pytest.raises(InvalidInput, match="at least one image"):
+        media.mosaic([None])
 
 
 def test_gif_keeps_the_colours():

@@ -13,7 +13,7 @@ from aim.errors import AimError
 from aim.settings import Settings
 from aim.ui.about import about_tab
 from aim.ui.explore import explore_tab
-from aim.ui.generate import SELECT_ON_FOCUS, first_class, generate_tab
+from aim.ui.generate import KEYS, SELECT_ON_FOCUS, first_class, generate_tab
 from aim.ui.inside import inside_tab
 from aim.ui.models import Models
 from aim.ui.race import race_tab
@@ -48,7 +48,7 @@ def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", b
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=_KEEP_FILES) as page:
         gr.Markdown(_HEAD, elem_classes="aim-head")
         with gr.Tab("Generate"):
-            actions = generate_tab(models)
+            actions, opening = generate_tab(models)
         with gr.Tab("Inside"):
             inside_tab(models, actions)
         with gr.Tab("Explore"):
@@ -58,6 +58,8 @@ def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", b
         with gr.Tab("About"):
             about_tab(models)
         page.load(None, js=SELECT_ON_FOCUS)
+        page.load(None, js=KEYS)
+        page.load(opening.handler, None, opening.outputs, show_progress="hidden", api_visibility="private")
         page.unload(actions.stop)
         for measuring in racing:
             page.unload(measuring.stop)

@@ -20,6 +20,7 @@ from aim.errors import AimError, InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui.drawing import COUNT_EVERY, Drawing, Sessions, View
 from aim.ui.models import Models
+from aim.ui.recall import check_count
 
 GIF_SECONDS = 3.0  # a drawing plays in about this time
 Update = dict[Component, Any]
@@ -35,6 +36,14 @@ class Screen(NamedTuple):
     parameters: Component
     start: Component
     stop: Component
+    made: Component
+
+
+class Made(NamedTuple):
+    """What was drawn: each picture's PNG with its parameters, and a film of the drawing."""
+
+    pictures: tuple[tuple[str, dict[str, Any]], ...]
+    film: str
 
 
 def status(state: str, text: str, view: View | None = None) -> dict[str, Any]:
@@ -75,6 +84,7 @@ class Actions:
         seed: Any,
         random_seed: Any,
         preview_every: Any,
+        count: Any,
     ) -> list[dict[str, Any]]:
         """A verdict on each input of ``generate``, before it takes a place in line."""
         pipe = self.models.peek(model) if isinstance(model, str) else None
@@ -88,6 +98,7 @@ class Actions:
             verdict(lambda: random_seed or check_seed(seed)),
             verdict(lambda: None),
             verdict(lambda: Request(0, preview_every=_whole(preview_every))),
+            verdict(lambda: check_count(_whole(count))),
         ]
 
     def generate(
@@ -101,11 +112,15 @@ class Actions:
         seed: int,
         random_seed: bool,
         preview_every: int,
+        count: int,
         request: gr.Request,
     ) -> Iterator[Update]:
-        """Draw one picture, streamed. ``label`` is a class by index, name or title; a parameter left None is the model's own.
+        """Draw 1, 4 or 9 pictures at once, streamed.
 
-        Returns the picture, the progress, the PNG with its parameters inside, a GIF of the drawing, and the parameters.
+        ``label`` is a class by index, name or title; a parameter left None is the model's own.
+
+        Returns the picture, the progress, the PNG with its parameters inside, a GIF of the drawing, and the parameters. Several
+        pictures are shown side by side; picture i is drawn with ``seed + i``.
         """
         with self.sessions.one(request.session_hash or "") as drawing:
             # the first update comes at once: a run that is cancelled before it would never be closed
@@ -121,8 +136,10 @@ class Actions:
                 pipe = future.result()
                 index = pipe.resolve(label)
                 params = pipe.params(cfg_scale, temperature, top_k, top_p)
-                drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
-                yield from self._draw(drawing, pipe, index, params, drawn_with, _whole(preview_every))
+                pictures = check_count(_whole(count))
+                drawn_with = random.randrange(MAX_SEED + 2 - pictures) if random_seed else check_seed(seed)
+                check_seed(drawn_with + pictures - 1)
+                yield from self._draw(drawing, pipe, index, params, range(drawn_with, drawn_with + pictures), _whole(preview_every))
             except Exception as error:
                 yield {**self._buttons(busy=False), **self._update("failed", explain(error))}
                 if isinstance(error, AimError):
@@ -130,12 +147,15 @@ class Actions:
                 raise
 
     def _draw(
-        self, drawing: Drawing, pipe: Pipeline, index: int, params: SamplingParams, seed: int, preview_every: int
+        self, drawing: Drawing, pipe: Pipeline, index: int, params: SamplingParams, seeds: range, preview_every: int
     ) -> Iterator[Update]:
         screen = self.screen
         frames: list[Image.Image] = []
         picture: str | None = None
-        for view in drawing.views(pipe, Request(pipe.row(index), params, seed, COUNT_EVERY), preview_every):
+        requests = [Request(pipe.row(index), params, seed, COUNT_EVERY) for seed in seeds]
+        several = len(requests) > 1
+        views = drawing.many(pipe, requests, preview_every) if several else drawing.views(pipe, requests[0], preview_every)
+        for view in views:
             if view.image is not None:
                 frames.append(view.image)
                 picture = keep(preview_png(view.image), "preview.png", screen.picture)
@@ -143,19 +163,27 @@ class Actions:
             if view.state == "stopped":
                 update.update(self._buttons(busy=False))
             if view.state == "done":
-                parameters = pipe.parameters(index, seed, params)
-                stem = media.file_stem(f"{pipe.name} {pipe.title(index)} seed {seed}")
-                png = keep(media.png_bytes(frames[-1], parameters), f"{stem}.png", screen.png)
+                each = [pipe.parameters(index, seed, params) for seed in seeds]
+                parameters = {**each[0], "count": len(each)} if several else each[0]
+                stem = media.file_stem(f"{pipe.name} {pipe.title(index)} seed {seeds[0]}")
+                png = keep(media.png_bytes(frames[-1], parameters), f"{stem}{f'-and-{len(each) - 1}' * several}.png", screen.png)
                 update.update({screen.picture: png, screen.png: png})
                 yield update  # the GIF takes a moment: the picture does not wait for it
-                gif = keep(_gif(frames), f"{stem}.gif", screen.gif)
-                update.update({screen.gif: gif, screen.parameters: parameters, **self._buttons(busy=False)})
+                gif, film = _animations(frames)
+                made = [(png, parameters)]
+                if several:
+                    stems = [media.file_stem(f"{pipe.name} {pipe.title(index)} seed {seed}") for seed in seeds]
+                    pngs = [media.png_bytes(*one) for one in zip(view.images, each, strict=True)]
+                    made = [(keep(one, f"{name}.png", screen.png), own) for one, name, own in zip(pngs, stems, each, strict=True)]
+                update[screen.gif] = keep(gif, f"{stem}.gif", screen.gif)
+                update[screen.made] = Made(tuple(made), keep(film, f"{stem}.mp4", screen.png))
+                update.update({screen.parameters: parameters, **self._buttons(busy=False)})
             yield update
 
     def _update(self, state: str, text: str, view: View | None = None, picture: str | None = None) -> Update:
         """What there is to see, and nothing to take home yet. Whole: a program that reads the stream sees no gaps."""
         screen = self.screen
-        nothing = dict.fromkeys((screen.png, screen.gif, screen.parameters))
+        nothing = dict.fromkeys((screen.png, screen.gif, screen.parameters, screen.made))
         return {screen.picture: picture, screen.progress: status(state, text, view), **nothing}
 
     def _buttons(self, *, busy: bool) -> Update:
@@ -204,9 +232,10 @@ def preview_png(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _gif(frames: list[Image.Image]) -> bytes:
-    """The drawing as it was shown, at a size to look at."""
-    return media.gif_bytes(frames, fps=min(20.0, max(2.0, len(frames) / GIF_SECONDS)), at_least=media.GIF_SIZE)
+def _animations(frames: list[Image.Image]) -> tuple[bytes, bytes]:
+    """The drawing as it was shown, at a size to look at: GIF and MP4."""
+    fps = min(20.0, max(2.0, len(frames) / GIF_SECONDS))
+    return media.gif_bytes(frames, fps, at_least=media.GIF_SIZE), media.mp4_bytes(frames, fps, at_least=media.GIF_SIZE)
 
 
 def keep(data: bytes, name: str, component: Component) -> str:

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import wait
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.components import Component
 from gradio.events import api
 
 from aim.errors import AimError
 from aim.pipeline import Pipeline
 from aim.ui.actions import Actions, Screen, Update, status
 from aim.ui.models import Models
+from aim.ui.presets import PRESETS, preset_values
+from aim.ui.recall import COUNTS, NAMES, NUMBERS, differences, recall
+from aim.ui.visit import Picture, VisitScreen, collect, query, read_png
 from aim.ui.widgets import Choice, Range, Status, Whole, drawn
 
+# Enter draws and Esc stops, wherever on the tab; in a list or on a button Enter means what it always does.
+KEYS = """() => {
+  document.addEventListener("keydown", (event) => {
+    const { key, target } = event;
+    const press = (id) => { const button = document.getElementById(id); if (button?.offsetParent && !button.disabled) button.click(); };
+    const own = "button, a, textarea, select, [role=listbox], [role=combobox], [aria-haspopup], #class input, #model input";
+    if (key === "Escape") press("stop");
+    if (key === "Enter" && !event.isComposing && !target.closest(own)) setTimeout(() => press("generate"), 60);
+  });
+}"""
+# The link is the address of the page with the settings behind a question mark.
+LINK = """(query) => {
+  const link = location.origin + location.pathname + "?" + query;
+  navigator.clipboard?.writeText(link).catch(() => {});
+  return link;
+}"""
 # A click into the class selects its text, so that typing searches at once instead of being added to the name that is there.
 SELECT_ON_FOCUS = """() => {
   document.addEventListener("focusin", ({ target }) => {
@@ -45,8 +65,15 @@ def describe(pipe: Pipeline) -> str:
     )
 
 
-def generate_tab(models: Models) -> Actions:
-    """Lay out the tab inside the current ``gr.Tab`` and connect it. Returns its handlers."""
+class Opening(NamedTuple):
+    """What is done when the page is opened."""
+
+    handler: Callable[[gr.Request], Iterator[Update]]
+    outputs: list[Component]
+
+
+def generate_tab(models: Models) -> tuple[Actions, Opening]:
+    """Lay out the tab inside the current ``gr.Tab`` and connect it. Returns its handlers, and one for a page that opens."""
     pipe = models.get(models.default)
     sampling = pipe.sampling
     with gr.Row(elem_classes="aim-columns"):
@@ -62,7 +89,9 @@ def generate_tab(models: Models) -> Actions:
                     seed = Whole(0, precision=0, label="Seed", elem_id="seed", min_width=120)
                     random_seed = gr.Checkbox(True, label="Random", info="A new seed each time.", elem_id="random-seed", min_width=120)
                 reuse = gr.Button("Reuse last seed", size="sm", interactive=False, elem_id="reuse-seed")
+            count = gr.Radio(list(COUNTS), value=1, label="Pictures", info="Drawn together.", elem_id="count")
             with gr.Accordion("Sampling", open=True):
+                preset = Choice(list(PRESETS), value=None, label="Preset", info="Sets the four below.", filterable=False, elem_id="preset")
                 cfg_scale = Range(0, 15, sampling.cfg_scale, step=0.05, label="Guidance", info="Pull towards the class; 1 is none.")
                 temperature = Range(0, 2, sampling.temperature, step=0.01, label="Temperature", info="0 takes the likeliest.")
                 top_p = Range(0.01, 1, sampling.top_p, step=0.01, label="Top-p", info="Probability kept; 1 is all.")
@@ -74,15 +103,30 @@ def generate_tab(models: Models) -> Actions:
             picture = drawn("picture")
             progress = Status(status("idle", "Pick a class and press Generate"), label="Progress", elem_id="progress")
             with gr.Row(elem_classes="aim-narrow"):
-                png = gr.DownloadButton("Download PNG", interactive=False, elem_id="png", size="md", min_width=120)
-                gif = gr.DownloadButton("Download GIF", interactive=False, elem_id="gif", size="md", min_width=120)
+                png = gr.DownloadButton("PNG", interactive=False, elem_id="png", size="md", min_width=80)
+                gif = gr.DownloadButton("GIF", interactive=False, elem_id="gif", size="md", min_width=80)
+                film = gr.DownloadButton("MP4", interactive=False, elem_id="mp4", size="md", min_width=80)
             note = gr.Markdown(describe(pipe), elem_classes=["aim-narrow", "aim-note"], elem_id="note")
             with gr.Accordion("Parameters (also inside the PNG)", open=False, elem_classes="aim-narrow"):
                 parameters = gr.JSON(label="Parameters", show_label=False, elem_id="parameters")
 
-    actions = Actions(models, Screen(picture, progress, png, gif, parameters, start, stop))
-    current = gr.State(models.default)
-    inputs = [label, model, cfg_scale, temperature, top_k, top_p, seed, random_seed, preview_every]
+            gr.Markdown("### This visit\nClick a picture to take its settings over.", elem_classes=["aim-narrow", "aim-visit"])
+            gallery = gr.Gallery(
+                label="Pictures of this visit", show_label=False, columns=4, height="auto", object_fit="contain", preview=False,
+                allow_preview=False, interactive=False, buttons=[], elem_id="visit", elem_classes="aim-narrow",
+            )  # fmt: skip
+            with gr.Row(elem_classes="aim-narrow"):
+                pack = gr.DownloadButton("Download all (ZIP)", interactive=False, elem_id="zip", size="sm", min_width=120)
+                share = gr.Button("Copy link to these settings", size="sm", elem_id="share", min_width=120)
+            link = gr.Textbox(label="Link", visible="hidden", interactive=False, elem_id="link", elem_classes="aim-narrow")
+            dropped = gr.File(
+                label="Restore: a PNG that was made here", type="filepath", file_types=[".png"], elem_id="restore", height=110,
+                elem_classes="aim-narrow",
+            )  # fmt: skip
+
+    made, pictures, current = gr.State(None), gr.State([]), gr.State(models.default)
+    actions = Actions(models, Screen(picture, progress, png, gif, parameters, start, stop, made))
+    inputs = [label, model, cfg_scale, temperature, top_k, top_p, seed, random_seed, preview_every, count]
     settings = [model, label, cfg_scale, temperature, top_k, top_p, note, current]
 
     def switch(name: str, index: Any, old: str) -> Iterator[Update]:
@@ -105,17 +149,64 @@ def generate_tab(models: Models) -> Actions:
             **{note: describe(new), current: name, progress: status("idle", f"{new.name} is ready")},
         }
 
+    def restore(values: Mapping[str, Any], old: str) -> Iterator[Update]:
+        """Set the page to parameters from outside, loading their model if it is another; say where the picture may come out otherwise."""
+        try:
+            wanted = recall(values, models)
+            if wanted.model not in (None, old):
+                yield from switch(wanted.model, wanted.label, old)
+            here = models.peek(wanted.model or old)
+            if here is None:  # it could not be loaded, and switch said why
+                return
+            index = None if wanted.label is None else here.resolve(wanted.label)
+        except AimError as error:
+            gr.Warning(str(error))
+            yield {progress: status("failed", str(error))}
+            return
+        boxes = {cfg_scale: wanted.cfg_scale, temperature: wanted.temperature, top_k: wanted.top_k, top_p: wanted.top_p, label: index}
+        boxes |= {seed: wanted.seed, count: wanted.count, random_seed: None if wanted.seed is None else False}
+        told = differences(values, here)
+        if told:
+            gr.Warning(told)
+        text = f"The settings are taken over. {told or 'Press Generate to draw the picture again.'}"
+        yield {**{box: value for box, value in boxes.items() if value is not None}, progress: status("idle", text)}
+
+    def opened(request: gr.Request) -> Iterator[Update]:
+        """Take over the settings in the link that the page was opened with."""
+        values = {name: request.query_params[name] for name in NAMES if name in request.query_params}
+        if values:
+            yield from restore(values, models.default)
+        else:
+            yield {progress: gr.skip()}
+
+    def chosen(shown: list[Picture], old: str, event: gr.SelectData) -> Iterator[Update]:
+        yield from restore(shown[int(event.index)].parameters, old)
+
+    def reread(path: str, old: str) -> Iterator[Update]:
+        yield from restore(read_png(path), old)
+
+    def linked(*values: Any) -> str:
+        return query(**dict(zip(("class", "model", *NUMBERS, "seed", "count"), values, strict=True)))
+
     hidden: dict[str, Any] = {"show_progress": "hidden"}
-    start.click(
+    private: dict[str, Any] = {**hidden, "api_visibility": "private"}
+    drawing = start.click(
         actions.generate, inputs, list(actions.screen), validator=actions.check, api_name="generate", concurrency_limit=None, **hidden
     )
+    visit = VisitScreen(gallery, pictures, pack, film)
+    drawing.success(lambda made, pictures: collect(visit, made, pictures), [made, pictures], list(visit), **private)
     stop.click(actions.stop, None, None, api_name="stop", queue=False, **hidden)
     dice.click(actions.random_class, model, label, api_name="random_class", **hidden)
-    model.select(switch, [model, label, current], [*settings, progress], api_visibility="private", **hidden)
-    parameters.change(
-        lambda value: [gr.update(interactive=value is not None)] * 3, parameters, [png, gif, reuse],
-        queue=False, api_visibility="private", **hidden,
-    )  # fmt: skip
-    reuse.click(lambda value: (value["seed"], False), parameters, [seed, random_seed], queue=False, api_visibility="private", **hidden)
+    model.select(switch, [model, label, current], [*settings, progress], **private)
+    parameters.change(lambda value: [gr.update(interactive=value is not None)] * 3, parameters, [png, gif, reuse], queue=False, **private)
+    reuse.click(lambda value: (value["seed"], False), parameters, [seed, random_seed], queue=False, **private)
+    sampled = [cfg_scale, temperature, top_k, top_p]
+    preset.input(lambda name, model: preset_values(name, models.get(model)), [preset, model], sampled, **private)
+    restored = [*settings, seed, random_seed, count, progress]
+    gallery.select(chosen, [pictures, current], restored, **private)
+    dropped.upload(reread, [dropped, current], restored, **private)
+    share.click(linked, [label, model, *sampled, seed, count], link, **private).then(None, link, link, js=LINK, **private).then(
+        lambda: gr.update(visible=True), None, link, **private
+    )
     api(actions.classes, api_name="classes")
-    return actions
+    return actions, Opening(opened, restored)

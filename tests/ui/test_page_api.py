@@ -53,7 +53,7 @@ def test_endpoints_are_named_and_internals_are_hidden(client: Client):
     }
     assert not api["unnamed_endpoints"]
     names = [parameter["parameter_name"] for parameter in api["named_endpoints"]["/generate"]["parameters"]]
-    assert names == ["label", "model", "cfg_scale", "temperature", "top_k", "top_p", "seed", "random_seed", "preview_every"]
+    assert names == ["label", "model", "cfg_scale", "temperature", "top_k", "top_p", "seed", "random_seed", "preview_every", "count"]
 
 
 def test_a_picture_streams_and_carries_its_parameters(page: Page, client: Client):
@@ -157,7 +157,7 @@ class Visitor:
         self.fn_index = next(index for index, fn in page.blocks.fns.items() if fn.api_name == "generate")
 
     def join(self) -> str:
-        values = ["goldfish", "tiny", 2.0, 1.0, 0, 1.0, 0, True, 8]
+        values = ["goldfish", "tiny", 2.0, 1.0, 0, 1.0, 0, True, 8, 1]
         body = {"data": values, "fn_index": self.fn_index, "session_hash": self.session}
         return httpx.post(f"{self.api}/queue/join", json=body).raise_for_status().json()["event_id"]
 
@@ -219,7 +219,7 @@ class TestActions:
 
     @pytest.fixture
     def screen(self) -> Screen:
-        return Screen(gr.Image(), gr.HTML(), gr.DownloadButton(), gr.DownloadButton(), gr.JSON(), gr.Button(), gr.Button())
+        return Screen(gr.Image(), gr.HTML(), gr.DownloadButton(), gr.DownloadButton(), gr.JSON(), gr.Button(), gr.Button(), gr.State())
 
     @pytest.fixture
     def act(self, make_pipe: Callable[..., tuple[Pipeline, Brake]], screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
@@ -231,7 +231,7 @@ class TestActions:
 
     @staticmethod
     def run(act: Any, session: str, model: str = "tiny") -> Iterator[dict[Any, Any]]:
-        return act.actions.generate("goldfish", model, None, None, None, None, 0, True, 0, SimpleNamespace(session_hash=session))
+        return act.actions.generate("goldfish", model, None, None, None, None, 0, True, 0, 1, SimpleNamespace(session_hash=session))
 
     def test_the_line_shows_a_place_and_a_full_one_is_explained(self, act: Any):
         act.brake.seconds = 0.01

@@ -41,6 +41,7 @@ SELECT_ON_FOCUS = """() => {
     if (target.matches("#class input")) setTimeout(() => target.select());
   });
 }"""
+EXAMPLES = ((301, 122, 4.0), (779, 89, 4.0), (323, 66, 4.0), (145, 34, 4.0), (963, 108, 4.0), (970, 116, 4.0))  # class, seed, guidance
 FIRST_CLASS = 1  # goldfish, where the model knows it
 PREVIEW_EVERY = 8
 
@@ -99,6 +100,16 @@ def generate_tab(models: Models) -> tuple[Actions, Opening]:
             with gr.Accordion("Model and preview", open=True):
                 model = Choice(models.choices, value=models.default, label="Model", filterable=False, elem_id="model")
                 preview_every = Range(0, 64, PREVIEW_EVERY, step=1, label="Codes per preview", info="0 shows only the finished picture.")
+            known = [example for example in EXAMPLES if example[0] in pipe.classes]
+            if known:
+                gr.Examples(
+                    [[*example, False, 1] for example in known],
+                    [label, seed, cfg_scale, random_seed, count],
+                    example_labels=[pipe.title(example[0]) for example in known],
+                    label="Examples",
+                    elem_id="examples",
+                    api_visibility="private",
+                )
         with gr.Column(scale=5, min_width=300, elem_classes="aim-result"):
             picture = drawn("picture")
             progress = Status(status("idle", "Pick a class and press Generate"), label="Progress", elem_id="progress")
@@ -118,9 +129,9 @@ def generate_tab(models: Models) -> tuple[Actions, Opening]:
             with gr.Row(elem_classes="aim-narrow"):
                 pack = gr.DownloadButton("Download all (ZIP)", interactive=False, elem_id="zip", size="sm", min_width=120)
                 share = gr.Button("Copy link to these settings", size="sm", elem_id="share", min_width=120)
-            link = gr.Textbox(label="Link", visible="hidden", interactive=False, elem_id="link", elem_classes="aim-narrow")
+            link = gr.Textbox(label="Link", visible="hidden", interactive=False, lines=3, elem_id="link", elem_classes="aim-narrow")
             dropped = gr.File(
-                label="Restore: a PNG that was made here", type="filepath", file_types=[".png"], elem_id="restore", height=110,
+                label="Restore: a PNG that was made here", type="filepath", file_types=[".png"], elem_id="restore", height=140,
                 elem_classes="aim-narrow",
             )  # fmt: skip
 

@@ -105,6 +105,15 @@ PICTURES
 .aim-about { max-width: 46rem; }
 
 #branches .grid-wrap { min-height: 0; height: auto; max-height: 26rem; }
+#visit .grid-wrap { min-height: 0; height: auto; max-height: 32rem; }
+#visit { min-height: 0; }
+#visit .grid-container { grid-template-columns: repeat(auto-fill, minmax(7.5rem, 1fr)); }
+#visit .caption-label, #branches .caption-label {
+  position: static; display: block; max-width: none; white-space: normal; font-size: 0.75rem; line-height: 1.25; text-align: left;
+  background: none; border: 0; padding: 0.2rem 0.1rem; border-radius: 0;
+}
+#visit .thumbnail-item { aspect-ratio: auto; height: auto; overflow: visible; display: flex; flex-direction: column; }
+#visit .thumbnail-item img { aspect-ratio: 1; height: auto; border-radius: var(--radius-md); }
 
 /* On a narrow screen the picture follows the first buttons; the settings come last. */
 @media (max-width: 767px) {

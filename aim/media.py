@@ -168,6 +168,31 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, labels: Sequence[
     return sheet
 
 
+def labelled_grid(images: Sequence[Image.Image], across: Sequence[str], down: Sequence[str], at_least: int = 128) -> Image.Image:
+    """Images of one size in rows of ``len(across)``, titles above the columns and, where ``down`` is not empty, left of the rows.
+
+    Images under ``at_least`` pixels are enlarged by a whole factor.
+    """
+    if not across or len(images) != len(across) * max(1, len(down)):
+        raise InvalidInput(f"a grid of {len(across)} columns and {max(1, len(down))} rows needs as many images; got {len(images)}")
+    scale = max(1, -(-at_least // max(images[0].size)))
+    width, height = (side * scale for side in images[0].size)
+    font = ImageFont.load_default(max(12, min(22, width // 9)))
+    line, gap = sum(font.getmetrics()) + 6, 4  # type: ignore[union-attr]
+    left = min(2 * width, round(max((font.getlength(text) for text in down), default=0))) + (12 if down else 0)
+    grid = Image.new("RGB", (left + len(across) * (width + gap) + gap, line + max(1, len(down)) * (height + gap) + gap), PAPER)
+    draw = ImageDraw.Draw(grid)
+    for i, image in enumerate(images):
+        row, column = divmod(i, len(across))
+        x, y = left + gap + column * (width + gap), line + gap + row * (height + gap)
+        grid.paste(flatten(image).resize((width, height), Image.Resampling.NEAREST), (x, y))
+        if row == 0:
+            draw.text((x, 3), _cut(across[column], width, font), INK, font)
+        if column == 0 and down:
+            draw.text((6, y + (height - line) // 2), _cut(down[row], left - 12, font), INK, font)
+    return grid
+
+
 def _checkerboard(width: int, height: int) -> Image.Image:
     cell = max(1, max(width, height) // 32)
     across, down = np.arange(width) // cell, np.arange(height) // cell

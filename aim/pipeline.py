@@ -236,9 +236,10 @@ class Pipeline:
             raise InvalidInput(f"seed is {seed}, and {len(labels)} images take as many seeds; the last one must be at most {MAX_SEED}")
         rows = [self.row(self.resolve(label)) for label in labels]
         every = 16 if progress else 0
-        return self._draw([Request(row, params or self.sampling, seed + i, every) for i, row in enumerate(rows)], progress)
+        return self.draw_all([Request(row, params or self.sampling, seed + i, every) for i, row in enumerate(rows)], progress)
 
-    def _draw(self, requests: Sequence[Request], progress: Callable[[int, int], None] | None) -> Iterator[np.ndarray]:
+    def draw_all(self, requests: Sequence[Request], progress: Callable[[int, int], None] | None = None) -> Iterator[np.ndarray]:
+        """The codes (num_tokens,) of one request after another, drawn together as far as there is room; ``progress`` as of ``generate``."""
         each = self.model.config.num_tokens
         todo, pending = deque(requests), deque[Subscription]()
         server = self.server

@@ -15,7 +15,7 @@ LAYERS = (  # low to high; a module may import its own layer and those before it
     {"models"},
     {"checkpoint", "sampling"},
     {"engine"},
-    {"frames", "pipeline"},
+    {"frames", "pipeline", "compare"},
     {"", "training", "evaluation", "bench"},  # "" is aim/__init__.py, the public names
     {"ui"},
     {"cli", "cli_training", "__main__", "app"},

@@ -12,6 +12,7 @@ import gradio as gr
 from aim.errors import AimError
 from aim.settings import Settings
 from aim.ui.about import about_tab
+from aim.ui.compare import compare_tab
 from aim.ui.explore import explore_tab
 from aim.ui.generate import KEYS, SELECT_ON_FOCUS, first_class, generate_tab
 from aim.ui.inside import inside_tab
@@ -53,6 +54,8 @@ def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", b
             inside_tab(models, actions)
         with gr.Tab("Explore"):
             explore_tab(models, actions)
+        with gr.Tab("Compare"):
+            comparing = compare_tab(models)
         with gr.Tab("Race"):
             racing = race_tab(models, actions)
         with gr.Tab("About"):
@@ -61,6 +64,7 @@ def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", b
         page.load(None, js=KEYS)
         page.load(opening.handler, None, opening.outputs, show_progress="hidden", api_visibility="private")
         page.unload(actions.stop)
+        page.unload(comparing.stop)
         for measuring in racing:
             page.unload(measuring.stop)
     page.queue(default_concurrency_limit=_THREADS)  # everybody at once: the engine batches, and keeps the line

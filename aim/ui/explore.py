@@ -67,4 +67,8 @@ def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
     stop.click(drawing.stop, None, None, queue=False, **hidden)
     given.upload(actions.take, [given, branches], list(screen), **hidden)
     gallery.select(actions.choose, branches, list(screen), **hidden)
+    whole = [given, rows, label, cfg_scale, temperature, seed]
+    gr.Button(visible=False).click(
+        actions.complete, whole, [picture, progress], api_name="complete", concurrency_limit=None, show_progress="hidden"
+    )
     return actions

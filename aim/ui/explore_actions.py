@@ -94,6 +94,42 @@ class ExploreActions:
         grown = self._grown(pipe, branches, None, 0, GIVEN, "", "encoded", view)
         return {**grown, self.screen.rows: grid // 2, self.screen.progress: status("done", text)}
 
+    def complete(
+        self,
+        picture: str | None,
+        rows: Any,
+        label: Any,
+        cfg_scale: float | None,
+        temperature: float | None,
+        seed: int,
+        request: gr.Request,
+    ) -> Iterator[tuple[str | None, dict[str, Any]]]:
+        """Keep the first rows of a picture, of any size and format, and draw the rest as a class. Streams the picture and the progress."""
+        with self.sessions.one(request.session_hash or "") as drawing:
+            try:
+                pipe = self.models.get(self.models.default)
+                grid = pipe.tokenizer.config.grid
+                if picture is None:
+                    raise InvalidInput("there is no picture; give one to be finished")
+                if isinstance(rows, bool) or not isinstance(rows, (int, float)) or rows != int(rows) or not 1 <= rows < grid:
+                    raise InvalidInput(f"rows is {rows!r}; it must be a whole number in [1, {grid - 1}]")
+                index, params = pipe.resolve(label), pipe.params(cfg_scale, temperature)
+                kept = pipe.encode(picture)[: int(rows) * grid]
+                shown: str | None = None
+                for view in drawing.views(
+                    pipe, Request(pipe.row(index), params, check_seed(seed), COUNT_EVERY, prefix=kept), PREVIEW_EVERY
+                ):
+                    if view.state == "done" and view.image is not None:
+                        made = {**pipe.parameters(index, seed, params), "rows_kept": int(rows)}
+                        stem = media.file_stem(f"{pipe.name} {pipe.title(index)} seed {seed} completed")
+                        shown = keep(media.png_bytes(view.image, made), f"{stem}.png", self.screen.picture)
+                    elif view.image is not None:
+                        shown = keep(preview_png(view.image), "preview.png", self.screen.picture)
+                    yield shown, status(view.state, describe_view(view), view)
+            except AimError as error:
+                message = str(error).replace(repr(str(picture)), "the file")
+                raise gr.Error(message, print_exception=False) from error
+
     def choose(self, branches: Sequence[Branch], event: gr.SelectData) -> Update:
         """Go on from the picture that was clicked."""
         branch = branches[int(event.index)]

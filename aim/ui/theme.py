@@ -88,6 +88,7 @@ CSS = """
 PICTURES
 #progress { max-width: 560px; width: 100%; margin: 0 auto; }
 #inside-progress { width: 100%; }
+#grid { min-height: 16rem; }
 .aim-swatch { display: inline-block; width: 1em; height: 1em; border: 1px solid var(--border-color-primary); vertical-align: -0.15em; }
 #map img { image-rendering: pixelated; cursor: crosshair; }
 .aim-pair { flex-wrap: nowrap; }

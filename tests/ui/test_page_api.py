@@ -50,6 +50,7 @@ def test_endpoints_are_named_and_internals_are_hidden(client: Client):
     assert set(api["named_endpoints"]) == {
         *("/generate", "/stop", "/classes", "/random_class"),
         *("/race", "/stop_race", "/scaling", "/stop_scaling"),
+        *("/complete", "/sweep", "/blend", "/stop_compare"),
     }
     assert not api["unnamed_endpoints"]
     names = [parameter["parameter_name"] for parameter in api["named_endpoints"]["/generate"]["parameters"]]

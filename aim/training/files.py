@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import struct
 import zipfile
 import zlib
@@ -17,7 +18,8 @@ from aim.errors import InvalidInput
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".webp"}
 UNREADABLE = (  # what reading and decoding a damaged image raises; RuntimeError is zipfile's for a member that is encrypted
-    OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError,
+    OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+    Image.DecompressionBombError,
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from aim import imagenet
 from aim.errors import HubError, InvalidInput
@@ -107,6 +107,8 @@ def open_images(sources: Sequence[str | Path], own: bool = False, classes: Seque
     are named by wnid; so are the numbers in tar shards unless ``own``. Other names are classes of one's own, rows in sorted order.
     ``classes`` or ``names`` fix the rows, as for a validation set. InvalidInput says what does not fit.
     """
+    if not sources:
+        raise InvalidInput("there are no sources; name at least one")
     parts: list[Part] = []
     for source in map(str, sources):
         found = list(_parts(source, own or bool(names)))
@@ -162,10 +164,14 @@ def _class_folders(where: Path, names: list[str], read: Callable[[str], bytes]) 
 
 def _folder(root: Path) -> Part:
     names = []
-    for folder, _, files in os.walk(root, followlinks=True):
+    for folder, _, files in os.walk(root, onerror=_refuse, followlinks=True):
         below = Path(folder).relative_to(root).as_posix()
         names += [file if below == "." else f"{below}/{file}" for file in files]
     return _class_folders(root, names, lambda name: (root / name).read_bytes())
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise InvalidInput(f"{error.filename} cannot be listed ({error.strerror}); make it readable, or leave it out") from error
 
 
 def _zip(path: Path) -> Part:
@@ -274,11 +280,13 @@ def _hub(source: str, own: bool) -> Part:
 
     def read(i: int) -> bytes:
         with lock:
-            stored = data[i][image]
+            stored = data[i][image] or {}
+        if stored.get("bytes") is None and not stored.get("path"):
+            raise ValueError("the data set has none")
         return stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
 
     labels = list(data[label])
-    unlabelled = next((i for i, row in enumerate(labels) if not 0 <= row < len(called)), None)
+    unlabelled = next((i for i, row in enumerate(labels) if row is None or not 0 <= row < len(called)), None)
     if unlabelled is not None:
         raise InvalidInput(f"{source}, image {unlabelled}, has no class (its label is {labels[unlabelled]}); take another split")
     return Part(source, [str(i) for i in range(len(labels))], [called[row] for row in labels], read)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aim.errors import CheckpointError
 from aim.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def tokenize(
     own_classes: Annotated[bool, typer.Option("--own-classes", help="Numbers in tar shards are no ImageNet classes.")] = False,
     shard_size: Annotated[int, typer.Option(min=1, help="Images in a file.")] = 10_000,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Of random crops.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of random crops.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode images. Default: PyTorch's choice.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Then read every code again and compare with what was written.")] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:<number> or mps. Default: AIM_DEVICE or auto.")] = None,
@@ -69,11 +68,12 @@ def tokenize(
 def _tokenizer(name: str, device: torch.device) -> VQ:
     """From its own file, else the one that goes with a model."""
     from aim.checkpoint import load_model, load_tokenizer
+    from aim.checkpoint.ours import TOKENIZERS
+    from aim.checkpoint.tensors import read_metadata
 
     path = Path(name)
-    if path.suffix == ".safetensors" and path.is_file():
-        with contextlib.suppress(CheckpointError):  # it may hold a prior, which names its tokenizer
-            return load_tokenizer(path, device).eval().requires_grad_(False)
+    if path.suffix == ".safetensors" and path.is_file() and read_metadata(path).get("kind") in TOKENIZERS:
+        return load_tokenizer(path, device).eval().requires_grad_(False)
     return load_model(name, device).tokenizer.eval().requires_grad_(False)
 
 

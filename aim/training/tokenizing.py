@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from aim.checkpoint.tensors import content_hash
+from aim.checkpoint.tensors import content_hash, read_metadata
 from aim.errors import CheckpointError, InvalidInput
 from aim.models.vq import VQ
 from aim.training.codes import (
@@ -113,6 +114,9 @@ def check(out: Path) -> Index:
     InvalidInput or CheckpointError names the first shard in which something is wrong.
     """
     index = read_index(out)
+    first = out / shard_name(0)
+    if wrong := differing(index.settings, read_metadata(first), first):
+        raise InvalidInput(f"{out / INDEX} and {first} do not go together: in the latter {wrong}; run `python -m aim tokenize` again")
     if len(index.shards) != _number_of_shards(index.settings):
         raise InvalidInput(f"{out / INDEX} lists {len(index.shards)} shards; its settings need {_number_of_shards(index.settings)}")
     for number, shard in enumerate(index.shards):
@@ -181,8 +185,10 @@ def _write(out: Path, number: int, codes: CodeSet, bad: list[str], settings: dic
     about = {"settings": json.dumps(settings), "shard": str(number), "first": str(shard.first)}
     try:
         codes.save(out / shard_name(number), {**about, "skipped": json.dumps(bad), "hash": shard.hash})
-    except OSError as error:
-        raise InvalidInput(f"cannot write to {out}: {error.strerror or error}; make room, or choose another folder") from error
+    except (OSError, SafetensorError) as error:  # the latter where the disk is full
+        raise InvalidInput(
+            f"cannot write to {out}: {getattr(error, 'strerror', None) or error}; make room, or choose another folder"
+        ) from error
     return shard
 
 
@@ -203,9 +209,19 @@ def _verify(path: Path, number: int, settings: dict[str, Any]) -> Shard:
     if wrong := differing(settings, about, path):
         raise InvalidInput(f"{path} was made with other settings, its {wrong}; choose another folder, or delete the codes in this one")
     codes, labels, span = found.codes, found.labels, _span(number, settings)
-    skipped = tuple(json.loads(about.get("skipped", "[]")))
+    try:
+        skipped = tuple(json.loads(about.get("skipped", "[]")))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: the names of skipped images cannot be read ({error})") from error
     shard = Shard(span.start, len(labels), skipped, _hash(found, settings))
-    if about.get("hash") != shard.hash or about.get("shard") != str(number):
+    itself = {
+        "classes": list(found.classes),
+        "names": list(found.names),
+        "tokenizer": found.tokenizer,
+        "codebook_size": found.codebook_size,
+    }
+    as_written = all(settings[name] == value for name, value in itself.items())
+    if not as_written or about.get("hash") != shard.hash or about.get("shard") != str(number):
         raise CheckpointError(f"{path} is damaged: its content is not what was written as shard {number}")
     wanted = (int(settings["versions"].partition(":")[2]), len(span) - len(skipped), settings["tokens"])
     if tuple(codes.shape) != wanted or len(labels) != wanted[1]:

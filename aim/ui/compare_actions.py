@@ -136,6 +136,7 @@ class CompareActions:
         with self.sessions.one(request.session_hash or "") as comparison:
             yield {**self._busy(True), **self._seen(status("starting", "Starting …"))}
             about: dict[str, Any] = {}
+            total = 0
 
             def run(progress: Any) -> Image.Image:
                 image, settings = work(pipe, progress)
@@ -148,7 +149,7 @@ class CompareActions:
                     if isinstance(event, Image.Image):
                         made = parameters(pipe, kind, **about)
                         path = keep(media.png_bytes(event, made), f"{media.file_stem(f'{pipe.name} {kind}')}.png", screen.png)
-                        yield {**self._busy(False), **self._seen(status("done", "Done"), path)}
+                        yield {**self._busy(False), **self._seen(status("done", f"{total} codes", View("done", total, total)), path)}
                         return
                     done, total = event
                     yield self._seen(status("drawing", f"{done} / {total} codes", View("drawing", done, total)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tarfile
 import zipfile
@@ -141,6 +142,36 @@ def test_other_sources(tmp_path: Path, name: str) -> None:
         open_images([tmp_path / name])
 
 
+def test_no_source_at_all() -> None:
+    with pytest.raises(InvalidInput, match="there are no sources"):
+        open_images([])
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder(tmp_path / "set", "cats/a.png", "dogs/a.png")
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("cats"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InvalidInput, match=r"set/cats cannot be listed \(Permission denied\)"):
+        open_images([tmp_path / "set"])
+
+
+def test_a_damaged_member_of_an_lzma_zip_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("cats/a.png", png())
+        start = len("cats/a.png") + 30 + 4  # header, then version and size of the properties
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[start] = 255
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"a\.zip/cats/a\.png cannot be read as an image"):
+        open_images([tmp_path / "a.zip"])[0]
+
+
 def test_a_damaged_image_is_named_when_it_is_read(tmp_path: Path) -> None:
     found = open_images([folder(tmp_path, "cats/a.png")])
     (tmp_path / "cats" / "a.png").unlink()
@@ -196,6 +227,19 @@ class TestHub:
         names = [", ".join(entry.synonyms) for entry in imagenet.classes()]
         hub.load_dataset = lambda name, split: Data(names, [285, 1])
         assert open_images(["hf:imagenet-1k"]).classes == (1, 285)
+
+    @pytest.mark.parametrize("stored", [None, {"bytes": None, "path": None}])
+    def test_an_image_that_is_missing_is_named(self, hub: Any, monkeypatch: pytest.MonkeyPatch, stored: Any) -> None:
+        hub.load_dataset = lambda name, split: Data(["a"], [0])
+        monkeypatch.setattr(Data, "__getitem__", lambda self, key: [0] if key == "kind" else {"picture": stored})
+        with pytest.raises(InvalidInput, match="hf:x/0 cannot be read as an image"):
+            open_images(["hf:x"])[0]
+
+    def test_an_image_without_a_label(self, hub: Any) -> None:
+        labels: Any = [0, None]
+        hub.load_dataset = lambda name, split: Data(["a"], labels)
+        with pytest.raises(InvalidInput, match=r"hf:x, image 1, has no class \(its label is None\)"):
+            open_images(["hf:x"])
 
     def test_what_does_not_fit(self, hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         hub.load_dataset = lambda name, split: Data(["a"], [0, -1])

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
-from aim.errors import CheckpointError, InvalidInput
+from aim.errors import AimError, CheckpointError, InvalidInput
 from aim.models.vq import VQ
 from aim.training import decoding
-from aim.training.codes import CodeSet, read_classes, shard_name
+from aim.training.codes import CodeSet, read_classes, read_file, shard_name
 from aim.training.data import crops, load_images, normalize
 from aim.training.sources import Images, open_images
 from aim.training.tokenizing import Report, check, tokenize_shards
@@ -126,6 +127,40 @@ def test_codes_made_otherwise_are_not_mixed_in(shards: Any, out: Path, change: d
     shards()
     with pytest.raises(InvalidInput, match=f"was made with other settings, its {message}.*choose another folder"):
         shards(**change)
+
+
+def test_what_a_shard_says_of_itself_is_checked(shards: Any, out: Path) -> None:
+    shards()
+    path = out / shard_name(1)
+    found, about = read_file(path)
+    for wrong in (found._replace(names=("cats", "dogz")), found._replace(classes=(1, 285)), found._replace(tokenizer="0" * 12)):
+        wrong.save(path, {name: about[name] for name in ("settings", "shard", "first", "skipped", "hash")})
+        with pytest.raises(CheckpointError, match="is damaged: its content is not what was written as shard 1"):
+            check(out)
+
+
+@pytest.mark.parametrize("name", [shard_name(0), "codes.json"])
+def test_no_byte_that_is_changed_brings_the_check_down(shards: Any, out: Path, name: str) -> None:
+    """It is named, or it is one that nothing reads."""
+    shards()
+    whole, named = (out / name).read_bytes(), 0
+    places = range(0, len(whole), 3)
+    for at in places:
+        (out / name).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:
+            check(out)
+        except AimError:
+            named += 1
+    assert named > 0.8 * len(places)
+
+
+def test_a_full_disk_is_told(shards: Any, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(CodeSet, "save", full)
+    with pytest.raises(InvalidInput, match=r"cannot write to .*No space left on device; make room, or choose another folder"):
+        shards()
 
 
 def test_a_shard_that_is_gone(shards: Any, out: Path) -> None:

@@ -44,6 +44,18 @@ class Page:
         return until(lambda: self.pipe.server.engine.idle, seconds)
 
 
+def show(tab: Any, name: str) -> None:
+    """Open the page's tab ``name``, which on a phone is in the menu of those that do not fit."""
+    found, menu = tab.get_by_role("tab", name=name, exact=True), tab.locator(".overflow-menu > button").first
+    tab.wait_for_timeout(300)  # Gradio measures which tabs fit
+    assert until(lambda: found.is_visible() or menu.is_visible())
+    if found.is_visible():
+        found.click()
+    else:
+        menu.click()
+        tab.locator(".overflow-dropdown button", has_text=name).first.click()
+
+
 def until(test: Callable[[], bool], seconds: float = 10.0) -> bool:
     """Wait until ``test`` holds; False if it does not within ``seconds``."""
     end = time.monotonic() + seconds

@@ -11,7 +11,7 @@ from PIL import Image
 
 from aim.engine import Request
 from aim.ui.explore_actions import ExploreActions
-from pages import Page, until
+from pages import Page, show, until
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
 
@@ -36,7 +36,7 @@ def tab(page: Page, browser: Any, request: pytest.FixtureRequest) -> Iterator[An
     context.set_default_timeout(30_000)
     tab = context.new_page()
     tab.goto(page.url)
-    tab.get_by_role("tab", name="Explore").click()
+    show(tab, "Explore")
     tab.wait_for_selector("#explore")
     yield tab
     context.close()

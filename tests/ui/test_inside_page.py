@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pages import Page, until
+from pages import Page, show, until
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
 
@@ -20,7 +20,7 @@ def tab(page: Page, browser: Any, request: pytest.FixtureRequest) -> Iterator[An
     context.set_default_timeout(30_000)
     tab = context.new_page()
     tab.goto(page.url)
-    tab.get_by_role("tab", name="Inside").click()
+    show(tab, "Inside")
     tab.wait_for_selector("#inside")
     yield tab
     context.close()

@@ -17,7 +17,7 @@ from gradio_client.exceptions import AppError
 
 from aim.config import GPTConfig
 from aim.ui import measuring, race_actions
-from pages import Page, until
+from pages import Page, show, until
 from tests.tiny import TINY
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
@@ -45,7 +45,7 @@ def open_race(page: Page, browser: Any) -> Iterator[Callable[..., Any]]:
         tab.problems = []
         tab.on("pageerror", lambda error: tab.problems.append(str(error)))
         tab.goto(page.url)
-        tab.get_by_role("tab", name="Race").click()
+        show(tab, "Race")
         choose(tab, "Pair", TITLE)
         return tab
 

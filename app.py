@@ -1,6 +1,6 @@
 """The page: ``python app.py``, and what a Hugging Face Space runs.
 
-AIM_MODEL, AIM_DEVICE, AIM_DTYPE and AIM_BACKEND choose what it shows.
+Environment variables choose what it shows and where: docs/hosting.md lists them.
 """
 
 from aim.settings import Settings
@@ -10,4 +10,4 @@ settings = Settings.from_env()
 demo = build(settings.model, device=settings.device, dtype=settings.dtype, backend=settings.backend)
 
 if __name__ == "__main__":
-    demo.launch(**LAUNCH)
+    demo.launch(mcp_server=settings.mcp, **LAUNCH)

@@ -114,6 +114,7 @@ def demo(
         int | None, typer.Option(min=0, max=65535, help="Default: GRADIO_SERVER_PORT, or the first free one from 7860.")
     ] = None,
     share: Annotated[bool, typer.Option("--share", help="Also a public address, through Gradio's servers.")] = False,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Also an MCP server, whose tools are the page's endpoints. Or AIM_MCP=1.")] = False,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -131,6 +132,7 @@ def demo(
         host=host,
         port=port,
         share=share,
+        mcp=mcp or settings.mcp,
     )
 
 

@@ -14,6 +14,7 @@ DTYPES = ("auto", "float32", "bfloat16")
 BACKENDS = ("auto", "fused", "mamba-ssm", "eager")
 MAX_THREADS = 1024
 MAX_PROCESSES = 2**16
+SWITCH = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True}
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Settings:
     AIM_CHECKPOINTS (a folder to find the bundled models in; None is where the package has them), ``hub`` HF_ENDPOINT (the address
     of the model hub; huggingface_hub's own when empty), ``screen`` DISPLAY or WAYLAND_DISPLAY (whether there is a Linux desktop to
     open a browser on); ``rank`` RANK, ``world`` WORLD_SIZE and ``local_rank`` LOCAL_RANK, as torchrun sets them: which of how many
-    processes this is, and which on its machine.
+    processes this is, and which on its machine; ``mcp`` AIM_MCP (whether the page is an MCP server, too).
     """
 
     device: str = "auto"
@@ -39,6 +40,7 @@ class Settings:
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    mcp: bool = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -60,7 +62,10 @@ class Settings:
         world = _number(environ, "WORLD_SIZE", 1, 1, MAX_PROCESSES)
         rank, local_rank = (_number(environ, name, 0, 0, world - 1) for name in ("RANK", "LOCAL_RANK"))
         model = given.get("AIM_MODEL", cls.model)
-        return cls(device, dtype, model, threads, checkpoints, hub, screen, backend, rank, world, local_rank)
+        mcp = given.get("AIM_MCP", "0").lower()
+        if mcp not in SWITCH:
+            raise InvalidInput(f"AIM_MCP is {mcp!r}; it must be one of {', '.join(SWITCH)}")
+        return cls(device, dtype, model, threads, checkpoints, hub, screen, backend, rank, world, local_rank, SWITCH[mcp])
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

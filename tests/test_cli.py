@@ -148,8 +148,11 @@ def test_demo_hands_everything_to_the_page(cli: Cli, monkeypatch: pytest.MonkeyP
         == 0
     )
     assert calls == [
-        (("aim-b",), {"device": "cpu", "dtype": "float32", "backend": "auto", "host": None, "port": None, "share": False}),
-        (("m",), {"device": "cuda:1", "dtype": "bfloat16", "backend": "eager", "host": "0.0.0.0", "port": 8000, "share": True}),
+        (("aim-b",), {"device": "cpu", "dtype": "float32", "backend": "auto", "host": None, "port": None, "share": False, "mcp": False}),
+        (
+            ("m",),
+            {"device": "cuda:1", "dtype": "bfloat16", "backend": "eager", "host": "0.0.0.0", "port": 8000, "share": True, "mcp": True},
+        ),
     ]
 
 

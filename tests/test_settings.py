@@ -26,6 +26,11 @@ def test_everything_set(tmp_path: Path):
     assert Settings.from_env(environ) == Settings("cuda:1", "bfloat16", "hp-l33/aim-xlarge", 2, tmp_path, backend="eager")
 
 
+@pytest.mark.parametrize(("value", "wanted"), [("1", True), ("yes", True), ("0", False), ("", False)])
+def test_switches(value: str, wanted: bool):
+    assert Settings.from_env({"AIM_MCP": value}).mcp is wanted
+
+
 def test_torchrun_says_which_process_this_is():
     settings = Settings.from_env({"WORLD_SIZE": "16", "RANK": "11", "LOCAL_RANK": "3"})
     assert (settings.world, settings.rank, settings.local_rank) == (16, 11, 3)
@@ -52,6 +57,7 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
         ("AIM_THREADS", "9" * 5000, "[1, 1024]"),
         ("AIM_CHECKPOINTS", "/no/such/folder", "folder"),
         ("WORLD_SIZE", "0", "[1, 65536]"),
+        ("AIM_MCP", "maybe", "one of 0, 1, false, true, no, yes"),
         ("RANK", "1", "[0, 0]"),
     ],
 )

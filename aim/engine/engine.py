@@ -63,6 +63,16 @@ class Engine:
             return self._scheduler.idle and not self._news
 
     @property
+    def running(self) -> int:
+        """Requests in the batch."""
+        return len(self._scheduler.running)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in line."""
+        return len(self._scheduler.waiting)
+
+    @property
     def captures(self) -> int:
         """Graphs captured so far: at most one for each size of batch."""
         return self._runner.graphs.captures

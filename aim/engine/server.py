@@ -5,13 +5,26 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from queue import SimpleQueue
 
 from aim.engine.engine import Engine
-from aim.engine.request import LAST, Event, Finished, Progress, Request
+from aim.engine.request import LAST, Cancelled, Event, Failed, Finished, Progress, Request
 from aim.errors import GenerationError
 
 _PATIENCE = 0.5  # seconds between two looks at whether the thread lives; bounds how long Ctrl-C waits on Windows
+
+
+@dataclass
+class Tally:
+    """What a server did since it began."""
+
+    requests: int = 0
+    finished: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    codes: int = 0  # drawn or read, of all that finished
+    seconds: float = 0.0  # of model time, of all that finished
 
 
 class _Mailbox:
@@ -83,6 +96,7 @@ class Server:
         self._lock = threading.Lock()  # of the mailboxes and of closing
         self._wake: SimpleQueue[None] = SimpleQueue()  # may be put to from a garbage collector, anywhere
         self._closing = False
+        self.tally = Tally()
         self._thread = threading.Thread(target=self._serve, name="aim-engine", daemon=True)
         self._thread.start()
 
@@ -99,6 +113,7 @@ class Server:
                 raise GenerationError("the engine is closed; load the model again")
             self.engine.submit(request)  # its events are delivered after this lock is free
             self._mailboxes[request.id] = mailbox
+            self.tally.requests += 1
         self._wake.put(None)
         return Subscription(self, request, mailbox)
 
@@ -126,7 +141,17 @@ class Server:
             return
         with self._lock:
             for event in events:
+                self._count(event)
                 last = isinstance(event, LAST)
                 mailbox = self._mailboxes.pop(event.request_id, None) if last else self._mailboxes.get(event.request_id)
                 if mailbox is not None:
                     mailbox.put(event)
+
+    def _count(self, event: Event) -> None:
+        tally = self.tally
+        if isinstance(event, Finished):
+            tally.finished += 1
+            tally.codes += len(event.codes)
+            tally.seconds += event.seconds
+        tally.failed += isinstance(event, Failed)
+        tally.cancelled += isinstance(event, Cancelled)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
 import gradio as gr
@@ -15,6 +16,7 @@ from aim.ui.about import about_tab
 from aim.ui.compare import compare_tab
 from aim.ui.explore import explore_tab
 from aim.ui.generate import KEYS, SELECT_ON_FOCUS, first_class, generate_tab
+from aim.ui.health import ROUTES, Health
 from aim.ui.inside import inside_tab
 from aim.ui.models import Models
 from aim.ui.race import race_tab
@@ -36,6 +38,7 @@ LAUNCH: dict[str, Any] = {
     "ssr_mode": False,
     "run_history": False,
     "footer_links": ["api", "settings"],
+    "app_kwargs": {"routes": ROUTES},
 }
 """What ``gr.Blocks.launch`` needs for this page, for those who call it themselves."""
 
@@ -67,8 +70,9 @@ def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", b
         page.unload(comparing.stop)
         for measuring in racing:
             page.unload(measuring.stop)
+    page.health = Health(models)
     page.queue(default_concurrency_limit=_THREADS)  # everybody at once: the engine batches, and keeps the line
-    threading.Thread(target=_warm_up, args=(models,), name="warm-up", daemon=True).start()
+    threading.Thread(target=_warm_up, args=(models, page.health), name="warm-up", daemon=True).start()
     return page
 
 
@@ -81,13 +85,22 @@ def launch(
     host: str | None = None,
     port: int | None = None,
     share: bool = False,
+    mcp: bool = False,
 ) -> None:
     """Build the page, serve it until it is interrupted, and open it in a browser where there is somebody to see it.
 
-    Without ``port``, the first free one from 7860, or GRADIO_SERVER_PORT.
+    Without ``port``, the first free one from 7860, or GRADIO_SERVER_PORT. With ``mcp`` its endpoints are tools of an MCP server, too.
     """
+    if mcp:
+        check_mcp()
     page = build(source, device=device, dtype=dtype, backend=backend)
-    page.launch(server_name=host, server_port=port, share=share, inbrowser=_at_a_desktop(), **LAUNCH)
+    page.launch(server_name=host, server_port=port, share=share, inbrowser=_at_a_desktop(), mcp_server=mcp, **LAUNCH)
+
+
+def check_mcp() -> None:
+    """AimError where Gradio's MCP server cannot start."""
+    if find_spec("mcp") is None:
+        raise AimError('the MCP server needs the package mcp: pip install "gradio[mcp]"')
 
 
 def _at_a_desktop() -> bool:
@@ -95,10 +108,11 @@ def _at_a_desktop() -> bool:
     return sys.stdout.isatty() and (sys.platform in ("darwin", "win32") or Settings.from_env().screen)
 
 
-def _warm_up(models: Models) -> None:
+def _warm_up(models: Models, health: Health) -> None:
     """Draw a little, so that the first picture that somebody asks for is as fast as the next."""
     pipe = models.get(models.default)
     with suppress(AimError):  # somebody closed the model meanwhile; what else is wrong, the first picture will say
         for frame in pipe.stream(first_class(pipe), preview_every=1):
             if frame.image is not None:
-                return
+                break
+        health.warm.set()

@@ -61,6 +61,11 @@ class Models:
         future = self._loads.get(name)
         return future.result() if future is not None and future.done() and future.exception() is None else None
 
+    @property
+    def loaded(self) -> list[Pipeline]:
+        """Every model that is loaded."""
+        return [pipe for pipe in map(self.peek, self._names) if pipe is not None]
+
     def get(self, name: object) -> Pipeline:
         """The model, waiting for it to load. Raises what ``fetch`` and ``load`` raise."""
         return self.fetch(name).result()

@@ -136,6 +136,7 @@ def test_demo_hands_everything_to_the_page(cli: Cli, monkeypatch: pytest.MonkeyP
             "--port",
             8000,
             "--share",
+            "--mcp",
             "--model",
             "m",
             "--device",

@@ -89,6 +89,10 @@ class Pipeline:
                 self._end = weakref.finalize(self, self._server.close)
             return self._server
 
+    def use_server(self, server: Any) -> None:
+        """Take something in place of ``server`` that has its ``stream``, ``engine``, ``tally`` and ``close``; before the first use."""
+        self._server, self._end = server, server.close
+
     @property
     def rough_previews(self) -> bool:
         """Whether the decoder is too slow for previews on this device, so that they show one colour a code."""

@@ -26,7 +26,8 @@ class Settings:
     AIM_CHECKPOINTS (a folder to find the bundled models in; None is where the package has them), ``hub`` HF_ENDPOINT (the address
     of the model hub; huggingface_hub's own when empty), ``screen`` DISPLAY or WAYLAND_DISPLAY (whether there is a Linux desktop to
     open a browser on); ``rank`` RANK, ``world`` WORLD_SIZE and ``local_rank`` LOCAL_RANK, as torchrun sets them: which of how many
-    processes this is, and which on its machine; ``mcp`` AIM_MCP (whether the page is an MCP server, too).
+    processes this is, and which on its machine; ``mcp`` AIM_MCP (whether the page is an MCP server, too), ``zero`` SPACES_ZERO_GPU (whether
+    this is a Hugging Face Space that has a GPU only inside its calls).
     """
 
     device: str = "auto"
@@ -41,6 +42,7 @@ class Settings:
     world: int = 1
     local_rank: int = 0
     mcp: bool = False
+    zero: bool = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -65,7 +67,8 @@ class Settings:
         mcp = given.get("AIM_MCP", "0").lower()
         if mcp not in SWITCH:
             raise InvalidInput(f"AIM_MCP is {mcp!r}; it must be one of {', '.join(SWITCH)}")
-        return cls(device, dtype, model, threads, checkpoints, hub, screen, backend, rank, world, local_rank, SWITCH[mcp])
+        zero = SWITCH.get(environ.get("SPACES_ZERO_GPU", "").strip().lower(), False)
+        return cls(device, dtype, model, threads, checkpoints, hub, screen, backend, rank, world, local_rank, SWITCH[mcp], zero)
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

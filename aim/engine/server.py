@@ -26,6 +26,15 @@ class Tally:
     codes: int = 0  # drawn or read, of all that finished
     seconds: float = 0.0  # of model time, of all that finished
 
+    def count(self, event: Event) -> None:
+        """Take note of how a request ended."""
+        if isinstance(event, Finished):
+            self.finished += 1
+            self.codes += len(event.codes)
+            self.seconds += event.seconds
+        self.failed += isinstance(event, Failed)
+        self.cancelled += isinstance(event, Cancelled)
+
 
 class _Mailbox:
     """Events on their way to one client; a Progress that nobody took is replaced by what follows it."""
@@ -141,17 +150,8 @@ class Server:
             return
         with self._lock:
             for event in events:
-                self._count(event)
+                self.tally.count(event)
                 last = isinstance(event, LAST)
                 mailbox = self._mailboxes.pop(event.request_id, None) if last else self._mailboxes.get(event.request_id)
                 if mailbox is not None:
                     mailbox.put(event)
-
-    def _count(self, event: Event) -> None:
-        tally = self.tally
-        if isinstance(event, Finished):
-            tally.finished += 1
-            tally.codes += len(event.codes)
-            tally.seconds += event.seconds
-        tally.failed += isinstance(event, Failed)
-        tally.cancelled += isinstance(event, Cancelled)

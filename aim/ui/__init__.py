@@ -48,7 +48,7 @@ def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", b
 
     Raises what ``aim.load`` raises. Launch it with ``launch(**LAUNCH)``, or call ``aim.ui.launch`` at once.
     """
-    models = Models(source, device, dtype, backend)
+    models = Models(source, device, dtype, backend, Settings.from_env().zero)
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=_KEEP_FILES) as page:
         gr.Markdown(_HEAD, elem_classes="aim-head")
         with gr.Tab("Generate"):

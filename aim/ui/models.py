@@ -10,6 +10,7 @@ from aim.checkpoint.load import bundled_folder
 from aim.config import MODELS
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline, load
+from aim.ui.zero import use_zero_gpu
 
 
 def at_hand(name: str) -> bool:
@@ -21,8 +22,9 @@ def at_hand(name: str) -> bool:
 class Models:
     """``source`` is loaded at once; every other named model that can be had, when somebody picks it."""
 
-    def __init__(self, source: str, device: str, dtype: str, backend: str = "auto") -> None:
-        self.device, self.dtype, self.backend = device, dtype, backend
+    def __init__(self, source: str, device: str, dtype: str, backend: str = "auto", zero: bool = False) -> None:
+        """With ``zero`` on a ZeroGPU Space: models are on the CPU, and draw on a GPU in processes of their own."""
+        self.device, self.dtype, self.backend, self.zero = "cpu" if zero else device, dtype, backend, zero
         pipe = self._loaded(source)
         own: Future[Pipeline] = Future()
         own.set_result(pipe)
@@ -94,4 +96,7 @@ class Models:
             future.set_exception(error)
 
     def _loaded(self, source: str) -> Pipeline:
-        return load(source, device=self.device, dtype=self.dtype, backend=self.backend)
+        pipe = load(source, device=self.device, dtype=self.dtype, backend=self.backend)
+        if self.zero:
+            use_zero_gpu(pipe)
+        return pipe

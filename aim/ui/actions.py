@@ -87,6 +87,7 @@ class Actions:
         count: Any,
     ) -> list[dict[str, Any]]:
         """A verdict on each input of ``generate``, before it takes a place in line."""
+        model = model or self.models.default
         pipe = self.models.peek(model) if isinstance(model, str) else None
         return [
             verdict(lambda: pipe.resolve(label) if pipe else label),
@@ -117,7 +118,7 @@ class Actions:
     ) -> Iterator[Update]:
         """Draw 1, 4 or 9 pictures at once, streamed.
 
-        ``label`` is a class by index, name or title; a parameter left None is the model's own.
+        ``label`` is a class by index, name or title; without a model it is the page's own, and a parameter left None is the model's.
 
         Returns the picture, the progress, the PNG with its parameters inside, a GIF of the drawing, and the parameters. Several
         pictures are shown side by side; picture i is drawn with ``seed + i``.
@@ -125,6 +126,7 @@ class Actions:
         with self.sessions.one(request.session_hash or "") as drawing:
             # the first update comes at once: a run that is cancelled before it would never be closed
             yield {**self._buttons(busy=True), **self._update("starting", "Starting …")}
+            model = model or self.models.default
             try:
                 future = self.models.fetch(model)
                 while not future.done():

@@ -15,7 +15,7 @@ from aim.settings import Settings
 from aim.ui.about import about_tab
 from aim.ui.compare import compare_tab
 from aim.ui.explore import explore_tab
-from aim.ui.generate import KEYS, SELECT_ON_FOCUS, first_class, generate_tab
+from aim.ui.generate import KEYS, ROLES, SELECT_ON_FOCUS, first_class, generate_tab
 from aim.ui.health import ROUTES, Health
 from aim.ui.inside import inside_tab
 from aim.ui.models import Models
@@ -65,6 +65,7 @@ def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", b
             about_tab(models)
         page.load(None, js=SELECT_ON_FOCUS)
         page.load(None, js=KEYS)
+        page.load(None, js=ROLES)
         page.load(opening.handler, None, opening.outputs, show_progress="hidden", api_visibility="private")
         page.unload(actions.stop)
         page.unload(comparing.stop)

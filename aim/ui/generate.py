@@ -29,6 +29,12 @@ KEYS = """() => {
     if (key === "Enter" && !event.isComposing && !target.closest(own)) setTimeout(() => press("generate"), 60);
   });
 }"""
+# Gradio labels what is empty, and gives it no role that may have a label.
+ROLES = """() => {
+  const name = () => document.querySelectorAll(".empty[aria-label]:not([role])").forEach((empty) => empty.setAttribute("role", "img"));
+  new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+  name();
+}"""
 # The link is the address of the page with the settings behind a question mark.
 LINK = """(query) => {
   const link = location.origin + location.pathname + "?" + query;

@@ -58,10 +58,22 @@ THEME = themes.Base(
     block_shadow="0 1px 3px rgb(20 35 45 / 0.06)",
     block_label_text_weight="600",
     block_title_text_weight="600",
-    button_primary_background_fill="*primary_600",
-    button_primary_background_fill_hover="*primary_700",
-    button_primary_background_fill_dark="*primary_600",
-    button_primary_background_fill_hover_dark="*primary_500",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_800",
+    # contrast of 4.5 and more on every surface of the page
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    block_title_text_color="*neutral_700",
+    block_title_text_color_dark="*neutral_200",
+    block_label_text_color="*neutral_700",
+    block_label_text_color_dark="*neutral_200",
+    color_accent="*primary_700",
+    input_placeholder_color="*neutral_600",
+    input_placeholder_color_dark="*neutral_200",
     button_primary_text_color="white",
     slider_color="*primary_500",
     slider_color_dark="*primary_500",
@@ -101,6 +113,11 @@ PICTURES
 .aim-line { display: flex; justify-content: space-between; gap: 1rem; margin-top: 0.45rem; font-variant-numeric: tabular-nums; }
 .aim-line .aim-rate { white-space: nowrap; color: var(--body-text-color-subdued); }
 .aim-failed .aim-text { color: var(--error-text-color); }
+.tab-container button.selected { color: var(--primary-700); }
+.dark .tab-container button.selected { color: var(--primary-300); }
+input.subdued { color: var(--neutral-600) !important; }
+.dark input.subdued { color: var(--neutral-200) !important; }
+.gallery-item, .label { color: var(--body-text-color); }
 .aim-narrow { max-width: 560px; width: 100%; margin: 0 auto !important; }
 .aim-note, .aim-note p { font-size: 0.86rem; color: var(--body-text-color-subdued); margin: 0; }
 .aim-about { max-width: 46rem; }

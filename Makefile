@@ -2,8 +2,8 @@
 # make test   set up with what the tests need, then run them (make test PYTEST="-k sampling" for some)
 # make check  lint, formatting, types
 # make bench  measure how fast the bundled model draws here (make bench BENCH="--model aim-xl --random-weights" for others), then let it
-#             race the Transformer, with random weights for both (make bench RACE="--model aim-xl --random-weights --gates"); fails where
-#             the race was not fair or the machine not quiet
+#             race the Transformer, with random weights for both (make bench RACE="--model aim-xl --random-weights --gates"), and see how
+#             fast the page answers meanwhile; fails where the race was not fair or the machine not quiet
 # make setup  only set up
 # PYTHON=python3.12 picks the interpreter, VENV=path another place than .venv.
 
@@ -35,6 +35,7 @@ check: $(VENV)/.ready-test
 bench: $(VENV)/.ready
 	$(RUN) -m aim bench $(BENCH)
 	$(RUN) -m aim bench --race $(RACE)
+	$(RUN) -m aim bench --page
 
 $(VENV)/.ready: $(PROJECT) | $(RUN)
 	@$(announce)

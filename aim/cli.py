@@ -157,6 +157,7 @@ def bench(
     scaling: Annotated[
         bool, typer.Option("--scaling", help="Two models, random weights, as sequence and batch grow.", rich_help_panel=RACE)
     ] = False,
+    page: Annotated[bool, typer.Option("--page", help="How fast the page answers, idle and while people draw.")] = False,
     tokens: Annotated[str, typer.Option(help="Codes an image, with --scaling.", rich_help_panel=RACE)] = "256,1024,4096,16384",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the line of JSON to this file.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write a race or --scaling as CSV to this file.")] = None,
@@ -169,12 +170,21 @@ def bench(
 
     settings = Settings.from_env()
     where = command.Where(device or settings.device, dtype or settings.dtype, backend or settings.backend, random_weights)
-    if race and scaling:
-        raise InvalidInput("--race and --scaling are two measurements; choose one")
+    if race + scaling + page > 1:
+        raise InvalidInput("--race, --scaling and --page are different measurements; choose one")
     if csv_file is not None and not (race or scaling):
         raise InvalidInput(f"--csv {csv_file} goes with --race or --scaling; --json takes every result")
     outputs = command.Outputs(json_file, csv_file)
     name = model or settings.model
+    if page:
+        from aim.ui import probe
+
+        answers, machine = probe.probe(name, where.device, where.dtype, where.backend)
+        Console().print(probe.as_table(answers, machine))
+        line = probe.as_json(answers, machine)
+        print(line)
+        outputs.write(line)
+        return
     if race:
         fair = command.race_two(where, outputs, name, against, batch, laps, label, gates)
         raise typer.Exit(0 if fair else 1)

@@ -92,7 +92,8 @@ class TestScaling:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--race", "--scaling"], "--race and --scaling are two measurements"),
+        (["--race", "--scaling"], "--race, --scaling and --page are different measurements"),
+        (["--page", "--race"], "--race, --scaling and --page are different measurements"),
         (["--csv", "out.csv"], "--csv out.csv goes with --race or --scaling"),
         (["--race", "--batch", "1,2"], "batch is '1,2'; a race takes one"),
         (["--race", "--csv", "nowhere/out.csv"], "cannot write nowhere/out.csv: there is no folder"),

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from aim.checkpoint import save_tokenizer
 from aim.checkpoint.tensors import read_metadata
+from aim.cli import main
 from aim.models.vq import VQ
 from aim.training.codes import CodeSet, read_file
 from aim.training.data import load_images, normalize
@@ -82,12 +83,18 @@ def test_what_is_there_is_kept_and_classes_may_be_those_of_others(folder: Path) 
 def test_errors_are_one_line(folder: Path) -> None:
     _, err = run(folder, "codes", "--versions", "many", code=2)
     assert err.strip().splitlines()[-1].startswith("error: versions is 'many'; it must be plain, flip, ten-crop")
-    weights = load_file(folder / "vq.safetensors")
+
+
+def test_a_damaged_tokenizer_is_told_as_such(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder / "vq.safetensors"
+    weights = load_file(path)
     weights.pop("quant_conv.bias")
-    about = read_metadata(folder / "vq.safetensors")
-    save_file(weights, folder / "vq.safetensors", about)
-    _, err = run(folder, "codes", code=2)
-    assert "does not fit its configuration: tensor quant_conv.bias missing" in err
-    (folder / "vq.safetensors").write_bytes(b"hello")
-    _, err = run(folder, "codes", code=2)
-    assert "vq.safetensors cannot be read as a safetensors file" in err
+    save_file(weights, path, read_metadata(path))
+    for message in ("does not fit its configuration: tensor quant_conv.bias missing", "cannot be read as a safetensors file"):
+        with pytest.raises(SystemExit) as ended:
+            main(["tokenize", str(folder / "images"), "--out", str(folder / "codes"), "--tokenizer", str(path), "--device", "cpu"])
+        assert ended.value.code == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: {path} {message}") and err.count("\n") == 1
+        path.write_bytes(b"hello")
+    assert not (folder / "codes").exists()

@@ -19,14 +19,18 @@ from aim.ui.recall import COUNTS, NAMES, NUMBERS, differences, recall
 from aim.ui.visit import Picture, VisitScreen, collect, query, read_png
 from aim.ui.widgets import Choice, Range, Status, Whole, drawn
 
-# Enter draws and Esc stops, wherever on the tab; in a list or on a button Enter means what it always does.
+# Enter draws and Esc stops, on the tab that is shown; in a list or on a button Enter means what it always does.
 KEYS = """() => {
+  const press = (...ids) => {
+    const button = ids.map((id) => document.getElementById(id)).find((button) => button?.offsetParent && !button.disabled);
+    button?.click();
+  };
   document.addEventListener("keydown", (event) => {
-    const { key, target } = event;
-    const press = (id) => { const button = document.getElementById(id); if (button?.offsetParent && !button.disabled) button.click(); };
-    const own = "button, a, textarea, select, [role=listbox], [role=combobox], [aria-haspopup], #class input, #model input";
-    if (key === "Escape") press("stop");
-    if (key === "Enter" && !event.isComposing && !target.closest(own)) setTimeout(() => press("generate"), 60);
+    const own = "button, a, textarea, select, input[type=radio], [role=listbox], [role=combobox], [aria-haspopup]";
+    if (event.key === "Escape") press("stop", "inside-stop", "explore-stop", "compare-stop", "race-stop", "scaling-stop");
+    if (event.key === "Enter" && !event.isComposing && !event.target.closest(own)) {
+      setTimeout(() => press("generate", "inside", "explore", "sweep", "blend"), 60); // after the number that Enter ends is taken
+    }
   });
 }"""
 # Gradio labels what is empty, and gives it no role that may have a label.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +91,36 @@ def test_a_picture_of_one_s_own_is_finished(tab: Any, page: Page, asked: list[Re
     draw(tab, 2)
     assert list(asked[0].prefix) == page.pipe.encode(out.getvalue())[:128].tolist()
     assert "2: goldfish (1), 8 rows of 1" in tab.inner_text("#branches")
+
+
+def saved(kind: str) -> bytes:
+    out = io.BytesIO()
+    if kind == "12 megapixels":
+        Image.effect_noise((4000, 3000), 90).convert("RGB").save(out, "JPEG", quality=60)
+    elif kind == "1x1":
+        Image.new("RGB", (1, 1), (200, 30, 30)).save(out, "PNG")
+    else:
+        frames = [Image.new("RGB", (40, 30), (60 * i, 90, 90)) for i in range(3)]
+        frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("12 megapixels", "photo.jpg"), ("1x1", "dot.png"), ("animated", "waving.gif")])
+def test_pictures_of_every_kind_are_taken(tab: Any, kind: str, name: str) -> None:
+    tab.set_input_files("#given input[type=file]", {"name": name, "mimeType": "image/*", "buffer": saved(kind)})
+    tab.wait_for_function("() => document.querySelectorAll('#branches img').length === 1")
+    assert "Your picture as 16x16 codes keep it" in said(tab)
+
+
+def test_an_upload_of_200_mb_is_refused_and_the_page_goes_on(tab: Any, tmp_path: Path) -> None:
+    path = tmp_path / "huge.png"
+    with path.open("wb") as file:
+        file.truncate(200_000_000)
+    tab.set_input_files("#given input[type=file]", path)
+    assert until(lambda: "maximum" in tab.inner_text("body").lower() and "size" in tab.inner_text("body").lower(), 30)
+    tab.reload()
+    show(tab, "Explore")
+    draw(tab, 1)
 
 
 def test_what_is_no_picture_is_refused_and_the_page_goes_on(tab: Any) -> None:

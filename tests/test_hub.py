@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aim.checkpoint import export_official, load_model
+from aim.checkpoint.hub import fetched
 from aim.config import MODELS
 from aim.errors import AimError, CheckpointError, HubError
 from aim.models.aim import AiM
@@ -53,6 +54,14 @@ def assert_loads(make_model: Callable[..., AiM]) -> None:
 
 def unfinished(tmp_path: Path) -> list[Path]:
     return [*(tmp_path / "cache").rglob("*.incomplete")]
+
+
+def test_bytes_are_counted_as_they_come(hub: Hub, make_model: Callable[..., AiM]):
+    before = fetched(REPO)
+    assert_loads(make_model)
+    assert fetched(REPO) - before == sum(len(hub.files[name]) for name in ("config.json", "model.safetensors"))
+    assert_loads(make_model)
+    assert fetched(REPO) - before == sum(len(hub.files[name]) for name in ("config.json", "model.safetensors")), "it was in the cache"
 
 
 def test_a_repository_is_fetched_once_and_kept(hub: Hub, make_model: Callable[..., AiM], monkeypatch: pytest.MonkeyPatch):

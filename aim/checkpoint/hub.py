@@ -5,8 +5,9 @@ huggingface_hub does the work and honours its own variables: HF_ENDPOINT, HF_HOM
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aim.errors import HubError
 from aim.settings import Settings
@@ -18,6 +19,27 @@ class Release(NamedTuple):
     repo: str  # "owner/name"
     files: tuple[str, ...]  # that make it
     layout: str  # whose: "AiM's"
+
+
+_fetched: dict[str, int] = {}  # bytes of a repository that came over the wire, for those who wait
+
+
+def fetched(repo: str) -> int:
+    """Bytes of a repository that this process has downloaded so far; 0 for one that it found in the cache."""
+    return _fetched.get(repo, 0)
+
+
+def _counting(repo: str) -> Any:
+    """The progress bar of huggingface_hub, which also counts the bytes for ``fetched``."""
+    from huggingface_hub import utils
+
+    usual: Any = utils.tqdm  # type: ignore[attr-defined]
+
+    def update(bar: Any, n: float | None = 1) -> bool | None:
+        _fetched[repo] = _fetched.get(repo, 0) + int(n or 0)
+        return usual.update(bar, n)  # type: ignore[no-any-return]
+
+    return type("Bar", (usual,), {"update": update})
 
 
 def fetch(release: Release) -> Path:
@@ -40,9 +62,12 @@ def fetch(release: Release) -> Path:
         raise HubError(_unreachable(release, endpoint, error)) from error
     name = first
     try:
-        folder = Path(hf_hub_download(repo, first, endpoint=endpoint)).parent
+        settings: dict[str, Any] = {"endpoint": endpoint}
+        if "tqdm_class" in signature(hf_hub_download).parameters:
+            settings["tqdm_class"] = _counting(repo)
+        folder = Path(hf_hub_download(repo, first, **settings)).parent
         for name in others:
-            hf_hub_download(repo, name, revision=folder.name, endpoint=endpoint)
+            hf_hub_download(repo, name, revision=folder.name, **settings)
     except Exception as error:
         raise HubError(_broken_off(release, name, endpoint, error)) from error
     return folder

@@ -133,7 +133,7 @@ class Actions:
                     if drawing.stopped:
                         yield {**self._buttons(busy=False), **self._update("stopped", f"Stopped; {model} goes on loading")}
                         return
-                    yield self._update("loading", f"Loading {self.models.title(model)} …")
+                    yield self._update("loading", self.models.loading(model))
                     wait([future], timeout=0.5)
                 pipe = future.result()
                 index = pipe.resolve(label)

@@ -155,7 +155,7 @@ def generate_tab(models: Models) -> tuple[Actions, Opening]:
         try:
             future = models.fetch(name)
             while not future.done():
-                yield {progress: status("loading", f"Loading {models.title(name)} …")}
+                yield {progress: status("loading", models.loading(name))}
                 wait([future], timeout=0.5)
             new = future.result()
         except AimError as error:

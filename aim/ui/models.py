@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import Future
 
 from aim.bench import random_pipeline
+from aim.checkpoint.hub import fetched
 from aim.checkpoint.load import bundled_folder
 from aim.config import MODELS
 from aim.errors import InvalidInput
@@ -51,6 +52,12 @@ class Models:
             return name
         size = f"{spec.download_mb / 1000:.1f} GB" if spec.download_mb >= 1000 else f"{spec.download_mb} MB"
         return f"{name} (bundled)" if spec.source == "bundled" else f"{name} ({size} download)"
+
+    def loading(self, name: str) -> str:
+        """What there is to say while a model is fetched and loaded: "Loading aim-b (880 MB download): 120 MB are here …"."""
+        spec = MODELS.get(name)
+        here = fetched(spec.repo) if spec is not None and spec.repo else 0
+        return f"Loading {self.title(name)}{f': {here / 1e6:.0f} MB are here' if here else ''} …"
 
     def check(self, name: object) -> str:
         """``name`` if the page offers it, else InvalidInput. Only names: no path or hub id is taken from a visitor."""

@@ -37,7 +37,8 @@ def _counting(repo: str) -> Any:
 
     def update(bar: Any, n: float | None = 1) -> bool | None:
         _fetched[repo] = _fetched.get(repo, 0) + int(n or 0)
-        return usual.update(bar, n)  # type: ignore[no-any-return]
+        moved: bool | None = usual.update(bar, n)
+        return moved
 
     return type("Bar", (usual,), {"update": update})
 

@@ -37,8 +37,7 @@ def decode(where: str | Path, content: bytes, size: int) -> np.ndarray:
     with reading(where), Image.open(io.BytesIO(content)) as opened:
         image = opened.convert("RGB")
     if image.size != (size, size):
-        scale = size / min(image.size)
-        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
-        left, top = (image.width - size) // 2, (image.height - size) // 2
-        image = image.crop((left, top, left + size, top + size))
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
     return np.asarray(image)

@@ -37,7 +37,7 @@ def tokenize(
     """Turn images into codes once, for stage 2. An image that cannot be read is named and left out; the same command goes on with
     what was stopped. Several GPUs: start it with torchrun.
     """
-    from aim.device import own_device, pick_device
+    from aim.device import own_device, prepare
     from aim.training.codes import read_classes
     from aim.training.sources import open_images
     from aim.training.tokenizing import check as check_all
@@ -45,7 +45,7 @@ def tokenize(
 
     settings = Settings.from_env()
     rank, world = settings.rank, settings.world
-    where = pick_device(own_device(device or settings.device, settings))
+    where, _ = prepare(own_device(device or settings.device, settings), "float32", settings.threads)
     model = _tokenizer(tokenizer, where)
     classes, names = read_classes(like) if like else ((), ())
     source = open_images(images, own_classes, classes, names)

@@ -222,6 +222,7 @@ input.subdued { color: var(--neutral-600) !important; }
   .aim-bar-text { text-align: right; }
   .aim-bar-text > * { display: inline; margin-left: 0.5rem; }
   .aim-clock { font-size: 1.05rem; }
-  .aim-table th, .aim-table td { padding-inline: 0.35rem; }
+  .aim-table th, .aim-table td { padding-inline: 0.3rem; white-space: normal; overflow-wrap: anywhere; font-size: 0.8rem; }
+  .aim-table th:first-child { min-width: 5.5rem; overflow-wrap: normal; }
 }
 """.replace("PICTURES", "".join(_PICTURE.replace("NAME", name) for name in ("picture", "explored", "inside-picture", "map")))

@@ -15,11 +15,12 @@ from aim.settings import Settings
 from aim.ui.about import about_tab
 from aim.ui.compare import compare_tab
 from aim.ui.explore import explore_tab
-from aim.ui.generate import KEYS, ROLES, SELECT_ON_FOCUS, first_class, generate_tab
+from aim.ui.generate import KEYS, ROLES, SELECT_ON_FOCUS, generate_tab
 from aim.ui.health import ROUTES, Health
 from aim.ui.inside import inside_tab
 from aim.ui.models import Models
 from aim.ui.race import race_tab
+from aim.ui.settings_actions import first_class
 from aim.ui.theme import CSS, THEME
 
 __all__ = ["LAUNCH", "build", "launch"]

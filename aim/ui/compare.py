@@ -9,8 +9,8 @@ import gradio as gr
 from aim.compare import AXES, MOST
 from aim.ui.actions import status
 from aim.ui.compare_actions import CompareActions, CompareScreen
-from aim.ui.generate import class_choices, first_class
 from aim.ui.models import Models
+from aim.ui.settings_actions import class_choices, first_class
 from aim.ui.widgets import Choice, Range, Status, Whole
 
 SECOND_CLASS = 323  # monarch, where the model knows it

@@ -8,8 +8,8 @@ import gradio as gr
 
 from aim.ui.actions import Actions, status
 from aim.ui.explore_actions import ExploreActions, ExploreScreen
-from aim.ui.generate import class_choices, first_class
 from aim.ui.models import Models
+from aim.ui.settings_actions import class_choices, first_class
 from aim.ui.widgets import Choice, Range, Status, Whole, drawn
 
 _INTRO = (

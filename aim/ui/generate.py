@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import wait
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.components import Component
 from gradio.events import api
 
-from aim.errors import AimError
-from aim.pipeline import Pipeline
 from aim.ui.actions import Actions, Screen, Update, status
 from aim.ui.models import Models
 from aim.ui.presets import PRESETS, preset_values
-from aim.ui.recall import COUNTS, NAMES, NUMBERS, differences, recall
-from aim.ui.visit import Picture, VisitScreen, collect, query, read_png
+from aim.ui.recall import COUNTS, NUMBERS
+from aim.ui.settings_actions import Boxes, SettingsActions, class_choices, describe, first_class
+from aim.ui.visit import VisitScreen, collect, query
 from aim.ui.widgets import Choice, Range, Status, Whole, drawn
 
 # Enter draws and Esc stops, on the tab that is shown; in a list or on a button Enter means what it always does.
@@ -52,28 +50,7 @@ SELECT_ON_FOCUS = """() => {
   });
 }"""
 EXAMPLES = ((301, 122, 4.0), (779, 89, 4.0), (323, 66, 4.0), (145, 34, 4.0), (963, 108, 4.0), (970, 116, 4.0))  # class, seed, guidance
-FIRST_CLASS = 1  # goldfish, where the model knows it
 PREVIEW_EVERY = 8
-
-
-def class_choices(pipe: Pipeline) -> list[tuple[str, int]]:
-    """(title, ImageNet index) of every class that the model knows, by name."""
-    return sorted(((pipe.title(index), index) for index in pipe.classes), key=lambda choice: choice[0].casefold())
-
-
-def first_class(pipe: Pipeline, wanted: Any = FIRST_CLASS) -> int:
-    """``wanted`` if the model knows it, else its first class."""
-    return wanted if wanted in pipe.classes else pipe.classes[0]
-
-
-def describe(pipe: Pipeline) -> str:
-    """One line about what the model draws, in Markdown."""
-    size, codes = pipe.tokenizer.config.image_size, pipe.model.config.num_tokens
-    previews = " Previews are rough here, one colour a code." if pipe.rough_previews else ""
-    return (
-        f"**{pipe.name}** draws {size}×{size} pixels as {codes} codes, one after another; dots are codes not drawn yet.{previews} "
-        f"The picture is shown enlarged and smoothed; the PNG has its own {size}×{size} pixels."
-    )
 
 
 class Opening(NamedTuple):
@@ -148,63 +125,8 @@ def generate_tab(models: Models) -> tuple[Actions, Opening]:
     made, pictures, current = gr.State(None), gr.State([]), gr.State(models.default)
     actions = Actions(models, Screen(picture, progress, png, gif, parameters, start, stop, made))
     inputs = [label, model, cfg_scale, temperature, top_k, top_p, seed, random_seed, preview_every, count]
-    settings = [model, label, cfg_scale, temperature, top_k, top_p, note, current]
-
-    def switch(name: str, index: Any, old: str) -> Iterator[Update]:
-        """Load the model that was picked, and take over its classes and defaults; if it cannot be had, keep the old one."""
-        try:
-            future = models.fetch(name)
-            while not future.done():
-                yield {progress: status("loading", models.loading(name))}
-                wait([future], timeout=0.5)
-            new = future.result()
-        except AimError as error:
-            message = f"{name} could not be loaded, so {old} stays in use: {error}"
-            gr.Warning(message)
-            yield {model: old, progress: status("failed", message)}
-            return
-        own = new.sampling
-        yield {
-            label: gr.update(choices=class_choices(new), value=first_class(new, index)),
-            **{cfg_scale: own.cfg_scale, temperature: own.temperature, top_k: own.top_k, top_p: own.top_p},
-            **{note: describe(new), current: name, progress: status("idle", f"{new.name} is ready")},
-        }
-
-    def restore(values: Mapping[str, Any], old: str) -> Iterator[Update]:
-        """Set the page to parameters from outside, loading their model if it is another; say where the picture may come out otherwise."""
-        try:
-            wanted = recall(values, models)
-            if wanted.model not in (None, old):
-                yield from switch(wanted.model, wanted.label, old)
-            here = models.peek(wanted.model or old)
-            if here is None:  # it could not be loaded, and switch said why
-                return
-            index = None if wanted.label is None else here.resolve(wanted.label)
-        except AimError as error:
-            gr.Warning(str(error))
-            yield {progress: status("failed", str(error))}
-            return
-        boxes = {cfg_scale: wanted.cfg_scale, temperature: wanted.temperature, top_k: wanted.top_k, top_p: wanted.top_p, label: index}
-        boxes |= {seed: wanted.seed, count: wanted.count, random_seed: None if wanted.seed is None else False}
-        told = differences(values, here)
-        if told:
-            gr.Warning(told)
-        text = f"The settings are taken over. {told or 'Press Generate to draw the picture again.'}"
-        yield {**{box: value for box, value in boxes.items() if value is not None}, progress: status("idle", text)}
-
-    def opened(request: gr.Request) -> Iterator[Update]:
-        """Take over the settings in the link that the page was opened with."""
-        values = {name: request.query_params[name] for name in NAMES if name in request.query_params}
-        if values:
-            yield from restore(values, models.default)
-        else:
-            yield {progress: gr.skip()}
-
-    def chosen(shown: list[Picture], old: str, event: gr.SelectData) -> Iterator[Update]:
-        yield from restore(shown[int(event.index)].parameters, old)
-
-    def reread(path: str, old: str) -> Iterator[Update]:
-        yield from restore(read_png(path), old)
+    boxes = Boxes(model, label, cfg_scale, temperature, top_k, top_p, seed, random_seed, count, note, current, progress)
+    taking = SettingsActions(models, boxes)
 
     def linked(*values: Any) -> str:
         return query(**dict(zip(("class", "model", *NUMBERS, "seed", "count"), values, strict=True)))
@@ -218,16 +140,15 @@ def generate_tab(models: Models) -> tuple[Actions, Opening]:
     drawing.success(lambda made, pictures: collect(visit, made, pictures), [made, pictures], list(visit), **private)
     stop.click(actions.stop, None, None, api_name="stop", queue=False, **hidden)
     dice.click(actions.random_class, model, label, api_name="random_class", **hidden)
-    model.select(switch, [model, label, current], [*settings, progress], **private)
+    model.select(taking.switch, [model, label, current], list(boxes), **private)
     parameters.change(lambda value: [gr.update(interactive=value is not None)] * 3, parameters, [png, gif, reuse], queue=False, **private)
     reuse.click(lambda value: (value["seed"], False), parameters, [seed, random_seed], queue=False, **private)
     sampled = [cfg_scale, temperature, top_k, top_p]
     preset.input(lambda name, model: preset_values(name, models.get(model)), [preset, model], sampled, **private)
-    restored = [*settings, seed, random_seed, count, progress]
-    gallery.select(chosen, [pictures, current], restored, **private)
-    dropped.upload(reread, [dropped, current], restored, **private)
+    gallery.select(taking.chosen, [pictures, current], list(boxes), **private)
+    dropped.upload(taking.reread, [dropped, current], list(boxes), **private)
     share.click(linked, [label, model, *sampled, seed, count], link, **private).then(None, link, link, js=LINK, **private).then(
         lambda: gr.update(visible=True), None, link, **private
     )
     api(actions.classes, api_name="classes")
-    return actions, Opening(opened, restored)
+    return actions, Opening(taking.opened, list(boxes))

@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 
 from aim.ui.actions import Actions, status
-from aim.ui.generate import class_choices, first_class
 from aim.ui.inside_actions import InsideActions, InsideScreen
 from aim.ui.maps import MAPS
 from aim.ui.models import Models
+from aim.ui.settings_actions import class_choices, first_class
 from aim.ui.widgets import Choice, Range, Shown, Status, Whole, drawn
 
 _INTRO = (

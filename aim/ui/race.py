@@ -8,12 +8,12 @@ import gradio as gr
 
 from aim.errors import AimError
 from aim.ui.actions import Actions, Update, status
-from aim.ui.generate import FIRST_CLASS, class_choices
 from aim.ui.measuring_actions import MeasuringActions, MeasuringScreen
 from aim.ui.models import Models
 from aim.ui.pairs import classes, find, offered
 from aim.ui.race_actions import BATCHES, RaceActions, ScalingActions
 from aim.ui.replay import Replay
+from aim.ui.settings_actions import FIRST_CLASS, class_choices
 from aim.ui.widgets import Choice, Shown, Status
 
 _INTRO = (

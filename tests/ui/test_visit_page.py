@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from aim import media
+from aim.ui.settings_actions import Boxes, SettingsActions
 from pages import Page, until
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
@@ -156,14 +158,40 @@ def test_a_link_opens_the_page_ready(open_tab: Callable[..., Any]) -> None:
     assert again.get_by_label("4", exact=True).is_checked()
 
 
-@pytest.mark.parametrize(
-    ("query", "told"), [("?seed=-5", "seed is -5"), ("?class=unicorn", "there is no class 'unicorn'"), ("?top_p=x", "top_p is 'x'")]
-)
+NONSENSE = {
+    "?seed=-5": "seed is -5",
+    "?class=unicorn": "there is no class 'unicorn'",
+    "?top_p=x": "top_p is 'x'",
+    "?model=aim-b&seed=9": "so tiny stays in use",
+}
+
+
+@pytest.mark.parametrize(("query", "told"), NONSENSE.items())
 def test_a_link_with_nonsense_is_refused_politely(open_tab: Callable[..., Any], query: str, told: str) -> None:
     tab = open_tab(query)
     assert until(lambda: told in said(tab))
     assert tab.locator("#seed input").input_value() == "0"
     generate(tab, 1)
+
+
+def test_settings_of_another_model_come_with_it(page: Page, make_pipe: Callable[..., Any]) -> None:
+    other, _ = make_pipe()
+    boxes = Boxes(*(object() for _ in Boxes._fields))  # type: ignore[arg-type]
+    models = page.blocks.health.models  # type: ignore[attr-defined]
+    future: Future[Any] = Future()
+    future.set_result(other)
+    before = dict(models._loads)
+    models._loads["aim-b"] = future
+    try:
+        updates: dict[Any, Any] = {}
+        for update in SettingsActions(models, boxes).restore({"model": "aim-b", "class": "tabby", "seed": "4", "cfg_scale": 7}, "tiny"):
+            updates |= update
+    finally:
+        models._loads = before
+        other.close()
+    assert (updates[boxes.model], updates[boxes.current], updates[boxes.label]) == ("aim-b", "aim-b", 281)
+    assert (updates[boxes.seed], updates[boxes.random_seed], updates[boxes.cfg_scale]) == (4, False, 7)
+    assert boxes.pictures not in updates, "nothing was said of it"
 
 
 def test_presets_and_keys(page: Page, open_tab: Callable[..., Any]) -> None:

@@ -50,7 +50,11 @@ class CodeSet(NamedTuple):
         if path.is_dir():
             return _load_shards(path, device)
         found, _ = read_file(path)
-        return found._replace(codes=found.codes.to(device), labels=found.labels.to(device))
+        return found.to(device)
+
+    def to(self, device: torch.device | str) -> CodeSet:
+        """The same codes on another device."""
+        return self._replace(codes=self.codes.to(device), labels=self.labels.to(device))
 
 
 class Shard(NamedTuple):

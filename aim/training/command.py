@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +19,11 @@ from aim.training.codes import CodeSet, tokenizer_version
 from aim.training.finetune import with_classes
 from aim.training.parallel import Processes, Sharded, accelerator_on
 from aim.training.prior import PriorTrainer
-from aim.training.recipe import PriorRecipe, overrides, read_config, settle
+from aim.training.recipe import PriorRecipe, chosen, settle
 from aim.training.sources import open_images
 from aim.training.tokenizing import tokenize_shards
 
 MODEL, TOKENIZER, CONFIG, CODES = "model.safetensors", "vq.safetensors", "config.json", "codes"
-STOPPED = 143  # what a shell sees of a process that SIGTERM ended
 
 Draw = Callable[[Prior, VQ, Path], None]
 
@@ -65,7 +63,7 @@ def train_prior(
     accelerator.wait_for_everyone()
     data, held = read_codes(codes, inputs.val, processes)
     if processes.device.type == "cuda":
-        data, held = (s._replace(codes=s.codes.to(processes.device), labels=s.labels.to(processes.device)) for s in (data, held))
+        data, held = (codes.to(processes.device) for codes in (data, held))
     torch.manual_seed(recipe.seed)
     model, vq = _start(inputs, name, of_model, data)
     for which in (data, held):
@@ -91,22 +89,16 @@ def train_prior(
     trainer.run()
     if processes.world > 1:
         accelerator.wait_for_everyone()
-    stopped = trainer.run_state.stopped
-    if stopped and processes.first:
-        print(f"stopped at step {trainer.run_state.step}, saved in {inputs.out}; the same command goes on from there", file=sys.stderr)
-    if not stopped:
+    code = trainer.run_state.exit_code()
+    if not code:
         _write(trainer, inputs.out, processes, fsdp, sampling=model.config)
     accelerator.end_training()
-    return STOPPED if stopped else 0
+    return code
 
 
 def read_settings(inputs: Inputs) -> tuple[str, PriorRecipe, dict[str, Any]]:
     """The model's name, the recipe, and changes to the model's own settings, which are written ``model.<name>``."""
-    values = read_config(inputs.config) | overrides(inputs.changes)
-    name = values.pop("model", None)
-    if name not in MODELS:
-        raise InvalidInput(f"model is {name!r}; it must be one of {', '.join(MODELS)}")
-    of_model = {key.removeprefix("model."): values.pop(key) for key in list(values) if key.startswith("model.")}
+    name, values, of_model = chosen(inputs.config, inputs.changes, "model", MODELS)
     fixed = of_model.keys() & {"num_classes", "classes", "class_names", "sampling"}
     if fixed:
         raise InvalidInput(f"model.{min(fixed)} comes from the codes; leave it out")

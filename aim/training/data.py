@@ -101,16 +101,21 @@ def load_images(sources: Sequence[str | Path], size: int = 64, classes: Sequence
 
     Images that cannot be read are named in the log and left out. InvalidInput as of ``open_images``, and where not one can be read.
     """
-    found = open_images(sources, classes=classes, names=names)
+    return in_memory(open_images(sources, classes=classes, names=names), size)
+
+
+def in_memory(source: Images, size: int, every: int = 1) -> ImageSet:
+    """Every ``every``-th image of ``source`` that can be read; errors and what is logged as of ``load_images``."""
+    span = range(0, len(source), every)
     bad: list[str] = []
     with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
-        read = list(decoded(found, range(len(found)), size, pool, bad))
+        read = list(decoded(source, span, size, pool, bad))
     if not read:
         raise InvalidInput(f"none of the {len(bad)} images can be read; the first is {bad[0]}")
     if bad:
-        log.warning("%d of %d images cannot be read and are left out", len(bad), len(found))
+        log.warning("%d of %d images cannot be read and are left out", len(bad), len(span))
     images = torch.from_numpy(np.stack([image.pixels for image in read])).permute(0, 3, 1, 2).contiguous()
-    return ImageSet(images, torch.tensor([image.row for image in read]), found.classes, found.names)
+    return ImageSet(images, torch.tensor([image.row for image in read]), source.classes, source.names)
 
 
 def normalize(images: Tensor) -> Tensor:

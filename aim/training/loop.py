@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 
 from aim.errors import AimError, CheckpointError
 from aim.training.parallel import ALONE, Processes
+
+STOPPED = 143  # what a shell sees of a process that SIGTERM ended
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -126,6 +129,12 @@ class Run:
             yield
         finally:
             signal.signal(signal.SIGTERM, previous)
+
+    def exit_code(self) -> int:
+        """0, or STOPPED after SIGTERM, when the first process also says how to go on."""
+        if self.stopped and self.processes.first:
+            print(f"stopped at step {self.step}, saved in {self.folder}; the same command goes on from there", file=sys.stderr)
+        return STOPPED if self.stopped else 0
 
     def save(self) -> None:
         """Write ``state.pt`` atomically."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -94,6 +94,19 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise InvalidInput(f"the value of {assignment!r} is not YAML ({error})") from error
     return out
+
+
+def chosen(config: str | Path, changes: Sequence[str], kind: str, known: Collection[str]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """What a config and ``name=value`` changes say: the name of a ``kind``, one of ``known``, settings, and those of the model.
+
+    The latter are written ``model.<name>``. InvalidInput for another name.
+    """
+    values = read_config(config) | overrides(changes)
+    name = values.pop(kind, None)
+    if name not in known:
+        raise InvalidInput(f"{kind} is {name!r}; it must be one of {', '.join(known)}")
+    of_model = {key.removeprefix("model."): values.pop(key) for key in list(values) if key.startswith("model.")}
+    return name, values, of_model
 
 
 def settle(defaults: Settings, values: Mapping[str, Any]) -> Settings:

@@ -6,11 +6,9 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from aim.checkpoint import load_tokenizer, save_tokenizer
@@ -19,16 +17,14 @@ from aim.config import VQ_F4, VQ_F16, VQConfig
 from aim.errors import InvalidInput
 from aim.models.vq import VQ
 from aim.training.classifier import VGG, ClassifierRecipe, accuracy, read_vgg, train_classifier
-from aim.training.data import ImageSet, StreamedImages, load_images
-from aim.training.decoding import decoded
+from aim.training.data import ImageSet, StreamedImages, in_memory, load_images
 from aim.training.parallel import Processes, accelerator_on
-from aim.training.recipe import overrides, read_config, settle
-from aim.training.sources import Images, open_images
+from aim.training.recipe import chosen, settle
+from aim.training.sources import open_images
 from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer
 
 TOKENIZER, LOSS_NETWORK, CONFIG = "vq.safetensors", "loss_network.safetensors", "config.json"
 TOKENIZERS = {"vq-f4": VQ_F4, "vq-f16": VQ_F16}
-STOPPED = 143  # what a shell sees of a process that SIGTERM ended
 MOST_HELD = 5000  # validation images, where none are given
 MOST_SEEN, SEEN_SIZE = 100_000, 64  # images that a loss network learns from, and their side in pixels, where images are streamed
 
@@ -92,26 +88,20 @@ def train_tokenizer(
     trainer = TokenizerTrainer(model, network, data, held, recipe, inputs.out, processes, log, sheet, on_step)
     average = trainer.run()
     accelerator.wait_for_everyone()
-    stopped = trainer.run_state.stopped
+    code = trainer.run_state.exit_code()
     if processes.first:
         if isinstance(data, StreamedImages) and data.skipped:
             print(f"{len(data.skipped)} of {len(data)} images could not be read", file=sys.stderr)
-        if stopped:
-            print(f"stopped at step {trainer.run_state.step}, saved in {inputs.out}; the same command goes on from there", file=sys.stderr)
-        else:
+        if not code:
             version = save_tokenizer(inputs.out / TOKENIZER, average, {})
             print(f"{inputs.out / TOKENIZER} {version}", flush=True)
     accelerator.end_training()
-    return STOPPED if stopped else 0
+    return code
 
 
 def read_settings(inputs: Inputs) -> tuple[str, TokenizerRecipe, VQConfig]:
     """The tokenizer's name, the recipe, and the tokenizer's configuration, whose settings are written ``model.<name>``."""
-    values = read_config(inputs.config) | overrides(inputs.changes)
-    name = values.pop("tokenizer", None)
-    if name not in TOKENIZERS:
-        raise InvalidInput(f"tokenizer is {name!r}; it must be one of {', '.join(TOKENIZERS)}")
-    of_model = {key.removeprefix("model."): values.pop(key) for key in list(values) if key.startswith("model.")}
+    name, values, of_model = chosen(inputs.config, inputs.changes, "tokenizer", TOKENIZERS)
     return name, settle(TokenizerRecipe(), values), settle(TOKENIZERS[name], of_model)
 
 
@@ -122,7 +112,7 @@ def read_images(inputs: Inputs, size: int, processes: Processes) -> tuple[ImageS
         if inputs.val:
             return StreamedImages(source, size), load_images(inputs.val, size, source.classes, source.names)
         every = _every(len(source), processes)
-        return StreamedImages(source, size, every), _some(source, every, size)
+        return StreamedImages(source, size, every), in_memory(source, size, every)
     data = load_images(inputs.images, size)
     if inputs.val:
         return data.to(processes.device), load_images(inputs.val, size, data.classes, data.names).to(processes.device)
@@ -139,17 +129,6 @@ def _every(images: int, processes: Processes) -> int:
     return every
 
 
-def _some(source: Images, every: int, size: int) -> ImageSet:
-    """Every ``every``-th image that can be read, in memory."""
-    bad: list[str] = []
-    with ThreadPoolExecutor() as pool:
-        found = list(decoded(source, range(0, len(source), every), size, pool, bad))
-    if not found:
-        raise InvalidInput(f"none of {len(bad)} images can be read; the first is {bad[0]}")
-    images = torch.from_numpy(np.stack([image.pixels for image in found])).permute(0, 3, 1, 2).contiguous()
-    return ImageSet(images, torch.tensor([image.row for image in found]), source.classes, source.names)
-
-
 def _fit_loss_network(data: ImageSet | StreamedImages, held: ImageSet, recipe: TokenizerRecipe, device: torch.device, path: Path) -> None:
     """Train the network of the perceptual loss to tell the classes of the images apart."""
     classes = len(held.classes) or len(held.names)
@@ -157,7 +136,7 @@ def _fit_loss_network(data: ImageSet | StreamedImages, held: ImageSet, recipe: T
         raise InvalidInput(f"a loss network learns from classes, and the images have {classes}; give a trained one with --loss-network")
     seen = data
     if isinstance(seen, StreamedImages):
-        seen = _some(seen.source, max(1, -(-len(seen.source) // MOST_SEEN)), SEEN_SIZE).to(device)
+        seen = in_memory(seen.source, SEEN_SIZE, max(1, -(-len(seen.source) // MOST_SEEN))).to(device)
     network = VGG(classes)
     fit = ClassifierRecipe(seconds=recipe.loss_network_seconds, batch=min(ClassifierRecipe.batch, len(seen)), seed=recipe.seed + 1)
     train_classifier(network, seen, fit)

@@ -11,7 +11,7 @@ from aim.ui.actions import status
 from aim.ui.compare_actions import CompareActions, CompareScreen
 from aim.ui.models import Models
 from aim.ui.settings_actions import class_choices, first_class
-from aim.ui.widgets import Choice, Range, Status, Whole
+from aim.ui.widgets import Choice, Range, Status, Whole, guidance_and_temperature
 
 SECOND_CLASS = 323  # monarch, where the model knows it
 
@@ -49,8 +49,7 @@ def compare_tab(models: Models) -> CompareActions:
                 mix = gr.Button("Draw the way", variant="primary", elem_id="blend")
             with gr.Accordion("What is the same in all", open=True):
                 seed = Whole(0, precision=0, label="Seed", elem_id="compare-seed")
-                cfg_scale = Range(0, 15, sampling.cfg_scale, step=0.05, label="Guidance", info="Pull towards the class; 1 is none.")
-                temperature = Range(0, 2, sampling.temperature, step=0.01, label="Temperature", info="0 takes the likeliest.")
+                cfg_scale, temperature = guidance_and_temperature(sampling)
         with gr.Column(scale=6, min_width=300, elem_classes="aim-result"):
             picture = gr.Image(
                 format="png", type="filepath", label="Comparison", show_label=False, interactive=False, buttons=["fullscreen"],

@@ -10,7 +10,7 @@ from aim.ui.actions import Actions, status
 from aim.ui.explore_actions import ExploreActions, ExploreScreen
 from aim.ui.models import Models
 from aim.ui.settings_actions import class_choices, first_class
-from aim.ui.widgets import Choice, Range, Status, Whole, drawn
+from aim.ui.widgets import Choice, Range, Status, draw_and_stop, drawn, guidance_and_temperature, seed_and_random
 
 _INTRO = (
     "A picture is drawn row by row, and every row follows from those above it. **Draw** one, then keep its first rows and change the "
@@ -38,14 +38,11 @@ def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
                     elem_id="explore-class",
                 )
             with gr.Row(elem_classes="aim-first"):
-                start = gr.Button("Draw", variant="primary", elem_id="explore", min_width=120)
-                stop = gr.Button("Stop", interactive=False, elem_id="explore-stop", min_width=80)
+                start, stop = draw_and_stop("explore")
             with gr.Group(), gr.Row():
-                seed = Whole(0, precision=0, label="Seed", elem_id="explore-seed", min_width=120)
-                random_seed = gr.Checkbox(False, label="Random", info="A new seed each time.", elem_id="explore-random", min_width=120)
+                seed, random_seed = seed_and_random("explore-")
             with gr.Accordion("Sampling", open=True):
-                cfg_scale = Range(0, 15, sampling.cfg_scale, step=0.05, label="Guidance", info="Pull towards the class; 1 is none.")
-                temperature = Range(0, 2, sampling.temperature, step=0.01, label="Temperature", info="0 takes the likeliest.")
+                cfg_scale, temperature = guidance_and_temperature(sampling)
             given = gr.File(
                 label="A picture of your own, to be finished", type="filepath", file_types=["image"], elem_id="given", height=130
             )

@@ -15,7 +15,7 @@ from aim.ui.presets import PRESETS, preset_values
 from aim.ui.recall import COUNTS, NUMBERS
 from aim.ui.settings_actions import Boxes, SettingsActions, class_choices, describe, first_class
 from aim.ui.visit import VisitScreen, collect, query
-from aim.ui.widgets import Choice, Range, Status, Whole, drawn
+from aim.ui.widgets import Choice, Range, Status, Whole, drawn, guidance_and_temperature, seed_and_random
 
 # Enter draws and Esc stops, on the tab that is shown; in a list or on a button Enter means what it always does.
 KEYS = """() => {
@@ -74,14 +74,12 @@ def generate_tab(models: Models) -> tuple[Actions, Opening]:
                 stop = gr.Button("Stop", interactive=False, elem_id="stop", min_width=80)
             with gr.Group():
                 with gr.Row():
-                    seed = Whole(0, precision=0, label="Seed", elem_id="seed", min_width=120)
-                    random_seed = gr.Checkbox(True, label="Random", info="A new seed each time.", elem_id="random-seed", min_width=120)
+                    seed, random_seed = seed_and_random(random=True)
                 reuse = gr.Button("Reuse last seed", size="sm", interactive=False, elem_id="reuse-seed")
             count = gr.Radio(list(COUNTS), value=1, label="Pictures", info="Drawn together.", elem_id="count")
             with gr.Accordion("Sampling", open=True):
                 preset = Choice(list(PRESETS), value=None, label="Preset", info="Sets the four below.", filterable=False, elem_id="preset")
-                cfg_scale = Range(0, 15, sampling.cfg_scale, step=0.05, label="Guidance", info="Pull towards the class; 1 is none.")
-                temperature = Range(0, 2, sampling.temperature, step=0.01, label="Temperature", info="0 takes the likeliest.")
+                cfg_scale, temperature = guidance_and_temperature(sampling)
                 top_p = Range(0.01, 1, sampling.top_p, step=0.01, label="Top-p", info="Probability kept; 1 is all.")
                 top_k = Whole(sampling.top_k, precision=0, minimum=0, label="Top-k", info="Codes kept; 0 is all.")
             with gr.Accordion("Model and preview", open=True):

@@ -11,7 +11,7 @@ from aim.ui.inside_actions import InsideActions, InsideScreen
 from aim.ui.maps import MAPS
 from aim.ui.models import Models
 from aim.ui.settings_actions import class_choices, first_class
-from aim.ui.widgets import Choice, Range, Shown, Status, Whole, drawn
+from aim.ui.widgets import Choice, Shown, Status, Whole, draw_and_stop, drawn, guidance_and_temperature, seed_and_random
 
 _INTRO = (
     "Before each code, the model holds some codes likely and others not; then one is drawn by chance. **Draw** a picture and watch beside "
@@ -29,8 +29,7 @@ def inside_tab(models: Models, drawing: Actions) -> InsideActions:
             with gr.Group(elem_classes="aim-first"):
                 label = Choice(class_choices(pipe), value=first_class(pipe), label="Class", info="Type to search.", elem_id="inside-class")
             with gr.Row(elem_classes="aim-first"):
-                start = gr.Button("Draw", variant="primary", elem_id="inside", min_width=120)
-                stop = gr.Button("Stop", interactive=False, elem_id="inside-stop", min_width=80)
+                start, stop = draw_and_stop("inside")
             with gr.Group(elem_classes="aim-first"):
                 kinds = [(shown.title, name) for name, shown in MAPS.items()]
                 kind = gr.Radio(kinds, value="entropy", label="Map", info="Of what was drawn.", elem_id="map-kind")
@@ -38,11 +37,9 @@ def inside_tab(models: Models, drawing: Actions) -> InsideActions:
                 row = Whole(1, precision=0, label="Row", info=f"1 to {grid}, from the top.", elem_id="inside-row", min_width=120)
                 column = Whole(1, precision=0, label="Column", info=f"1 to {grid}, from the left.", elem_id="inside-column", min_width=120)
             with gr.Group(), gr.Row():
-                seed = Whole(0, precision=0, label="Seed", elem_id="inside-seed", min_width=120)
-                random_seed = gr.Checkbox(False, label="Random", info="A new seed each time.", elem_id="inside-random", min_width=120)
+                seed, random_seed = seed_and_random("inside-")
             with gr.Accordion("Sampling", open=False):
-                cfg_scale = Range(0, 15, sampling.cfg_scale, step=0.05, label="Guidance", info="Pull towards the class; 1 is none.")
-                temperature = Range(0, 2, sampling.temperature, step=0.01, label="Temperature", info="0 takes the likeliest.")
+                cfg_scale, temperature = guidance_and_temperature(sampling)
         with gr.Column(scale=7, min_width=300, elem_classes="aim-result"):
             with gr.Row(elem_classes="aim-pair"):
                 with gr.Column(min_width=140):

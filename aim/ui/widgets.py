@@ -6,6 +6,8 @@ from typing import Any
 
 import gradio as gr
 
+from aim.config import SamplingParams
+
 # A component of a template is filled in by JavaScript: text is escaped there, and is never part of the template itself.
 _STATUS = """
 <div class="aim-status aim-${value.state}">
@@ -84,3 +86,22 @@ def drawn(elem_id: str, alt_text: str = "The picture, as far as it is drawn") ->
         format="png", type="filepath", label="Picture", show_label=False, interactive=False, buttons=["fullscreen"], elem_id=elem_id,
         alt_text=alt_text,
     )  # fmt: skip
+
+
+def guidance_and_temperature(sampling: SamplingParams) -> tuple[Range, Range]:
+    """Sliders that start at a model's own values."""
+    cfg_scale = Range(0, 15, sampling.cfg_scale, step=0.05, label="Guidance", info="Pull towards the class; 1 is none.")
+    return cfg_scale, Range(0, 2, sampling.temperature, step=0.01, label="Temperature", info="0 takes the likeliest.")
+
+
+def seed_and_random(tab: str = "", random: bool = False) -> tuple[Whole, gr.Checkbox]:
+    """A seed, and whether each picture has a new one; ``tab`` begins their ids."""
+    seed = Whole(0, precision=0, label="Seed", elem_id=f"{tab}seed", min_width=120)
+    name = f"{tab}random" if tab else "random-seed"
+    return seed, gr.Checkbox(random, label="Random", info="A new seed each time.", elem_id=name, min_width=120)
+
+
+def draw_and_stop(tab: str) -> tuple[gr.Button, gr.Button]:
+    """The buttons of a tab, which has the id ``tab``."""
+    start = gr.Button("Draw", variant="primary", elem_id=tab, min_width=120)
+    return start, gr.Button("Stop", interactive=False, elem_id=f"{tab}-stop", min_width=80)

@@ -1,4 +1,6 @@
-"""AiM: images drawn code by code with a Mamba-2 model. ``pipe = aim.load(); images = pipe.generate(["goldfish"])``."""
+"""AiM: images drawn code by code with a Mamba-2 model. ``pipe = aim.load(); images =
+pipe.generate(["goldfish"])``.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What needs PyTorch is imported when it is first used: ``python -m aim --help`` answers at once."""
+    """What needs PyTorch is imported when it is first used: ``python -m aim --help`` answers at
+    once.
+    """
     if name in __all__:
         from aim import pipeline
 

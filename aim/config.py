@@ -11,14 +11,18 @@ from aim.errors import InvalidInput
 
 
 def _number(name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:
-    """``value`` as a float within [low, high], or (low, high] with ``open_low``; else InvalidInput."""
+    """``value`` as a float within [low, high], or (low, high] with ``open_low``; else
+    InvalidInput.
+    """
     bracket = "(" if open_low else "["
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not low <= number <= high or (open_low and number == low):
-        raise InvalidInput(f"{name} is {value!r}; it must be a number in {bracket}{low:g}, {high:g}]")
+        raise InvalidInput(
+            f"{name} is {value!r}; it must be a number in {bracket}{low:g}, {high:g}]"
+        )
     return number
 
 
@@ -44,9 +48,11 @@ def check_seed(value: Any) -> int:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How codes are drawn; see ``aim.sampling`` for the exact computation. Values out of range raise InvalidInput.
+    """How codes are drawn; see ``aim.sampling`` for the exact computation. Values out of range
+    raise InvalidInput.
 
-    ``cfg_scale`` 1 is no guidance, ``temperature`` 0 takes the most likely code, ``top_k`` 0 and ``top_p`` 1 keep every code.
+    ``cfg_scale`` 1 is no guidance, ``temperature`` 0 takes the most likely code, ``top_k`` 0 and
+    ``top_p`` 1 keep every code.
     """
 
     cfg_scale: float = 2.0
@@ -72,12 +78,17 @@ def _check_classes(config: PriorConfig) -> None:
         if count not in (0, config.num_classes):
             raise InvalidInput(f"{name} has {count} entries for num_classes = {config.num_classes}")
     if config.classes and config.class_names:
-        raise InvalidInput("class_names are for classes of the model's own, and classes says that they are ImageNet's; leave one out")
+        raise InvalidInput(
+            "class_names are for classes of the model's own, and classes says that they are "
+            "ImageNet's; leave one out"
+        )
 
 
 @dataclass(frozen=True)
 class AiMConfig:
-    """Autoregressive Mamba-2 decoder (arXiv 2408.12245); field names follow the released ``config.json`` where it has them."""
+    """Autoregressive Mamba-2 decoder (arXiv 2408.12245); field names follow the released
+    ``config.json`` where it has them.
+    """
 
     d_model: int
     n_layer: int
@@ -93,16 +104,22 @@ class AiMConfig:
     norm_eps: float = 1e-5
     token_drop: float = 0.0
     mixer_drop: float = 0.0
-    position_offset: int = 0  # added to an image code's position in `step` and `prefill`; 1 for released weights
-    classes: tuple[int, ...] = ()  # ImageNet index of each class row; empty: classes of the model's own
+    # added to an image code's position in `step` and `prefill`; 1 for released weights
+    position_offset: int = 0
+    # ImageNet index of each class row; empty: classes of the model's own
+    classes: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()  # of the model's own classes; empty: they have none
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def __post_init__(self) -> None:
         if self.d_inner % self.headdim:
-            raise InvalidInput(f"headdim {self.headdim} does not divide expand * d_model = {self.d_inner}")
+            raise InvalidInput(
+                f"headdim {self.headdim} does not divide expand * d_model = {self.d_inner}"
+            )
         if self.adaln_group and not 1 <= self.num_groups <= self.n_layer:
-            raise InvalidInput(f"num_groups is {self.num_groups}; it must be in [1, n_layer = {self.n_layer}]")
+            raise InvalidInput(
+                f"num_groups is {self.num_groups}; it must be in [1, n_layer = {self.n_layer}]"
+            )
         _check_classes(self)
 
     @property
@@ -123,7 +140,8 @@ class AiMConfig:
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Class-conditional Transformer decoder of LlamaGen (arXiv 2406.06525): RMSNorm, SwiGLU, 2-D rotary embedding, one class token.
+    """Class-conditional Transformer decoder of LlamaGen (arXiv 2406.06525): RMSNorm, SwiGLU, 2-D
+    rotary embedding, one class token.
 
     The codes are a square grid: ``num_tokens`` is a square, and a head's size a multiple of 4.
     """
@@ -140,15 +158,22 @@ class GPTConfig:
     token_drop: float = 0.0
     resid_drop: float = 0.0  # of what attention adds
     ffn_drop: float = 0.0  # of what the feed-forward network adds
-    classes: tuple[int, ...] = ()  # ImageNet index of each class row; empty: classes of the model's own
+    # ImageNet index of each class row; empty: classes of the model's own
+    classes: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()  # of the model's own classes; empty: they have none
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def __post_init__(self) -> None:
         if self.d_model % (4 * self.n_head):
-            raise InvalidInput(f"n_head {self.n_head} does not cut d_model {self.d_model} into heads of a multiple of 4")
+            raise InvalidInput(
+                f"n_head {self.n_head} does not cut d_model {self.d_model} into heads of a "
+                "multiple of 4"
+            )
         if math.isqrt(self.num_tokens) ** 2 != self.num_tokens:
-            raise InvalidInput(f"num_tokens is {self.num_tokens}; it must be a square, as the codes are a square grid")
+            raise InvalidInput(
+                f"num_tokens is {self.num_tokens}; it must be a square, as the codes are a square "
+                "grid"
+            )
         _check_classes(self)
 
     @property
@@ -158,7 +183,9 @@ class GPTConfig:
 
     @property
     def d_ffn(self) -> int:
-        """Hidden channels of the feed-forward network: 8/3 of d_model, rounded up to ``multiple_of``."""
+        """Hidden channels of the feed-forward network: 8/3 of d_model, rounded up to
+        ``multiple_of``.
+        """
         return -(-int(8 * self.d_model / 3) // self.multiple_of) * self.multiple_of
 
     @property
@@ -172,7 +199,9 @@ PriorConfig = AiMConfig | GPTConfig
 
 @dataclass(frozen=True)
 class VQConfig:
-    """VQ tokenizer: convolutional encoder, l2-normalised codebook, convolutional decoder (LlamaGen's VQ-16 tree)."""
+    """VQ tokenizer: convolutional encoder, l2-normalised codebook, convolutional decoder
+    (LlamaGen's VQ-16 tree).
+    """
 
     image_size: int = 256
     codebook_size: int = 16384
@@ -213,7 +242,14 @@ VQ_F4 = VQConfig(image_size=64, codebook_size=2048, z_channels=128, ch=64, ch_mu
 def _imagenet(d_model: int, n_layer: int, cfg_scale: float, adaln_group: bool = True) -> AiMConfig:
     groups = 4 if adaln_group else 1
     sampling = SamplingParams(cfg_scale=cfg_scale)
-    return AiMConfig(d_model, n_layer, adaln_group=adaln_group, num_groups=groups, position_offset=1, sampling=sampling)
+    return AiMConfig(
+        d_model,
+        n_layer,
+        adaln_group=adaln_group,
+        num_groups=groups,
+        position_offset=1,
+        sampling=sampling,
+    )
 
 
 LLAMAGEN = "FoundationVision/LlamaGen"
@@ -226,14 +262,35 @@ def _llamagen(d_model: int, n_layer: int, n_head: int, cfg_scale: float) -> GPTC
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
-        ModelSpec("aim-s", AiMConfig(512, 9, vocab_size=2048, num_classes=202, num_groups=2, d_state=64), VQ_F4, "bundled"),
-        ModelSpec("aim-b", _imagenet(768, 24, 2.0, adaln_group=False), VQ_F16, "hub", "hp-l33/aim-base", 880),
+        ModelSpec(
+            "aim-s",
+            AiMConfig(512, 9, vocab_size=2048, num_classes=202, num_groups=2, d_state=64),
+            VQ_F4,
+            "bundled",
+        ),
+        ModelSpec(
+            "aim-b",
+            _imagenet(768, 24, 2.0, adaln_group=False),
+            VQ_F16,
+            "hub",
+            "hp-l33/aim-base",
+            880,
+        ),
         ModelSpec("aim-l", _imagenet(1024, 48, 1.75), VQ_F16, "hub", "hp-l33/aim-large", 1690),
         ModelSpec("aim-xl", _imagenet(1536, 48, 1.75), VQ_F16, "hub", "hp-l33/aim-xlarge", 3340),
         ModelSpec("aim-1b", _imagenet(2048, 48, 1.75), VQ_F16, "none"),
-        ModelSpec("gpt-s", GPTConfig(448, 7, 7, vocab_size=2048, num_classes=202, multiple_of=64), VQ_F4, "bundled"),
-        ModelSpec("gpt-b", _llamagen(768, 12, 12, 2.0), VQ_F16, "hub", LLAMAGEN, 740, "c2i_B_256.pt"),
-        ModelSpec("gpt-l", _llamagen(1024, 24, 16, 2.0), VQ_F16, "hub", LLAMAGEN, 1670, "c2i_L_256.pt"),
+        ModelSpec(
+            "gpt-s",
+            GPTConfig(448, 7, 7, vocab_size=2048, num_classes=202, multiple_of=64),
+            VQ_F4,
+            "bundled",
+        ),
+        ModelSpec(
+            "gpt-b", _llamagen(768, 12, 12, 2.0), VQ_F16, "hub", LLAMAGEN, 740, "c2i_B_256.pt"
+        ),
+        ModelSpec(
+            "gpt-l", _llamagen(1024, 24, 16, 2.0), VQ_F16, "hub", LLAMAGEN, 1670, "c2i_L_256.pt"
+        ),
         ModelSpec("gpt-xl", _llamagen(1280, 36, 20, 1.75), VQ_F16, "none"),
     )
 }

@@ -11,7 +11,9 @@ from aim.settings import DTYPES, Settings
 
 
 def own_device(name: str, settings: Settings) -> str:
-    """The name of this process's device: where torchrun started several, each has a GPU of its own."""
+    """The name of this process's device: where torchrun started several, each has a GPU of its
+    own.
+    """
     if settings.world > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
         return f"cuda:{settings.local_rank}"
     return name
@@ -25,14 +27,21 @@ def pick_device(name: str) -> torch.device:
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdigit())):
         raise InvalidInput(f"device is {name!r}; it must be auto, cpu, cuda, cuda:<number> or mps")
-    here = {"cpu": True, "cuda": cuda and int(index or 0) < torch.cuda.device_count(), "mps": mps}[kind]
+    here = {"cpu": True, "cuda": cuda and int(index or 0) < torch.cuda.device_count(), "mps": mps}[
+        kind
+    ]
     if not here:
-        raise InvalidInput(f"there is no device {name!r} here, or this PyTorch ({torch.__version__}) cannot use it; try auto or cpu")
+        raise InvalidInput(
+            f"there is no device {name!r} here, or this PyTorch ({torch.__version__}) cannot use "
+            "it; try auto or cpu"
+        )
     return torch.device(name)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype called ``name``; for "auto" bfloat16 where ``device`` computes in it natively, else float32."""
+    """The dtype called ``name``; for "auto" bfloat16 where ``device`` computes in it natively, else
+    float32.
+    """
     if name not in DTYPES:
         raise InvalidInput(f"dtype is {name!r}; it must be one of {', '.join(DTYPES)}")
     if name != "auto":
@@ -40,13 +49,18 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private, and not in every PyTorch
+        # private, and not in every PyTorch
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         native = device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
     return torch.bfloat16 if native else torch.float32
 
 
-def prepare(device: str, dtype: str, threads: int | None = None) -> tuple[torch.device, torch.dtype]:
-    """The device and dtype of these names, PyTorch set up for them: ``threads`` as in ``set_threads``, float32 meaning float32."""
+def prepare(
+    device: str, dtype: str, threads: int | None = None
+) -> tuple[torch.device, torch.dtype]:
+    """The device and dtype of these names, PyTorch set up for them: ``threads`` as in
+    ``set_threads``, float32 meaning float32.
+    """
     where = pick_device(device)
     what = pick_dtype(dtype, where)
     set_threads(threads, where)
@@ -58,9 +72,10 @@ def prepare(device: str, dtype: str, threads: int | None = None) -> tuple[torch.
 def set_threads(asked: int | None, device: torch.device) -> None:
     """Let PyTorch use ``asked`` CPU threads; for None, on a CPU, one core less than it would take.
 
-    That core is for whoever decodes and serves meanwhile. Every thread that calls PyTorch has helpers of its own; where all of them
-    outnumber the cores, OpenMP lets them sleep between the many small parallel loops of a step, and waking them takes longer than
-    the loops: with both of 2 cores, a picture takes twice as long as with one.
+    That core is for whoever decodes and serves meanwhile. Every thread that calls PyTorch has
+    helpers of its own; where all of them outnumber the cores, OpenMP lets them sleep between the
+    many small parallel loops of a step, and waking them takes longer than the loops: with both of 2
+    cores, a picture takes twice as long as with one.
     """
     if asked is not None:
         torch.set_num_threads(asked)

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 from PIL import Image
 
-from aim.engine import Event, Failed, Finished, Preparing, Progress, Queued, Request, Started, Subscription
+from aim.engine import (
+    Event,
+    Failed,
+    Finished,
+    Preparing,
+    Progress,
+    Queued,
+    Request,
+    Started,
+    Subscription,
+)
 from aim.errors import AimError, GenerationError
 
 if TYPE_CHECKING:
@@ -18,11 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A moment of a drawing: ``codes`` (step,) of ``total`` are drawn, after ``seconds`` of model time.
+    """A moment of a drawing: ``codes`` (step,) of ``total`` are drawn, after ``seconds`` of model
+    time.
 
-    ``image`` is None where there is nothing new to see, RGBA and transparent where nothing is drawn yet, RGB at the end.
-    ``place`` is the place in line, 0 for a request that runs. ``note`` says what is waited for otherwise, empty for nothing.
-    ``notes`` (step, 13) float32 are those of ``aim.sampling.explain``, if they were asked for and there are codes.
+    ``image`` is None where there is nothing new to see, RGBA and transparent where nothing is drawn
+    yet, RGB at the end. ``place`` is the place in line, 0 for a request that runs. ``note`` says
+    what is waited for otherwise, empty for nothing. ``notes`` (step, 13) float32 are those of
+    ``aim.sampling.explain``, if they were asked for and there are codes.
     """
 
     step: int
@@ -38,9 +50,10 @@ class Frame:
 class Stream(Iterator[Frame]):
     """The frames of one drawing, as ``Pipeline.stream`` returns it.
 
-    The first frame is empty and costs nothing; the request is submitted after it, so QueueFull and GenerationError may come
-    from any later one. A client that is slow gets the newest frame. ``close`` may be called from any thread, ends the drawing
-    within one step, and with it the stream; letting go of the stream does the same.
+    The first frame is empty and costs nothing; the request is submitted after it, so QueueFull and
+    GenerationError may come from any later one. A client that is slow gets the newest frame.
+    ``close`` may be called from any thread, ends the drawing within one step, and with it the
+    stream; letting go of the stream does the same.
     """
 
     def __init__(self, pipeline: Pipeline, request: Request) -> None:
@@ -48,10 +61,12 @@ class Stream(Iterator[Frame]):
         self._pipeline = pipeline
         self._subscription: Subscription | None = None
         self._begun = self._closed = False
-        self._frame = Frame(0, pipeline.model.config.num_tokens, np.zeros(0, np.int64), None, 0.0)  # the last one
+        # the last one
+        self._frame = Frame(0, pipeline.model.config.num_tokens, np.zeros(0, np.int64), None, 0.0)
 
     def __next__(self) -> Frame:
-        # no generator: it would be in a cycle with this object, and letting go would cancel only when that is collected
+        # no generator: it would be in a cycle with this object, and letting go would cancel only
+        # when that is collected
         pipeline = self._pipeline
         if not self._begun:
             self._begun = True
@@ -73,7 +88,14 @@ class Stream(Iterator[Frame]):
         if not isinstance(event, (Progress, Finished)):
             fail(event)
         image = (pipeline.preview if isinstance(event, Progress) else pipeline.picture)(event.codes)
-        self._frame = Frame(len(event.codes), self._frame.total, event.codes, image, event.seconds, notes=event.notes)
+        self._frame = Frame(
+            len(event.codes),
+            self._frame.total,
+            event.codes,
+            image,
+            event.seconds,
+            notes=event.notes,
+        )
         return self._frame
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-"""Pictures out: PNG with its parameters inside, GIF of a drawing, contact sheets; and the parameters back in."""
+"""Pictures out: PNG with its parameters inside, GIF of a drawing, contact sheets; and the
+parameters back in.
+"""
 
 from __future__ import annotations
 
@@ -44,14 +46,21 @@ def to_image(pixels: Tensor) -> Image.Image:
 
 
 def enlarge(image: Image.Image, size: int) -> Image.Image:
-    """The image with its longer side ``size`` pixels long: square pixels for a whole multiple, smooth otherwise."""
+    """The image with its longer side ``size`` pixels long: square pixels for a whole multiple,
+    smooth otherwise.
+    """
     longer = max(image.size)
     shape = tuple(max(1, round(side * size / longer)) for side in image.size)
-    return image.resize((shape[0], shape[1]), Image.Resampling.LANCZOS if size % longer else Image.Resampling.NEAREST)
+    return image.resize(
+        (shape[0], shape[1]),
+        Image.Resampling.LANCZOS if size % longer else Image.Resampling.NEAREST,
+    )
 
 
 def flatten(image: Image.Image, background: Colour | None = None) -> Image.Image:
-    """The image as RGB: where it is transparent, ``background`` shows, or a grey checkerboard where that is None."""
+    """The image as RGB: where it is transparent, ``background`` shows, or a grey checkerboard where
+    that is None.
+    """
     if image.mode == "RGB":
         return image
     image = image.convert("RGBA")
@@ -61,7 +70,9 @@ def flatten(image: Image.Image, background: Colour | None = None) -> Image.Image
 
 
 def png_bytes(image: Image.Image, parameters: Mapping[str, object]) -> bytes:
-    """The image as a PNG that carries its parameters, as JSON and as text to read. Values must be what JSON knows."""
+    """The image as a PNG that carries its parameters, as JSON and as text to read. Values must be
+    what JSON knows.
+    """
     chunks = PngImagePlugin.PngInfo()
     chunks.add_text(PARAMETERS, json.dumps(dict(parameters), allow_nan=False))
     chunks.add_text(READABLE, "\n".join(f"{name}: {value}" for name, value in parameters.items()))
@@ -71,19 +82,26 @@ def png_bytes(image: Image.Image, parameters: Mapping[str, object]) -> bytes:
 
 
 def read_parameters(png: bytes | str | PathLike[str] | Image.Image) -> dict[str, Any]:
-    """The parameters inside a PNG of ours, given as bytes, path or opened image; InvalidInput if there are none.
+    """The parameters inside a PNG of ours, given as bytes, path or opened image; InvalidInput if
+    there are none.
 
     They come from outside: check them before use.
     """
     try:
-        image = png if isinstance(png, Image.Image) else Image.open(io.BytesIO(png) if isinstance(png, bytes) else png)
+        image = (
+            png
+            if isinstance(png, Image.Image)
+            else Image.open(io.BytesIO(png) if isinstance(png, bytes) else png)
+        )
         if PARAMETERS not in image.info:
             image.load()  # text may also stand after the pixels
         text = image.info.get(PARAMETERS)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InvalidInput(f"this is not a PNG that can be read: {error}") from error
     if text is None:
-        raise InvalidInput("this picture carries no parameters; only a PNG as it was saved here does")
+        raise InvalidInput(
+            "this picture carries no parameters; only a PNG as it was saved here does"
+        )
     try:
         parameters = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
@@ -93,27 +111,47 @@ def read_parameters(png: bytes | str | PathLike[str] | Image.Image) -> dict[str,
     return parameters
 
 
-def gif_bytes(frames: Sequence[Image.Image], fps: float = 20.0, hold_seconds: float = 2.0, at_least: int = 0) -> bytes:
-    """An endless GIF of frames of one size, the last one held. Transparent parts show a checkerboard.
+def gif_bytes(
+    frames: Sequence[Image.Image], fps: float = 20.0, hold_seconds: float = 2.0, at_least: int = 0
+) -> bytes:
+    """An endless GIF of frames of one size, the last one held. Transparent parts show a
+    checkerboard.
 
     Frames whose longer side is under ``at_least`` pixels are enlarged to it.
     """
     pixels = _animation(frames, fps, hold_seconds, at_least)
     durations = [1000 / fps] * len(frames)
     durations[-1] += 1000 * hold_seconds
-    duration = durations if len(frames) > 1 else durations[0]  # Pillow takes no list for a single frame
-    return iio.imwrite("<bytes>", pixels, extension=".gif", plugin="pillow", duration=duration, loop=0)
+    # Pillow takes no list for a single frame
+    duration = durations if len(frames) > 1 else durations[0]
+    return iio.imwrite(
+        "<bytes>", pixels, extension=".gif", plugin="pillow", duration=duration, loop=0
+    )
 
 
-def mp4_bytes(frames: Sequence[Image.Image], fps: float = 20.0, hold_seconds: float = 2.0, at_least: int = 0) -> bytes:
-    """A film (H.264) of the same; sides of an odd length lose a pixel. Arguments and errors as of ``gif_bytes``."""
+def mp4_bytes(
+    frames: Sequence[Image.Image], fps: float = 20.0, hold_seconds: float = 2.0, at_least: int = 0
+) -> bytes:
+    """A film (H.264) of the same; sides of an odd length lose a pixel. Arguments and errors as of
+    ``gif_bytes``.
+    """
     pixels = _animation(frames, fps, hold_seconds, at_least)
-    pixels = pixels[:, : pixels.shape[1] // 2 * 2, : pixels.shape[2] // 2 * 2]  # colours are stored for 2x2 pixels
+    # colours are stored for 2x2 pixels
+    pixels = pixels[:, : pixels.shape[1] // 2 * 2, : pixels.shape[2] // 2 * 2]
     held = np.repeat(pixels[-1:], round(hold_seconds * fps), axis=0)
-    return iio.imwrite("<bytes>", np.concatenate([pixels, held]), extension=".mp4", plugin="pyav", codec="libx264", fps=round(fps))
+    return iio.imwrite(
+        "<bytes>",
+        np.concatenate([pixels, held]),
+        extension=".mp4",
+        plugin="pyav",
+        codec="libx264",
+        fps=round(fps),
+    )
 
 
-def _animation(frames: Sequence[Image.Image], fps: float, hold_seconds: float, at_least: int) -> np.ndarray:
+def _animation(
+    frames: Sequence[Image.Image], fps: float, hold_seconds: float, at_least: int
+) -> np.ndarray:
     """The frames as (N, H, W, 3) uint8."""
     if not frames:
         raise InvalidInput("an animation needs at least one frame")
@@ -121,17 +159,23 @@ def _animation(frames: Sequence[Image.Image], fps: float, hold_seconds: float, a
         raise InvalidInput(f"fps is {fps!r}; it must be in (0, {MAX_FPS}]")
     if not 0 <= hold_seconds <= 60:
         raise InvalidInput(f"hold_seconds is {hold_seconds!r}; it must be in [0, 60]")
-    return np.stack([np.asarray(flatten(enlarge(frame, max(at_least, *frame.size)))) for frame in frames])
+    return np.stack(
+        [np.asarray(flatten(enlarge(frame, max(at_least, *frame.size)))) for frame in frames]
+    )
 
 
 def mosaic(images: Sequence[Image.Image | None]) -> Image.Image:
-    """Images of one size side by side, as wide as high: RGB, or RGBA with nothing where there is none or one is transparent."""
+    """Images of one size side by side, as wide as high: RGB, or RGBA with nothing where there is
+    none or one is transparent.
+    """
     size = next((image.size for image in images if image is not None), None)
     if size is None:
         raise InvalidInput("a mosaic needs at least one image")
     columns = math.isqrt(len(images) - 1) + 1
     rows = -(-len(images) // columns)
-    opaque = len(images) == rows * columns and all(image is not None and image.mode == "RGB" for image in images)
+    opaque = len(images) == rows * columns and all(
+        image is not None and image.mode == "RGB" for image in images
+    )
     out = Image.new("RGB" if opaque else "RGBA", (columns * size[0], rows * size[1]))
     for i, image in enumerate(images):
         if image is not None:
@@ -139,21 +183,31 @@ def mosaic(images: Sequence[Image.Image | None]) -> Image.Image:
     return out
 
 
-def contact_sheet(images: Sequence[Image.Image], columns: int, labels: Sequence[str] | None = None, scale: int = 1) -> Image.Image:
+def contact_sheet(
+    images: Sequence[Image.Image], columns: int, labels: Sequence[str] | None = None, scale: int = 1
+) -> Image.Image:
     """Images of one size in rows of ``columns``, on white, ``scale`` times as large.
 
-    ``labels`` holds one text for each row or one for each image, written underneath and cut to the width there is.
+    ``labels`` holds one text for each row or one for each image, written underneath and cut to the
+    width there is.
     """
     if not images or columns < 1 or scale < 1:
-        raise InvalidInput(f"a contact sheet needs images, columns and scale of at least 1; got {len(images)}, {columns}, {scale}")
+        raise InvalidInput(
+            f"a contact sheet needs images, columns and scale of at least 1; got {len(images)}, "
+            f"{columns}, {scale}"
+        )
     rows = -(-len(images) // columns)
     if labels is not None and len(labels) not in (rows, len(images)):
-        raise InvalidInput(f"got {len(labels)} labels; give {rows}, one a row, or {len(images)}, one an image")
+        raise InvalidInput(
+            f"got {len(labels)} labels; give {rows}, one a row, or {len(images)}, one an image"
+        )
     width, height = (side * scale for side in images[0].size)
     gap = 2 * scale
     font = ImageFont.load_default(max(10, min(20, height // 8)))
     line = sum(font.getmetrics()) + gap if labels is not None else 0  # type: ignore[union-attr]
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap + line) + gap), PAPER)
+    sheet = Image.new(
+        "RGB", (columns * (width + gap) + gap, rows * (height + gap + line) + gap), PAPER
+    )
     draw = ImageDraw.Draw(sheet)
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
@@ -168,19 +222,31 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, labels: Sequence[
     return sheet
 
 
-def labelled_grid(images: Sequence[Image.Image], across: Sequence[str], down: Sequence[str], at_least: int = 128) -> Image.Image:
-    """Images of one size in rows of ``len(across)``, titles above the columns and, where ``down`` is not empty, left of the rows.
+def labelled_grid(
+    images: Sequence[Image.Image], across: Sequence[str], down: Sequence[str], at_least: int = 128
+) -> Image.Image:
+    """Images of one size in rows of ``len(across)``, titles above the columns and, where ``down``
+    is not empty, left of the rows.
 
     Images under ``at_least`` pixels are enlarged by a whole factor.
     """
     if not across or len(images) != len(across) * max(1, len(down)):
-        raise InvalidInput(f"a grid of {len(across)} columns and {max(1, len(down))} rows needs as many images; got {len(images)}")
+        raise InvalidInput(
+            f"a grid of {len(across)} columns and {max(1, len(down))} rows needs as many images; "
+            f"got {len(images)}"
+        )
     scale = max(1, -(-at_least // max(images[0].size)))
     width, height = (side * scale for side in images[0].size)
     font = ImageFont.load_default(max(12, min(22, width // 9)))
     line, gap = sum(font.getmetrics()) + 6, 4  # type: ignore[union-attr]
-    left = min(2 * width, round(max((font.getlength(text) for text in down), default=0))) + (12 if down else 0)
-    grid = Image.new("RGB", (left + len(across) * (width + gap) + gap, line + max(1, len(down)) * (height + gap) + gap), PAPER)
+    left = min(2 * width, round(max((font.getlength(text) for text in down), default=0))) + (
+        12 if down else 0
+    )
+    grid = Image.new(
+        "RGB",
+        (left + len(across) * (width + gap) + gap, line + max(1, len(down)) * (height + gap) + gap),
+        PAPER,
+    )
     draw = ImageDraw.Draw(grid)
     for i, image in enumerate(images):
         row, column = divmod(i, len(across))

@@ -19,24 +19,43 @@ PAPER = (255, 255, 255)  # behind what is transparent
 
 
 def open_picture(source: Image.Image | bytes | str | Path) -> Image.Image:
-    """An RGB picture from a file's bytes, its path or an image of any mode: upright, of an animation the first frame, on white paper.
+    """An RGB picture from a file's bytes, its path or an image of any mode: upright, of an
+    animation the first frame, on white paper.
 
     InvalidInput says what is wrong with one that cannot be read or is larger than MOST_PIXELS.
     """
-    name = "the image" if isinstance(source, Image.Image) else "the file" if isinstance(source, bytes) else repr(str(source))
+    name = (
+        "the image"
+        if isinstance(source, Image.Image)
+        else "the file"
+        if isinstance(source, bytes)
+        else repr(str(source))
+    )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # there is a limit of our own
-            opened = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            # there is a limit of our own
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = (
+                source
+                if isinstance(source, Image.Image)
+                else Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            )
             width, height = opened.size
             if width * height > MOST_PIXELS:
                 raise InvalidInput(
-                    f"{name} has {width}x{height} pixels; at most {MOST_PIXELS // 10**6} million can be read, so make it smaller"
+                    f"{name} has {width}x{height} pixels; at most {MOST_PIXELS // 10**6} million "
+                    "can be read, so make it smaller"
                 )
             opened.load()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        brief = str(error).partition("\n")[0] if not isinstance(error, UnidentifiedImageError) else "its format is not known"
-        raise InvalidInput(f"{name} cannot be read as a picture ({brief}); take a PNG, JPEG or WebP") from error
+        brief = (
+            str(error).partition("\n")[0]
+            if not isinstance(error, UnidentifiedImageError)
+            else "its format is not known"
+        )
+        raise InvalidInput(
+            f"{name} cannot be read as a picture ({brief}); take a PNG, JPEG or WebP"
+        ) from error
     upright = ImageOps.exif_transpose(opened)
     if upright.mode.startswith(("I", "F")):  # 16 bits and more: as dark or light as it can be
         upright = _scaled(upright)
@@ -55,5 +74,9 @@ def to_pixels(image: Image.Image) -> Tensor:
 
 def _scaled(image: Image.Image) -> Image.Image:
     values = np.asarray(image, np.float64)
-    highest = 65535.0 if image.mode.startswith("I;16") or 255 < values.max(initial=0) <= 65535 else max(255.0, values.max(initial=0))
+    highest = (
+        65535.0
+        if image.mode.startswith("I;16") or 255 < values.max(initial=0) <= 65535
+        else max(255.0, values.max(initial=0))
+    )
     return Image.fromarray((values.clip(0) * (255.0 / highest)).round().astype(np.uint8))

@@ -34,14 +34,22 @@ __all__ = ["Frame", "Pipeline", "Stream", "load"]
 
 
 class Pipeline:
-    """A model with its tokenizer and the names of its classes. Everything here may be called from several threads.
+    """A model with its tokenizer and the names of its classes. Everything here may be called from
+    several threads.
 
-    Classes are ImageNet indices or names; a model with classes of its own takes their names and indices. What is drawn goes through
-    one engine, ``server``, that batches whatever is asked for at the same time, up to ``max_requests``. ``backend`` as in ``load``.
+    Classes are ImageNet indices or names; a model with classes of its own takes their names and
+    indices. What is drawn goes through one engine, ``server``, that batches whatever is asked for
+    at the same time, up to ``max_requests``. ``backend`` as in ``load``.
     """
 
     def __init__(
-        self, model: Prior, tokenizer: VQ, name: str = "unnamed", version: str = "", backend: str = "auto", max_requests: int = 16
+        self,
+        model: Prior,
+        tokenizer: VQ,
+        name: str = "unnamed",
+        version: str = "",
+        backend: str = "auto",
+        max_requests: int = 16,
     ) -> None:
         config = model.config
         self.model, self.tokenizer = model, tokenizer
@@ -52,16 +60,23 @@ class Pipeline:
         self.classes: tuple[int, ...] = self.labels.indices
         started = time.perf_counter()
         self._backend, self._max_requests = pick(model, backend), max_requests
-        self.trial_seconds = time.perf_counter() - started  # of choosing the backend; where it is fused, kernels were compiled
+        # of choosing the backend; where it is fused, kernels were compiled
+        self.trial_seconds = time.perf_counter() - started
         tokenizer.fusible = self.backend != "eager"
         self._painter, self._previewer = Painter(tokenizer), Previewer(tokenizer)
         self._server: Server | None = None
-        self._end: Callable[[], object] = int  # ends the server, at exit or when nobody holds the pipeline any more
+        # ends the server, at exit or when nobody holds the pipeline any more
+        self._end: Callable[[], object] = int
         self._lock = threading.Lock()
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path = "aim-s", device: str = "auto", dtype: str = "auto", backend: str = "auto", max_requests: int = 16
+        cls,
+        source: str | Path = "aim-s",
+        device: str = "auto",
+        dtype: str = "auto",
+        backend: str = "auto",
+        max_requests: int = 16,
     ) -> Pipeline:
         """The same as ``aim.load``."""
         return load(source, device, dtype, backend, max_requests)
@@ -77,7 +92,9 @@ class Pipeline:
         return self._backend.reason
 
     def engine(self, max_requests: int) -> Engine:
-        """An engine of the caller's own on the backend of this pipeline, beside ``server``; arguments as of ``Engine``."""
+        """An engine of the caller's own on the backend of this pipeline, beside ``server``;
+        arguments as of ``Engine``.
+        """
         return self._backend.engine(max_requests)
 
     @property
@@ -90,22 +107,30 @@ class Pipeline:
             return self._server
 
     def use_server(self, server: Any) -> None:
-        """Take something in place of ``server`` that has its ``stream``, ``engine``, ``tally`` and ``close``; before the first use."""
+        """Take something in place of ``server`` that has its ``stream``, ``engine``, ``tally`` and
+        ``close``; before the first use.
+        """
         self._server, self._end = server, server.close
 
     @property
     def rough_previews(self) -> bool:
-        """Whether the decoder is too slow for previews on this device, so that they show one colour a code."""
+        """Whether the decoder is too slow for previews on this device, so that they show one colour
+        a code.
+        """
         return self._previewer.rough
 
     def close(self) -> None:
-        """Cancel what is being drawn and end the engine's thread; the next request starts another."""
+        """Cancel what is being drawn and end the engine's thread; the next request starts
+        another.
+        """
         with self._lock:
             self._server, end = None, self._end
         end()
 
     def resolve(self, label: int | str) -> int:
-        """The index of a class given by index or name; InvalidInput names the nearest that the model knows."""
+        """The index of a class given by index or name; InvalidInput names the nearest that the
+        model knows.
+        """
         return self.labels.resolve(label)
 
     def title(self, index: int) -> str:
@@ -117,10 +142,18 @@ class Pipeline:
         return self.labels.row(index)
 
     def params(
-        self, cfg_scale: float | None = None, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None
+        self,
+        cfg_scale: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
     ) -> SamplingParams:
-        """Sampling parameters; what is left out is the model's own default. InvalidInput names a value out of range."""
-        return self.sampling.replace(cfg_scale=cfg_scale, temperature=temperature, top_k=top_k, top_p=top_p)
+        """Sampling parameters; what is left out is the model's own default. InvalidInput names a
+        value out of range.
+        """
+        return self.sampling.replace(
+            cfg_scale=cfg_scale, temperature=temperature, top_k=top_k, top_p=top_p
+        )
 
     def parameters(self, label: int | str, seed: int, params: SamplingParams) -> dict[str, Any]:
         """All that is needed to draw an image again, to be kept with it."""
@@ -145,14 +178,22 @@ class Pipeline:
         return self.pictures([codes])[0]
 
     def pictures(self, codes: Iterable[np.ndarray]) -> list[Image.Image]:
-        """The RGB images of all their codes, in order, decoded while the next codes are awaited. See ``Painter`` for what is equal."""
+        """The RGB images of all their codes, in order, decoded while the next codes are awaited.
+        See ``Painter`` for what is equal.
+        """
         return [Image.fromarray(pixels) for pixels in self._painter.paint(codes)]
 
     def preview(self, codes: np.ndarray) -> Image.Image | None:
-        """The first codes (n,) as an RGBA image, transparent where nothing is drawn; None for none."""
+        """The first codes (n,) as an RGBA image, transparent where nothing is drawn; None for
+        none.
+        """
         if len(codes) == 0:
             return None
-        grid, factor, size = self.tokenizer.config.grid, self.tokenizer.config.downsample, self.tokenizer.config.image_size
+        grid, factor, size = (
+            self.tokenizer.config.grid,
+            self.tokenizer.config.downsample,
+            self.tokenizer.config.image_size,
+        )
         with self._painter.beside():
             drawn = media.to_image(self._previewer(self._on_device(codes)))
         image = Image.new("RGBA", (size, size))
@@ -163,7 +204,9 @@ class Pipeline:
         return image
 
     def colours(self) -> np.ndarray:
-        """The colour (codebook_size, 3) uint8 that each code has by itself, a linear function of its vector."""
+        """The colour (codebook_size, 3) uint8 that each code has by itself, a linear function of
+        its vector.
+        """
         with self._painter.beside():
             return media.to_bytes(self._previewer.colours()).cpu().numpy()
 
@@ -180,33 +223,45 @@ class Pipeline:
         alone: bool = False,
         prefix: Sequence[int] | np.ndarray = (),
     ) -> Stream:
-        """Draw one image and show it grow: a frame every ``preview_every`` codes (0 for none), the last one with the image.
+        """Draw one image and show it grow: a frame every ``preview_every`` codes (0 for none), the
+        last one with the image.
 
-        Parameters left out are the model's own; ``explain``, ``alone`` and ``prefix``, the codes that the image begins with, as in
-        ``Request``. With the first rows of a drawing as its prefix, and its class, seed and parameters, it ends as before, in float32; with
-        others it goes another way from there. InvalidInput for a class or value that will not do.
+        Parameters left out are the model's own; ``explain``, ``alone`` and ``prefix``, the codes
+        that the image begins with, as in ``Request``. With the first rows of a drawing as its
+        prefix, and its class, seed and parameters, it ends as before, in float32; with others it
+        goes another way from there. InvalidInput for a class or value that will not do.
         """
-        row, params = self.row(self.resolve(label)), self.params(cfg_scale, temperature, top_k, top_p)
+        row, params = (
+            self.row(self.resolve(label)),
+            self.params(cfg_scale, temperature, top_k, top_p),
+        )
         return Stream(self, Request(row, params, seed, preview_every, explain, alone, prefix))
 
     def encode(self, image: Image.Image | bytes | str | Path) -> np.ndarray:
-        """The codes (num_tokens,) int64 of a picture of any size and mode: its middle, cut square and scaled to the tokenizer's size.
+        """The codes (num_tokens,) int64 of a picture of any size and mode: its middle, cut square
+        and scaled to the tokenizer's size.
 
-        ``picture`` of them shows what the tokenizer keeps. InvalidInput for what cannot be read as a picture (``aim.pictures``).
+        ``picture`` of them shows what the tokenizer keeps. InvalidInput for what cannot be read as
+        a picture (``aim.pictures``).
         """
         size = self.tokenizer.config.image_size
         with torch.inference_mode(), self._painter.beside():
             pixels = pictures.to_pixels(pictures.open_square(image, size)).to(self.device)
             return self.tokenizer.encode(pixels[None])[0].cpu().numpy()
 
-    def complete(self, image: Image.Image | bytes | str | Path, rows: int, label: int | str, **settings: Any) -> Stream:
-        """Keep the first ``rows`` rows of a picture's codes, exactly, and draw the rest as class ``label``; ``settings`` as of ``stream``.
+    def complete(
+        self, image: Image.Image | bytes | str | Path, rows: int, label: int | str, **settings: Any
+    ) -> Stream:
+        """Keep the first ``rows`` rows of a picture's codes, exactly, and draw the rest as class
+        ``label``; ``settings`` as of ``stream``.
 
         InvalidInput for what is no picture, and for rows that leave nothing to keep or to draw.
         """
         grid = self.tokenizer.config.grid
         if isinstance(rows, bool) or not isinstance(rows, int) or not 1 <= rows < grid:
-            raise InvalidInput(f"rows is {rows!r}; it must be a whole number in [1, {grid - 1}], of {grid}")
+            raise InvalidInput(
+                f"rows is {rows!r}; it must be a whole number in [1, {grid - 1}], of {grid}"
+            )
         return self.stream(label, prefix=self.encode(image)[: rows * grid], **settings)
 
     def generate(
@@ -219,11 +274,14 @@ class Pipeline:
         top_p: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Image.Image]:
-        """RGB images of ``labels``, drawn together; image i with ``seed + i``, so that it is the same when made alone with that.
+        """RGB images of ``labels``, drawn together; image i with ``seed + i``, so that it is the
+        same when made alone with that.
 
         ``progress`` is called with the codes drawn and their total. Errors as in ``stream``.
         """
-        return self.pictures(self.draw(labels, seed, self.params(cfg_scale, temperature, top_k, top_p), progress))
+        return self.pictures(
+            self.draw(labels, seed, self.params(cfg_scale, temperature, top_k, top_p), progress)
+        )
 
     def draw(
         self,
@@ -232,18 +290,30 @@ class Pipeline:
         params: SamplingParams | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[np.ndarray]:
-        """The codes (num_tokens,) of one image after another, as ``generate`` draws them. Closing the iterator cancels the rest."""
+        """The codes (num_tokens,) of one image after another, as ``generate`` draws them. Closing
+        the iterator cancels the rest.
+        """
         if isinstance(labels, (int, str)):
             labels = [labels]
         seed = check_seed(seed)
         if seed + len(labels) - 1 > MAX_SEED:
-            raise InvalidInput(f"seed is {seed}, and {len(labels)} images take as many seeds; the last one must be at most {MAX_SEED}")
+            raise InvalidInput(
+                f"seed is {seed}, and {len(labels)} images take as many seeds; the last one must "
+                f"be at most {MAX_SEED}"
+            )
         rows = [self.row(self.resolve(label)) for label in labels]
         every = 16 if progress else 0
-        return self.draw_all([Request(row, params or self.sampling, seed + i, every) for i, row in enumerate(rows)], progress)
+        return self.draw_all(
+            [Request(row, params or self.sampling, seed + i, every) for i, row in enumerate(rows)],
+            progress,
+        )
 
-    def draw_all(self, requests: Sequence[Request], progress: Callable[[int, int], None] | None = None) -> Iterator[np.ndarray]:
-        """The codes (num_tokens,) of one request after another, drawn together as far as there is room; ``progress`` as of ``generate``."""
+    def draw_all(
+        self, requests: Sequence[Request], progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[np.ndarray]:
+        """The codes (num_tokens,) of one request after another, drawn together as far as there is
+        room; ``progress`` as of ``generate``.
+        """
         each = self.model.config.num_tokens
         todo, pending = deque(requests), deque[Subscription]()
         server = self.server
@@ -259,7 +329,9 @@ class Pipeline:
                     todo.popleft()
                 for event in pending[0]:
                     if progress:
-                        done = (len(requests) - len(todo) - len(pending)) * each + sum(s.step for s in pending)
+                        done = (len(requests) - len(todo) - len(pending)) * each + sum(
+                            s.step for s in pending
+                        )
                         progress(done, len(requests) * each)
                     if isinstance(event, Finished):
                         break
@@ -276,15 +348,22 @@ class Pipeline:
 
 
 def load(
-    source: str | Path = "aim-s", device: str = "auto", dtype: str = "auto", backend: str = "auto", max_requests: int = 16
+    source: str | Path = "aim-s",
+    device: str = "auto",
+    dtype: str = "auto",
+    backend: str = "auto",
+    max_requests: int = 16,
 ) -> Pipeline:
-    """A pipeline for a model: a name ("aim-s" is bundled, "aim-b" ... are on the hub), a folder, a file or a hub id.
+    """A pipeline for a model: a name ("aim-s" is bundled, "aim-b" ... are on the hub), a folder, a
+    file or a hub id.
 
-    ``device`` is auto (CUDA, else Apple MPS, else CPU), cpu, cuda, cuda:1 or mps; ``dtype`` auto, float32 or bfloat16, auto
-    being bfloat16 where the device computes in it natively; ``backend`` auto, fused (Triton kernels, captured in CUDA graphs),
-    mamba-ssm (that package's kernels and causal-conv1d's, as far as they import) or eager, auto being fused where that runs; up to
-    ``max_requests`` images are drawn at once. PyTorch's CPU threads are set to AIM_THREADS, on a CPU without it to one less than there
-    are cores. InvalidInput, CheckpointError or HubError say what is wrong.
+    ``device`` is auto (CUDA, else Apple MPS, else CPU), cpu, cuda, cuda:1 or mps; ``dtype`` auto,
+    float32 or bfloat16, auto being bfloat16 where the device computes in it natively; ``backend``
+    auto, fused (Triton kernels, captured in CUDA graphs), mamba-ssm (that package's kernels and
+    causal-conv1d's, as far as they import) or eager, auto being fused where that runs; up to
+    ``max_requests`` images are drawn at once. PyTorch's CPU threads are set to AIM_THREADS, on a
+    CPU without it to one less than there are cores. InvalidInput, CheckpointError or HubError say
+    what is wrong.
     """
     where, what = prepare(device, dtype, Settings.from_env().threads)
     check(backend, where)

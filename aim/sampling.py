@@ -1,7 +1,9 @@
-"""From logits to codes: guidance, temperature, top-k, top-p, the draw. Pure functions of float32 tensors, one row a request.
+"""From logits to codes: guidance, temperature, top-k, top-p, the draw. Pure functions of float32
+tensors, one row a request.
 
-A row's code depends on that row alone: the same logits, parameters, seed and position give the same code in any batch. So
-there are no sums over rows, and no fused multiply-adds, whose rounding may differ between the body and the tail of a loop.
+A row's code depends on that row alone: the same logits, parameters, seed and position give the same
+code in any batch. So there are no sums over rows, and no fused multiply-adds, whose rounding may
+differ between the body and the tail of a loop.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from aim.config import SamplingParams
 from aim.ops.draw import gumbel, pieces
 from aim.ops.scan import TRITON
 
-BROKEN = -1  # drawn where the logits are not finite, so that nobody has to ask the device at every step
+# drawn where the logits are not finite, so that nobody has to ask the device at every step
+BROKEN = -1
 NOTES = 13
 LIKELIEST = 5
 LOWEST = torch.finfo(torch.float32).min
@@ -26,14 +29,18 @@ LOWEST = torch.finfo(torch.float32).min
 
 @dataclass
 class Rows:
-    """What ``draw_rows`` reads and writes: static buffers of a pool of S slots with T codes each, all on one device.
+    """What ``draw_rows`` reads and writes: static buffers of a pool of S slots with T codes each,
+    all on one device.
 
-    A request owns its conditional row and, with guidance, an unconditional one; ``partner`` and the parameters are those of its
-    conditional row. Requests of any age and any parameters share a batch.
+    A request owns its conditional row and, with guidance, an unconditional one; ``partner`` and the
+    parameters are those of its conditional row. Requests of any age and any parameters share a
+    batch.
     """
 
     positions: Tensor  # (S,) int64, the position whose code is drawn next, -1 where idle
-    partner: Tensor  # (S,) int64, of a conditional row its unconditional one, itself without guidance; -1 on every other row
+    # (S,) int64, of a conditional row its unconditional one, itself without guidance; -1 on every
+    # other row
+    partner: Tensor
     cfg_scale: Tensor  # (S,) float32
     temperature: Tensor  # (S,) float32
     top_p: Tensor  # (S,) float32
@@ -87,10 +94,19 @@ class RowParams(NamedTuple):
     tempered: bool = True  # a row has a temperature other than 1
 
     @classmethod
-    def of(cls, params: Sequence[SamplingParams], seeds: Sequence[int], device: torch.device | str = "cpu") -> RowParams:
+    def of(
+        cls,
+        params: Sequence[SamplingParams],
+        seeds: Sequence[int],
+        device: torch.device | str = "cpu",
+    ) -> RowParams:
         """Rows for the given parameters and seeds, which pair up."""
-        floats = torch.tensor([[p.cfg_scale, p.temperature, p.top_p] for p in params], dtype=torch.float32).view(-1, 3)
-        integers = torch.tensor([[p.top_k, s] for p, s in zip(params, seeds, strict=True)], dtype=torch.int64).view(-1, 2)
+        floats = torch.tensor(
+            [[p.cfg_scale, p.temperature, p.top_p] for p in params], dtype=torch.float32
+        ).view(-1, 3)
+        integers = torch.tensor(
+            [[p.top_k, s] for p, s in zip(params, seeds, strict=True)], dtype=torch.int64
+        ).view(-1, 2)
         cfg_scale, temperature, top_p = floats.T.contiguous().to(device).unbind()
         top_k, seed = integers.T.contiguous().to(device).unbind()
         filtered = any(p.top_k > 0 or p.top_p < 1 for p in params)
@@ -99,32 +115,39 @@ class RowParams(NamedTuple):
 
 
 def guide(cond: Tensor, uncond: Tensor, cfg_scale: Tensor) -> Tensor:
-    """Classifier-free guidance ``uncond + (cond - uncond) * cfg_scale``: (K, V), (K, V), (K,) -> (K, V) float32.
+    """Classifier-free guidance ``uncond + (cond - uncond) * cfg_scale``: (K, V), (K, V), (K,) ->
+    (K, V) float32.
 
-    A code at -inf in either is at -inf, whatever the scale; +inf becomes the largest float, so that something can be drawn.
+    A code at -inf in either is at -inf, whatever the scale; +inf becomes the largest float, so that
+    something can be drawn.
     """
     uncond = uncond.float()
     guided = (cond.float() - uncond).mul_(cfg_scale.unsqueeze(1)).add_(uncond)
     return guided.nan_to_num_(nan=-torch.inf, neginf=-torch.inf)
 
 
-def sample(cond_logits: Tensor, uncond_logits: Tensor, params: RowParams, positions: Tensor) -> Tensor:
+def sample(
+    cond_logits: Tensor, uncond_logits: Tensor, params: RowParams, positions: Tensor
+) -> Tensor:
     """Draw one code a row: logits (K, V) twice, positions (K,) int64 -> codes (K,) int64.
 
-    A row without guidance passes the same logits as both. Temperature 0 takes the most likely code, of several the lowest.
-    The draw is Gumbel-max: the argmax over kept codes of ``logit / temperature - log(E)``, E exponential noise.
+    A row without guidance passes the same logits as both. Temperature 0 takes the most likely code,
+    of several the lowest. The draw is Gumbel-max: the argmax over kept codes of ``logit /
+    temperature - log(E)``, E exponential noise.
     """
     return _pick(guide(cond_logits, uncond_logits, params.cfg_scale), params, positions)
 
 
 def draw_rows(logits: Tensor, rows: Rows) -> None:
-    """Draw the next code of every request whose rows are among the first R: logits (R, V) float32 or bfloat16, of slots 0 ... R-1.
+    """Draw the next code of every request whose rows are among the first R: logits (R, V) float32
+    or bfloat16, of slots 0 ... R-1.
 
-    For every row i < R with ``partner[i] >= 0`` this writes the code at ``drawn[i, positions[i]]`` and to ``last`` of both rows, its
-    ``notes`` where ``explain[i]``, and adds 1 to ``positions`` of both rows. The code is that of ``sample``, or BROKEN where a
-    logit of either row, or the difference of the two, is not finite. A row whose position is outside [0, T) is left alone, as are
-    those that belong to nobody.
-    Away from the CPU nothing waits for the device, and a CUDA graph can hold the call.
+    For every row i < R with ``partner[i] >= 0`` this writes the code at ``drawn[i, positions[i]]``
+    and to ``last`` of both rows, its ``notes`` where ``explain[i]``, and adds 1 to ``positions`` of
+    both rows. The code is that of ``sample``, or BROKEN where a logit of either row, or the
+    difference of the two, is not finite. A row whose position is outside [0, T) is left alone, as
+    are those that belong to nobody. Away from the CPU nothing waits for the device, and a CUDA
+    graph can hold the call.
     """
     if logits.device.type == "cpu":
         return _draw_live(logits, rows)
@@ -137,11 +160,13 @@ def draw_rows(logits: Tensor, rows: Rows) -> None:
 
 
 def explain(cond: Tensor, uncond: Tensor, guided: Tensor, codes: Tensor) -> Tensor:
-    """What can be said about drawn codes: logits (K, V) three times, codes (K,) int64 -> notes (K, 13) float32.
+    """What can be said about drawn codes: logits (K, V) three times, codes (K,) int64 -> notes (K,
+    13) float32.
 
-    0 log-probability of the code, 1 entropy, 2 KL(conditional || unconditional), 3-7 the largest log-probabilities, descending,
-    8-12 their codes, of equal ones the lower first (-1 where fewer than five codes are possible). In nats; of the guided
-    distribution at temperature 1 before truncation, but KL of the unguided two. All NaN where the code is BROKEN.
+    0 log-probability of the code, 1 entropy, 2 KL(conditional || unconditional), 3-7 the largest
+    log-probabilities, descending, 8-12 their codes, of equal ones the lower first (-1 where fewer
+    than five codes are possible). In nats; of the guided distribution at temperature 1 before
+    truncation, but KL of the unguided two. All NaN where the code is BROKEN.
     """
     likely, p = _normalised(guided)
     notes = likely.new_empty(len(codes), NOTES)
@@ -168,12 +193,16 @@ def _pick(logits: Tensor, params: RowParams, positions: Tensor) -> Tensor:
         logits.div_(torch.where(drawn, params.temperature.unsqueeze(1), 1.0))
         noise.mul_(drawn)
     if params.filtered:
-        logits.masked_fill_(logits < _threshold(logits, params.top_k, params.top_p).unsqueeze(1), -torch.inf)
+        logits.masked_fill_(
+            logits < _threshold(logits, params.top_k, params.top_p).unsqueeze(1), -torch.inf
+        )
     return logits.add_(noise).argmax(-1)
 
 
 def _threshold(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """The smallest logit that top-k, then top-p keep: logits (K, V) with maximum 0, (K,), (K,) -> (K,)."""
+    """The smallest logit that top-k, then top-p keep: logits (K, V) with maximum 0, (K,), (K,) ->
+    (K,).
+    """
     codes = logits.shape[-1]
     ordered = _descending(logits)
     last = torch.where(top_k > 0, top_k, codes).clamp(max=codes) - 1
@@ -182,33 +211,43 @@ def _threshold(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     for piece in pieces(weight):
         piece.exp_()
     mass = weight.cumsum(-1)
-    reached = (mass < top_p.unsqueeze(1) * mass[:, -1:]).sum(-1, keepdim=True)  # the first place where the mass is enough
+    # the first place where the mass is enough
+    reached = (mass < top_p.unsqueeze(1) * mass[:, -1:]).sum(-1, keepdim=True)
     nucleus = ordered.gather(1, reached.clamp(max=codes - 1))
-    nucleus = torch.where(top_p.unsqueeze(1) < 1, nucleus, -torch.inf)  # rounding must not cut the tail of a row that keeps all
+    # rounding must not cut the tail of a row that keeps all
+    nucleus = torch.where(top_p.unsqueeze(1) < 1, nucleus, -torch.inf)
     return torch.maximum(kth, nucleus).squeeze(1)
 
 
 def _descending(logits: Tensor) -> Tensor:
     """Values of each row in descending order."""
-    if logits.device.type == "cpu":  # NumPy sorts with vector instructions: about thirty times as fast here
+    # NumPy sorts with vector instructions: about thirty times as fast here
+    if logits.device.type == "cpu":
         return torch.from_numpy(np.sort(logits.detach().neg().numpy(), axis=-1)).neg_()
     return logits.sort(-1, descending=True).values
 
 
 def _draw_live(logits: Tensor, rows: Rows) -> None:
-    """``draw_rows`` on a CPU, where looking at values costs nothing: the work of the requests there are, and no more.
+    """``draw_rows`` on a CPU, where looking at values costs nothing: the work of the requests there
+    are, and no more.
 
     Indexing is NumPy's, which takes a quarter of the time for a few rows.
     """
     count = len(logits)
     partner, positions, last = (t.numpy() for t in (rows.partner, rows.positions, rows.last))
-    one = np.flatnonzero((partner[:count] >= 0) & (positions[:count] >= 0) & (positions[:count] < rows.drawn.shape[1]))
+    one = np.flatnonzero(
+        (partner[:count] >= 0)
+        & (positions[:count] >= 0)
+        & (positions[:count] < rows.drawn.shape[1])
+    )
     if not len(one):
         return
     two, at = partner[one], positions[one]
     scale, temperature, top_p, top_k, seed = (torch.from_numpy(t.numpy()[one]) for t in rows.params)
     filtered = any(top_k.tolist()) or min(top_p.tolist()) < 1
-    params = RowParams(scale, temperature, top_p, top_k, seed, filtered, any(t != 1 for t in temperature.tolist()))
+    params = RowParams(
+        scale, temperature, top_p, top_k, seed, filtered, any(t != 1 for t in temperature.tolist())
+    )
     told = rows.explain.numpy()[one]
     cond, uncond = (logits.index_select(0, torch.from_numpy(v)) for v in (one, two))
     codes, notes = _draw(cond, uncond, params, torch.from_numpy(at), bool(told.any()))
@@ -220,7 +259,9 @@ def _draw_live(logits: Tensor, rows: Rows) -> None:
 
 
 def _draw_all(logits: Tensor, rows: Rows) -> None:
-    """``draw_rows`` without looking at values: draws for every row, and drops what belongs to nobody."""
+    """``draw_rows`` without looking at values: draws for every row, and drops what belongs to
+    nobody.
+    """
     count = len(logits)
     itself = torch.arange(count, device=logits.device)
     partner, positions = rows.partner[:count], rows.positions[:count]
@@ -233,23 +274,31 @@ def _draw_all(logits: Tensor, rows: Rows) -> None:
     rows.drawn[itself, at] = torch.where(live, codes, rows.drawn[itself, at])
     noted = (live & rows.explain[:count]).unsqueeze(1)
     rows.notes[itself, at] = torch.where(noted, notes, rows.notes[itself, at])  # type: ignore[arg-type]
-    owner = torch.zeros_like(itself).scatter_add_(0, two, torch.where(live, itself + 1, 0))  # 1 + the request's conditional row
+    # 1 + the request's conditional row
+    owner = torch.zeros_like(itself).scatter_add_(0, two, torch.where(live, itself + 1, 0))
     owner = torch.where(live, itself + 1, owner)
     rows.last[:count] = torch.where(owner > 0, codes[owner.sub(1).clamp_(min=0)], rows.last[:count])
     rows.positions[:count] += owner > 0
 
 
-def _draw(cond: Tensor, uncond: Tensor, params: RowParams, at: Tensor, noted: bool) -> tuple[Tensor, Tensor | None]:
-    """Codes (K,) of logits (K, V) twice, BROKEN ones included, and their notes (K, 13) if asked for."""
+def _draw(
+    cond: Tensor, uncond: Tensor, params: RowParams, at: Tensor, noted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Codes (K,) of logits (K, V) twice, BROKEN ones included, and their notes (K, 13) if asked
+    for.
+    """
     guided = guide(cond, uncond, params.cfg_scale)
     codes = _pick(guided.clone() if noted else guided, params, at)
-    apart = (cond.float() - uncond.float()).abs_().amax(-1)  # a NaN or an infinity in either survives
+    # a NaN or an infinity in either survives
+    apart = (cond.float() - uncond.float()).abs_().amax(-1)
     codes = torch.where(apart < torch.inf, codes, BROKEN)
     return codes, explain(cond, uncond, guided, codes) if noted else None
 
 
 def _normalised(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and probabilities, (K, V) each; what has no probability is at LOWEST, so that products are finite."""
+    """Log-probabilities and probabilities, (K, V) each; what has no probability is at LOWEST, so
+    that products are finite.
+    """
     likely = logits - logits.amax(-1, keepdim=True)
     p = likely.clone()
     for piece in pieces(p):
@@ -259,5 +308,7 @@ def _normalised(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _total(values: Tensor) -> Tensor:
-    """Sum of each row (K, V) -> (K,). A running sum adds in the same order in any batch, which ``sum`` does not promise."""
+    """Sum of each row (K, V) -> (K,). A running sum adds in the same order in any batch, which
+    ``sum`` does not promise.
+    """
     return values.cumsum(-1)[:, -1]

@@ -1,6 +1,7 @@
 """Small random models that every test may share; nothing here is trained.
 
-Several workers on few cores: each keeps to one thread, or they would spin while they wait for each other.
+Several workers on few cores: each keeps to one thread, or they would spin while they wait for each
+other.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run without a GPU, at tiny sizes
 
-TINY_VQ = VQConfig(image_size=16, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 2, 2))  # a grid of 4x4
+# a grid of 4x4
+TINY_VQ = VQConfig(image_size=16, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 2, 2))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,7 +40,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., AiM]:
-    """A random tiny model, with changes to its configuration; unlike a fresh one, state, class and codes all weigh in on its logits."""
+    """A random tiny model, with changes to its configuration; unlike a fresh one, state, class and
+    codes all weigh in on its logits.
+    """
     return random_model
 
 
@@ -60,13 +64,17 @@ def tiny_checkpoint(tiny_model: AiM, tiny_vq: VQ, tmp_path_factory: pytest.TempP
     """The folder of tiny.safetensors and its tokenizer, exact in float32; read only."""
     folder = tmp_path_factory.mktemp("tiny", numbered=False)
     save_tokenizer(folder / "tiny-vq.safetensors", tiny_vq, {}, torch.float32)
-    save_model(folder / "tiny.safetensors", tiny_model, {"tokenizer": "tiny-vq.safetensors"}, torch.float32)
+    save_model(
+        folder / "tiny.safetensors", tiny_model, {"tokenizer": "tiny-vq.safetensors"}, torch.float32
+    )
     return folder
 
 
 @pytest.fixture
 def tiny_pipeline(tiny_model: AiM, tiny_vq: VQ) -> Iterator[Pipeline]:
-    """A pipeline of both, in float32 on the CPU, with an engine of its own; afterwards nothing may be left in it."""
+    """A pipeline of both, in float32 on the CPU, with an engine of its own; afterwards nothing may
+    be left in it.
+    """
     pipe = Pipeline(tiny_model, tiny_vq, "tiny", "0123456789ab")
     yield pipe
     pipe.close()
@@ -74,11 +82,21 @@ def tiny_pipeline(tiny_model: AiM, tiny_vq: VQ) -> Iterator[Pipeline]:
 
 @pytest.fixture
 def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run Python in a process of its own, in an empty folder: arguments as of ``python``; the package need not be installed."""
+    """Run Python in a process of its own, in an empty folder: arguments as of ``python``; the
+    package need not be installed.
+    """
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(Path(aim.__file__).parent.parent)}
         command = [sys.executable, *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
     return run

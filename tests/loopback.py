@@ -26,7 +26,8 @@ class Hub:
     weights: str  # the file that things go wrong with
     url: str = ""
     cuts: int = 0  # how many more downloads of the weights break off in the middle
-    sends_less: int = 0  # bytes of the weights that are never sent, though the length announced includes them
+    # bytes of the weights that are never sent, though the length announced includes them
+    sends_less: int = 0
     status: int = 200  # of every answer
     requests: list[str] = field(default_factory=list)
 
@@ -73,7 +74,9 @@ def handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("Accept-Ranges", "bytes")
             if wanted:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+                self.send_header(
+                    "Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"
+                )
             self.send_header("Content-Length", str(len(part)))
             self.end_headers()
             if not body:
@@ -98,7 +101,9 @@ def served(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[H
     """The hub as the one to ask, with ``cache`` as the cache and no waiting between tries."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(hub))
     hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))

@@ -26,10 +26,16 @@ def url(tiny_checkpoint: Path, tmp_path: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    chosen = {"AIM_MODEL": str(tiny_checkpoint), "AIM_DEVICE": "cpu", "GRADIO_SERVER_PORT": str(port)}
+    chosen = {
+        "AIM_MODEL": str(tiny_checkpoint),
+        "AIM_DEVICE": "cpu",
+        "GRADIO_SERVER_PORT": str(port),
+    }
     log = tmp_path / "log"
     with log.open("w") as out:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=os.environ | chosen, stdout=out, stderr=out)
+        process = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=ROOT, env=os.environ | chosen, stdout=out, stderr=out
+        )
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(300):
@@ -70,7 +76,11 @@ def test_a_browser_opens_where_somebody_can_see_it(
     asked: list[bool] = []
     page = SimpleNamespace(launch=lambda inbrowser, **_: asked.append(inbrowser))
     monkeypatch.setattr(aim.ui, "build", lambda *_, **__: page)
-    monkeypatch.setattr(aim.ui, "sys", SimpleNamespace(platform=platform, stdout=SimpleNamespace(isatty=lambda: terminal)))
+    monkeypatch.setattr(
+        aim.ui,
+        "sys",
+        SimpleNamespace(platform=platform, stdout=SimpleNamespace(isatty=lambda: terminal)),
+    )
     monkeypatch.setenv("DISPLAY", display)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     aim.ui.launch()

@@ -1,4 +1,6 @@
-"""Our own files round trip exactly, every damaged or foreign one is refused by name, and sources are told apart."""
+"""Our own files round trip exactly, every damaged or foreign one is refused by name, and sources
+are told apart.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ Make = Callable[..., AiM]
 def ours(tmp_path: Path, tiny_model: AiM, tiny_vq: VQ) -> Path:
     """A prior in our format, its tokenizer beside it."""
     save_tokenizer(tmp_path / "tiny-vq.safetensors", tiny_vq, {})
-    save_model(tmp_path / "tiny.safetensors", tiny_model, {"tokenizer": "tiny-vq.safetensors", "data": "none"})
+    save_model(
+        tmp_path / "tiny.safetensors",
+        tiny_model,
+        {"tokenizer": "tiny-vq.safetensors", "data": "none"},
+    )
     return tmp_path / "tiny.safetensors"
 
 
@@ -63,18 +69,26 @@ def test_a_transformer_round_trips_too(ours: Path):
     assert isinstance(loaded.model, GPT)
     assert (loaded.model.config, loaded.version) == (model.config, version)
     assert_equal(loaded.model.to_dtype(torch.bfloat16), model.to_dtype(torch.bfloat16))
-    with pytest.raises(CheckpointError, match=r"several models, gpt\.safetensors, tiny\.safetensors"):
+    with pytest.raises(
+        CheckpointError, match=r"several models, gpt\.safetensors, tiny\.safetensors"
+    ):
         load_model(ours.parent)
 
 
 def test_each_kind_has_its_own_configuration(ours: Path):
     rewrite(ours, lambda _, metadata: metadata.update(kind="gpt"))
-    with pytest.raises(CheckpointError, match=r"tiny\.safetensors: unknown in the configuration: adaln_group, d_conv"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"tiny\.safetensors: unknown in the configuration: adaln_group, d_conv",
+    ):
         load_model(ours)
 
 
 def test_matrices_are_stored_in_bfloat16_and_the_rest_in_float32(ours: Path, make_model: Make):
-    want = {name: tensor.dtype for name, tensor in make_model().to_dtype(torch.bfloat16).state_dict().items()}
+    want = {
+        name: tensor.dtype
+        for name, tensor in make_model().to_dtype(torch.bfloat16).state_dict().items()
+    }
     assert {name: tensor.dtype for name, tensor in load_file(ours).items()} == want
     with safe_open(ours, "pt") as file:
         metadata = file.metadata()
@@ -90,7 +104,9 @@ def test_bfloat16_loads_as_saved(ours: Path, make_model: Make):
 
 def test_float32_can_be_stored_exactly(tmp_path: Path, tiny_model: AiM, tiny_vq: VQ):
     save_tokenizer(tmp_path / "vq.safetensors", tiny_vq, {}, dtype=torch.float32)
-    save_model(tmp_path / "a.safetensors", tiny_model, {"tokenizer": "vq.safetensors"}, dtype=torch.float32)
+    save_model(
+        tmp_path / "a.safetensors", tiny_model, {"tokenizer": "vq.safetensors"}, dtype=torch.float32
+    )
     loaded = load_model(tmp_path / "a.safetensors")
     assert_equal(loaded.model, tiny_model)
     assert_equal(loaded.tokenizer, tiny_vq)
@@ -125,7 +141,9 @@ def test_a_saved_file_has_the_usual_permissions(ours: Path):
     assert ours.stat().st_mode == (ours.parent / "plain").stat().st_mode
 
 
-def test_a_save_that_fails_leaves_the_old_file(ours: Path, tiny_model: AiM, monkeypatch: pytest.MonkeyPatch):
+def test_a_save_that_fails_leaves_the_old_file(
+    ours: Path, tiny_model: AiM, monkeypatch: pytest.MonkeyPatch
+):
     old = ours.read_bytes()
 
     def full(*_: object) -> None:
@@ -135,11 +153,19 @@ def test_a_save_that_fails_leaves_the_old_file(ours: Path, tiny_model: AiM, monk
     with pytest.raises(OSError, match="No space"):
         save_model(ours, tiny_model, {})
     assert ours.read_bytes() == old
-    assert {path.name for path in ours.parent.iterdir()} == {"tiny.safetensors", "tiny-vq.safetensors"}
+    assert {path.name for path in ours.parent.iterdir()} == {
+        "tiny.safetensors",
+        "tiny-vq.safetensors",
+    }
 
 
-@pytest.mark.parametrize("metadata", [{"version": "1"}, {"config": "{}"}, {"epochs": 3}, {"tokenizer": "../vq.safetensors"}])
-def test_metadata_that_would_mislead_is_refused(tmp_path: Path, tiny_model: AiM, metadata: dict[str, str]):
+@pytest.mark.parametrize(
+    "metadata",
+    [{"version": "1"}, {"config": "{}"}, {"epochs": 3}, {"tokenizer": "../vq.safetensors"}],
+)
+def test_metadata_that_would_mislead_is_refused(
+    tmp_path: Path, tiny_model: AiM, metadata: dict[str, str]
+):
     with pytest.raises(InvalidInput, match=next(iter(metadata))):
         save_model(tmp_path / "a.safetensors", tiny_model, metadata)
     assert not list(tmp_path.iterdir())
@@ -149,17 +175,31 @@ def test_a_folder_with_one_prior_is_enough(ours: Path, tiny_model: AiM):
     assert load_model(ours.parent).model.config == tiny_model.config
     assert load_model(str(ours.parent)).name == ours.parent.name
     save_model(ours.parent / "second.safetensors", tiny_model, {})
-    with pytest.raises(CheckpointError, match=r"several models, second\.safetensors, tiny\.safetensors"):
+    with pytest.raises(
+        CheckpointError, match=r"several models, second\.safetensors, tiny\.safetensors"
+    ):
         load_model(ours.parent)
 
 
 TENSOR_FAULTS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     "missing": (lambda t: t.pop("layers.1.mixer.D"), r"tensor layers\.1\.mixer\.D missing"),
     "surplus": (lambda t: t.update(extra=torch.zeros(3)), "tensor extra unexpected"),
-    "misshapen": (lambda t: t.update({"norm_f.weight": torch.ones(65)}), r"norm_f\.weight \(is \[65\], must be \[64\]\) misshapen"),
-    "float16": (lambda t: t.update({"norm_f.weight": torch.ones(64).half()}), r"norm_f\.weight \(F16\) stored neither as F32 nor as BF16"),
-    "integers": (lambda t: t.update({"norm_f.weight": torch.ones(64).int()}), r"norm_f\.weight \(I32\) stored neither"),
-    "all": (lambda t: t.clear() or t.update(x=torch.ones(1)), r"tensors .* and \d+ more missing; tensor x unexpected"),
+    "misshapen": (
+        lambda t: t.update({"norm_f.weight": torch.ones(65)}),
+        r"norm_f\.weight \(is \[65\], must be \[64\]\) misshapen",
+    ),
+    "float16": (
+        lambda t: t.update({"norm_f.weight": torch.ones(64).half()}),
+        r"norm_f\.weight \(F16\) stored neither as F32 nor as BF16",
+    ),
+    "integers": (
+        lambda t: t.update({"norm_f.weight": torch.ones(64).int()}),
+        r"norm_f\.weight \(I32\) stored neither",
+    ),
+    "all": (
+        lambda t: t.clear() or t.update(x=torch.ones(1)),
+        r"tensors .* and \d+ more missing; tensor x unexpected",
+    ),
 }
 
 
@@ -175,16 +215,27 @@ def test_a_wrong_tensor_is_named(ours: Path, fault: str):
 def set_config(**values: Any) -> Callable[[dict[str, str]], object]:
     def change(metadata: dict[str, str]) -> None:
         config = json.loads(metadata["config"]) | values
-        metadata["config"] = json.dumps({name: value for name, value in config.items() if value is not None})
+        metadata["config"] = json.dumps(
+            {name: value for name, value in config.items() if value is not None}
+        )
 
     return change
 
 
 METADATA_FAULTS: dict[str, tuple[Callable[[dict[str, str]], object], str]] = {
-    "no metadata": (lambda m: m.clear() or m.update(a="b"), "not a checkpoint of this package.*format None"),
-    "foreign format": (lambda m: m.update(format="pt"), "not a checkpoint of this package.*format 'pt'"),
+    "no metadata": (
+        lambda m: m.clear() or m.update(a="b"),
+        "not a checkpoint of this package.*format None",
+    ),
+    "foreign format": (
+        lambda m: m.update(format="pt"),
+        "not a checkpoint of this package.*format 'pt'",
+    ),
     "no config": (lambda m: m.pop("config"), "has no config in its metadata"),
-    "no version or kind": (lambda m: m.pop("version") and m.pop("kind"), "has no kind and no version"),
+    "no version or kind": (
+        lambda m: m.pop("version") and m.pop("kind"),
+        "has no kind and no version",
+    ),
     "other kind": (lambda m: m.update(kind="unet"), "a network of kind 'unet'; a prior is needed"),
     "a tokenizer": (lambda m: m.update(kind="vq"), "holds a tokenizer; a prior is needed"),
     "config no JSON": (lambda m: m.update(config="{"), "not JSON"),
@@ -195,18 +246,33 @@ METADATA_FAULTS: dict[str, tuple[Callable[[dict[str, str]], object], str]] = {
     "boolean number": (set_config(n_layer=True), "n_layer is True"),
     "huge": (set_config(n_layer=10**12), "n_layer is 1000000000000; it must be a whole number in"),
     "zero": (set_config(headdim=0), "headdim is 0"),
-    "wrong offset": (set_config(position_offset=2), r"position_offset is 2; it must be a whole number in \[0, 1\]"),
+    "wrong offset": (
+        set_config(position_offset=2),
+        r"position_offset is 2; it must be a whole number in \[0, 1\]",
+    ),
     "wrong flag": (set_config(adaln_group=1), "adaln_group is 1; it must be true or false"),
     "wrong number": (set_config(norm_eps="small"), "norm_eps is 'small'; it must be a number"),
-    "wrong fraction": (set_config(mixer_drop=1.5), r"mixer_drop is 1\.5; it must be a number in \[0, 1\]"),
+    "wrong fraction": (
+        set_config(mixer_drop=1.5),
+        r"mixer_drop is 1\.5; it must be a number in \[0, 1\]",
+    ),
     "wrong list": (set_config(classes=[1, -2, 3, 4, 5]), "classes is"),
     "classes do not fit": (set_config(classes=[1, 2]), "classes has 2 entries for num_classes = 5"),
     "wrong sampling": (set_config(sampling={"temperature": -1}), "temperature is -1"),
     "no sampling object": (set_config(sampling=3), "SamplingParams is 3"),
-    "other vocabulary": (set_config(vocab_size=128), r"word_embeddings\.weight \(is \[64, 64\], must be \[128, 64\]\)"),
+    "other vocabulary": (
+        set_config(vocab_size=128),
+        r"word_embeddings\.weight \(is \[64, 64\], must be \[128, 64\]\)",
+    ),
     "no tokenizer": (lambda m: m.pop("tokenizer"), "names no tokenizer file"),
-    "tokenizer elsewhere": (lambda m: m.update(tokenizer="../tiny-vq.safetensors"), "names no tokenizer file beside it"),
-    "tokenizer gone": (lambda m: m.update(tokenizer="gone.safetensors"), r"needs its tokenizer gone\.safetensors"),
+    "tokenizer elsewhere": (
+        lambda m: m.update(tokenizer="../tiny-vq.safetensors"),
+        "names no tokenizer file beside it",
+    ),
+    "tokenizer gone": (
+        lambda m: m.update(tokenizer="gone.safetensors"),
+        r"needs its tokenizer gone\.safetensors",
+    ),
 }
 
 
@@ -225,7 +291,9 @@ def test_a_tokenizer_that_does_not_fit_is_refused(ours: Path, make_model: Make, 
     with pytest.raises(CheckpointError, match="draws 65 codes, its tokenizer knows 64"):
         load_model(ours)
     save_model(ours, make_model(num_tokens=25), names)
-    with pytest.raises(CheckpointError, match="25 codes an image, its tokenizer reads a grid of 4x4"):
+    with pytest.raises(
+        CheckpointError, match="25 codes an image, its tokenizer reads a grid of 4x4"
+    ):
         load_model(ours)
     with pytest.raises(CheckpointError, match="holds a prior; a tokenizer is needed"):
         load_tokenizer(ours)
@@ -234,7 +302,9 @@ def test_a_tokenizer_that_does_not_fit_is_refused(ours: Path, make_model: Make, 
 @pytest.mark.parametrize("keep", [0, 4, 100, 5000, -1])
 def test_a_file_cut_short_is_refused(ours: Path, keep: int):
     ours.write_bytes(ours.read_bytes()[:keep])
-    with pytest.raises(CheckpointError, match=r"tiny\.safetensors cannot be read as a safetensors file"):
+    with pytest.raises(
+        CheckpointError, match=r"tiny\.safetensors cannot be read as a safetensors file"
+    ):
         load_model(ours)
 
 
@@ -246,14 +316,29 @@ def test_a_foreign_file_is_refused(tmp_path: Path):
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path):
-    with pytest.raises(CheckpointError, match=r"neither config\.json with model\.safetensors nor a model of this package"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"neither config\.json with model\.safetensors nor a model of this package",
+    ):
         load_model(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "source", ["gone.safetensors", "./gone", "a/b/c", "~/no-such-file-here", "/gone", "/" + "x" * 5000, "gone\\folder", Path("gone")]
+    "source",
+    [
+        "gone.safetensors",
+        "./gone",
+        "a/b/c",
+        "~/no-such-file-here",
+        "/gone",
+        "/" + "x" * 5000,
+        "gone\\folder",
+        Path("gone"),
+    ],
 )
-def test_a_path_that_does_not_exist_is_named(source: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_path_that_does_not_exist_is_named(
+    source: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="no file or folder") as caught:
         load_model(source)
@@ -261,7 +346,15 @@ def test_a_path_that_does_not_exist_is_named(source: str | Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    "source, nearest", [("aim-m", "aim-"), ("AIM-XXL", "aim-xl"), ("base", "aim-"), ("gpt-m", "gpt-"), ("", ""), ("x" * 5000, "")]
+    "source, nearest",
+    [
+        ("aim-m", "aim-"),
+        ("AIM-XXL", "aim-xl"),
+        ("base", "aim-"),
+        ("gpt-m", "gpt-"),
+        ("", ""),
+        ("x" * 5000, ""),
+    ],
 )
 def test_an_unknown_name_gets_the_nearest(source: str, nearest: str):
     with pytest.raises(InvalidInput, match="no model is called") as caught:
@@ -274,14 +367,21 @@ def test_an_unknown_name_gets_the_nearest(source: str, nearest: str):
 
 @pytest.mark.parametrize("name", ["aim-1b", "gpt-xl"])
 def test_a_name_without_weights_says_so(name: str):
-    with pytest.raises(InvalidInput, match=f"{name} has a configuration but no published weights for 256x256; give a folder or file"):
+    with pytest.raises(
+        InvalidInput,
+        match=f"{name} has a configuration but no published weights for 256x256; give a folder or file",
+    ):
         load_model(name)
 
 
 @pytest.mark.parametrize("name", ["aim-s", "gpt-s"])
-def test_a_bundled_model_is_found_in_the_folder_set(ours: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_bundled_model_is_found_in_the_folder_set(
+    ours: Path, name: str, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("AIM_CHECKPOINTS", str(ours.parent))
-    with pytest.raises(CheckpointError, match=rf"bundled model {name} is not at .*{name}\.safetensors"):
+    with pytest.raises(
+        CheckpointError, match=rf"bundled model {name} is not at .*{name}\.safetensors"
+    ):
         load_model(name)
     shutil.copy(ours, ours.with_name(f"{name}.safetensors"))
     assert load_model(name).name == name
@@ -296,14 +396,20 @@ def test_other_dtypes_are_refused(ours: Path, dtype: torch.dtype):
 
 
 def test_loading_20_million_weights_is_quick(tmp_path: Path):
-    """A first load in a fresh process, the slow kind, in CPU time of one thread, which a busy machine hardly changes."""
+    """A first load in a fresh process, the slow kind, in CPU time of one thread, which a busy
+    machine hardly changes.
+    """
     spec = MODELS["aim-s"]
     save_tokenizer(tmp_path / "vq.safetensors", VQ(spec.tokenizer), {})
     save_model(tmp_path / "aim-s.safetensors", AiM(spec.config), {"tokenizer": "vq.safetensors"})
     script = (
-        "import sys, time, torch; torch.set_num_threads(1); from aim.checkpoint import load_model; start = time.process_time();"
+        "import sys, time, torch; torch.set_num_threads(1); from aim.checkpoint import load_model; "
+        "start = time.process_time();"
         "load_model(sys.argv[1], dtype=torch.bfloat16); print(time.process_time() - start)"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "aim-s.safetensors")]
-    runs = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60) for _ in range(3)]
+    runs = [
+        subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+        for _ in range(3)
+    ]
     assert min(float(run.stdout) for run in runs) < 0.3

@@ -32,9 +32,18 @@ class Cli:
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, tmp_path: Path) -> Cli:
+def cli(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+) -> Cli:
     monkeypatch.chdir(tmp_path)
-    for name, value in {"AIM_MODEL": str(tiny_checkpoint), "AIM_DTYPE": "float32", "AIM_DEVICE": "cpu"}.items():
+    for name, value in {
+        "AIM_MODEL": str(tiny_checkpoint),
+        "AIM_DTYPE": "float32",
+        "AIM_DEVICE": "cpu",
+    }.items():
         monkeypatch.setenv(name, value)
     return Cli(capsys)
 
@@ -52,14 +61,40 @@ def test_help(cli: Cli) -> None:
 
 class TestSample:
     def test_writes_pictures_with_their_parameters(self, cli: Cli, tiny_pipeline: Pipeline) -> None:
-        assert cli("sample", "goldfish", 207, "--count", 2, "--seed", 5, "--cfg-scale", 2.5, "--top-k", 9) == 0
-        names = ["tiny-goldfish-1-seed-5", "tiny-goldfish-1-seed-6", "tiny-golden-retriever-207-seed-7", "tiny-golden-retriever-207-seed-8"]
+        assert (
+            cli(
+                "sample",
+                "goldfish",
+                207,
+                "--count",
+                2,
+                "--seed",
+                5,
+                "--cfg-scale",
+                2.5,
+                "--top-k",
+                9,
+            )
+            == 0
+        )
+        names = [
+            "tiny-goldfish-1-seed-5",
+            "tiny-goldfish-1-seed-6",
+            "tiny-golden-retriever-207-seed-7",
+            "tiny-golden-retriever-207-seed-8",
+        ]
         assert cli.out.splitlines() == [str(Path("samples", f"{name}.png")) for name in names]
         expected = tiny_pipeline.generate([1, 1, 207, 207], seed=5, cfg_scale=2.5, top_k=9)
         for name, image in zip(cli.out.splitlines(), expected, strict=True):
             assert Image.open(name).tobytes() == image.tobytes()
         found = media.read_parameters(cli.out.splitlines()[3])
-        assert (found["class"], found["seed"], found["cfg_scale"], found["top_k"], found["temperature"]) == (207, 8, 2.5, 9, 1.0)
+        assert (
+            found["class"],
+            found["seed"],
+            found["cfg_scale"],
+            found["top_k"],
+            found["temperature"],
+        ) == (207, 8, 2.5, 9, 1.0)
 
     def test_does_not_overwrite_unless_forced(self, cli: Cli, tmp_path: Path) -> None:
         out = tmp_path / "a" / "b"
@@ -68,7 +103,9 @@ class TestSample:
         first.write_bytes(b"precious")
         assert cli("sample", "tabby", "--out", out) == 0
         assert cli("sample", "tabby", "--out", out) == 0
-        assert sorted(path.name for path in out.iterdir()) == [f"tiny-tabby-281-seed-0{tail}.png" for tail in ("-2", "-3", "")]
+        assert sorted(path.name for path in out.iterdir()) == [
+            f"tiny-tabby-281-seed-0{tail}.png" for tail in ("-2", "-3", "")
+        ]
         assert first.read_bytes() == b"precious"
         assert cli("sample", "tabby", "--out", out, "--force") == 0
         assert Path(cli.out.strip()) == first
@@ -94,14 +131,19 @@ class TestSample:
             (["goldfish", "--seed", "-3"], "seed is -3"),
             (["goldfish", "--device", "gpu"], "device is 'gpu'"),
             (["goldfish", "--dtype", "float16"], "dtype is 'float16'"),
-            (["goldfish", "--backend", "turbo"], "backend is 'turbo'; it must be one of auto, fused, mamba-ssm, eager"),
+            (
+                ["goldfish", "--backend", "turbo"],
+                "backend is 'turbo'; it must be one of auto, fused, mamba-ssm, eager",
+            ),
             (["goldfish", "--backend", "fused"], "the device is cpu; take auto or eager"),
             (["goldfish", "--model", "aim-z"], "aim-s"),
             (["goldfish", "--model", "nowhere/"], "nowhere"),
             (["goldfish", "--out", "file/in"], "--out"),
         ],
     )
-    def test_bad_input_is_told_in_one_line(self, cli: Cli, tmp_path: Path, arguments: list[str], complaint: str) -> None:
+    def test_bad_input_is_told_in_one_line(
+        self, cli: Cli, tmp_path: Path, arguments: list[str], complaint: str
+    ) -> None:
         (tmp_path / "file").write_text("not a folder")
         assert cli("sample", *arguments) == 2
         assert cli.out == ""
@@ -149,16 +191,39 @@ def test_demo_hands_everything_to_the_page(cli: Cli, monkeypatch: pytest.MonkeyP
         == 0
     )
     assert calls == [
-        (("aim-b",), {"device": "cpu", "dtype": "float32", "backend": "auto", "host": None, "port": None, "share": False, "mcp": False}),
+        (
+            ("aim-b",),
+            {
+                "device": "cpu",
+                "dtype": "float32",
+                "backend": "auto",
+                "host": None,
+                "port": None,
+                "share": False,
+                "mcp": False,
+            },
+        ),
         (
             ("m",),
-            {"device": "cuda:1", "dtype": "bfloat16", "backend": "eager", "host": "0.0.0.0", "port": 8000, "share": True, "mcp": True},
+            {
+                "device": "cuda:1",
+                "dtype": "bfloat16",
+                "backend": "eager",
+                "host": "0.0.0.0",
+                "port": 8000,
+                "share": True,
+                "mcp": True,
+            },
         ),
     ]
 
 
-def test_as_a_process_of_its_own(run_python: Callable[..., Any], tiny_checkpoint: Path, tmp_path: Path) -> None:
-    done = run_python("-m", "aim", "sample", "goldfish", "--model", str(tiny_checkpoint), "--device", "cpu")
+def test_as_a_process_of_its_own(
+    run_python: Callable[..., Any], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    done = run_python(
+        "-m", "aim", "sample", "goldfish", "--model", str(tiny_checkpoint), "--device", "cpu"
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert media.read_parameters(tmp_path / done.stdout.strip())["class_name"] == "goldfish"
 

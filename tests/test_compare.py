@@ -26,7 +26,8 @@ def cells(grid: Image.Image, images: list[Image.Image], columns: int, left: bool
     scale = 128 // images[0].width
     rows = len(images) // columns
     pixels = np.asarray(grid)
-    height, width = pixels.shape[0] - 4 - rows * 132, pixels.shape[1] - 4 - columns * 132  # of the titles
+    # of the titles
+    height, width = pixels.shape[0] - 4 - rows * 132, pixels.shape[1] - 4 - columns * 132
     assert (width > 12) == left
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
@@ -40,9 +41,18 @@ def cells(grid: Image.Image, images: list[Image.Image], columns: int, left: bool
 def test_a_sweep_is_the_pictures_drawn_alone(tiny_pipeline: Pipeline) -> None:
     told: list[tuple[int, int]] = []
     grid = sweep(
-        tiny_pipeline, Axis.parse("cfg_scale", "1, 4"), Axis.parse("top_k", "0,3,9"), "goldfish", 5, progress=lambda *t: told.append(t)
+        tiny_pipeline,
+        Axis.parse("cfg_scale", "1, 4"),
+        Axis.parse("top_k", "0,3,9"),
+        "goldfish",
+        5,
+        progress=lambda *t: told.append(t),
     )
-    alone = [tiny_pipeline.generate("goldfish", 5, cfg_scale=scale, top_k=k)[0] for k in (0, 3, 9) for scale in (1, 4)]
+    alone = [
+        tiny_pipeline.generate("goldfish", 5, cfg_scale=scale, top_k=k)[0]
+        for k in (0, 3, 9)
+        for scale in (1, 4)
+    ]
     cells(grid, alone, 2, left=True)
     assert told[-1] == (96, 96)
     assert told == sorted(told)
@@ -50,8 +60,16 @@ def test_a_sweep_is_the_pictures_drawn_alone(tiny_pipeline: Pipeline) -> None:
 
 def test_seeds_and_classes_are_axes_too(tiny_pipeline: Pipeline) -> None:
     params = SamplingParams(2.0, 0.7)
-    grid = sweep(tiny_pipeline, Axis("seed", (3, 4)), Axis.parse("class", "goldfish, 281"), "goldfish", params=params)
-    alone = [tiny_pipeline.generate(label, seed, 2.0, 0.7)[0] for label in (1, 281) for seed in (3, 4)]
+    grid = sweep(
+        tiny_pipeline,
+        Axis("seed", (3, 4)),
+        Axis.parse("class", "goldfish, 281"),
+        "goldfish",
+        params=params,
+    )
+    alone = [
+        tiny_pipeline.generate(label, seed, 2.0, 0.7)[0] for label in (1, 281) for seed in (3, 4)
+    ]
     cells(grid, alone, 2, left=True)
 
 
@@ -59,9 +77,21 @@ def test_seeds_and_classes_are_axes_too(tiny_pipeline: Pipeline) -> None:
     ("across", "down", "message"),
     [
         (("cfg_scale", "1"), ("cfg_scale", "2"), "both axes are cfg_scale; choose two settings"),
-        (("colour", "1"), ("seed", "2"), "there is no setting 'colour' to vary; take one of cfg_scale"),
-        (("cfg_scale", "1,x"), ("seed", "2"), "values of cfg_scale are '1,x'; they must be numbers"),
-        (("seed", "1.5"), ("cfg_scale", "2"), "values of seed are '1.5'; they must be whole numbers"),
+        (
+            ("colour", "1"),
+            ("seed", "2"),
+            "there is no setting 'colour' to vary; take one of cfg_scale",
+        ),
+        (
+            ("cfg_scale", "1,x"),
+            ("seed", "2"),
+            "values of cfg_scale are '1,x'; they must be numbers",
+        ),
+        (
+            ("seed", "1.5"),
+            ("cfg_scale", "2"),
+            "values of seed are '1.5'; they must be whole numbers",
+        ),
         (("cfg_scale", ""), ("seed", "2"), "cfg_scale has 0 values; give 1 to 8"),
         (("seed", "1,2,3,4,5,6,7,8,9"), ("cfg_scale", "2"), "seed has 9 values"),
         (("cfg_scale", "99"), ("seed", "2"), "cfg_scale is 99"),
@@ -69,7 +99,9 @@ def test_seeds_and_classes_are_axes_too(tiny_pipeline: Pipeline) -> None:
         (("seed", "-1"), ("cfg_scale", "2"), "seed is -1"),
     ],
 )
-def test_what_cannot_be_swept(tiny_pipeline: Pipeline, across: tuple[str, str], down: tuple[str, str], message: str) -> None:
+def test_what_cannot_be_swept(
+    tiny_pipeline: Pipeline, across: tuple[str, str], down: tuple[str, str], message: str
+) -> None:
     with pytest.raises(InvalidInput, match=message):
         sweep(tiny_pipeline, Axis.parse(*across), Axis.parse(*down), "goldfish")
 
@@ -87,13 +119,19 @@ def gpt_pipeline(tiny_vq: VQ) -> Pipeline:
 def test_the_ends_of_a_blend_are_the_classes(name: str, request: pytest.FixtureRequest) -> None:
     pipe: Pipeline = request.getfixturevalue(name)
     between = blended(pipe, "goldfish", 281, [0.0, 0.5, 1.0])
-    assert between.model.config.class_names == ("100% goldfish, 0% tabby", "50% goldfish, 50% tabby", "0% goldfish, 100% tabby")
+    assert between.model.config.class_names == (
+        "100% goldfish, 0% tabby",
+        "50% goldfish, 50% tabby",
+        "0% goldfish, 100% tabby",
+    )
     ends = [next(pipe.draw(label, seed=4)) for label in (1, 281)]
     drawn = list(between.draw_all(requests(between, 3)))
     assert (drawn[0] == ends[0]).all() and (drawn[2] == ends[1]).all()
     shared = {n: w.data_ptr() for n, w in pipe.model.state_dict().items()}
     own = [n for n, w in between.model.state_dict().items() if w.data_ptr() != shared[n]]
-    assert len(own) == 1 and own[0].endswith("embedding_table.weight"), "the rest is in the same memory"
+    assert len(own) == 1 and own[0].endswith("embedding_table.weight"), (
+        "the rest is in the same memory"
+    )
     rows, mine = (dict(p.model.named_parameters())[own[0]] for p in (pipe, between))
     assert torch.allclose(mine[1], (rows[pipe.row(1)] + rows[pipe.row(281)]) / 2)
     assert torch.equal(mine[-1], rows[-1])
@@ -128,5 +166,7 @@ def test_shares_out_of_range(tiny_pipeline: Pipeline, shares: list[float]) -> No
 
 
 def test_a_grid_needs_as_many_images_as_places() -> None:
-    with pytest.raises(InvalidInput, match="a grid of 2 columns and 2 rows needs as many images; got 3"):
+    with pytest.raises(
+        InvalidInput, match="a grid of 2 columns and 2 rows needs as many images; got 3"
+    ):
         media.labelled_grid([Image.new("RGB", (4, 4))] * 3, ["a", "b"], ["c", "d"])

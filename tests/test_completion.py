@@ -32,7 +32,9 @@ def test_branching_with_nothing_changed_ends_as_before(pipe: Pipeline) -> None:
         assert codes(pipe, prefix=whole[: row * pipe.tokenizer.config.grid]) == whole
 
 
-def test_branching_under_another_guidance_keeps_the_rows_and_goes_another_way(pipe: Pipeline) -> None:
+def test_branching_under_another_guidance_keeps_the_rows_and_goes_another_way(
+    pipe: Pipeline,
+) -> None:
     whole, kept = codes(pipe), 2 * pipe.tokenizer.config.grid
     other = codes(pipe, prefix=whole[:kept], cfg_scale=9.0)
     assert other[:kept] == whole[:kept]

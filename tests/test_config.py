@@ -1,4 +1,6 @@
-"""Values from outside are taken or refused with their name and range; the table of models holds together."""
+"""Values from outside are taken or refused with their name and range; the table of models holds
+together.
+"""
 
 import dataclasses
 import math
@@ -12,7 +14,9 @@ from aim.config import MAX_SEED, MODELS, VQ_F4, VQ_F16, AiMConfig, SamplingParam
 from aim.errors import InvalidInput
 
 
-@given(st.floats(0, 30), st.floats(0, 10), st.integers(0, 2**31 - 1), st.floats(0, 1, exclude_min=True))
+@given(
+    st.floats(0, 30), st.floats(0, 10), st.integers(0, 2**31 - 1), st.floats(0, 1, exclude_min=True)
+)
 def test_values_in_range_are_kept(cfg_scale: float, temperature: float, top_k: int, top_p: float):
     params = SamplingParams(cfg_scale, temperature, top_k, top_p)
     assert dataclasses.astuple(params) == (cfg_scale, temperature, top_k, top_p)
@@ -43,14 +47,22 @@ def test_values_in_range_are_kept(cfg_scale: float, temperature: float, top_k: i
         ("top_p", -0.5, "(0, 1]"),
     ],
 )
-def test_values_out_of_range_are_refused_with_name_and_range(field: str, value: object, allowed: str):
+def test_values_out_of_range_are_refused_with_name_and_range(
+    field: str, value: object, allowed: str
+):
     with pytest.raises(InvalidInput) as caught:
         SamplingParams(**{field: value})
-    assert field in str(caught.value) and allowed in str(caught.value) and repr(value) in str(caught.value)
+    assert (
+        field in str(caught.value)
+        and allowed in str(caught.value)
+        and repr(value) in str(caught.value)
+    )
 
 
 def test_numbers_of_other_types_become_plain_ones():
-    params = SamplingParams(cfg_scale=2, temperature=np.float32(0.5), top_k=np.int64(7), top_p="0.5")
+    params = SamplingParams(
+        cfg_scale=2, temperature=np.float32(0.5), top_k=np.int64(7), top_p="0.5"
+    )
     assert params == SamplingParams(2.0, 0.5, 7, 0.5)
     assert [type(v) for v in dataclasses.astuple(params)] == [float, float, int, float]
     assert SamplingParams(top_k=7.0).top_k == 7
@@ -70,7 +82,9 @@ def test_seeds_in_range(seed: object):
     assert type(check_seed(seed)) is int
 
 
-@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 0.5, "1", None, True, math.nan, math.inf, 10**400])
+@pytest.mark.parametrize(
+    "seed", [-1, MAX_SEED + 1, 0.5, "1", None, True, math.nan, math.inf, 10**400]
+)
 def test_seeds_out_of_range(seed: object):
     with pytest.raises(InvalidInput, match=r"seed is .*\[0, 4294967295\]"):
         check_seed(seed)
@@ -84,7 +98,10 @@ def test_seeds_out_of_range(seed: object):
         ({"num_groups": 5}, "num_groups is 5"),
         ({"classes": (1, 2)}, "classes has 2 entries for num_classes = 1000"),
         ({"class_names": ("cat",)}, "class_names has 1 entries for num_classes = 1000"),
-        ({"classes": (1,), "class_names": ("cat",), "num_classes": 1}, "class_names are for classes of the model's own"),
+        (
+            {"classes": (1,), "class_names": ("cat",), "num_classes": 1},
+            "class_names are for classes of the model's own",
+        ),
     ],
 )
 def test_model_configurations_that_do_not_fit(changes: dict[str, object], message: str):

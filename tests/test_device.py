@@ -7,8 +7,12 @@ from aim.device import pick_device, pick_dtype
 from aim.errors import InvalidInput
 
 
-@pytest.mark.parametrize(("cuda", "mps", "best"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
-def test_auto_takes_the_best_device(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, best: str) -> None:
+@pytest.mark.parametrize(
+    ("cuda", "mps", "best"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_takes_the_best_device(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, best: str
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert pick_device("auto").type == best
@@ -37,9 +41,15 @@ def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("kind", "capability", "expected"),
-    [("cuda", (8, 0), torch.bfloat16), ("cuda", (7, 5), torch.float32), ("mps", None, torch.float32)],
+    [
+        ("cuda", (8, 0), torch.bfloat16),
+        ("cuda", (7, 5), torch.float32),
+        ("mps", None, torch.float32),
+    ],
 )
-def test_auto_dtype_on_an_accelerator(monkeypatch: pytest.MonkeyPatch, kind: str, capability: tuple, expected: torch.dtype) -> None:
+def test_auto_dtype_on_an_accelerator(
+    monkeypatch: pytest.MonkeyPatch, kind: str, capability: tuple, expected: torch.dtype
+) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert pick_dtype("auto", torch.device(kind)) == expected
 
@@ -48,7 +58,9 @@ def test_auto_dtype_on_an_accelerator(monkeypatch: pytest.MonkeyPatch, kind: str
 def test_auto_dtype_on_a_cpu(monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
-    assert pick_dtype("auto", torch.device("cpu")) == (torch.bfloat16 if avx512 or amx else torch.float32)
+    assert pick_dtype("auto", torch.device("cpu")) == (
+        torch.bfloat16 if avx512 or amx else torch.float32
+    )
 
 
 def test_auto_dtype_on_a_pytorch_that_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""What the guide for hosting and the container promise, as far as it can be checked without either."""
+"""What the guide for hosting and the container promise, as far as it can be checked without
+either.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ def test_every_variable_that_is_read_is_listed() -> None:
 
 
 def test_the_container_copies_what_is_there_and_what_the_page_needs() -> None:
-    copied = [path for line in re.findall(r"^COPY (?:--\S+ )?(.+)$", read("Dockerfile"), re.MULTILINE) for path in line.split()[:-1]]
+    copied = [
+        path
+        for line in re.findall(r"^COPY (?:--\S+ )?(.+)$", read("Dockerfile"), re.MULTILINE)
+        for path in line.split()[:-1]
+    ]
     assert set(copied) == {"app.py", "aim", "checkpoints", "requirements.txt"}
     assert all((ROOT / path).exists() for path in copied)
     kept = re.findall(r"^!(.+)$", read(".dockerignore"), re.MULTILINE)

@@ -29,7 +29,9 @@ REPO = "someone/tiny-aim"
 
 
 @pytest.fixture
-def hub(tmp_path: Path, make_model: Callable[..., AiM], tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(
+    tmp_path: Path, make_model: Callable[..., AiM], tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Hub]:
     """A hub with one good repository, and an empty cache."""
     folder = tmp_path / "repo"
     export_official(make_model(position_offset=1), tiny_vq, folder)
@@ -49,7 +51,10 @@ def fails(kind: type[AimError], source: str = REPO) -> str:
 def assert_loads(make_model: Callable[..., AiM]) -> None:
     loaded = load_model(REPO)
     assert loaded.name == REPO
-    assert all(torch.equal(tensor, loaded.model.state_dict()[name]) for name, tensor in make_model().state_dict().items())
+    assert all(
+        torch.equal(tensor, loaded.model.state_dict()[name])
+        for name, tensor in make_model().state_dict().items()
+    )
 
 
 def unfinished(tmp_path: Path) -> list[Path]:
@@ -59,14 +64,23 @@ def unfinished(tmp_path: Path) -> list[Path]:
 def test_bytes_are_counted_as_they_come(hub: Hub, make_model: Callable[..., AiM]):
     before = fetched(REPO)
     assert_loads(make_model)
-    assert fetched(REPO) - before == sum(len(hub.files[name]) for name in ("config.json", "model.safetensors"))
+    assert fetched(REPO) - before == sum(
+        len(hub.files[name]) for name in ("config.json", "model.safetensors")
+    )
     assert_loads(make_model)
-    assert fetched(REPO) - before == sum(len(hub.files[name]) for name in ("config.json", "model.safetensors")), "it was in the cache"
+    assert fetched(REPO) - before == sum(
+        len(hub.files[name]) for name in ("config.json", "model.safetensors")
+    ), "it was in the cache"
 
 
-def test_a_repository_is_fetched_once_and_kept(hub: Hub, make_model: Callable[..., AiM], monkeypatch: pytest.MonkeyPatch):
+def test_a_repository_is_fetched_once_and_kept(
+    hub: Hub, make_model: Callable[..., AiM], monkeypatch: pytest.MonkeyPatch
+):
     assert_loads(make_model)
-    assert {line.rsplit("/", 1)[1] for line in hub.requests if "/resolve/" in line} == {"config.json", "model.safetensors"}
+    assert {line.rsplit("/", 1)[1] for line in hub.requests if "/resolve/" in line} == {
+        "config.json",
+        "model.safetensors",
+    }
     assert_loads(make_model)
     assert (hub.downloads("config.json"), hub.downloads("model.safetensors")) == (1, 1)
 
@@ -77,13 +91,17 @@ def test_a_repository_is_fetched_once_and_kept(hub: Hub, make_model: Callable[..
 
 
 @pytest.mark.parametrize("status", [500, 503, 401])
-def test_a_kept_copy_serves_while_the_hub_is_ill(hub: Hub, make_model: Callable[..., AiM], status: int):
+def test_a_kept_copy_serves_while_the_hub_is_ill(
+    hub: Hub, make_model: Callable[..., AiM], status: int
+):
     assert_loads(make_model)
     hub.status = status
     assert_loads(make_model)
 
 
-def test_a_named_model_comes_from_its_repository(hub: Hub, make_model: Callable[..., AiM], monkeypatch: pytest.MonkeyPatch):
+def test_a_named_model_comes_from_its_repository(
+    hub: Hub, make_model: Callable[..., AiM], monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setitem(MODELS, "aim-b", replace(MODELS["aim-b"], repo=REPO))
     assert load_model("aim-b").name == "aim-b"
     monkeypatch.setitem(MODELS, "aim-b", replace(MODELS["aim-b"], repo="someone/else"))
@@ -110,7 +128,9 @@ def test_a_connection_cut_in_the_middle_resumes(hub: Hub, make_model: Callable[.
     assert hub.downloads("model.safetensors") == 2
 
 
-def test_a_connection_cut_for_good_can_be_tried_again(hub: Hub, make_model: Callable[..., AiM], tmp_path: Path):
+def test_a_connection_cut_for_good_can_be_tried_again(
+    hub: Hub, make_model: Callable[..., AiM], tmp_path: Path
+):
     hub.cuts = 10**6
     message = fails(HubError)
     assert "broke off" in message
@@ -122,7 +142,9 @@ def test_a_connection_cut_for_good_can_be_tried_again(hub: Hub, make_model: Call
     assert_loads(make_model)
 
 
-def test_a_file_of_another_size_than_announced_is_not_taken(hub: Hub, make_model: Callable[..., AiM], tmp_path: Path):
+def test_a_file_of_another_size_than_announced_is_not_taken(
+    hub: Hub, make_model: Callable[..., AiM], tmp_path: Path
+):
     hub.sends_less = 100
     message = fails(HubError)
     assert "broke off" in message
@@ -178,7 +200,9 @@ def test_an_address_that_is_none_is_told(hub: Hub, monkeypatch: pytest.MonkeyPat
     assert "no address" in fails(HubError)
 
 
-def test_a_damaged_download_says_what_to_delete(hub: Hub, make_model: Callable[..., AiM], tmp_path: Path):
+def test_a_damaged_download_says_what_to_delete(
+    hub: Hub, make_model: Callable[..., AiM], tmp_path: Path
+):
     whole = hub.files["model.safetensors"]
     hub.files["model.safetensors"] = whole[:-8]
     message = fails(CheckpointError)
@@ -194,13 +218,17 @@ def test_a_configuration_that_is_not_supported_is_named(hub: Hub):
 
 
 def test_the_documented_variables_work_in_a_fresh_process(hub: Hub, tmp_path: Path):
-    script = "import sys; from aim.checkpoint import load_model; print(load_model(sys.argv[1]).version)"
+    script = (
+        "import sys; from aim.checkpoint import load_model; print(load_model(sys.argv[1]).version)"
+    )
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "AIM_"))}
 
     def run(**variables: str) -> subprocess.CompletedProcess[str]:
         environment = {**kept, "HF_HOME": str(tmp_path / "home"), **variables}
         command = [sys.executable, "-c", script, REPO]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+        )
 
     fetched = run(HF_ENDPOINT=hub.url)
     assert fetched.returncode == 0, fetched.stderr

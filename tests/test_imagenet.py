@@ -1,4 +1,6 @@
-"""Classes by index, name, synonym, wnid and title; what is unknown or ambiguous is said with the way out."""
+"""Classes by index, name, synonym, wnid and title; what is unknown or ambiguous is said with the
+way out.
+"""
 
 import re
 
@@ -15,9 +17,13 @@ def test_the_table_is_whole():
     table = imagenet.classes()
     assert [entry.index for entry in table] == list(range(1000))
     assert len({entry.wnid for entry in table}) == 1000
-    assert all(re.fullmatch(r"n\d{8}", entry.wnid) and entry.name in entry.synonyms for entry in table)
+    assert all(
+        re.fullmatch(r"n\d{8}", entry.wnid) and entry.name in entry.synonyms for entry in table
+    )
     assert table is imagenet.classes()
-    assert table[1] == imagenet.ImageNetClass(1, "n01443537", "goldfish", ("goldfish", "Carassius auratus"))
+    assert table[1] == imagenet.ImageNetClass(
+        1, "n01443537", "goldfish", ("goldfish", "Carassius auratus")
+    )
 
 
 def test_title_shows_the_index():
@@ -57,13 +63,25 @@ def test_what_is_understood(label: int | str, index: int):
 @given(st.integers(0, 999))
 def test_every_class_is_found_by_index_wnid_and_title(index: int):
     entry = imagenet.classes()[index]
-    for label in (index, str(index), entry.wnid, imagenet.title(index), imagenet.title(index).upper()):
+    for label in (
+        index,
+        str(index),
+        entry.wnid,
+        imagenet.title(index),
+        imagenet.title(index).upper(),
+    ):
         assert imagenet.resolve(label) == index
         assert imagenet.resolve(label, known=[0, 999, index]) == index
 
 
 @pytest.mark.parametrize(
-    "label, candidates", [("crane", [134, 517]), ("Maillot", [638, 639]), ("cardigan", [264, 474]), ("panther", [286, 290])]
+    "label, candidates",
+    [
+        ("crane", [134, 517]),
+        ("Maillot", [638, 639]),
+        ("cardigan", [264, 474]),
+        ("panther", [286, 290]),
+    ],
 )
 def test_ambiguous_names_list_their_classes(label: str, candidates: list[int]):
     with pytest.raises(InvalidInput, match="ambiguous") as caught:
@@ -80,10 +98,16 @@ def test_a_model_that_knows_one_of_several_takes_it():
 
 
 def suggested(message: str) -> list[int]:
-    return [int(index) for index in re.findall(r"\((\d+)\)", message.split("nearest that are known:")[1])]
+    return [
+        int(index)
+        for index in re.findall(r"\((\d+)\)", message.split("nearest that are known:")[1])
+    ]
 
 
-@pytest.mark.parametrize("label, expected", [("goldfihs", 1), ("golden retreiver", 207), ("retriever", 207), ("white shark fish", 2)])
+@pytest.mark.parametrize(
+    "label, expected",
+    [("goldfihs", 1), ("golden retreiver", 207), ("retriever", 207), ("white shark fish", 2)],
+)
 def test_unknown_names_come_with_the_nearest_three(label: str, expected: int):
     with pytest.raises(InvalidInput) as caught:
         imagenet.resolve(label)
@@ -102,7 +126,9 @@ def test_suggestions_are_only_what_the_model_knows():
 
 
 def test_a_class_that_the_model_does_not_know_is_named():
-    with pytest.raises(InvalidInput, match=r"this model does not know tiger shark \(3\); .*goldfish \(1\)"):
+    with pytest.raises(
+        InvalidInput, match=r"this model does not know tiger shark \(3\); .*goldfish \(1\)"
+    ):
         imagenet.resolve(3, known=[985, 1, 281])
     with pytest.raises(InvalidInput, match=r"does not know crane \(134\) or crane \(517\)"):
         imagenet.resolve("crane", known=[1])
@@ -120,7 +146,10 @@ def test_a_title_that_contradicts_itself_is_refused():
         imagenet.resolve("goldfish (2)")
 
 
-@pytest.mark.parametrize("label", ["", "   ", "()", "(1)", "goldfish (1000)", "-1", "1.0", "x" * 100_000, "1000", 1000, 10**30])
+@pytest.mark.parametrize(
+    "label",
+    ["", "   ", "()", "(1)", "goldfish (1000)", "-1", "1.0", "x" * 100_000, "1000", 1000, 10**30],
+)
 def test_odd_labels_are_refused(label: int | str):
     with pytest.raises(InvalidInput, match="nearest that are known"):
         imagenet.resolve(label)

@@ -10,7 +10,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (  # low to high; a module may import its own layer and those before it
-    {"_version", "config", "settings", "errors", "device", "imagenet", "labels", "media", "pictures"},
+    {
+        "_version",
+        "config",
+        "settings",
+        "errors",
+        "device",
+        "imagenet",
+        "labels",
+        "media",
+        "pictures",
+    },
     {"ops"},
     {"models"},
     {"checkpoint", "sampling"},
@@ -38,7 +48,9 @@ SOURCES = [*FILES, ROOT / "app.py"]
 
 
 def name_of(path: Path) -> str:
-    """Dotted, without the package: "" for aim/__init__.py, "models.vq" for aim/models/vq.py, "app" for app.py."""
+    """Dotted, without the package: "" for aim/__init__.py, "models.vq" for aim/models/vq.py, "app"
+    for app.py.
+    """
     parts = path.relative_to(ROOT).with_suffix("").parts
     parts = parts[1:] if parts[0] == "aim" else parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -66,7 +78,9 @@ def imports(tree: ast.Module) -> Iterator[str]:
 
 
 def ours(imported: str) -> str | None:
-    """The module of ours that a dotted name lies in, None for others: aim.models.vq.VQ is "models.vq"."""
+    """The module of ours that a dotted name lies in, None for others: aim.models.vq.VQ is
+    "models.vq".
+    """
     package, _, name = imported.partition(".")
     if package != "aim":
         return None
@@ -90,16 +104,24 @@ def violations(name: str, tree: ast.Module) -> list[str]:
             continue
         if LEVEL[top(target)] > LEVEL[top(name)]:
             found.append(f"{target or 'the public names'} lies above {name or 'the public names'}")
-        banned = {place for owner, places in NEVER.items() if within(name, owner) for place in places}
+        banned = {
+            place for owner, places in NEVER.items() if within(name, owner) for place in places
+        }
         found += [f"{name} must not know {target}" for place in banned if within(target, place)]
     return found
 
 
 def public_without_docstring(node: ast.Module | ast.ClassDef) -> Iterator[str]:
     for child in node.body:
-        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or child.name.startswith("_"):
+        if not isinstance(
+            child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        ) or child.name.startswith("_"):
             continue
-        described_elsewhere = {ast.unparse(d).rpartition(".")[2] for d in child.decorator_list} & {"overload", "override", "setter"}
+        described_elsewhere = {ast.unparse(d).rpartition(".")[2] for d in child.decorator_list} & {
+            "overload",
+            "override",
+            "setter",
+        }
         if not described_elsewhere and not ast.get_docstring(child):
             yield f"{child.name} (line {child.lineno})"
         if isinstance(child, ast.ClassDef):
@@ -110,7 +132,9 @@ def public_without_docstring(node: ast.Module | ast.ClassDef) -> Iterator[str]:
 class TestEverySourceFile:
     def test_imports_go_one_way(self, path: Path) -> None:
         name = name_of(path)
-        assert top(name) in LEVEL, f"{path} is in no layer; give it one in this test and in docs/architecture.md"
+        assert top(name) in LEVEL, (
+            f"{path} is in no layer; give it one in this test and in docs/architecture.md"
+        )
         assert violations(name, parsed(path)) == []
 
     def test_is_documented(self, path: Path) -> None:

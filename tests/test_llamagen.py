@@ -1,4 +1,6 @@
-"""LlamaGen's checkpoints: every form they come in loads, no code in them runs, and whatever does not fit is named."""
+"""LlamaGen's checkpoints: every form they come in loads, no code in them runs, and whatever does
+not fit is named.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,13 @@ Write = Callable[..., Path]
 
 
 def tiny_gpt(seed: int = 0, **changes: Any) -> GPT:
-    """With heads and a feed-forward network of their sizes, and nothing that their files do not hold."""
-    return random_gpt(seed, **{"n_head": 1, "multiple_of": 256, "classes": (), "sampling": SamplingParams(), **changes})
+    """With heads and a feed-forward network of their sizes, and nothing that their files do not
+    hold.
+    """
+    return random_gpt(
+        seed,
+        **{"n_head": 1, "multiple_of": 256, "classes": (), "sampling": SamplingParams(), **changes},
+    )
 
 
 class Harm:
@@ -58,7 +65,9 @@ def write(tmp_path: Path, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> Write
     return write
 
 
-SETTINGS = argparse.Namespace(gpt_model="GPT-B", lr=1e-4, image_size=16, gpt_ckpt=None, betas=(0.9, 0.95))
+SETTINGS = argparse.Namespace(
+    gpt_model="GPT-B", lr=1e-4, image_size=16, gpt_ckpt=None, betas=(0.9, 0.95)
+)
 FORMS: dict[str, Callable[[dict[str, Tensor]], object]] = {
     "bare": lambda weights: weights,
     "of the trainer": lambda weights: {
@@ -69,7 +78,9 @@ FORMS: dict[str, Callable[[dict[str, Tensor]], object]] = {
     },
     "module": lambda weights: {"module": weights},
     "state_dict": lambda weights: {"state_dict": weights},
-    "with the rotary table": lambda weights: {"model": {**weights, "freqs_cis": torch.zeros(17, 32, 2)}},
+    "with the rotary table": lambda weights: {
+        "model": {**weights, "freqs_cis": torch.zeros(17, 32, 2)}
+    },
 }
 
 
@@ -85,7 +96,9 @@ def test_every_form_loads(write: Write, tiny_vq: VQ, form: str, zipped: bool):
     assert_equal(loaded.model, model)
     assert_equal(loaded.tokenizer, tiny_vq)
     assert not loaded.model.training
-    assert_equal(load_model(str(path), dtype=torch.bfloat16).model, tiny_gpt().to_dtype(torch.bfloat16))
+    assert_equal(
+        load_model(str(path), dtype=torch.bfloat16).model, tiny_gpt().to_dtype(torch.bfloat16)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -97,7 +110,9 @@ def test_every_dtype_they_are_stored_in_loads(write: Write, dtype: torch.dtype):
 
 
 def test_the_version_follows_the_weights(write: Write):
-    first, again, other = (load_model(write({"model": tiny_gpt(seed).state_dict()})).version for seed in (0, 0, 1))
+    first, again, other = (
+        load_model(write({"model": tiny_gpt(seed).state_dict()})).version for seed in (0, 0, 1)
+    )
     assert len(first) == 12
     assert first == again != other
 
@@ -114,25 +129,39 @@ def test_several_threads_may_load(write: Write):
     with ThreadPoolExecutor(8) as pool:
         versions = list(pool.map(lambda _: load_model(path).version, range(32)))
     assert len(set(versions)) == 1
-    assert argparse.Namespace not in torch.serialization.get_safe_globals(), "nobody else is allowed it"
+    assert argparse.Namespace not in torch.serialization.get_safe_globals(), (
+        "nobody else is allowed it"
+    )
 
 
-@pytest.mark.parametrize("name, config", [("GPT-B", "gpt-b"), ("GPT-L", "gpt-l"), ("GPT-XL", "gpt-xl")])
+@pytest.mark.parametrize(
+    "name, config", [("GPT-B", "gpt-b"), ("GPT-L", "gpt-l"), ("GPT-XL", "gpt-xl")]
+)
 def test_the_configuration_is_read_off_the_released_tensors(name: str, config: str):
     shapes = json.loads(LAYOUT.read_text())[name]["tensors"]
     weights = {tensor: torch.empty(shape, device="meta") for tensor, shape in shapes.items()}
     assert llamagen._inferred(Path("some.pt"), weights, 256) == MODELS[config].config
 
 
-@pytest.mark.parametrize("width, heads", [(1536, 24), (2560, 40), (2048, 32), (3200, 32), (4096, 32)])
+@pytest.mark.parametrize(
+    "width, heads", [(1536, 24), (2560, 40), (2048, 32), (3200, 32), (4096, 32)]
+)
 def test_heads_of_the_models_that_have_no_name_here(width: int, heads: int):
-    shapes = {llamagen.CLASSES: (1001, width), llamagen.CODES: (16384, width), "layers.0.ffn_norm.weight": (width,)}
+    shapes = {
+        llamagen.CLASSES: (1001, width),
+        llamagen.CODES: (16384, width),
+        "layers.0.ffn_norm.weight": (width,),
+    }
     weights = {tensor: torch.empty(shape, device="meta") for tensor, shape in shapes.items()}
     assert llamagen._inferred(Path("some.pt"), weights, 576).n_head == heads
 
 
-@pytest.mark.parametrize("name, settings", [("c2i_XL_032.pt", None), ("mine.pt", argparse.Namespace(image_size=32))])
-def test_the_size_of_the_image_is_the_trainer_s_or_the_file_name_s(write: Write, name: str, settings: object):
+@pytest.mark.parametrize(
+    "name, settings", [("c2i_XL_032.pt", None), ("mine.pt", argparse.Namespace(image_size=32))]
+)
+def test_the_size_of_the_image_is_the_trainer_s_or_the_file_name_s(
+    write: Write, name: str, settings: object
+):
     loaded = load_model(write({"model": tiny_gpt().state_dict(), "args": settings}, name))
     assert loaded.model.config.num_tokens == 64
     assert loaded.tokenizer.config.image_size == 32
@@ -141,7 +170,9 @@ def test_the_size_of_the_image_is_the_trainer_s_or_the_file_name_s(write: Write,
 @pytest.mark.parametrize("size", [30, 0, -4, "large", None, 10**9])
 def test_an_impossible_size_is_named(write: Write, size: object):
     path = write({"model": tiny_gpt().state_dict(), "args": argparse.Namespace(image_size=size)})
-    with pytest.raises(CheckpointError, match=r"tiny\.pt is for images of .* pixels; it must be a multiple of 4"):
+    with pytest.raises(
+        CheckpointError, match=r"tiny\.pt is for images of .* pixels; it must be a multiple of 4"
+    ):
         load_model(path)
 
 
@@ -149,7 +180,9 @@ def test_an_impossible_size_is_named(write: Write, size: object):
 @pytest.mark.parametrize("where", ["args", "model"])
 def test_code_is_not_run(write: Write, tmp_path: Path, where: str, zipped: bool):
     content = {"model": tiny_gpt().state_dict(), where: Harm(tmp_path / "harm")}
-    with pytest.raises(CheckpointError, match=r"tiny\.pt holds \w+\.mkdir, which was not run; only tensors"):
+    with pytest.raises(
+        CheckpointError, match=r"tiny\.pt holds \w+\.mkdir, which was not run; only tensors"
+    ):
         load_model(write(content, _use_new_zipfile_serialization=zipped))
     with pytest.raises(CheckpointError, match=rf"{TOKENIZER} holds \w+\.mkdir"):
         write(content, TOKENIZER)
@@ -168,18 +201,29 @@ def column(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict[str,
 
 NORM = "norm.weight"
 FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "missing": (lambda w: w.pop("layers.1.attention.wo.weight"), r"tensor layers\.1\.attention\.wo\.weight missing"),
+    "missing": (lambda w: w.pop("layers.1.attention.wo.weight"),
+                r"tensor layers\.1\.attention\.wo\.weight missing"),
     "surplus": (lambda w: w.update(extra=torch.zeros(3)), "tensor extra unexpected"),
-    "misshapen": (column(NORM, lambda t: t[:5]), r"norm\.weight \(is \[5\], must be \[64\]\) misshapen"),
-    "integers": (column(NORM, lambda t: t.int()), r"norm\.weight \(torch\.int32\) stored neither as F32 nor as BF16 nor as F16"),
-    "sparse": (column(NORM, lambda t: t.to_sparse()), r"norm\.weight \(not as plain numbers\) stored neither"),
-    "a layer out of order": (lambda w: w.update({"layers.9.x": torch.ones(64)}), r"tensor layers\.9\.x unexpected"),
-    "no codes": (lambda w: w.pop("tok_embeddings.weight"), r"no class-conditional prior .* no matrix tok_embeddings\.weight"),
-    "of text": (lambda w: w.pop("cls_embedding.embedding_table.weight"), r"it has no matrix cls_embedding\.embedding_table\.weight"),
-    "flat": (column("tok_embeddings.weight", lambda t: t[0]), r"it has no matrix tok_embeddings\.weight"),
-    "no layers": (lambda w: [w.pop(name) for name in list(w) if name.startswith("layers")], "n_layer is 0; it must be a whole number"),
-    "no tensor": (lambda w: w.update(steps=3), "holds values among its tensors that are none: steps"),
-    "other vocabulary": (column("tok_embeddings.weight", lambda t: t[:60]), r"output\.weight \(is \[64, 64\], must be \[60, 64\]\)"),
+    "misshapen": (column(NORM, lambda t: t[:5]),
+                  r"norm\.weight \(is \[5\], must be \[64\]\) misshapen"),
+    "integers": (column(NORM, lambda t: t.int()),
+                 r"norm\.weight \(torch\.int32\) stored neither as F32 nor as BF16 nor as F16"),
+    "sparse": (column(NORM, lambda t: t.to_sparse()),
+               r"norm\.weight \(not as plain numbers\) stored neither"),
+    "a layer out of order": (lambda w: w.update({"layers.9.x": torch.ones(64)}),
+                             r"tensor layers\.9\.x unexpected"),
+    "no codes": (lambda w: w.pop("tok_embeddings.weight"),
+                 r"no class-conditional prior .* no matrix tok_embeddings\.weight"),
+    "of text": (lambda w: w.pop("cls_embedding.embedding_table.weight"),
+                r"it has no matrix cls_embedding\.embedding_table\.weight"),
+    "flat": (column("tok_embeddings.weight", lambda t: t[0]),
+             r"it has no matrix tok_embeddings\.weight"),
+    "no layers": (lambda w: [w.pop(name) for name in list(w) if name.startswith("layers")],
+                  "n_layer is 0; it must be a whole number"),
+    "no tensor": (lambda w: w.update(steps=3),
+                  "holds values among its tensors that are none: steps"),
+    "other vocabulary": (column("tok_embeddings.weight", lambda t: t[:60]),
+                         r"output\.weight \(is \[64, 64\], must be \[60, 64\]\)"),
 }  # fmt: skip
 
 
@@ -205,12 +249,18 @@ def test_what_is_no_table_is_refused(write: Write, content: object):
 def test_a_file_cut_short_is_refused(write: Write, keep: int, zipped: bool):
     path = write({"model": tiny_gpt().state_dict()}, _use_new_zipfile_serialization=zipped)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(CheckpointError, match=r"tiny\.pt cannot be read as a PyTorch checkpoint; it may be cut short") as caught:
+    with pytest.raises(
+        CheckpointError,
+        match=r"tiny\.pt cannot be read as a PyTorch checkpoint; it may be cut short",
+    ) as caught:
         load_model(path)
     assert "weights_only" not in str(caught.value), "PyTorch's advice is not safe to follow"
 
 
-@pytest.mark.parametrize("content", [b"<html>not found</html>", b"version https://git-lfs.github.com/spec/v1\n", b"\x80\x02."])
+@pytest.mark.parametrize(
+    "content",
+    [b"<html>not found</html>", b"version https://git-lfs.github.com/spec/v1\n", b"\x80\x02."],
+)
 def test_a_file_of_another_format_is_refused(write: Write, tmp_path: Path, content: bytes):
     (tmp_path / "tiny.pt").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"tiny\.pt cannot be read as a PyTorch checkpoint"):
@@ -219,13 +269,19 @@ def test_a_file_of_another_format_is_refused(write: Write, tmp_path: Path, conte
 
 def test_a_tokenizer_that_is_not_there_or_another_is_named(write: Write, tmp_path: Path):
     path = write({"model": tiny_gpt().state_dict()})
-    with pytest.raises(CheckpointError, match=rf"{TOKENIZER} holds no class-conditional prior of LlamaGen"):
+    with pytest.raises(
+        CheckpointError, match=rf"{TOKENIZER} holds no class-conditional prior of LlamaGen"
+    ):
         load_model(tmp_path / TOKENIZER)
     write({"model": VQ(replace(llamagen.VQ_F16, ch_mult=(1, 2))).state_dict()}, TOKENIZER)
-    with pytest.raises(CheckpointError, match=rf"{TOKENIZER} does not fit its configuration: tensors .* missing"):
+    with pytest.raises(
+        CheckpointError, match=rf"{TOKENIZER} does not fit its configuration: tensors .* missing"
+    ):
         load_model(path)
     (tmp_path / TOKENIZER).unlink()
-    with pytest.raises(CheckpointError, match=rf"tiny\.pt needs its tokenizer {TOKENIZER}, which is not in"):
+    with pytest.raises(
+        CheckpointError, match=rf"tiny\.pt needs its tokenizer {TOKENIZER}, which is not in"
+    ):
         load_model(path)
     with pytest.raises(CheckpointError, match=r"no file or folder 'gone\.pt'"):
         load_model("gone.pt")
@@ -242,7 +298,9 @@ def hub(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     for name, seed in (("gpt-b", 0), ("gpt-l", 1)):
         model = tiny_gpt(seed)
         write({"model": model.state_dict(), "args": SETTINGS}, f"{name}.pt")
-        monkeypatch.setitem(MODELS, name, replace(MODELS[name], config=model.config, file=f"{name}.pt"))
+        monkeypatch.setitem(
+            MODELS, name, replace(MODELS[name], config=model.config, file=f"{name}.pt")
+        )
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with served(Hub(LLAMAGEN, files, "gpt-b.pt"), tmp_path / "cache", monkeypatch) as hub:
         yield hub
@@ -286,18 +344,27 @@ def test_a_file_that_the_repository_lacks_is_named(hub: Hub, name: str):
 
 def test_a_damaged_download_says_what_to_delete(hub: Hub, tmp_path: Path):
     hub.files["gpt-b.pt"] = hub.files["gpt-b.pt"][:-8]
-    with pytest.raises(CheckpointError, match=r"delete .*models--FoundationVision--LlamaGen and load gpt-b again"):
+    with pytest.raises(
+        CheckpointError, match=r"delete .*models--FoundationVision--LlamaGen and load gpt-b again"
+    ):
         load_model("gpt-b")
 
 
 def test_a_file_of_another_model_than_named_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(MODELS, "gpt-b", replace(MODELS["gpt-b"], config=tiny_gpt(n_layer=3).config))
-    with pytest.raises(CheckpointError, match=r"tensors layers\.2\.attention\.wo\.weight, .* missing"):
+    monkeypatch.setitem(
+        MODELS, "gpt-b", replace(MODELS["gpt-b"], config=tiny_gpt(n_layer=3).config)
+    )
+    with pytest.raises(
+        CheckpointError, match=r"tensors layers\.2\.attention\.wo\.weight, .* missing"
+    ):
         load_model("gpt-b")
 
 
 def test_the_repository_is_no_model(hub: Hub):
-    with pytest.raises(InvalidInput, match="FoundationVision/LlamaGen holds several models: give one of their names, gpt-b, gpt-l"):
+    with pytest.raises(
+        InvalidInput,
+        match="FoundationVision/LlamaGen holds several models: give one of their names, gpt-b, gpt-l",
+    ):
         load_model(LLAMAGEN)
 
 

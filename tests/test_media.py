@@ -62,10 +62,20 @@ def test_flatten_shows_the_background_where_nothing_is_drawn():
     assert media.flatten(Image.new("L", (2, 2), 7)).getpixel((1, 1)) == (7, 7, 7)
 
 
-json_values = st.one_of(st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), st.text(), st.booleans(), st.none())
+json_values = st.one_of(
+    st.integers(-(2**53), 2**53),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(),
+    st.booleans(),
+    st.none(),
+)
 
 
-@given(st.dictionaries(st.text(st.characters(codec="utf-8", exclude_characters="\0")), json_values, max_size=8))
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0")), json_values, max_size=8
+    )
+)
 def test_parameters_come_back(parameters: dict[str, object]):
     readable = {name: value for name, value in parameters.items() if "\0" not in str(value)}
     png = media.png_bytes(picture(), readable)
@@ -92,7 +102,12 @@ def test_parameters_after_the_pixels_are_found():
     plain = io.BytesIO()
     picture().save(plain, "PNG")
     body, end = plain.getvalue()[:-12], plain.getvalue()[-12:]
-    late = len(data).to_bytes(4, "big") + chunk_type + data + zlib.crc32(chunk_type + data).to_bytes(4, "big")
+    late = (
+        len(data).to_bytes(4, "big")
+        + chunk_type
+        + data
+        + zlib.crc32(chunk_type + data).to_bytes(4, "big")
+    )
     assert media.read_parameters(body + late + end) == {"seed": 3}
     assert media.read_parameters(png) == {}
 
@@ -133,7 +148,9 @@ def test_gif_has_every_frame_and_holds_the_last():
     frames = [picture(16, 16, seed) for seed in range(5)]
     frames[0] = picture(16, 16, 9, "RGBA")
     gif = Image.open(io.BytesIO(media.gif_bytes(frames, fps=20, hold_seconds=1.5)))
-    assert gif.format == "GIF" and gif.n_frames == 5 and gif.size == (16, 16) and gif.info["loop"] == 0
+    assert (
+        gif.format == "GIF" and gif.n_frames == 5 and gif.size == (16, 16) and gif.info["loop"] == 0
+    )
     durations = []
     for i in range(5):
         gif.seek(i)
@@ -143,10 +160,16 @@ def test_gif_has_every_frame_and_holds_the_last():
 
 def test_film_has_every_frame_and_holds_the_last():
     frames = [Image.new("RGB", (15, 16), (40 * i, 120, 200 - 40 * i)) for i in range(5)]
-    film = iio.imread(media.mp4_bytes(frames, fps=10, hold_seconds=1, at_least=64), extension=".mp4", plugin="pyav")
+    film = iio.imread(
+        media.mp4_bytes(frames, fps=10, hold_seconds=1, at_least=64),
+        extension=".mp4",
+        plugin="pyav",
+    )
     assert film.shape == (15, 64, 60, 3)
     for i in range(15):
-        assert np.abs(film[i].astype(int) - frames[min(i, 4)].getpixel((4, 4))).mean() < 6, "compressed, and the same colours"
+        assert np.abs(film[i].astype(int) - frames[min(i, 4)].getpixel((4, 4))).mean() < 6, (
+            "compressed, and the same colours"
+        )
     with pytest.raises(InvalidInput, match="needs at least one frame"):
         media.mp4_bytes([])
 
@@ -165,7 +188,9 @@ def test_mosaic():
 
 
 def test_gif_keeps_the_colours():
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0), (12, 34, 56))]
+    frames = [
+        Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0), (12, 34, 56))
+    ]
     gif = Image.open(io.BytesIO(media.gif_bytes(frames)))
     for i, frame in enumerate(frames):
         gif.seek(i)
@@ -180,7 +205,15 @@ def test_gif_of_one_picture(count: int):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"fps": 0}, {"fps": -1}, {"fps": 51}, {"fps": float("nan")}, {"hold_seconds": -1}, {"hold_seconds": 61}]
+    "arguments",
+    [
+        {"fps": 0},
+        {"fps": -1},
+        {"fps": 51},
+        {"fps": float("nan")},
+        {"hold_seconds": -1},
+        {"hold_seconds": 61},
+    ],
 )
 def test_gif_timing_out_of_range(arguments: dict[str, float]):
     with pytest.raises(InvalidInput, match=next(iter(arguments))):
@@ -196,19 +229,32 @@ def test_contact_sheet_places_every_image(count: int, columns: int, scale: int):
     gap, width, height = 2 * scale, 10 * scale, 6 * scale
     for i, image in enumerate(images):
         y, x = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
-        assert np.array_equal(sheet[y : y + height, x : x + width], np.asarray(image).repeat(scale, 0).repeat(scale, 1))
-    assert sheet.shape == (-(-count // columns) * (height + gap) + gap, columns * (width + gap) + gap, 3)
+        assert np.array_equal(
+            sheet[y : y + height, x : x + width],
+            np.asarray(image).repeat(scale, 0).repeat(scale, 1),
+        )
+    assert sheet.shape == (
+        -(-count // columns) * (height + gap) + gap,
+        columns * (width + gap) + gap,
+        3,
+    )
 
 
 def test_labels_are_written_under_rows_or_images():
     images = [Image.new("RGB", (64, 64), (255, 255, 255))] * 4
     plain = media.contact_sheet(images, 2)
     by_row = np.asarray(media.contact_sheet(images, 2, ["goldfish (1)", ""]))
-    by_image = np.asarray(media.contact_sheet(images, 2, ["", "", "", "a name that is far too long for its picture"]))
+    by_image = np.asarray(
+        media.contact_sheet(images, 2, ["", "", "", "a name that is far too long for its picture"])
+    )
     assert by_row.shape[0] > plain.height and by_row.shape[1] == plain.width
     middle, half = by_row.shape[0] // 2, by_row.shape[1] // 2
     assert (by_row[:middle] < 128).any() and (by_row[middle:] == 255).all()
-    assert (by_image[middle:, half:] < 128).any() and (by_image[:, :half] == 255).all() and (by_image[:middle] == 255).all()
+    assert (
+        (by_image[middle:, half:] < 128).any()
+        and (by_image[:, :half] == 255).all()
+        and (by_image[:middle] == 255).all()
+    )
 
 
 def test_contact_sheet_refuses_what_does_not_fit():

@@ -1,4 +1,6 @@
-"""AiM's released layout: round trips, golden logits through it, and everything it must refuse by name."""
+"""AiM's released layout: round trips, golden logits through it, and everything it must refuse by
+name.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def reconfigure(folder: Path, **values: Any) -> None:
     """Change config.json; None removes a key."""
     path = folder / "config.json"
     changed = json.loads(path.read_text()) | values
-    path.write_text(json.dumps({name: value for name, value in changed.items() if value is not None}))
+    path.write_text(
+        json.dumps({name: value for name, value in changed.items() if value is not None})
+    )
 
 
 def test_the_released_layout_round_trips(released: Path, make_model: Make, tiny_vq: VQ):
@@ -50,7 +54,9 @@ def test_the_released_layout_round_trips(released: Path, make_model: Make, tiny_
     assert len(loaded.version) == 12
     assert_equal(loaded.model, make_model())
     assert_equal(loaded.tokenizer, tiny_vq)
-    assert_equal(load_model(str(released), dtype=torch.bfloat16).model, make_model().to_dtype(torch.bfloat16))
+    assert_equal(
+        load_model(str(released), dtype=torch.bfloat16).model, make_model().to_dtype(torch.bfloat16)
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,10 +64,20 @@ def test_the_released_layout_round_trips(released: Path, make_model: Make, tiny_
     [
         {"position_offset": 0},
         {"position_offset": 1, "adaln_group": False, "num_groups": 1, "classes": ()},
-        {"num_groups": 1, "d_conv": 2, "expand": 4, "headdim": 16, "norm_eps": 1e-4, "token_drop": 0.1, "mixer_drop": 0.2},
+        {
+            "num_groups": 1,
+            "d_conv": 2,
+            "expand": 4,
+            "headdim": 16,
+            "norm_eps": 1e-4,
+            "token_drop": 0.1,
+            "mixer_drop": 0.2,
+        },
     ],
 )
-def test_any_model_survives_the_released_layout(tmp_path: Path, make_model: Make, tiny_vq: VQ, changes: dict[str, Any]):
+def test_any_model_survives_the_released_layout(
+    tmp_path: Path, make_model: Make, tiny_vq: VQ, changes: dict[str, Any]
+):
     model = make_model(**changes)
     export_official(model, tiny_vq, tmp_path)
     loaded = load_model(tmp_path).model
@@ -76,7 +92,10 @@ def test_the_export_is_what_the_hub_holds(released: Path):
     assert metadata[HEAD] == EMBEDDINGS
     assert COUNTER in names
     assert all(name.startswith(("mamba.backbone.", "vqvae.")) for name in names)
-    assert json.loads((GOLDEN / "hub_config.json").read_text()).keys() <= json.loads((released / "config.json").read_text()).keys()
+    assert (
+        json.loads((GOLDEN / "hub_config.json").read_text()).keys()
+        <= json.loads((released / "config.json").read_text()).keys()
+    )
 
 
 def test_official_configs_are_the_named_models(tmp_path: Path):
@@ -88,16 +107,30 @@ def test_official_configs_are_the_named_models(tmp_path: Path):
 
 
 def test_golden_logits_through_the_released_layout(tmp_path: Path):
-    """hub_config.json as it is, weights by their official names: loaded from the folder, the official logits come out."""
+    """hub_config.json as it is, weights by their official names: loaded from the folder, the
+    official logits come out.
+    """
     with safe_open(GOLDEN / "tiny_adaln.safetensors", "pt") as file:
         golden = {name: file.get_tensor(name) for name in ("codes", "labels", "forward_logits")}
         salt = int(file.metadata()["salt"])
     (tmp_path / "config.json").write_text((GOLDEN / "hub_config.json").read_text())
-    vq_values = {"image_size": 16, "codebook_size": 64, "z_channels": 32, "ch": 32, "ch_mult": [1, 1, 2]}
+    vq_values = {
+        "image_size": 16,
+        "codebook_size": 64,
+        "z_channels": 32,
+        "ch": 32,
+        "ch_mult": [1, 1, 2],
+    }
     reconfigure(tmp_path, tokenizer=vq_values)
     config, vq_config = read_config(tmp_path / "config.json")
-    assert config == AiMConfig(128, 3, 64, 10, 16, adaln_group=False, num_groups=1, position_offset=1)
-    tensors = {name: tensor.detach().clone() for name, tensor in to_official(AiM(config), VQ(vq_config)).items() if name != HEAD}
+    assert config == AiMConfig(
+        128, 3, 64, 10, 16, adaln_group=False, num_groups=1, position_offset=1
+    )
+    tensors = {
+        name: tensor.detach().clone()
+        for name, tensor in to_official(AiM(config), VQ(vq_config)).items()
+        if name != HEAD
+    }
     fill(tensors, salt)
     save_file(tensors, tmp_path / "model.safetensors", {HEAD: EMBEDDINGS})
     with torch.no_grad():
@@ -117,15 +150,26 @@ def test_the_tied_head_may_be_there_if_it_is_equal(released: Path, make_model: M
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda t: t.pop("mamba.backbone.layers.0.mixer.A_log"), r"mamba\.backbone\.layers\.0\.mixer\.A_log missing"),
+        (
+            lambda t: t.pop("mamba.backbone.layers.0.mixer.A_log"),
+            r"mamba\.backbone\.layers\.0\.mixer\.A_log missing",
+        ),
         (lambda t: t.pop("vqvae.decoder.conv_out.bias"), r"vqvae\.decoder\.conv_out\.bias missing"),
         (lambda t: t.pop(EMBEDDINGS), r"word_embeddings\.weight missing"),
         (lambda t: t.update({"optimizer.step": torch.zeros(1)}), r"optimizer\.step unexpected"),
-        (lambda t: t.update({"vqvae.quant_conv.bias": torch.zeros(9)}), r"vqvae\.quant_conv\.bias \(is \[9\], must be \[8\]\)"),
-        (lambda t: t.update({k: v.half() for k, v in t.items()}), r"F16.* and \d+ more stored neither as F32 nor as BF16"),
+        (
+            lambda t: t.update({"vqvae.quant_conv.bias": torch.zeros(9)}),
+            r"vqvae\.quant_conv\.bias \(is \[9\], must be \[8\]\)",
+        ),
+        (
+            lambda t: t.update({k: v.half() for k, v in t.items()}),
+            r"F16.* and \d+ more stored neither as F32 nor as BF16",
+        ),
     ],
 )
-def test_a_wrong_tensor_in_the_released_layout_is_named(released: Path, change: Callable[[dict[str, Tensor]], object], message: str):
+def test_a_wrong_tensor_in_the_released_layout_is_named(
+    released: Path, change: Callable[[dict[str, Tensor]], object], message: str
+):
     rewrite(released / "model.safetensors", lambda tensors, _: change(tensors))
     with pytest.raises(CheckpointError, match=message):
         load_model(released)
@@ -143,7 +187,11 @@ def test_a_wrong_tensor_in_the_released_layout_is_named(released: Path, change: 
         ("ssm_cfg", {"layer": "Mamba2", "ngroups": 2}, r"ssm_cfg\.ngroups is 2"),
         ("ssm_cfg", {"layer": "Mamba2", "rmsnorm": False}, r"ssm_cfg\.rmsnorm is False"),
         ("ssm_cfg", {"layer": "Mamba2", "headdim": 60}, "headdim 60 does not divide"),
-        ("pad_vocab_size_multiple", 48, "pad_vocab_size_multiple is 48; it must divide vocab_size = 64"),
+        (
+            "pad_vocab_size_multiple",
+            48,
+            "pad_vocab_size_multiple is 48; it must divide vocab_size = 64",
+        ),
         ("pad_vocab_size_multiple", 0, "pad_vocab_size_multiple is 0"),
         ("num_groups", 7, r"num_groups is 7; it must be in \[1, n_layer = 2\]"),
         ("n_layer", None, "missing in the configuration: n_layer"),
@@ -153,7 +201,9 @@ def test_a_wrong_tensor_in_the_released_layout_is_named(released: Path, change: 
         ("dropout", 0.1, "unknown in the configuration: dropout"),
     ],
 )
-def test_what_cannot_be_computed_is_refused_by_name(released: Path, name: str, value: Any, message: str):
+def test_what_cannot_be_computed_is_refused_by_name(
+    released: Path, name: str, value: Any, message: str
+):
     reconfigure(released, **{name: value})
     with pytest.raises(CheckpointError, match=message) as caught:
         load_model(released)
@@ -161,7 +211,17 @@ def test_what_cannot_be_computed_is_refused_by_name(released: Path, name: str, v
 
 
 def test_ssm_cfg_overrides_the_mixer(released: Path):
-    reconfigure(released, ssm_cfg={"layer": "Mamba2", "ngroups": 1, "d_state": 32, "d_conv": 3, "expand": 4, "headdim": 16})
+    reconfigure(
+        released,
+        ssm_cfg={
+            "layer": "Mamba2",
+            "ngroups": 1,
+            "d_state": 32,
+            "d_conv": 3,
+            "expand": 4,
+            "headdim": 16,
+        },
+    )
     config, _ = read_config(released / "config.json")
     assert (config.d_state, config.d_conv, config.expand, config.headdim) == (32, 3, 4, 16)
 
@@ -187,12 +247,18 @@ def test_a_config_that_is_no_text_is_refused(released: Path):
 
 
 def test_a_released_file_without_its_folder_says_what_to_give(released: Path):
-    with pytest.raises(CheckpointError, match=r"released layout: give the folder that holds it and its config\.json"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"released layout: give the folder that holds it and its config\.json",
+    ):
         load_model(released / "model.safetensors")
 
 
 def test_versions_of_the_released_layout_follow_the_weights(released: Path):
     first = load_model(released).version
     assert load_model(released).version == first
-    rewrite(released / "model.safetensors", lambda tensors, _: [tensor.mul_(1.01) for tensor in tensors.values()])
+    rewrite(
+        released / "model.safetensors",
+        lambda tensors, _: [tensor.mul_(1.01) for tensor in tensors.values()],
+    )
     assert load_model(released).version != first

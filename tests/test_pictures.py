@@ -30,7 +30,9 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return out.getvalue()
 
 
-def near(image: Image.Image, at: tuple[int, int], colour: tuple[int, int, int], far: int = 40) -> bool:
+def near(
+    image: Image.Image, at: tuple[int, int], colour: tuple[int, int, int], far: int = 40
+) -> bool:
     return max(abs(a - b) for a, b in zip(image.getpixel(at), colour, strict=True)) <= far  # type: ignore[arg-type]
 
 
@@ -44,7 +46,13 @@ def near(image: Image.Image, at: tuple[int, int], colour: tuple[int, int, int], 
         saved(halves("P"), "PNG"),
         saved(halves("RGBA"), "PNG"),
         saved(halves(), "GIF"),
-        saved(halves(), "GIF", save_all=True, append_images=[Image.new("RGB", (40, 20), (0, 255, 0))], duration=50),
+        saved(
+            halves(),
+            "GIF",
+            save_all=True,
+            append_images=[Image.new("RGB", (40, 20), (0, 255, 0))],
+            duration=50,
+        ),
         saved(halves(), "BMP"),
         saved(halves(), "TIFF"),
     ],
@@ -105,13 +113,23 @@ def test_pixels_are_what_images_are_made_of() -> None:
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+    return (
+        len(content).to_bytes(4, "big")
+        + kind
+        + content
+        + zlib.crc32(kind + content).to_bytes(4, "big")
+    )
 
 
 def bomb(side: int) -> bytes:
     """A PNG that says it is huge and has no pixels."""
     header = side.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +153,8 @@ def test_a_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "notes.png"
     path.write_text("not a picture")
     with pytest.raises(
-        InvalidInput, match=r"notes\.png' cannot be read as a picture \(its format is not known\); take a PNG, JPEG or WebP"
+        InvalidInput,
+        match=r"notes\.png' cannot be read as a picture \(its format is not known\); take a PNG, JPEG or WebP",
     ):
         pictures.open_picture(path)
     with pytest.raises(InvalidInput, match="cannot be read"):

@@ -40,7 +40,10 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 class TestClasses:
-    @pytest.mark.parametrize(("label", "index"), [(207, 207), ("207", 207), ("goldfish", 1), ("Golden Retriever", 207), ("n02123045", 281)])
+    @pytest.mark.parametrize(
+        ("label", "index"),
+        [(207, 207), ("207", 207), ("goldfish", 1), ("Golden Retriever", 207), ("n02123045", 281)],
+    )
     def test_by_index_or_name(self, tiny_pipeline: Pipeline, label: int | str, index: int) -> None:
         assert tiny_pipeline.resolve(label) == index
         assert tiny_pipeline.classes[tiny_pipeline.row(index)] == index
@@ -54,7 +57,9 @@ class TestClasses:
     def test_titles(self, tiny_pipeline: Pipeline) -> None:
         assert tiny_pipeline.title(1) == "goldfish (1)"
 
-    def test_a_model_without_imagenet_classes_takes_its_own(self, make_model: Callable[..., AiM], tiny_vq: VQ) -> None:
+    def test_a_model_without_imagenet_classes_takes_its_own(
+        self, make_model: Callable[..., AiM], tiny_vq: VQ
+    ) -> None:
         pipe = Pipeline(make_model(classes=()), tiny_vq, "own")
         assert pipe.classes == (0, 1, 2, 3, 4)
         assert pipe.resolve(3) == pipe.resolve("3") == pipe.resolve(np.int64(3)) == 3
@@ -63,7 +68,9 @@ class TestClasses:
             with pytest.raises(InvalidInput, match=r"0 \.\.\. 4"):
                 pipe.resolve(label)  # type: ignore[arg-type]
 
-    def test_a_thousand_classes_are_imagenet_s(self, make_model: Callable[..., AiM], tiny_vq: VQ) -> None:
+    def test_a_thousand_classes_are_imagenet_s(
+        self, make_model: Callable[..., AiM], tiny_vq: VQ
+    ) -> None:
         pipe = Pipeline(make_model(classes=(), num_classes=1000), tiny_vq)
         assert pipe.row(pipe.resolve("tabby")) == 281
 
@@ -83,12 +90,20 @@ class TestGenerate:
         images = tiny_pipeline.generate([1] * 100, seed=0)
         assert same(images[99], tiny_pipeline.generate(1, seed=99)[0])
 
-    def test_parameters_reach_the_sampler_and_default_to_the_model_s(self, tiny_pipeline: Pipeline) -> None:
+    def test_parameters_reach_the_sampler_and_default_to_the_model_s(
+        self, tiny_pipeline: Pipeline
+    ) -> None:
         [plain] = tiny_pipeline.generate([1], seed=2)
         assert tiny_pipeline.sampling.cfg_scale == 3.0
         assert same(plain, tiny_pipeline.generate([1], seed=2, cfg_scale=3.0)[0])
         others = [{"cfg_scale": 1.0}, {"temperature": 0.0}, {"top_k": 2}, {"top_p": 0.5}]
-        assert len({tiny_pipeline.generate([1], seed=2, **other)[0].tobytes() for other in others} | {plain.tobytes()}) == 5
+        assert (
+            len(
+                {tiny_pipeline.generate([1], seed=2, **other)[0].tobytes() for other in others}
+                | {plain.tobytes()}
+            )
+            == 5
+        )
 
     def test_progress_counts_codes_and_ends_at_the_total(self, tiny_pipeline: Pipeline) -> None:
         seen: list[tuple[int, int]] = []
@@ -111,7 +126,9 @@ class TestGenerate:
             ({"top_k": -1}, "top_k"),
         ],
     )
-    def test_values_out_of_range_are_refused(self, tiny_pipeline: Pipeline, changes: dict, complaint: str) -> None:
+    def test_values_out_of_range_are_refused(
+        self, tiny_pipeline: Pipeline, changes: dict, complaint: str
+    ) -> None:
         with pytest.raises(InvalidInput, match=complaint):
             tiny_pipeline.generate([1, 1], **changes)
 
@@ -129,7 +146,13 @@ class TestStream:
     def test_frames(self, tiny_pipeline: Pipeline) -> None:
         frames = list(tiny_pipeline.stream("tabby", seed=9, preview_every=3))
         first, last = frames[0], frames[-1]
-        assert (first.step, first.total, first.image, len(first.codes), first.seconds) == (0, 16, None, 0, 0.0)
+        assert (first.step, first.total, first.image, len(first.codes), first.seconds) == (
+            0,
+            16,
+            None,
+            0,
+            0.0,
+        )
         assert last.step == 16
         assert last.image is not None
         assert last.image.mode == "RGB"
@@ -141,7 +164,9 @@ class TestStream:
             assert frame.image.mode == "RGBA"
         assert [f.seconds for f in frames] == sorted(f.seconds for f in frames)
 
-    def test_the_first_frame_comes_before_anything_is_submitted(self, tiny_pipeline: Pipeline) -> None:
+    def test_the_first_frame_comes_before_anything_is_submitted(
+        self, tiny_pipeline: Pipeline
+    ) -> None:
         stream = tiny_pipeline.stream(1)
         next(stream)
         assert tiny_pipeline._server is None
@@ -174,7 +199,9 @@ class TestStream:
         assert all(frame.step == 0 for frame in stream)
         assert tiny_pipeline._server is None
 
-    def test_close_by_another_thread(self, tiny_model: AiM, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_close_by_another_thread(
+        self, tiny_model: AiM, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         entered, go = threading.Event(), threading.Semaphore(0)
         step = tiny_model.step
 
@@ -195,14 +222,18 @@ class TestStream:
         assert pipe.server.engine.idle
         pipe.close()
 
-    def test_what_is_prepared_is_told_and_notes_come_if_asked_for(self, tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_is_prepared_is_told_and_notes_come_if_asked_for(
+        self, tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         [expected] = tiny_pipeline.draw([1], seed=5)
         tiny_pipeline.close()
         monkeypatch.setattr("aim.engine.lane.connect", LateLane)
         monkeypatch.setattr(tiny_pipeline, "_backend", Backend("fused", tiny_pipeline.model))
         stream = tiny_pipeline.stream(1, seed=5, preview_every=1, explain=True)
         frames = list(stream)
-        assert [frame.note for frame in frames if frame.note] == ["Preparing the GPU for 2 images at once …"]
+        assert [frame.note for frame in frames if frame.note] == [
+            "Preparing the GPU for 2 images at once …"
+        ]
         assert [f.step for f in frames] == sorted(f.step for f in frames)
         assert frames[-1].codes.tolist() == expected.tolist()
         assert all(len(f.notes) == f.step for f in frames if f.step)
@@ -211,14 +242,20 @@ class TestStream:
 
     def test_clients_at_once(self, tiny_pipeline: Pipeline) -> None:
         def last(seed: int) -> Frame:
-            return list(tiny_pipeline.stream(tiny_pipeline.classes[seed % 5], seed=seed, preview_every=2))[-1]
+            return list(
+                tiny_pipeline.stream(tiny_pipeline.classes[seed % 5], seed=seed, preview_every=2)
+            )[-1]
 
         with ThreadPoolExecutor(8) as pool:
             frames = list(pool.map(last, range(24)))
         for seed, frame in enumerate(frames):
-            assert same(frame.image, tiny_pipeline.generate([tiny_pipeline.classes[seed % 5]], seed=seed)[0])
+            assert same(
+                frame.image, tiny_pipeline.generate([tiny_pipeline.classes[seed % 5]], seed=seed)[0]
+            )
 
-    @pytest.mark.parametrize("error", [RuntimeError("out of memory"), GenerationError("not finite")])
+    @pytest.mark.parametrize(
+        "error", [RuntimeError("out of memory"), GenerationError("not finite")]
+    )
     def test_a_failure_reaches_its_client_and_the_next_is_served(
         self, tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
@@ -248,7 +285,12 @@ class TestPictures:
         codes = np.arange(16) * 3 % 64
         assert tiny_pipeline.preview(codes[:0]) is None
         for n in range(1, 17):
-            alpha = np.asarray(tiny_pipeline.preview(codes[:n]))[..., 3].reshape(4, 4, 4, 4).transpose(0, 2, 1, 3).reshape(16, 16)
+            alpha = (
+                np.asarray(tiny_pipeline.preview(codes[:n]))[..., 3]
+                .reshape(4, 4, 4, 4)
+                .transpose(0, 2, 1, 3)
+                .reshape(16, 16)
+            )
             assert (alpha == np.where(np.arange(16) < n, 255, 0)[:, None]).all()
 
     def test_a_whole_preview_is_the_picture(self, tiny_pipeline: Pipeline) -> None:
@@ -259,9 +301,13 @@ class TestPictures:
         codes = torch.tensor([3, 14, 15, 9, 26])
         filled = torch.tensor([[[3, 14, 15, 9], [26, 14, 15, 9]]])
         assert torch.equal(Previewer(tiny_vq)(codes), tiny_vq.decode(filled)[0])
-        assert torch.equal(Previewer(tiny_vq)(codes[:2]), tiny_vq.decode(torch.tensor([[[3, 14, 14, 14]]]))[0])
+        assert torch.equal(
+            Previewer(tiny_vq)(codes[:2]), tiny_vq.decode(torch.tensor([[[3, 14, 14, 14]]]))[0]
+        )
 
-    def test_where_the_decoder_is_slow_codes_have_one_colour(self, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_where_the_decoder_is_slow_codes_have_one_colour(
+        self, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(preview, "SLOW", 0.0)
         rough = Previewer(tiny_vq)
         assert rough.rough
@@ -272,7 +318,9 @@ class TestPictures:
         assert torch.equal(cells[:, 0, 0], cells[:, 1, 0])
         assert not torch.equal(cells[:, 0, 0], cells[:, 0, 2])
 
-    def test_a_rough_colour_is_near_the_decoder_s(self, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_rough_colour_is_near_the_decoder_s(
+        self, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """On a decoder that is linear in the code's vector, the fit is exact."""
         monkeypatch.setattr(preview, "SLOW", 0.0)
         table = tiny_vq.quantize.normalized()[:, :3]
@@ -314,7 +362,11 @@ class TestLoad:
 
     def test_backend_and_size_of_the_batch(self, tiny_checkpoint: Path) -> None:
         pipe = aim.load(tiny_checkpoint, "cpu", backend="eager", max_requests=3)
-        assert (pipe.backend, pipe.backend_reason, pipe.server.engine.max_requests) == ("eager", "", 3)
+        assert (pipe.backend, pipe.backend_reason, pipe.server.engine.max_requests) == (
+            "eager",
+            "",
+            3,
+        )
         assert aim.load(tiny_checkpoint, "cpu").backend == "packed"
         for backend in ("fused", "turbo"):
             with pytest.raises(InvalidInput, match="auto"):
@@ -331,7 +383,9 @@ class TestLoad:
         try:
             for _ in range(2):
                 aim.load(tiny_checkpoint, "cpu")
-                assert torch.get_num_threads() == 3, "a core is left for the rest, however often a model is loaded"
+                assert torch.get_num_threads() == 3, (
+                    "a core is left for the rest, however often a model is loaded"
+                )
             monkeypatch.setenv("AIM_THREADS", "2")
             aim.load(tiny_checkpoint, "cpu")
             assert torch.get_num_threads() == 2
@@ -349,7 +403,9 @@ class TestLoad:
         gc.collect()
         assert server() is None
 
-    def test_a_process_ends_in_the_middle_of_a_drawing(self, run_python: Callable[..., Any], tiny_checkpoint: Path) -> None:
+    def test_a_process_ends_in_the_middle_of_a_drawing(
+        self, run_python: Callable[..., Any], tiny_checkpoint: Path
+    ) -> None:
         code = f"import aim; s = aim.load({str(tiny_checkpoint)!r}, 'cpu').stream(1, preview_every=1); next(s), next(s), next(s)"
         done = run_python("-c", code)
         assert (done.returncode, done.stderr) == (0, "")
@@ -368,5 +424,9 @@ class TestLoad:
 def test_the_engine_is_the_pipeline(tiny_pipeline: Pipeline) -> None:
     """What ``draw`` yields is what an engine driven by hand yields."""
     request = Request(tiny_pipeline.row(285), tiny_pipeline.sampling, seed=11)
-    [codes] = [event.codes for event in Engine(tiny_pipeline.model).run([request]) if isinstance(event, Finished)]
+    [codes] = [
+        event.codes
+        for event in Engine(tiny_pipeline.model).run([request])
+        if isinstance(event, Finished)
+    ]
     assert next(tiny_pipeline.draw([285], seed=11)).tolist() == codes.tolist()

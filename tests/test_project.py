@@ -31,13 +31,18 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SPACE_COLORS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 FOREIGN = {  # spelled so that this file does not match itself
     "a path of one machine": re.compile(r"(?<![\w.:/])/(?:hom[e]|roo[t]|wor[k]|far[m]|mn[t])/\w"),
-    "a package registry's host": re.compile(r"(?:py[p]i|python[h]osted|npm[j]s|download\.py[t]orch|deb\.deb[i]an)\.(?:org|com)"),
+    "a package registry's host": re.compile(
+        r"(?:py[p]i|python[h]osted|npm[j]s|download\.py[t]orch|deb\.deb[i]an)\.(?:org|com)"
+    ),
     "an unfinished note": re.compile(r"\b(?:TOD[O]|FIXM[E]|XX[X])\b"),
 }
 
 
 def requirements(name: str) -> set[Requirement]:
-    lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines())
+    lines = (
+        line.partition("#")[0].strip()
+        for line in (ROOT / name).read_text(encoding="utf-8").splitlines()
+    )
     return {Requirement(line) for line in lines if line and not line.startswith("-")}
 
 
@@ -45,7 +50,11 @@ def tracked() -> list[Path]:
     """Files under version control, and those about to be; every file where there is no git."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
-        listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+        listed = (
+            subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+            .stdout.decode()
+            .split("\0")
+        )
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout, so nothing says which files are the project's")
     return [ROOT / name for name in listed if name and (ROOT / name).is_file()]
@@ -63,36 +72,57 @@ def dependency(name: str) -> Requirement:
 
 
 def test_requirements_agree() -> None:
-    assert requirements("requirements.txt") == {Requirement(r) for r in PROJECT["project"]["dependencies"]}
-    assert requirements("requirements-cuda.txt") == {Requirement(r) for r in PROJECT["project"]["optional-dependencies"]["cuda"]}
+    assert requirements("requirements.txt") == {
+        Requirement(r) for r in PROJECT["project"]["dependencies"]
+    }
+    assert requirements("requirements-cuda.txt") == {
+        Requirement(r) for r in PROJECT["project"]["optional-dependencies"]["cuda"]
+    }
     text = (ROOT / "requirements-cuda.txt").read_text(encoding="utf-8")
-    assert [r for r in PROJECT["project"]["optional-dependencies"]["mamba-ssm"] if f"# {r}\n" not in text] == []
+    assert [
+        r
+        for r in PROJECT["project"]["optional-dependencies"]["mamba-ssm"]
+        if f"# {r}\n" not in text
+    ] == []
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("aim", ("cuda", "mamba-ssm", "report", "train")), ("tests", ("test",))])
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("aim", ("cuda", "mamba-ssm", "report", "train")), ("tests", ("test",))]
+)
 def test_every_package_that_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
-    declared = PROJECT["project"]["dependencies"] + [r for extra in extras for r in PROJECT["project"]["optional-dependencies"][extra]]
+    declared = PROJECT["project"]["dependencies"] + [
+        r for extra in extras for r in PROJECT["project"]["optional-dependencies"][extra]
+    ]
     names = {canonicalize_name(Requirement(r).name) for r in declared}
     files = list((ROOT / folder).rglob("*.py"))
     local = {"aim", "tests", *(path.stem for path in files), *sys.stdlib_module_names, "tomli"}
     imported: set[str] = set()
-    for node in (node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+    for node in (
+        node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    ):
         if isinstance(node, ast.Import):
             imported |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported.add(node.module.partition(".")[0])
     owners = packages_distributions()
-    providers = {name: {canonicalize_name(dist) for dist in owners.get(name, [name])} for name in imported - local}
+    providers = {
+        name: {canonicalize_name(dist) for dist in owners.get(name, [name])}
+        for name in imported - local
+    }
     assert [name for name, dists in sorted(providers.items()) if not dists & names] == []
 
 
 def test_the_version_has_one_source() -> None:
     source = PROJECT["tool"]["hatch"]["version"]["path"]
     assert PROJECT["project"]["dynamic"] == ["version"]
-    declared = re.findall(r'^__version__ = "(.+)"$', (ROOT / source).read_text(encoding="utf-8"), re.MULTILINE)
+    declared = re.findall(
+        r'^__version__ = "(.+)"$', (ROOT / source).read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert declared == [aim.__version__]
     texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "aim").rglob("*.py")}
-    assert [path for path, text in texts.items() if re.search(r"^__version__\s*=", text, re.MULTILINE)] == [ROOT / source]
+    assert [
+        path for path, text in texts.items() if re.search(r"^__version__\s*=", text, re.MULTILINE)
+    ] == [ROOT / source]
 
 
 def test_the_space_runs_what_the_tests_run(space: dict[str, Any]) -> None:
@@ -119,19 +149,30 @@ def test_the_readme_points_at_files_that_exist() -> None:
 
 @pytest.mark.parametrize("spec", MODELS.values(), ids=MODELS)
 def test_the_readme_s_table_is_true(spec: ModelSpec) -> None:
-    row = next(line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{spec.name}` |"))
+    row = next(
+        line
+        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| `{spec.name}` |")
+    )
     with torch.device("meta"):
         count = sum(weight.numel() for weight in build(spec.config).parameters())
     assert f"| {count / 1e6:.3g} M |" in row if count < 1e9 else f"| {count / 1e9:.3g} B |" in row
     assert f"| {spec.tokenizer.image_size}x{spec.tokenizer.image_size} |" in row
     assert f"{spec.config.num_classes}" in row
     if spec.source == "hub":
-        assert f"[{spec.repo}](https://huggingface.co/{spec.repo}), {spec.download_mb / 1000:.1f} GB" in row
+        assert (
+            f"[{spec.repo}](https://huggingface.co/{spec.repo}), {spec.download_mb / 1000:.1f} GB"
+            in row
+        )
 
 
 def test_every_python_offered_is_allowed() -> None:
     allowed = SpecifierSet(PROJECT["project"]["requires-python"])
-    offered = [c.rpartition(" ")[2] for c in PROJECT["project"]["classifiers"] if c.startswith("Programming Language")]
+    offered = [
+        c.rpartition(" ")[2]
+        for c in PROJECT["project"]["classifiers"]
+        if c.startswith("Programming Language")
+    ]
     assert offered == ["3.10", "3.11", "3.12", "3.13"]
     assert all(version in allowed for version in offered)
     assert "3.14" not in allowed
@@ -149,5 +190,7 @@ def test_the_project_speaks_of_itself_only(kind: str) -> None:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue  # a picture or weights
-        found += [f"{path.relative_to(ROOT)}: {match.group()}" for match in FOREIGN[kind].finditer(text)]
+        found += [
+            f"{path.relative_to(ROOT)}: {match.group()}" for match in FOREIGN[kind].finditer(text)
+        ]
     assert not found

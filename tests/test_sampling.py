@@ -1,4 +1,6 @@
-"""Sampling against a slow, obvious computation in float64; ties, extremes, statistics, and independence of the batch."""
+"""Sampling against a slow, obvious computation in float64; ties, extremes, statistics, and
+independence of the batch.
+"""
 
 import copy
 import math
@@ -14,7 +16,18 @@ from torch import Tensor
 
 from aim.config import SamplingParams
 from aim.ops.draw import gumbel, uniform
-from aim.sampling import BROKEN, RowParams, Rows, _draw_all, _draw_live, _threshold, draw_rows, explain, guide, sample
+from aim.sampling import (
+    BROKEN,
+    RowParams,
+    Rows,
+    _draw_all,
+    _draw_live,
+    _threshold,
+    draw_rows,
+    explain,
+    guide,
+    sample,
+)
 
 INF = math.inf
 
@@ -23,13 +36,17 @@ def rows(params: SamplingParams | list[SamplingParams], seeds: list[int]) -> Row
     return RowParams.of(params if isinstance(params, list) else [params] * len(seeds), seeds)
 
 
-def draw_one(logits: list[float] | Tensor, params: SamplingParams, seed: int = 0, position: int = 0) -> int:
+def draw_one(
+    logits: list[float] | Tensor, params: SamplingParams, seed: int = 0, position: int = 0
+) -> int:
     row = torch.as_tensor(logits, dtype=torch.float32)[None]
     return int(sample(row, row, rows(params, [seed]), torch.tensor([position])))
 
 
 def kept_slowly(logits: np.ndarray, top_k: int, top_p: float, slack: float = 0.0) -> list[bool]:
-    """Which codes survive, code by code as the rule is worded; logits after temperature, float64."""
+    """Which codes survive, code by code as the rule is worded; logits after temperature,
+    float64.
+    """
     codes = range(len(logits))
     k = top_k or len(logits)
     by_k = [sum(logits[j] > logits[i] for j in codes) < k for i in codes]
@@ -37,11 +54,18 @@ def kept_slowly(logits: np.ndarray, top_k: int, top_p: float, slack: float = 0.0
     total = sum(weight)
     if top_p >= 1:
         return by_k
-    return [by_k[i] and sum(weight[j] for j in codes if logits[j] > logits[i]) < (top_p + slack) * total for i in codes]
+    return [
+        by_k[i] and sum(weight[j] for j in codes if logits[j] > logits[i]) < (top_p + slack) * total
+        for i in codes
+    ]
 
 
-def sample_slowly(cond: np.ndarray, uncond: np.ndarray, p: SamplingParams, seed: int, position: int) -> tuple[int, float]:
-    """The code, and by how much its score leads: where that is next to nothing, rounding may decide."""
+def sample_slowly(
+    cond: np.ndarray, uncond: np.ndarray, p: SamplingParams, seed: int, position: int
+) -> tuple[int, float]:
+    """The code, and by how much its score leads: where that is next to nothing, rounding may
+    decide.
+    """
     guided = uncond + (cond - uncond) * p.cfg_scale
     guided = guided - guided.max()
     if p.temperature == 0:
@@ -49,13 +73,16 @@ def sample_slowly(cond: np.ndarray, uncond: np.ndarray, p: SamplingParams, seed:
     logits = guided / p.temperature
     u = uniform(torch.tensor([seed]), torch.tensor([position]), len(cond))[0].tolist()
     keep = kept_slowly(logits, p.top_k, p.top_p)
-    scores = [logits[i] - math.log(-math.log1p(-u[i])) if keep[i] else -INF for i in range(len(cond))]
+    scores = [
+        logits[i] - math.log(-math.log1p(-u[i])) if keep[i] else -INF for i in range(len(cond))
+    ]
     best = int(np.argmax(scores))
     lead = scores[best] - max((s for i, s in enumerate(scores) if i != best), default=-INF)
     return best, lead
 
 
-# multiples of 1/4: guidance by a whole number and a temperature that is a power of two are then exact, and ties are common
+# multiples of 1/4: guidance by a whole number and a temperature that is a power of two are then
+# exact, and ties are common
 quarters = st.integers(-24, 24).map(lambda n: n / 4)
 exact_params = st.builds(
     SamplingParams,
@@ -67,8 +94,15 @@ exact_params = st.builds(
 
 
 @settings(max_examples=250, deadline=None)
-@given(st.lists(st.tuples(quarters, quarters), min_size=1, max_size=24), exact_params, st.integers(0, 2**32 - 1), st.integers(0, 300))
-def test_equals_the_slow_computation(pairs: list[tuple[float, float]], params: SamplingParams, seed: int, position: int):
+@given(
+    st.lists(st.tuples(quarters, quarters), min_size=1, max_size=24),
+    exact_params,
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 300),
+)
+def test_equals_the_slow_computation(
+    pairs: list[tuple[float, float]], params: SamplingParams, seed: int, position: int
+):
     cond, uncond = np.array(pairs).T
     logits = uncond + (cond - uncond) * params.cfg_scale
     logits = (logits - logits.max()) / (params.temperature or 1)
@@ -101,14 +135,20 @@ def test_threshold_keeps_what_the_rule_keeps(values: list[float], top_k: int, to
     least[int(np.argmax(exact))] = True
     assert all(k or not must for k, must in zip(keep, least, strict=True))
     assert all(may or not k for k, may in zip(keep, most, strict=True))
-    assert all(keep[i] == keep[j] for i in range(len(values)) for j in range(i) if exact[i] == exact[j]), "ties stay together"
+    assert all(
+        keep[i] == keep[j] for i in range(len(values)) for j in range(i) if exact[i] == exact[j]
+    ), "ties stay together"
     assert keep[int(np.argmax(exact))]
 
 
 def survivors(logits: list[float], params: SamplingParams) -> set[int]:
     """Every code that 400 seeds draw."""
     row = torch.tensor([logits]).expand(400, -1)
-    return set(sample(row, row, rows(params, list(range(400))), torch.zeros(400, dtype=torch.int64)).tolist())
+    return set(
+        sample(
+            row, row, rows(params, list(range(400))), torch.zeros(400, dtype=torch.int64)
+        ).tolist()
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,7 +156,8 @@ def survivors(logits: list[float], params: SamplingParams) -> set[int]:
     [
         ([1.0, 1.0, 1.0, 1.0], 1, 1.0, {0, 1, 2, 3}),  # nothing is greater than any
         ([1.0, 1.0, 0.0, 0.0], 2, 1.0, {0, 1}),
-        ([1.0, 1.0, 0.0, 0.0], 3, 1.0, {0, 1, 2, 3}),  # two are greater than the others, which is fewer than three
+        # two are greater than the others, which is fewer than three
+        ([1.0, 1.0, 0.0, 0.0], 3, 1.0, {0, 1, 2, 3}),
         ([0.0, 0.0, 0.0, 0.0], 0, 1e-9, {0, 1, 2, 3}),
         ([0.0, 0.0, 0.0, 0.0], 0, 0.5, {0, 1, 2, 3}),
         ([1.0, 0.5, 0.0, -1.0], 1, 1.0, {0}),
@@ -126,7 +167,8 @@ def survivors(logits: list[float], params: SamplingParams) -> set[int]:
         ([math.log(6.0), math.log(3.0), 0.0], 0, 0.61, {0, 1}),  # masses above: 0, 0.6, 0.9
         ([math.log(6.0), math.log(3.0), 0.0], 0, 0.59, {0}),
         ([math.log(6.0), math.log(3.0), 0.0], 0, 0.91, {0, 1, 2}),
-        ([math.log(6.0), math.log(3.0), 0.0], 2, 0.65, {0}),  # renormalised after top-k the first has 2/3
+        # renormalised after top-k the first has 2/3
+        ([math.log(6.0), math.log(3.0), 0.0], 2, 0.65, {0}),
         ([math.log(6.0), math.log(3.0), 0.0], 2, 0.67, {0, 1}),
         ([0.0, -INF, 0.0, -INF], 0, 1.0, {0, 2}),
         ([0.0, -INF, 0.0, -INF], 4, 0.999, {0, 2}),
@@ -140,7 +182,9 @@ def test_what_top_k_and_top_p_keep(logits: list[float], top_k: int, top_p: float
 def test_top_p_of_one_keeps_a_tail_that_rounding_would_cut():
     logits = [0.0] + [-17.5] * 60  # each adds 2.5e-8 to the mass, which float32 rounds away
     params = SamplingParams(cfg_scale=1, top_k=61)
-    threshold = _threshold(torch.tensor([logits]), torch.tensor([params.top_k]), torch.tensor([params.top_p]))
+    threshold = _threshold(
+        torch.tensor([logits]), torch.tensor([params.top_k]), torch.tensor([params.top_p])
+    )
     assert threshold.tolist() == [-17.5]
 
 
@@ -173,7 +217,9 @@ def test_a_tiny_temperature_still_draws_among_equals():
 @pytest.mark.parametrize("params", [{}, {"temperature": 1e-8}, {"top_k": 2, "top_p": 0.9}])
 def test_huge_logits_give_a_valid_code(value: float, scale: float, params: dict[str, float]):
     cond = torch.tensor([[0.0, value, -value, 1.0]])
-    code = sample(cond, -cond, rows(SamplingParams(cfg_scale=scale, **params), [1]), torch.tensor([0]))
+    code = sample(
+        cond, -cond, rows(SamplingParams(cfg_scale=scale, **params), [1]), torch.tensor([0])
+    )
     assert code.tolist() == [int((cond * (-1 if scale == 0 else 1)).argmax())]
 
 
@@ -183,17 +229,27 @@ def test_a_code_that_either_half_excludes_is_never_drawn():
     uncond[:, 3] = -INF
     for scale in (0.0, 1.0, 2.5):
         params = rows(SamplingParams(cfg_scale=scale), list(range(300)))
-        assert set(sample(cond, uncond, params, torch.zeros(300, dtype=torch.int64)).tolist()) == {0, 2}
+        assert set(sample(cond, uncond, params, torch.zeros(300, dtype=torch.int64)).tolist()) == {
+            0,
+            2,
+        }
 
 
 def test_one_code_is_always_itself():
-    for params in (SamplingParams(), SamplingParams(temperature=0), SamplingParams(top_k=1, top_p=0.1)):
+    for params in (
+        SamplingParams(),
+        SamplingParams(temperature=0),
+        SamplingParams(top_k=1, top_p=0.1),
+    ):
         assert draw_one([-3.0], params) == 0
 
 
 def test_guidance_is_its_formula_in_float32():
     generator = torch.Generator().manual_seed(1)
-    cond, uncond = torch.randn(3, 1000, generator=generator), torch.randn(3, 1000, generator=generator)
+    cond, uncond = (
+        torch.randn(3, 1000, generator=generator),
+        torch.randn(3, 1000, generator=generator),
+    )
     scale = torch.tensor([0.0, 1.0, 4.5])
     got = guide(cond, uncond, scale)
     c, u, s = (t.numpy() for t in (cond, uncond, scale[:, None]))
@@ -217,11 +273,24 @@ def test_sampling_leaves_its_arguments_alone():
 
 def test_logits_that_want_a_gradient_can_be_drawn_from():
     logits = torch.zeros(1, 9, requires_grad=True)
-    assert 0 <= int(sample(logits, logits, rows(SamplingParams(temperature=0.5, top_k=3), [1]), torch.tensor([0]))) < 9
+    assert (
+        0
+        <= int(
+            sample(
+                logits,
+                logits,
+                rows(SamplingParams(temperature=0.5, top_k=3), [1]),
+                torch.tensor([0]),
+            )
+        )
+        < 9
+    )
 
 
 @pytest.mark.parametrize("by", ["seeds", "positions"])
-@pytest.mark.parametrize("params", [{}, {"temperature": 0.5}, {"temperature": 2.0, "top_k": 6}, {"top_p": 0.8}])
+@pytest.mark.parametrize(
+    "params", [{}, {"temperature": 0.5}, {"temperature": 2.0, "top_k": 6}, {"top_p": 0.8}]
+)
 def test_draws_follow_the_softmax(params: dict[str, float], by: str):
     logits = np.array([1.0, 0.5, 0.0, -0.5, 2.0, 1.5, -1.0, 0.25, 0.75, -2.0])
     p = SamplingParams(cfg_scale=1, **params)
@@ -281,13 +350,20 @@ def test_a_row_does_not_depend_on_the_others(codes: int, threads: int):
                 pick = list(range(start, start + count))[::-1]
                 together = parts_of_the_draw(cond, uncond, params, seeds, positions, pick)
                 for j, i in enumerate(pick):
-                    assert all(torch.equal(a[j], b[0]) for a, b in zip(together, alone[i], strict=True))
+                    assert all(
+                        torch.equal(a[j], b[0]) for a, b in zip(together, alone[i], strict=True)
+                    )
     finally:
         torch.set_num_threads(before)
 
 
 def parts_of_the_draw(
-    cond: Tensor, uncond: Tensor, params: list[SamplingParams], seeds: list[int], positions: Tensor, pick: list[int]
+    cond: Tensor,
+    uncond: Tensor,
+    params: list[SamplingParams],
+    seeds: list[int],
+    positions: Tensor,
+    pick: list[int],
 ) -> tuple[Tensor, ...]:
     """Codes, guided logits, noise and thresholds of the picked rows."""
     chosen = rows([params[i] for i in pick], [seeds[i] for i in pick])
@@ -305,13 +381,22 @@ def test_leaving_out_work_changes_nothing(params: SamplingParams):
     unknown = RowParams(*known[:5])
     assert unknown.filtered and unknown.tempered
     positions = torch.arange(8)
-    assert torch.equal(sample(cond, uncond, known, positions), sample(cond, uncond, unknown, positions))
+    assert torch.equal(
+        sample(cond, uncond, known, positions), sample(cond, uncond, unknown, positions)
+    )
 
 
 def test_row_params_hold_what_was_asked():
-    asked = [SamplingParams(cfg_scale=1.5, temperature=0.5, top_k=7, top_p=0.25), SamplingParams(cfg_scale=0, temperature=0)]
+    asked = [
+        SamplingParams(cfg_scale=1.5, temperature=0.5, top_k=7, top_p=0.25),
+        SamplingParams(cfg_scale=0, temperature=0),
+    ]
     got = RowParams.of(asked, [0, 2**32 - 1])
-    assert got.cfg_scale.tolist() == [1.5, 0.0] and got.temperature.tolist() == [0.5, 0.0] and got.top_p.tolist() == [0.25, 1.0]
+    assert (
+        got.cfg_scale.tolist() == [1.5, 0.0]
+        and got.temperature.tolist() == [0.5, 0.0]
+        and got.top_p.tolist() == [0.25, 1.0]
+    )
     assert got.top_k.tolist() == [7, 0] and got.seed.tolist() == [0, 2**32 - 1]
     assert got.cfg_scale.dtype == torch.float32 and got.seed.dtype == torch.int64
     assert RowParams.of([SamplingParams()], [0]).filtered is False
@@ -335,7 +420,10 @@ def test_a_moved_slider_changes_few_draws():
     """What Gumbel-max is for: neighbouring settings share most codes."""
     logits = torch.randn(2000, 256, generator=torch.Generator().manual_seed(6)) * 2
     seeds, positions = list(range(2000)), torch.zeros(2000, dtype=torch.int64)
-    one, other = (sample(logits, logits, rows(SamplingParams(cfg_scale=1, temperature=t), seeds), positions) for t in (1.0, 1.02))
+    one, other = (
+        sample(logits, logits, rows(SamplingParams(cfg_scale=1, temperature=t), seeds), positions)
+        for t in (1.0, 1.02)
+    )
     assert (one == other).double().mean() > 0.95
 
 
@@ -345,10 +433,14 @@ def test_new_rows_are_idle():
     assert fresh.drawn.shape == (3, 5) and fresh.notes.shape == (3, 5, 13)
     before = copy.deepcopy(fresh)
     draw_rows(torch.full((3, 9), math.nan), fresh)
-    assert all(torch.equal(a, b) for a, b in zip(vars(fresh).values(), vars(before).values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(vars(fresh).values(), vars(before).values(), strict=True)
+    )
 
 
-def placed(params: list[SamplingParams], positions: list[int], tokens: int = 8, told: bool = True) -> Rows:
+def placed(
+    params: list[SamplingParams], positions: list[int], tokens: int = 8, told: bool = True
+) -> Rows:
     """Request i in rows i and, with guidance, ``len(params) + i``; row i has seed 977 i."""
     count = len(params)
     pool = Rows.new(2 * count, tokens)
@@ -357,7 +449,12 @@ def placed(params: list[SamplingParams], positions: list[int], tokens: int = 8, 
     for i, p in enumerate(params):
         pool.partner[i] = i if p.cfg_scale == 1 else count + i
         pool.positions[[i, int(pool.partner[i])]] = positions[i]
-        pool.cfg_scale[i], pool.temperature[i], pool.top_p[i], pool.top_k[i] = p.cfg_scale, p.temperature, p.top_p, p.top_k
+        pool.cfg_scale[i], pool.temperature[i], pool.top_p[i], pool.top_k[i] = (
+            p.cfg_scale,
+            p.temperature,
+            p.top_p,
+            p.top_k,
+        )
     pool.seed.copy_(torch.arange(2 * count) * 977)
     pool.explain[:count:2] = told
     return pool
@@ -372,7 +469,12 @@ def test_rows_are_drawn_as_by_sample(draw_them: Callable[[Tensor, Rows], None], 
     logits = (torch.randn(14, 300, generator=torch.Generator().manual_seed(1)) * 3).to(dtype)
     pool = placed(ROW_PARAMS, [0, 1, 2, 3, 4, 5, 7])
     pool.partner[5], pool.explain[5] = -1, True  # gone
-    want = sample(logits[:7], logits[pool.partner[:7]], rows(ROW_PARAMS, pool.seed[:7].tolist()), pool.positions[:7])
+    want = sample(
+        logits[:7],
+        logits[pool.partner[:7]],
+        rows(ROW_PARAMS, pool.seed[:7].tolist()),
+        pool.positions[:7],
+    )
     before = copy.deepcopy(pool)
     draw_them(logits, pool)
     live = [0, 1, 2, 3, 4, 6]
@@ -380,17 +482,27 @@ def test_rows_are_drawn_as_by_sample(draw_them: Callable[[Tensor, Rows], None], 
         position, code = int(before.positions[i]), int(want[i])
         for row in (i, int(pool.partner[i])):
             assert pool.positions[row] == position + 1 and pool.last[row] == code
-        assert [c for c in pool.drawn[i].tolist() if c != -7] == [code] == [int(pool.drawn[i, position])]
+        assert (
+            [c for c in pool.drawn[i].tolist() if c != -7]
+            == [code]
+            == [int(pool.drawn[i, position])]
+        )
         assert bool(pool.notes[i, position].any()) == bool(pool.explain[i])
     assert (pool.drawn[7:] == -7).all() and not pool.notes[[1, 3, 5, *range(7, 14)]].any()
     others = sorted({*range(14)} - {*live} - {int(pool.partner[i]) for i in live})
-    assert 5 in others and torch.equal(pool.positions[others], before.positions[others]) and (pool.last[others] == -7).all()
+    assert (
+        5 in others
+        and torch.equal(pool.positions[others], before.positions[others])
+        and (pool.last[others] == -7).all()
+    )
     for name in ("partner", "cfg_scale", "temperature", "top_p", "top_k", "seed", "explain"):
         assert torch.equal(getattr(pool, name), getattr(before, name))
 
 
 @pytest.mark.parametrize("told", [False, True])
-@pytest.mark.parametrize("params", [ROW_PARAMS, ROW_PARAMS[:1], ROW_PARAMS[:2]], ids=["mixed", "plain", "no filter"])
+@pytest.mark.parametrize(
+    "params", [ROW_PARAMS, ROW_PARAMS[:1], ROW_PARAMS[:2]], ids=["mixed", "plain", "no filter"]
+)
 def test_both_ways_to_draw_rows_agree(params: list[SamplingParams], told: bool):
     count = len(params)
     pool = placed(params, [i % 8 for i in range(count)], told=told)
@@ -401,20 +513,34 @@ def test_both_ways_to_draw_rows_agree(params: list[SamplingParams], told: bool):
     _draw_live(logits, one)
     _draw_all(logits, other)
     for name, tensor in vars(one).items():
-        torch.testing.assert_close(tensor, getattr(other, name), rtol=0, atol=0, equal_nan=True, msg=name)
+        torch.testing.assert_close(
+            tensor, getattr(other, name), rtol=0, atol=0, equal_nan=True, msg=name
+        )
 
 
 @pytest.mark.parametrize("draw_them", DRAWS)
 @pytest.mark.parametrize("position", [-1, 8, 300])
-def test_a_request_that_is_not_at_a_code_is_left_alone(draw_them: Callable[[Tensor, Rows], None], position: int):
+def test_a_request_that_is_not_at_a_code_is_left_alone(
+    draw_them: Callable[[Tensor, Rows], None], position: int
+):
     pool = placed(ROW_PARAMS[:2], [3, position])
     draw_them(torch.zeros(4, 10), pool)
-    assert pool.positions.tolist()[:2] == [4, position] and pool.last[1] == -7 and (pool.drawn[1] == -7).all()
+    assert (
+        pool.positions.tolist()[:2] == [4, position]
+        and pool.last[1] == -7
+        and (pool.drawn[1] == -7).all()
+    )
 
 
 @pytest.mark.parametrize("draw_them", DRAWS)
 @pytest.mark.parametrize(
-    "values", [{(2, 5): math.nan}, {(9, 0): math.inf}, {(2, 1): -math.inf, (9, 1): -math.inf}, {(2, 3): 3e38, (9, 3): -3e38}]
+    "values",
+    [
+        {(2, 5): math.nan},
+        {(9, 0): math.inf},
+        {(2, 1): -math.inf, (9, 1): -math.inf},
+        {(2, 3): 3e38, (9, 3): -3e38},
+    ],
 )
 def test_logits_that_are_not_finite_break_their_request_alone(
     draw_them: Callable[[Tensor, Rows], None], values: dict[tuple[int, int], float]
@@ -429,7 +555,9 @@ def test_logits_that_are_not_finite_break_their_request_alone(
     assert broken.notes[2, 1].isnan().all()
     assert torch.equal(broken.positions, clean.positions)
     others = [0, 1, 3, 4, 5, 6]
-    assert torch.equal(broken.drawn[others], clean.drawn[others]) and torch.equal(broken.notes[others], clean.notes[others])
+    assert torch.equal(broken.drawn[others], clean.drawn[others]) and torch.equal(
+        broken.notes[others], clean.notes[others]
+    )
 
 
 @pytest.mark.parametrize("codes", [37, 2048, 40000])
@@ -484,6 +612,14 @@ def test_notes_of_certain_and_of_equal_codes():
     certain = torch.tensor([[0.0, 200.0, 0.0, 0.0, 0.0, 0.0]])
     equal = torch.zeros(1, 6)
     one, same = (explain(x, equal, x, torch.tensor([1]))[0] for x in (certain, equal))
-    assert one[:3].tolist() == pytest.approx([0.0, 0.0, math.log(6)]) and one[8:].tolist() == [1, 0, 2, 3, 4]
-    assert same[:3].tolist() == pytest.approx([-math.log(6), math.log(6), 0.0]) and same[8:].tolist() == [0, 1, 2, 3, 4]
+    assert one[:3].tolist() == pytest.approx([0.0, 0.0, math.log(6)]) and one[8:].tolist() == [
+        1,
+        0,
+        2,
+        3,
+        4,
+    ]
+    assert same[:3].tolist() == pytest.approx([-math.log(6), math.log(6), 0.0]) and same[
+        8:
+    ].tolist() == [0, 1, 2, 3, 4]
     assert explain(equal, equal, equal, torch.tensor([BROKEN])).isnan().all()

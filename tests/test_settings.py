@@ -11,7 +11,18 @@ from aim.settings import Settings
 
 def test_nothing_set_gives_the_defaults():
     assert Settings.from_env({}) == Settings()
-    assert Settings.from_env({"AIM_DEVICE": "", "AIM_DTYPE": " ", "AIM_THREADS": "", "AIM_CHECKPOINTS": "", "AIM_MODEL": ""}) == Settings()
+    assert (
+        Settings.from_env(
+            {
+                "AIM_DEVICE": "",
+                "AIM_DTYPE": " ",
+                "AIM_THREADS": "",
+                "AIM_CHECKPOINTS": "",
+                "AIM_MODEL": "",
+            }
+        )
+        == Settings()
+    )
 
 
 def test_everything_set(tmp_path: Path):
@@ -23,10 +34,14 @@ def test_everything_set(tmp_path: Path):
         "AIM_CHECKPOINTS": str(tmp_path),
         "AIM_BACKEND": "Eager",
     }
-    assert Settings.from_env(environ) == Settings("cuda:1", "bfloat16", "hp-l33/aim-xlarge", 2, tmp_path, backend="eager")
+    assert Settings.from_env(environ) == Settings(
+        "cuda:1", "bfloat16", "hp-l33/aim-xlarge", 2, tmp_path, backend="eager"
+    )
 
 
-@pytest.mark.parametrize(("value", "wanted"), [("1", True), ("yes", True), ("0", False), ("", False)])
+@pytest.mark.parametrize(
+    ("value", "wanted"), [("1", True), ("yes", True), ("0", False), ("", False)]
+)
 def test_switches(value: str, wanted: bool):
     assert Settings.from_env({"AIM_MCP": value}).mcp is wanted
 
@@ -64,7 +79,11 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
 def test_bad_values_name_the_variable(name: str, value: str, way_out: str):
     with pytest.raises(InvalidInput) as caught:
         Settings.from_env({name: value})
-    assert str(caught.value).startswith(name) and repr(value) in str(caught.value) and way_out in str(caught.value)
+    assert (
+        str(caught.value).startswith(name)
+        and repr(value) in str(caught.value)
+        and way_out in str(caught.value)
+    )
 
 
 def test_settings_do_not_change():

@@ -1,4 +1,6 @@
-"""Speed, measured: the machine, what a step must move, batches through the engine, models against each other, and what grows with size."""
+"""Speed, measured: the machine, what a step must move, batches through the engine, models against
+each other, and what grows with size.
+"""
 
 from aim.bench.machine import Machine, copy_bandwidth
 from aim.bench.race import LAPS, METHOD, Race, gates, race, ratios

@@ -1,4 +1,6 @@
-"""What ``python -m aim bench`` does: load, measure while a line on standard error says what, print, write files."""
+"""What ``python -m aim bench`` does: load, measure while a line on standard error says what, print,
+write files.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from aim.pipeline import Pipeline, load
 
 @dataclass(frozen=True)
 class Where:
-    """How models are loaded: names of device, dtype and backend, and whether with random weights."""
+    """How models are loaded: names of device, dtype and backend, and whether with random
+    weights.
+    """
 
     device: str
     dtype: str
@@ -31,11 +35,15 @@ class Where:
 
     def pipeline(self, name: str) -> Pipeline:
         """The model called ``name``."""
-        return (random_pipeline if self.random_weights else load)(name, self.device, self.dtype, self.backend)
+        return (random_pipeline if self.random_weights else load)(
+            name, self.device, self.dtype, self.backend
+        )
 
 
 class Outputs:
-    """Files for a result, None for none. InvalidInput if one cannot be written: better before the measurement than after it."""
+    """Files for a result, None for none. InvalidInput if one cannot be written: better before the
+    measurement than after it.
+    """
 
     def __init__(self, json: Path | None, csv: Path | None) -> None:
         self._json, self._csv = json, csv
@@ -43,8 +51,16 @@ class Outputs:
             if path is None:
                 continue
             folder = path.resolve().parent
-            if wrong := f"there is no folder {folder}" if not folder.is_dir() else "it is a folder" if path.is_dir() else "":
-                raise InvalidInput(f"cannot write {path}: {wrong}; choose another file with {option}")
+            if (
+                wrong := f"there is no folder {folder}"
+                if not folder.is_dir()
+                else "it is a folder"
+                if path.is_dir()
+                else ""
+            ):
+                raise InvalidInput(
+                    f"cannot write {path}: {wrong}; choose another file with {option}"
+                )
 
     def write(self, json: str, csv: str = "") -> None:
         """Write what was asked for."""
@@ -54,10 +70,15 @@ class Outputs:
             try:
                 path.write_text(text, encoding="utf-8")
             except OSError as error:
-                raise InvalidInput(f"cannot write {path}: {error.strerror or error}; choose another file with {option}") from error
+                raise InvalidInput(
+                    f"cannot write {path}: {error.strerror or error}; choose another file with "
+                    f"{option}"
+                ) from error
 
 
-def measure_one(where: Where, outputs: Outputs, name: str, batch: str, repeats: int, seconds: float) -> None:
+def measure_one(
+    where: Where, outputs: Outputs, name: str, batch: str, repeats: int, seconds: float
+) -> None:
     """One model at every batch size in ``batch``."""
     batches = parse_batches(batch)
     with _saying() as say:
@@ -67,13 +88,26 @@ def measure_one(where: Where, outputs: Outputs, name: str, batch: str, repeats: 
     outputs.write(line)
 
 
-def race_two(where: Where, outputs: Outputs, name: str, against: str | None, batch: str, laps: int, label: str | None, judge: bool) -> bool:
-    """A race of two models; whether its gates hold, True where ``judge`` does not ask. Only the file of JSON has the time of every code."""
+def race_two(
+    where: Where,
+    outputs: Outputs,
+    name: str,
+    against: str | None,
+    batch: str,
+    laps: int,
+    label: str | None,
+    judge: bool,
+) -> bool:
+    """A race of two models; whether its gates hold, True where ``judge`` does not ask. Only the
+    file of JSON has the time of every code.
+    """
     other, batches = _other(name, against), parse_batches(batch)
     if len(batches) > 1:
         raise InvalidInput(f"batch is {batch!r}; a race takes one batch size")
     with _saying() as say:
-        result, _ = race([where.pipeline(name), where.pipeline(other)], label, batches[0], laps, say=say)
+        result, _ = race(
+            [where.pipeline(name), where.pipeline(other)], label, batches[0], laps, say=say
+        )
     found = gates(result) if judge else []
     notes = [*ratios(result), *(f"{'ok' if holds else 'missed'}: {what}" for what, holds in found)]
     _show(race_table(result), notes, as_json(result, timestamps=False))
@@ -81,12 +115,22 @@ def race_two(where: Where, outputs: Outputs, name: str, against: str | None, bat
     return all(holds for _, holds in found)
 
 
-def scale_two(where: Where, outputs: Outputs, name: str, against: str | None, tokens: str, batch: str, seconds: float) -> None:
+def scale_two(
+    where: Where,
+    outputs: Outputs,
+    name: str,
+    against: str | None,
+    tokens: str,
+    batch: str,
+    seconds: float,
+) -> None:
     """Two models at every number of codes and batch size, in about ``seconds`` if not 0."""
     names = (name, _other(name, against))
     sizes = parse_numbers("tokens", tokens, 2**20), parse_batches(batch)
     with _saying() as say:
-        result = scaling(names, *sizes, where.device, where.dtype, where.backend, seconds or None, say)
+        result = scaling(
+            names, *sizes, where.device, where.dtype, where.backend, seconds or None, say
+        )
     line = as_json(result)
     _show(scaling_table(result), verdicts(result), line)
     outputs.write(line, as_csv(result))
@@ -112,5 +156,7 @@ def _other(name: str, against: str | None) -> str:
     family, _, size = name.partition("-")
     other = f"{'gpt' if family == 'aim' else 'aim'}-{size}"
     if name not in MODELS or other not in MODELS:
-        raise InvalidInput(f"nothing is said of whom {name!r} is measured against; name a model with --against")
+        raise InvalidInput(
+            f"nothing is said of whom {name!r} is measured against; name a model with --against"
+        )
     return other

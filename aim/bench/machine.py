@@ -26,7 +26,9 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Machine:
-    """What a result depends on besides the model. None where there is no such thing or it cannot be found out."""
+    """What a result depends on besides the model. None where there is no such thing or it cannot be
+    found out.
+    """
 
     device: str  # as PyTorch calls it
     name: str  # of the GPU or the CPU
@@ -68,7 +70,11 @@ def cpu_name() -> str:
     """The processor's model, as far as the system tells."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        found = re.search(
+            r"^model name\s*:\s*(.+)$",
+            cpuinfo.read_text(encoding="utf-8", errors="replace"),
+            re.MULTILINE,
+        )
         if found:
             return found[1].strip()
     if sys.platform == "darwin":
@@ -84,7 +90,11 @@ def driver_version() -> str | None:
     if said:
         return said.splitlines()[0].strip()
     module = Path("/proc/driver/nvidia/version")
-    found = re.search(r"\b\d{3}\.\d+(?:\.\d+)?\b", module.read_text(encoding="utf-8")) if module.is_file() else None
+    found = (
+        re.search(r"\b\d{3}\.\d+(?:\.\d+)?\b", module.read_text(encoding="utf-8"))
+        if module.is_file()
+        else None
+    )
     return found[0] if found else None
 
 
@@ -97,9 +107,11 @@ def synchronize(device: torch.device) -> None:
 
 
 class PeakMemory:
-    """The most memory held since this was made, in bytes: on CUDA by PyTorch's tensors, elsewhere by this process.
+    """The most memory held since this was made, in bytes: on CUDA by PyTorch's tensors, elsewhere
+    by this process.
 
-    Where the system does not let a process forget its earlier peak (all but Linux), what was held before counts, too.
+    Where the system does not let a process forget its earlier peak (all but Linux), what was held
+    before counts, too.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -115,14 +127,20 @@ class PeakMemory:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
         status = Path("/proc/self/status")
-        found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE) if status.is_file() else None
+        found = (
+            re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
+            if status.is_file()
+            else None
+        )
         if found:
             return 1024 * int(found[1])
         if sys.platform == "win32":
             return None
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
 
     def reserved(self) -> int | None:
         """What PyTorch took from the device for it, captured graphs included; None without CUDA."""
@@ -130,17 +148,26 @@ class PeakMemory:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that new tensors may take: on CUDA of the device, elsewhere of the system or the container; None where nobody says."""
+    """Bytes that new tensors may take: on CUDA of the device, elsewhere of the system or the
+    container; None where nobody says.
+    """
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
     amounts = []
     meminfo = Path("/proc/meminfo")
-    if meminfo.is_file() and (found := re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(encoding="utf-8"), re.MULTILINE)):
+    if meminfo.is_file() and (
+        found := re.search(
+            r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    ):
         amounts.append(1024 * int(found[1]))
     for most, used in _CGROUPS:
         with suppress(OSError, ValueError):  # not there, or "max"
-            amounts.append(int(Path(most).read_text(encoding="utf-8")) - int(Path(used).read_text(encoding="utf-8")))
+            amounts.append(
+                int(Path(most).read_text(encoding="utf-8"))
+                - int(Path(used).read_text(encoding="utf-8"))
+            )
     return max(0, min(amounts)) if amounts else None
 
 
@@ -151,13 +178,18 @@ _CGROUPS = (
 
 
 def copy_bandwidth(device: torch.device, size: int | None = None, repeats: int = 20) -> float:
-    """Bytes a second that a copy within the device's memory reads and writes: twice the buffer over the median time of a copy.
+    """Bytes a second that a copy within the device's memory reads and writes: twice the buffer over
+    the median time of a copy.
 
-    The buffer has ``size`` bytes, if left out 2 GiB on a GPU or a sixth of its free memory, 512 MiB elsewhere: far more than
-    any cache holds. On a CPU the copy takes PyTorch's threads.
+    The buffer has ``size`` bytes, if left out 2 GiB on a GPU or a sixth of its free memory, 512 MiB
+    elsewhere: far more than any cache holds. On a CPU the copy takes PyTorch's threads.
     """
     if size is None:
-        size = min(2 * GIB, torch.cuda.mem_get_info(device)[0] // 6) if device.type == "cuda" else GIB // 2
+        size = (
+            min(2 * GIB, torch.cuda.mem_get_info(device)[0] // 6)
+            if device.type == "cuda"
+            else GIB // 2
+        )
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.ones_like(source)
     seconds = _gpu_seconds if device.type == "cuda" else _host_seconds

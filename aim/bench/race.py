@@ -1,4 +1,6 @@
-"""Two models or more against each other: the same work, by turns, on one machine, and when every code of it was there."""
+"""Two models or more against each other: the same work, by turns, on one machine, and when every
+code of it was there.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,12 @@ MOST_LAPS = 1000
 QUIET = 1.5  # of one racer's laps
 FAIR = 10  # points
 METHOD = (
-    "Every model draws the same class with the same seeds, sampler, guidance, number of codes, precision and tokenizer on the same device, "
-    "in an engine that was warmed up at this batch size; laps run one at a time, in rounds in which each model has one, in random order. "
-    "Given are medians with the least and the most, and what fills in is a replay of the times measured in each model's median lap."
+    "Every model draws the same class with the same seeds, sampler, guidance, number of codes, "
+    "precision and tokenizer on the same device, "
+    "in an engine that was warmed up at this batch size; laps run one at a time, in rounds in "
+    "which each model has one, in random order. "
+    "Given are medians with the least and the most, and what fills in is a replay of the times "
+    "measured in each model's median lap."
 )
 
 
@@ -64,20 +69,26 @@ def race(
 ) -> tuple[Race, tuple[Pictures, ...]]:
     """Let the models of ``pipes`` race as ``METHOD`` says; also what each drew, in their order.
 
-    Every lap is ``batch`` pictures of class ``label``, an index or name that all know, if left out the first such; seeds are ``seed``,
-    ``seed + 1``, ...; ``params`` left out are the first pipeline's. ``say`` and ``progress`` (laps done, their total, a warm-up counted
-    as one) are called between laps only, ``stop`` before every step and picture, so it must be cheap. ``bandwidth``, in bytes a second,
-    is measured unless given. Nobody else should use the device meanwhile.
+    Every lap is ``batch`` pictures of class ``label``, an index or name that all know, if left out
+    the first such; seeds are ``seed``, ``seed + 1``, ...; ``params`` left out are the first
+    pipeline's. ``say`` and ``progress`` (laps done, their total, a warm-up counted as one) are
+    called between laps only, ``stop`` before every step and picture, so it must be cheap.
+    ``bandwidth``, in bytes a second, is measured unless given. Nobody else should use the device
+    meanwhile.
 
-    InvalidInput: fewer than two pipelines, or they differ in device, precision, codes or tokenizer; a value out of range; no such class; a
-    batch that does not fit. ``Stopped``: ``stop`` said so. Either way the engines, which live no longer than this, are left idle.
+    InvalidInput: fewer than two pipelines, or they differ in device, precision, codes or tokenizer;
+    a value out of range; no such class; a batch that does not fit. ``Stopped``: ``stop`` said so.
+    Either way the engines, which live no longer than this, are left idle.
     """
     _comparable(pipes)
     label = _common(pipes) if label is None else label
     rows = [pipe.row(pipe.resolve(label)) for pipe in pipes]
     batch, laps = _whole("batch", batch, 1, LARGEST), _whole("laps", laps, LAPS, MOST_LAPS)
     if check_seed(seed) + batch - 1 > MAX_SEED:
-        raise InvalidInput(f"seed is {seed}, and {batch} images take as many seeds; the last one must be at most {MAX_SEED}")
+        raise InvalidInput(
+            f"seed is {seed}, and {batch} images take as many seeds; the last one must be at most "
+            f"{MAX_SEED}"
+        )
     sampling, device = params or pipes[0].sampling, pipes[0].device
     order = turns(len(pipes), laps, seed)
     if bandwidth is None:
@@ -87,7 +98,9 @@ def race(
     try:
         found = _run(pipes, requests, order, bandwidth, say, stop, progress)
     except torch.OutOfMemoryError as error:
-        raise InvalidInput(f"batch is {batch}, which does not fit into the device's memory; choose a smaller one") from error
+        raise InvalidInput(
+            f"batch is {batch}, which does not fit into the device's memory; choose a smaller one"
+        ) from error
     release(device)
     result = Race(
         racers=tuple(racer for racer, _ in found),
@@ -109,7 +122,9 @@ def race(
 
 
 def turns(racers: int, laps: int, seed: int) -> tuple[int, ...]:
-    """Whose lap it is (racers * laps,): in every round each once, in random order, so that none gains from a machine that changes."""
+    """Whose lap it is (racers * laps,): in every round each once, in random order, so that none
+    gains from a machine that changes.
+    """
     shuffle = random.Random(seed)
     return tuple(turn for _ in range(laps) for turn in shuffle.sample(range(racers), racers))
 
@@ -134,7 +149,10 @@ def _run(
             stands[-1].warm()
         for done, turn in enumerate(order):
             progress(len(pipes) + done, total)
-            say(f"{pipes[turn].name}: lap {len(stands[turn].laps) + 1} of {len(order) // len(pipes)}")
+            say(
+                f"{pipes[turn].name}: lap {len(stands[turn].laps) + 1} of "
+                f"{len(order) // len(pipes)}"
+            )
             stands[turn].run()
         progress(total, total)
         return [(stand.result(bandwidth), stand.pictures) for stand in stands]
@@ -144,27 +162,47 @@ def _run(
 
 
 def ratios(result: Race) -> list[str]:
-    """What the first racer's times are over each other one's, in words: medians of the ratios within each round, with least and most."""
+    """What the first racer's times are over each other one's, in words: medians of the ratios
+    within each round, with least and most.
+    """
     first, *others = result.racers
-    return [f"{first.name} over {other.name}: {', '.join(_ratios(first, other))}" for other in others]
+    return [
+        f"{first.name} over {other.name}: {', '.join(_ratios(first, other))}" for other in others
+    ]
 
 
 def _ratios(first: Racer, other: Racer) -> Iterator[str]:
-    for what, name in (("codes", "codes_seconds"), ("first code", "first_code_seconds"), ("codes and pictures", "seconds")):
-        found = Spread.of([getattr(a, name) / getattr(b, name) for a, b in zip(first.laps, other.laps, strict=True)])
+    for what, name in (
+        ("codes", "codes_seconds"),
+        ("first code", "first_code_seconds"),
+        ("codes and pictures", "seconds"),
+    ):
+        found = Spread.of(
+            [
+                getattr(a, name) / getattr(b, name)
+                for a, b in zip(first.laps, other.laps, strict=True)
+            ]
+        )
         yield f"{what} {found.median:.2f} ({found.min:.2f} - {found.max:.2f})"
     yield f"state or cache {first.sequence_bytes / other.sequence_bytes:.2f}"
 
 
 def gates(result: Race) -> list[tuple[str, bool]]:
-    """What must hold for a race to say something, each with whether it does: ratios within this race only.
+    """What must hold for a race to say something, each with whether it does: ratios within this
+    race only.
 
-    The machine was quiet, and the racers were built equally well: they reach about the same fraction of what the memory allows.
+    The machine was quiet, and the racers were built equally well: they reach about the same
+    fraction of what the memory allows.
     """
     found = []
     for racer in result.racers:
         spread = racer.codes_seconds.max / racer.codes_seconds.min
-        found.append((f"{racer.name}: slowest lap over fastest {spread:.2f}, at most {QUIET}", spread <= QUIET))
+        found.append(
+            (
+                f"{racer.name}: slowest lap over fastest {spread:.2f}, at most {QUIET}",
+                spread <= QUIET,
+            )
+        )
     points = [100 * racer.floor_fraction for racer in result.racers]
     apart = max(points) - min(points)
     reached = " and ".join(f"{point:.0f}%" for point in points)
@@ -180,7 +218,10 @@ def _comparable(pipes: Sequence[Pipeline]) -> None:
         for what, of in _SAME.items():
             a, b = of(first), of(pipe)
             if a != b:
-                raise InvalidInput(f"{first.name} and {pipe.name} cannot race, as the {what} is {a} and {b}; choose a pair of one kind")
+                raise InvalidInput(
+                    f"{first.name} and {pipe.name} cannot race, as the {what} is {a} and {b}; "
+                    "choose a pair of one kind"
+                )
 
 
 _SAME: dict[str, Callable[[Pipeline], object]] = {

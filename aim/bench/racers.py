@@ -24,7 +24,8 @@ from aim.pipeline import Pipeline
 class Lap:
     """One timed run of one model: a batch of codes, then its pictures. Seconds."""
 
-    code_seconds: tuple[float, ...]  # from submission to code i of every picture of the batch, ascending; see ``runs.timed``
+    # from submission to code i of every picture of the batch, ascending; see ``runs.timed``
+    code_seconds: tuple[float, ...]
     codes_seconds: float  # from submission to all codes on the host
     decode_seconds: float  # from there to all pictures as bytes on the host
 
@@ -41,13 +42,16 @@ class Lap:
 
 @dataclass(frozen=True)
 class Racer:
-    """One model. Spreads are of all its laps, of the whole batch; bytes are told apart by who holds or moves them.
+    """One model. Spreads are of all its laps, of the whole batch; bytes are told apart by who holds
+    or moves them.
 
-    All racers stay in memory while they take turns. ``memory_bytes`` are this one's tensors by count: the weights of model and tokenizer,
-    not what a backend adds to them, and the engine's pools for this batch. ``peak_memory_bytes`` is measured while it warms up: on CUDA
-    what PyTorch's tensors took at the most less what was there before, its own weights excepted, so what it takes alone; elsewhere of
-    the whole process. ``weight_bytes`` and ``state_bytes`` are what a step must move, on average, ``floor_ms`` what that takes at the
-    machine's copy bandwidth, ``floor_fraction`` that over the mean step.
+    All racers stay in memory while they take turns. ``memory_bytes`` are this one's tensors by
+    count: the weights of model and tokenizer, not what a backend adds to them, and the engine's
+    pools for this batch. ``peak_memory_bytes`` is measured while it warms up: on CUDA what
+    PyTorch's tensors took at the most less what was there before, its own weights excepted, so what
+    it takes alone; elsewhere of the whole process. ``weight_bytes`` and ``state_bytes`` are what a
+    step must move, on average, ``floor_ms`` what that takes at the machine's copy bandwidth,
+    ``floor_fraction`` that over the mean step.
     """
 
     name: str
@@ -66,7 +70,8 @@ class Racer:
     capture_seconds: float  # of CUDA graphs
     memory_bytes: int
     peak_memory_bytes: int | None
-    sequence_bytes: int  # recurrent state or cache of one picture, both rows where there is guidance
+    # recurrent state or cache of one picture, both rows where there is guidance
+    sequence_bytes: int
     weight_bytes: int
     state_bytes: int
     floor_ms: float
@@ -74,7 +79,9 @@ class Racer:
 
     @property
     def replay(self) -> Lap:
-        """The lap with the median total, of an even number the faster of the two: whose code times are shown."""
+        """The lap with the median total, of an even number the faster of the two: whose code times
+        are shown.
+        """
         return sorted(self.laps, key=lambda lap: lap.seconds)[(len(self.laps) - 1) // 2]
 
 
@@ -86,11 +93,17 @@ class Pictures(NamedTuple):
 
 
 class Stand:
-    """One racer on its way: its engine, its image decoder, its laps so far. OutOfMemoryError where ``requests`` do not fit."""
+    """One racer on its way: its engine, its image decoder, its laps so far. OutOfMemoryError where
+    ``requests`` do not fit.
+    """
 
     def __init__(self, pipe: Pipeline, requests: Sequence[Request], stop: Stop) -> None:
         self.pipe, self._requests, self._stop = pipe, requests, stop
-        self.weights = sum(part.nbytes for module in (pipe.model, pipe.tokenizer) for part in (*module.parameters(), *module.buffers()))
+        self.weights = sum(
+            part.nbytes
+            for module in (pipe.model, pipe.tokenizer)
+            for part in (*module.parameters(), *module.buffers())
+        )
         self._cuda = pipe.device.type == "cuda"
         gc.collect()
         self._others = torch.cuda.memory_allocated(pipe.device) - self.weights if self._cuda else 0
@@ -120,7 +133,10 @@ class Stand:
         pipe, model, laps = self.pipe, self.engine.model, tuple(self.laps)
         batch, tokens = len(self._requests), model.config.num_tokens
         rows = sum(request.rows for request in self._requests)
-        codes, whole = Spread.of([lap.codes_seconds for lap in laps]), Spread.of([lap.seconds for lap in laps])
+        codes, whole = (
+            Spread.of([lap.codes_seconds for lap in laps]),
+            Spread.of([lap.seconds for lap in laps]),
+        )
         moved = traffic(model, rows)
         return Racer(
             name=pipe.name,

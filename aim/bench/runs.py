@@ -1,4 +1,6 @@
-"""Batches of requests through an engine, and their pictures, against the clock. What is measured says what its seconds hold."""
+"""Batches of requests through an engine, and their pictures, against the clock. What is measured
+says what its seconds hold.
+"""
 
 from __future__ import annotations
 
@@ -43,11 +45,18 @@ def never() -> bool:
     return False
 
 
-def draw(engine: Engine, requests: Sequence[Request], after_step: Callable[[], object] | None = None, stop: Stop = never) -> np.ndarray:
-    """Submit ``requests`` at once to an idle engine that has room for all, step until they are done: codes (B, T) on the host.
+def draw(
+    engine: Engine,
+    requests: Sequence[Request],
+    after_step: Callable[[], object] | None = None,
+    stop: Stop = never,
+) -> np.ndarray:
+    """Submit ``requests`` at once to an idle engine that has room for all, step until they are
+    done: codes (B, T) on the host.
 
-    ``after_step`` is called after every step of the engine, whose work the device may not have done by then. A request that
-    fails raises what it failed with; ``Stopped`` if ``stop``, which is asked before every step, says so. Both leave the engine idle.
+    ``after_step`` is called after every step of the engine, whose work the device may not have done
+    by then. A request that fails raises what it failed with; ``Stopped`` if ``stop``, which is
+    asked before every step, says so. Both leave the engine idle.
     """
     for request in requests:
         engine.submit(request)
@@ -87,11 +96,14 @@ class Drawn(NamedTuple):
     seconds: float  # from submission to all of them on the host
 
 
-def timed(engine: Engine, requests: Sequence[Request], device: torch.device, stop: Stop = never) -> Drawn:
+def timed(
+    engine: Engine, requests: Sequence[Request], device: torch.device, stop: Stop = never
+) -> Drawn:
     """``draw`` by the clock. What the first step takes holds the admission of the batch.
 
-    On a CUDA device codes are there when an event behind their step has happened, by its own clock: the host, which may be eight steps
-    ahead, neither waits nor asks. Elsewhere they are there when ``Engine.step`` returns. The engine must have drawn such a batch before.
+    On a CUDA device codes are there when an event behind their step has happened, by its own clock:
+    the host, which may be eight steps ahead, neither waits nor asks. Elsewhere they are there when
+    ``Engine.step`` returns. The engine must have drawn such a batch before.
     """
     total = engine.model.config.num_tokens
     if device.type == "cuda":
@@ -107,7 +119,9 @@ def timed(engine: Engine, requests: Sequence[Request], device: torch.device, sto
         codes = draw(engine, requests, mark, stop)
         seconds = time.perf_counter() - started
         engine.drain()
-        return Drawn(codes, [marks[0].elapsed_time(later) / 1e3 for later in marks[1 : total + 1]], seconds)
+        return Drawn(
+            codes, [marks[0].elapsed_time(later) / 1e3 for later in marks[1 : total + 1]], seconds
+        )
     times: list[float] = []
     started = time.perf_counter()
     codes = draw(engine, requests, lambda: times.append(time.perf_counter()), stop)
@@ -121,7 +135,9 @@ def step_seconds(engine: Engine, requests: Sequence[Request], device: torch.devi
 
 
 def first_code_seconds(engine: Engine, requests: Sequence[Request]) -> float:
-    """Seconds from the submission of the batch to the first code of its first request on the host, others drawing along."""
+    """Seconds from the submission of the batch to the first code of its first request on the host,
+    others drawing along.
+    """
     asked = Request(requests[0].label, requests[0].params, requests[0].seed, preview_every=1)
     batch = [asked, *requests[1:]]
     started = time.perf_counter()
@@ -143,7 +159,9 @@ def first_code_seconds(engine: Engine, requests: Sequence[Request]) -> float:
 
 
 def paint(painter: Painter, codes: np.ndarray, stop: Stop = never) -> list[np.ndarray]:
-    """Images (H, W, 3) uint8 on the host of codes (B, T). ``Stopped`` if ``stop``, which is asked before every image, says so."""
+    """Images (H, W, 3) uint8 on the host of codes (B, T). ``Stopped`` if ``stop``, which is asked
+    before every image, says so.
+    """
     images = []
     for image in painter.paint(codes):
         if stop():
@@ -152,12 +170,15 @@ def paint(painter: Painter, codes: np.ndarray, stop: Stop = never) -> list[np.nd
     return images
 
 
-def overlapped(engine: Engine, batches: Sequence[Sequence[Request]], painter: Painter) -> tuple[float, list[np.ndarray]]:
-    """Seconds a batch where one is decoded while the next one's codes are drawn, and the images (n, H, W, 3) of all but the last.
+def overlapped(
+    engine: Engine, batches: Sequence[Sequence[Request]], painter: Painter
+) -> tuple[float, list[np.ndarray]]:
+    """Seconds a batch where one is decoded while the next one's codes are drawn, and the images (n,
+    H, W, 3) of all but the last.
 
-    The clock runs from the last code of the first batch to the last code of the last one, or to the last image of the one
-    before it if that comes later: as many batches of codes as of images lie between. Decoding is begun in parts, evenly over the
-    steps; on a GPU both run at once.
+    The clock runs from the last code of the first batch to the last code of the last one, or to the
+    last image of the one before it if that comes later: as many batches of codes as of images lie
+    between. Decoding is begun in parts, evenly over the steps; on a GPU both run at once.
     """
     codes = draw(engine, batches[0])
     images: list[np.ndarray] = []
@@ -174,7 +195,9 @@ class _Parts:
 
     def __init__(self, painter: Painter, codes: np.ndarray, steps: int) -> None:
         self._painter = painter
-        self._todo = deque(list(codes[at : at + painter.chunk]) for at in range(0, len(codes), painter.chunk))
+        self._todo = deque(
+            list(codes[at : at + painter.chunk]) for at in range(0, len(codes), painter.chunk)
+        )
         self._begun: list[Painting] = []
         self._every, self._step = max(1, steps // len(self._todo)), 0
 

@@ -1,4 +1,6 @@
-"""What the codes of a batch cost, from single steps at chosen positions of its sequence; see ``aim.bench.scaling`` for the method."""
+"""What the codes of a batch cost, from single steps at chosen positions of its sequence; see
+``aim.bench.scaling`` for the method.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ class Cost:
     batch: int
     seconds: float  # of all codes of the batch
     seconds_per_image: float
-    step_ms: tuple[tuple[int, float], ...]  # along the sequence: a position, and milliseconds of a step there
+    # along the sequence: a position, and milliseconds of a step there
+    step_ms: tuple[tuple[int, float], ...]
     measured_steps: int  # positions that were timed, of ``tokens``
     sequence_bytes: int  # state or cache of one image, both rows
 
@@ -49,18 +52,24 @@ class Timed(NamedTuple):
 
 
 def fits(model: Any, batch: int) -> bool:
-    """Whether the pools of ``batch`` images fit into the memory that is free; True where nobody says."""
+    """Whether the pools of ``batch`` images fit into the memory that is free; True where nobody
+    says.
+    """
     free = free_memory(model.device)
     return free is None or pool_bytes(model, ROWS * batch) < (1 - RESERVE) * free
 
 
 def cost(name: str, backend: Backend, batch: int, seconds: float, stop: Stop) -> Cost:
-    """Measure one size in about ``seconds``, warm-up not counted. ``Stopped`` if ``stop`` says so; errors of the model come through."""
+    """Measure one size in about ``seconds``, warm-up not counted. ``Stopped`` if ``stop`` says so;
+    errors of the model come through.
+    """
     model = backend.model
     tokens = model.config.num_tokens
     state = state_shapes(model, ROWS * batch)
     timed = _along(_Steps(backend, batch, not _folds(state), stop), tokens, _folds(state), seconds)
-    places = timed.measured[np.linspace(0, len(timed.measured) - 1, min(WINDOWS, len(timed.measured))).astype(int)]
+    places = timed.measured[
+        np.linspace(0, len(timed.measured) - 1, min(WINDOWS, len(timed.measured))).astype(int)
+    ]
     total = float(timed.steps.sum())
     return Cost(
         model=name,
@@ -76,7 +85,9 @@ def cost(name: str, backend: Backend, batch: int, seconds: float, stop: Stop) ->
 
 
 class _Steps:
-    """A batch in the engine's runner, whose rows are all put at one position and stepped from there."""
+    """A batch in the engine's runner, whose rows are all put at one position and stepped from
+    there.
+    """
 
     def __init__(self, backend: Backend, batch: int, filled: bool, stop: Stop) -> None:
         model = _Filled(backend.model) if filled else backend.model
@@ -84,7 +95,10 @@ class _Steps:
         self._runner = Runner(model, ROWS * batch, captured=backend.name != "eager")
         params = SamplingParams()
         assert Request(0, params).rows == ROWS
-        self._entries = [Running(Request(0, params, seed), [ROWS * seed, ROWS * seed + 1]) for seed in range(batch)]
+        self._entries = [
+            Running(Request(0, params, seed), [ROWS * seed, ROWS * seed + 1])
+            for seed in range(batch)
+        ]
         for i in range(0, batch, self._runner.together):
             self._runner.admit(self._entries[i : i + self._runner.together])
         self._rows = next(size for size in self._runner.sizes if size >= ROWS * batch)
@@ -117,7 +131,9 @@ class _Steps:
 
 
 class _Filled:
-    """A model whose new state is full of random numbers, as after many codes, instead of zeros, which a GPU multiplies with less power."""
+    """A model whose new state is full of random numbers, as after many codes, instead of zeros,
+    which a GPU multiplies with less power.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -135,7 +151,9 @@ class _Filled:
 
 
 def _folds(state: Any) -> bool:
-    """Whether a state is a history since an origin, which a step at any other position must not meet."""
+    """Whether a state is a history since an origin, which a step at any other position must not
+    meet.
+    """
     return hasattr(state, "origin")
 
 
@@ -162,6 +180,8 @@ def _median(steps: _Steps, start: int, count: int, repeats: int) -> np.ndarray:
 
 
 def _near(steps: np.ndarray, at: int) -> float:
-    """Around a position: the mean of up to 16 steps, so that one in which AiM folds does not stand for all."""
+    """Around a position: the mean of up to 16 steps, so that one in which AiM folds does not stand
+    for all.
+    """
     low = min(max(0, at - 8), max(0, len(steps) - 16))
     return float(steps[low : low + 16].mean())

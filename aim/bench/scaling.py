@@ -1,16 +1,23 @@
-"""What an image costs as its sequence grows and as the batch grows, and what a model keeps in memory of each.
+"""What an image costs as its sequence grows and as the batch grows, and what a model keeps in
+memory of each.
 
-Images as large as these are not drawn to the end. A batch is put into the engine's own runner (the model's step, the draw and, on a GPU,
-the captured graph; with guidance), all rows at one position, and single steps are timed, on a GPU with CUDA events:
+Images as large as these are not drawn to the end. A batch is put into the engine's own runner (the
+model's step, the draw and, on a GPU, the captured graph; with guidance), all rows at one position,
+and single steps are timed, on a GPU with CUDA events:
 
-- A sequence of at most 256 codes is stepped through code by code, if the time allows: all of it is measured.
-- Of a longer one, nine places evenly spaced from the first code to the last are sampled, up to 16 steps in a row at each, with random
-  numbers in state or cache. Between those places the time of a step is taken to change linearly: interpolated.
-- AiM's fused step keeps a history which it folds into the state every few codes, so it is stepped from the start for 256 codes. From there
-  on its time repeats itself, and the mean of the last 64 steps stands for all that follow: extrapolated.
+- A sequence of at most 256 codes is stepped through code by code, if the time allows: all of it is
+measured.
+- Of a longer one, nine places evenly spaced from the first code to the last are sampled, up to 16
+steps in a row at each, with random
+  numbers in state or cache. Between those places the time of a step is taken to change linearly:
+  interpolated.
+- AiM's fused step keeps a history which it folds into the state every few codes, so it is stepped
+from the start for 256 codes. From there
+  on its time repeats itself, and the mean of the last 64 steps stands for all that follow:
+  extrapolated.
 
-Weights are random, those of the named model with its ``num_tokens`` replaced. Admission, copies to the host and the decoding of images
-are left out.
+Weights are random, those of the named model with its ``num_tokens`` replaced. Admission, copies to
+the host and the decoding of images are left out.
 """
 
 from __future__ import annotations
@@ -67,7 +74,14 @@ class Scaling:
 
     def cost(self, model: str, tokens: int, batch: int) -> Cost | None:
         """Of one model at one size; None where it is missing."""
-        return next((found for found in self.costs if (found.model, found.tokens, found.batch) == (model, tokens, batch)), None)
+        return next(
+            (
+                found
+                for found in self.costs
+                if (found.model, found.tokens, found.batch) == (model, tokens, batch)
+            ),
+            None,
+        )
 
 
 def scaling(
@@ -82,11 +96,13 @@ def scaling(
     stop: Stop = never,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Scaling:
-    """Measure the named models at every length and batch size: first every batch at the first length, then every length at the first batch.
+    """Measure the named models at every length and batch size: first every batch at the first
+    length, then every length at the first batch.
 
-    All of it takes about ``seconds``, if given, and what was not begun by then is missing; so is what does not fit into memory and, once
-    ``stop``, asked before every step, says so, the rest. ``say`` and ``progress`` (sizes done, their total) are called between sizes.
-    InvalidInput: no such model, a number of codes that is no square, a device or backend that is not there.
+    All of it takes about ``seconds``, if given, and what was not begun by then is missing; so is
+    what does not fit into memory and, once ``stop``, asked before every step, says so, the rest.
+    ``say`` and ``progress`` (sizes done, their total) are called between sizes. InvalidInput: no
+    such model, a number of codes that is no square, a device or backend that is not there.
     """
     where, what = prepare(device, dtype, Settings.from_env().threads)
     check(backend, where)
@@ -100,7 +116,9 @@ def scaling(
         measure = None
         for batch in some:
             progress(total - left, total)
-            share = SECONDS if deadline is None else MEASURING * (deadline - time.perf_counter()) / left
+            share = (
+                SECONDS if deadline is None else MEASURING * (deadline - time.perf_counter()) / left
+            )
             left -= 1
             error = "stopped" if stop() else "no time left" if share <= 0 else ""
             if not error:
@@ -119,13 +137,23 @@ def scaling(
         release(where)
     progress(total, total)
     kind = str(what).removeprefix("torch.")
-    return Scaling(tuple(names), tuple(tokens), tuple(batches), tuple(costs), tuple(missing), kind, Machine.of(where))
+    return Scaling(
+        tuple(names),
+        tuple(tokens),
+        tuple(batches),
+        tuple(costs),
+        tuple(missing),
+        kind,
+        Machine.of(where),
+    )
 
 
 class _Measure:
     """One model of one length, built when it is made."""
 
-    def __init__(self, name: str, config: PriorConfig, device: torch.device, dtype: torch.dtype, backend: str) -> None:
+    def __init__(
+        self, name: str, config: PriorConfig, device: torch.device, dtype: torch.dtype, backend: str
+    ) -> None:
         self._name = name
         self._backend = pick(random_prior(config, device, dtype), backend)
 
@@ -143,11 +171,26 @@ class _Measure:
 
 
 def verdicts(result: Scaling) -> list[str]:
-    """Which of the first two models is faster where, in words, read off what was measured of both; a difference below 3% is none."""
+    """Which of the first two models is faster where, in words, read off what was measured of both;
+    a difference below 3% is none.
+    """
     return [
-        *(_verdict(result, f"Batch {batch}", "codes", [(length, length, batch) for length in result.tokens]) for batch in result.batches),
         *(
-            _verdict(result, f"{length} codes an image", "at once", [(batch, length, batch) for batch in result.batches])
+            _verdict(
+                result,
+                f"Batch {batch}",
+                "codes",
+                [(length, length, batch) for length in result.tokens],
+            )
+            for batch in result.batches
+        ),
+        *(
+            _verdict(
+                result,
+                f"{length} codes an image",
+                "at once",
+                [(batch, length, batch) for batch in result.batches],
+            )
             for length in (result.tokens if len(result.batches) > 1 else ())
         ),
     ]
@@ -156,7 +199,8 @@ def verdicts(result: Scaling) -> list[str]:
 def _verdict(result: Scaling, where: str, unit: str, sizes: Sequence[tuple[int, int, int]]) -> str:
     """``sizes``: what grows, codes and batch of each."""
     one, other = result.models[:2]
-    ratios: list[tuple[int, float]] = []  # of what grows, the log of the first model's time over the second's
+    # of what grows, the log of the first model's time over the second's
+    ratios: list[tuple[int, float]] = []
     for size, length, batch in sizes:
         a, b = result.cost(one, length, batch), result.cost(other, length, batch)
         if a and b:
@@ -166,10 +210,16 @@ def _verdict(result: Scaling, where: str, unit: str, sizes: Sequence[tuple[int, 
         other: [n for n, r in ratios if r > EVEN],
         "": [n for n, r in ratios if abs(r) <= EVEN],
     }
-    parts = [f"{name + ' is faster' if name else 'even'} at {_list(some)} {unit}" for name, some in faster.items() if some]
+    parts = [
+        f"{name + ' is faster' if name else 'even'} at {_list(some)} {unit}"
+        for name, some in faster.items()
+        if some
+    ]
     for (low, before), (high, after) in pairwise(ratios):
         if before * after < 0 and max(abs(before), abs(after)) > EVEN:
-            crossing = math.exp(math.log(low) + (math.log(high) - math.log(low)) * before / (before - after))
+            crossing = math.exp(
+                math.log(low) + (math.log(high) - math.log(low)) * before / (before - after)
+            )
             parts.append(f"as fast as each other near {float(f'{crossing:.2g}'):,g}")
     return f"{where}: {'; '.join(parts) or 'not measured for both'}."
 
@@ -189,5 +239,8 @@ def _groups(tokens: Sequence[int], batches: Sequence[int]) -> Iterator[tuple[int
 
 def _with_tokens(name: str, tokens: int) -> PriorConfig:
     if math.isqrt(tokens) ** 2 != tokens or not 4 <= tokens <= 2**20:
-        raise InvalidInput(f"the number of codes is {tokens}; it must be a square from 4 to {2**20}, as an image is a square grid")
+        raise InvalidInput(
+            f"the number of codes is {tokens}; it must be a square from 4 to {2**20}, as an image "
+            "is a square grid"
+        )
     return dataclasses.replace(spec_of(name).config, num_tokens=tokens)

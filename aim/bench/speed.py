@@ -26,11 +26,13 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Speed:
-    """One batch size. Seconds are medians of ``repeats`` runs after warm-up, of the whole batch unless the name says otherwise.
+    """One batch size. Seconds are medians of ``repeats`` runs after warm-up, of the whole batch
+    unless the name says otherwise.
 
-    ``step_ms`` is the median over the steps of one batch, ``step_ms_mean`` the time of all codes over their number. Pictures
-    are uint8 on the host. Bytes are of one step, averaged over a sequence; ``floor_ms`` is what they take at the machine's
-    copy bandwidth, ``floor_fraction`` that over ``step_ms_mean``.
+    ``step_ms`` is the median over the steps of one batch, ``step_ms_mean`` the time of all codes
+    over their number. Pictures are uint8 on the host. Bytes are of one step, averaged over a
+    sequence; ``floor_ms`` is what they take at the machine's copy bandwidth, ``floor_fraction``
+    that over ``step_ms_mean``.
     """
 
     batch: int
@@ -43,7 +45,8 @@ class Speed:
     seconds_min: float
     seconds_max: float
     images_per_second: float
-    images_per_second_overlapped: float | None  # pictures decoded while the next batch is drawn; None without CUDA
+    # pictures decoded while the next batch is drawn; None without CUDA
+    images_per_second_overlapped: float | None
     decode_ms_per_image: float
     first_code_ms: float  # from the submission of the batch to a code on the host
     warmup_seconds: float  # of the first batch, compilation included, capture not
@@ -71,21 +74,39 @@ def parse_batches(text: str) -> list[int]:
 
 
 def parse_numbers(name: str, text: str, most: int) -> list[int]:
-    """The whole numbers in [1, most] in "1,16,64", each once, in order; InvalidInput, which calls them ``name``, if it is not that."""
+    """The whole numbers in [1, most] in "1,16,64", each once, in order; InvalidInput, which calls
+    them ``name``, if it is not that.
+    """
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and 1 <= int(part[:9]) <= most and len(part) < 9 for part in parts):
-        raise InvalidInput(f"{name} is {text!r}; it must be whole numbers in [1, {most}], separated by commas, as in 1,16,64")
+    if not all(
+        part.isascii() and part.isdigit() and 1 <= int(part[:9]) <= most and len(part) < 9
+        for part in parts
+    ):
+        raise InvalidInput(
+            f"{name} is {text!r}; it must be whole numbers in [1, {most}], separated by commas, as "
+            "in 1,16,64"
+        )
     return list(dict.fromkeys(map(int, parts)))
 
 
 def requests_for(model: Any, batch: int) -> list[Request]:
-    """A batch of random classes, the same every time, seeds 0, 1, ..., with the model's own sampling defaults."""
+    """A batch of random classes, the same every time, seeds 0, 1, ..., with the model's own
+    sampling defaults.
+    """
     labels = np.random.default_rng(CLASSES_SEED).integers(model.config.num_classes, size=batch)
     return [Request(int(label), model.config.sampling, seed) for seed, label in enumerate(labels)]
 
 
-def measure(pipe: Pipeline, batch: int, bandwidth: float, repeats: int = 5, seconds: float = 0.0, say: Say = lambda text: None) -> Speed:
-    """One batch size in an engine of its own: at least ``repeats`` whole batches, and as many as take ``seconds``.
+def measure(
+    pipe: Pipeline,
+    batch: int,
+    bandwidth: float,
+    repeats: int = 5,
+    seconds: float = 0.0,
+    say: Say = lambda text: None,
+) -> Speed:
+    """One batch size in an engine of its own: at least ``repeats`` whole batches, and as many as
+    take ``seconds``.
 
     ``bandwidth`` is the machine's, in bytes a second. Errors of the model come through.
     """
@@ -95,7 +116,9 @@ def measure(pipe: Pipeline, batch: int, bandwidth: float, repeats: int = 5, seco
     engine = pipe.engine(max_requests=batch)
     model, config = engine.model, engine.model.config
     if engine.max_requests < batch:
-        raise torch.OutOfMemoryError(f"{engine.max_requests} of {batch} images at once fit into the device's memory")
+        raise torch.OutOfMemoryError(
+            f"{engine.max_requests} of {batch} images at once fit into the device's memory"
+        )
     painter = Painter(pipe.tokenizer)
 
     def whole() -> tuple[float, float]:
@@ -114,14 +137,22 @@ def measure(pipe: Pipeline, batch: int, bandwidth: float, repeats: int = 5, seco
     while len(runs) < repeats or sum(map(sum, runs)) < seconds:
         say(f"batch {batch}: run {len(runs) + 1} of {max(repeats, len(runs) + 1)}")
         runs.append(whole())
-    codes, decoding, both = Spread.of([r[0] for r in runs]), Spread.of([r[1] for r in runs]), Spread.of([sum(r) for r in runs])
+    codes, decoding, both = (
+        Spread.of([r[0] for r in runs]),
+        Spread.of([r[1] for r in runs]),
+        Spread.of([sum(r) for r in runs]),
+    )
     say(f"batch {batch}: steps and the first code")
     steps = Spread.of(step_seconds(engine, requests_for(model, batch), device))
-    first_code = Spread.of([first_code_seconds(engine, requests_for(model, batch)) for _ in range(repeats)])
+    first_code = Spread.of(
+        [first_code_seconds(engine, requests_for(model, batch)) for _ in range(repeats)]
+    )
     beside = None
     if cuda:
         say(f"batch {batch}: decoding beside the next batch")
-        beside, _ = overlapped(engine, [requests_for(model, batch) for _ in range(repeats + 2)], painter)
+        beside, _ = overlapped(
+            engine, [requests_for(model, batch) for _ in range(repeats + 2)], painter
+        )
     engine.drain()
     rows = sum(request.rows for request in requests_for(model, batch))
     moved = traffic(model, rows)
@@ -161,7 +192,8 @@ class Report:
     parameters: int  # of the model without its tokenizer
     dtype: str
     backend: str
-    trial_seconds: float  # of choosing the backend: where it is fused, the compilation of its kernels for a small batch
+    # of choosing the backend: where it is fused, the compilation of its kernels for a small batch
+    trial_seconds: float
     guidance: float
     tokens: int
     image_size: int
@@ -170,10 +202,18 @@ class Report:
     batches: tuple[Speed | NoRoom, ...]
 
 
-def bench(pipe: Pipeline, batches: Sequence[int], repeats: int = 5, seconds: float = 0.0, say: Say = lambda text: None) -> Report:
-    """Measure the pipeline's model at every batch size, one after the other; ``say`` is told what is being done.
+def bench(
+    pipe: Pipeline,
+    batches: Sequence[int],
+    repeats: int = 5,
+    seconds: float = 0.0,
+    say: Say = lambda text: None,
+) -> Report:
+    """Measure the pipeline's model at every batch size, one after the other; ``say`` is told what
+    is being done.
 
-    A batch size that does not fit into the device's memory is reported as such. Any other failure is raised, as an AimError.
+    A batch size that does not fit into the device's memory is reported as such. Any other failure
+    is raised, as an AimError.
     """
     say("the memory's bandwidth")
     bandwidth = copy_bandwidth(pipe.device)

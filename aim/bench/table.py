@@ -41,7 +41,14 @@ ROWS: tuple[tuple[str, Cell], ...] = (
     ("codes and pictures, s", lambda s: _seconds(s.seconds)),
     ("  least to most", lambda s: f"{_seconds(s.seconds_min)} - {_seconds(s.seconds_max)}"),
     ("images/s", lambda s: f"{s.images_per_second:.2f}"),
-    ("images/s, decoding overlapped", lambda s: "-" if s.images_per_second_overlapped is None else f"{s.images_per_second_overlapped:.2f}"),
+    (
+        "images/s, decoding overlapped",
+        lambda s: (
+            "-"
+            if s.images_per_second_overlapped is None
+            else f"{s.images_per_second_overlapped:.2f}"
+        ),
+    ),
     ("decoding, ms an image", lambda s: f"{s.decode_ms_per_image:.2f}"),
     ("first code, ms", lambda s: f"{s.first_code_ms:.2f}"),
     ("warm-up, s", lambda s: f"{s.warmup_seconds:.2f}"),
@@ -57,13 +64,20 @@ ROWS: tuple[tuple[str, Cell], ...] = (
 
 def machine_line(m: Machine) -> str:
     """The machine and the versions, for a caption."""
-    accelerator = f"driver {m.driver}, CUDA {m.cuda}, Triton {m.triton}, " if m.capability else f"{m.threads} threads, "
+    accelerator = (
+        f"driver {m.driver}, CUDA {m.cuda}, Triton {m.triton}, "
+        if m.capability
+        else f"{m.threads} threads, "
+    )
     return f"{m.name}, {accelerator}PyTorch {m.pytorch}, Python {m.python}, aim {m.aim}"
 
 
 def as_table(report: Report) -> Table:
     """A column for every batch size."""
-    table = Table(title=f"{report.model}, {report.dtype}, {report.backend}, guidance {report.guidance:g}", title_justify="left")
+    table = Table(
+        title=f"{report.model}, {report.dtype}, {report.backend}, guidance {report.guidance:g}",
+        title_justify="left",
+    )
     bandwidth = f"copies {report.copy_bandwidth / 1e9:.0f} GB/s; backend chosen in {report.trial_seconds:.1f} s"
     table.caption = f"{machine_line(report.machine)}; {bandwidth}; weights: {report.version}"
     table.caption_justify = "left"
@@ -71,9 +85,14 @@ def as_table(report: Report) -> Table:
     for result in report.batches:
         table.add_column(str(result.batch), justify="right")
     for title, cell in ROWS:
-        table.add_row(title, *("-" if isinstance(result, NoRoom) else cell(result) for result in report.batches))
+        table.add_row(
+            title,
+            *("-" if isinstance(result, NoRoom) else cell(result) for result in report.batches),
+        )
     if any(isinstance(result, NoRoom) for result in report.batches):
-        table.add_row("", *(result.error if isinstance(result, NoRoom) else "" for result in report.batches))
+        table.add_row(
+            "", *(result.error if isinstance(result, NoRoom) else "" for result in report.batches)
+        )
     return table
 
 
@@ -102,7 +121,10 @@ RACER: tuple[tuple[str, Callable[[Racer], str]], ...] = (
 def race_table(result: Race) -> Table:
     """A column for every racer; times are medians, with the least and the most."""
     p, work = result.sampling, f"{result.batch} at once, {result.tokens} codes each, {result.title}"
-    table = Table(title=f"{' against '.join(r.name for r in result.racers)}, {work}, {result.dtype}", title_justify="left")
+    table = Table(
+        title=f"{' against '.join(r.name for r in result.racers)}, {work}, {result.dtype}",
+        title_justify="left",
+    )
     sampler = f"guidance {p.cfg_scale:g}, temperature {p.temperature:g}, top-k {p.top_k}, top-p {p.top_p:g}"
     runs = f"{result.laps} laps each in random order, median (least - most)"
     table.caption = f"{machine_line(result.machine)}; copies {result.copy_bandwidth / 1e9:.0f} GB/s; {sampler}; {runs}"
@@ -116,11 +138,20 @@ def race_table(result: Race) -> Table:
 
 
 def scaling_table(result: Scaling) -> Table:
-    """A row for every length and batch size, for every model the seconds and the memory of an image."""
-    table = Table(title=f"Seconds and MB of state or cache an image, {result.dtype}, guidance on", title_justify="left")
+    """A row for every length and batch size, for every model the seconds and the memory of an
+    image.
+    """
+    table = Table(
+        title=f"Seconds and MB of state or cache an image, {result.dtype}, guidance on",
+        title_justify="left",
+    )
     table.caption = machine_line(result.machine)
     table.caption_justify = "left"
-    for title in ("codes", "batch", *(f"{name}, {unit}" for name in result.models for unit in ("s", "MB"))):
+    for title in (
+        "codes",
+        "batch",
+        *(f"{name}, {unit}" for name in result.models for unit in ("s", "MB")),
+    ):
         table.add_column(title, justify="right")
     errors = {(m.model, m.tokens, m.batch): m.error for m in result.missing}
     for tokens, batch in product(result.tokens, result.batches):
@@ -128,15 +159,23 @@ def scaling_table(result: Scaling) -> Table:
         for name in result.models:
             found = result.cost(name, tokens, batch)
             error = errors.get((name, tokens, batch), "")
-            cells += [_seconds(found.seconds_per_image), f"{found.sequence_bytes / 1e6:.1f}"] if found else [error, "-"]
+            cells += (
+                [_seconds(found.seconds_per_image), f"{found.sequence_bytes / 1e6:.1f}"]
+                if found
+                else [error, "-"]
+            )
         table.add_row(f"{tokens:,}", str(batch), *cells)
     return table
 
 
 def as_json(result: Report | Race | Scaling, timestamps: bool = True) -> str:
-    """One line; nothing in it is NaN or infinite. Without ``timestamps`` a race lacks the times of single codes, which are most of it."""
+    """One line; nothing in it is NaN or infinite. Without ``timestamps`` a race lacks the times of
+    single codes, which are most of it.
+    """
     found = dataclasses.asdict(result)
-    for racer, told in zip(result.racers, found["racers"], strict=True) if isinstance(result, Race) else ():
+    for racer, told in (
+        zip(result.racers, found["racers"], strict=True) if isinstance(result, Race) else ()
+    ):
         for lap, values in zip(racer.laps, told["laps"], strict=True):
             values.update({name: getattr(lap, name) for name in LAP})
             if not timestamps:
@@ -146,25 +185,55 @@ def as_json(result: Report | Race | Scaling, timestamps: bool = True) -> str:
 
 LAP = ("codes_seconds", "first_code_seconds", "decode_seconds", "seconds")
 SAMPLING = ("cfg_scale", "temperature", "top_k", "top_p")
-RACE = ("lap", "model", "version", "backend", "device", "dtype", "class", "batch", "tokens", *SAMPLING, *LAP)
+RACE = (
+    "lap",
+    "model",
+    "version",
+    "backend",
+    "device",
+    "dtype",
+    "class",
+    "batch",
+    "tokens",
+    *SAMPLING,
+    *LAP,
+)
 SIZE = ("model", "tokens", "batch")
 COST = ("backend", "seconds", "seconds_per_image", "measured_steps", "sequence_bytes")
 
 
 def as_csv(result: Race | Scaling) -> str:
-    """Of a race a row for every lap, in the order in which they were run; else one for every model and size, those missing last."""
+    """Of a race a row for every lap, in the order in which they were run; else one for every model
+    and size, those missing last.
+    """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(_laps(result) if isinstance(result, Race) else _sizes(result))
+    csv.writer(text, lineterminator="\n").writerows(
+        _laps(result) if isinstance(result, Race) else _sizes(result)
+    )
     return text.getvalue()
 
 
 def _laps(result: Race) -> Iterator[tuple[object, ...]]:
     yield RACE
     laps = [iter(racer.laps) for racer in result.racers]
-    work = (result.device, result.dtype, result.label, result.batch, result.tokens, *(getattr(result.sampling, name) for name in SAMPLING))
+    work = (
+        result.device,
+        result.dtype,
+        result.label,
+        result.batch,
+        result.tokens,
+        *(getattr(result.sampling, name) for name in SAMPLING),
+    )
     for number, turn in enumerate(result.order):
         racer, lap = result.racers[turn], next(laps[turn])
-        yield (number + 1, racer.name, racer.version, racer.backend, *work, *(f"{getattr(lap, name):.6f}" for name in LAP))
+        yield (
+            number + 1,
+            racer.name,
+            racer.version,
+            racer.backend,
+            *work,
+            *(f"{getattr(lap, name):.6f}" for name in LAP),
+        )
 
 
 def _sizes(result: Scaling) -> Iterator[tuple[object, ...]]:

@@ -50,24 +50,54 @@ class Throughput:
 
 
 def product_parameters(model: Prior) -> int:
-    """Parameters that are multiplied with every code: linear layers inside layers, and the head. Modulations are per image."""
-    layers = sum(m.weight.numel() for name, m in model.layers.named_modules() if isinstance(m, nn.Linear) and "adaLN" not in name)
+    """Parameters that are multiplied with every code: linear layers inside layers, and the head.
+    Modulations are per image.
+    """
+    layers = sum(
+        m.weight.numel()
+        for name, m in model.layers.named_modules()
+        if isinstance(m, nn.Linear) and "adaLN" not in name
+    )
     return layers + model.config.vocab_size * model.config.d_model
 
 
-def throughput(name: str, batch: int, steps: int, device: torch.device, compile: bool, scan: str, recompute: bool) -> Throughput:
-    """Train ``name`` from random weights on random codes for ``steps`` measured steps, after 5 others."""
+def throughput(
+    name: str,
+    batch: int,
+    steps: int,
+    device: torch.device,
+    compile: bool,
+    scan: str,
+    recompute: bool,
+) -> Throughput:
+    """Train ``name`` from random weights on random codes for ``steps`` measured steps, after 5
+    others.
+    """
     if name not in MODELS:
         raise InvalidInput(f"model is {name!r}; it must be one of {', '.join(MODELS)}")
     if batch < 1 or steps < 1:
         raise InvalidInput(f"batch is {batch} and steps {steps}; both must be at least 1")
-    drops: dict[str, Any] = {field.name: 0.1 for field in dataclasses.fields(MODELS[name].config) if field.name.endswith("_drop")}
+    drops: dict[str, Any] = {
+        field.name: 0.1
+        for field in dataclasses.fields(MODELS[name].config)
+        if field.name.endswith("_drop")
+    }
     config = dataclasses.replace(MODELS[name].config, **drops)
     torch.manual_seed(0)
     count = 2 * batch
-    codes = torch.randint(0, config.vocab_size, (2, count, config.num_tokens), dtype=torch.int16, device=device)
+    codes = torch.randint(
+        0, config.vocab_size, (2, count, config.num_tokens), dtype=torch.int16, device=device
+    )
     data = CodeSet(codes, torch.arange(count, device=device) % config.num_classes, config.classes)
-    recipe = PriorRecipe(seconds=0, steps=10**9, batch=batch, lr=1e-4, compile=compile, checkpoint_layers=recompute, scan=cast(Scan, scan))
+    recipe = PriorRecipe(
+        seconds=0,
+        steps=10**9,
+        batch=batch,
+        lr=1e-4,
+        compile=compile,
+        checkpoint_layers=recompute,
+        scan=cast(Scan, scan),
+    )
     with torch.device(device):
         model = build(config)
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +110,8 @@ def throughput(name: str, batch: int, steps: int, device: torch.device, compile:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         seconds = []
-        for _ in range(steps):  # a step ends by reading the gradient's norm back: the clock sees all but its last updates
+        # a step ends by reading the gradient's norm back: the clock sees all but its last updates
+        for _ in range(steps):
             start = time.monotonic()
             loss, _ = trainer._step(0.5)
             synchronize(device)
@@ -101,7 +132,9 @@ def throughput(name: str, batch: int, steps: int, device: torch.device, compile:
         images_per_second=round(batch / median, 1),
         tflops=round(flops / 1e12, 2),
         fraction=round(flops / PEAK, 4),
-        peak_memory_gib=round(torch.cuda.max_memory_allocated(device) / GIB, 2) if device.type == "cuda" else None,
+        peak_memory_gib=round(torch.cuda.max_memory_allocated(device) / GIB, 2)
+        if device.type == "cuda"
+        else None,
         loss=round(loss.item(), 4) if math.isfinite(loss.item()) else loss.item(),
     )
 
@@ -113,10 +146,17 @@ def as_table(results: list[Throughput], machine: Machine) -> Table:
     for result in results:
         table.add_column(f"{result.model}, {result.batch}, {result.scan}", justify="right")
     for field in dataclasses.fields(Throughput):
-        table.add_row(field.name.replace("_", " "), *(str(getattr(result, field.name)) for result in results))
+        table.add_row(
+            field.name.replace("_", " "), *(str(getattr(result, field.name)) for result in results)
+        )
     return table
 
 
 def as_json(results: list[Throughput], machine: Machine) -> str:
     """One line."""
-    return json.dumps({"training": [dataclasses.asdict(result) for result in results], "machine": dataclasses.asdict(machine)})
+    return json.dumps(
+        {
+            "training": [dataclasses.asdict(result) for result in results],
+            "machine": dataclasses.asdict(machine),
+        }
+    )

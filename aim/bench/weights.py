@@ -1,4 +1,6 @@
-"""Named models with random weights, for timing: nothing is downloaded, and a step costs what it costs with trained ones."""
+"""Named models with random weights, for timing: nothing is downloaded, and a step costs what it
+costs with trained ones.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ SEED = 0
 
 
 def random_prior(config: PriorConfig, device: torch.device, dtype: torch.dtype) -> Prior:
-    """A freshly initialised model of ``config``, on ``device`` itself; PyTorch's random state is left as it was."""
+    """A freshly initialised model of ``config``, on ``device`` itself; PyTorch's random state is
+    left as it was.
+    """
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device):
         torch.manual_seed(SEED)
         return build(config).to_dtype(dtype).eval().requires_grad_(False)
@@ -31,14 +35,21 @@ def spec_of(name: str) -> ModelSpec:
     """What ``MODELS`` says of ``name``; InvalidInput: no such name."""
     if name not in MODELS:
         nearest = ", ".join(difflib.get_close_matches(name.lower(), MODELS, n=3, cutoff=0.0))
-        raise InvalidInput(f"no model is called {name!r}, and random weights are for named ones; the nearest are {nearest}")
+        raise InvalidInput(
+            f"no model is called {name!r}, and random weights are for named ones; the nearest are "
+            f"{nearest}"
+        )
     return MODELS[name]
 
 
-def random_model(name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
-    """The model called ``name`` and its tokenizer as ``load_model`` gives them, but freshly initialised, on ``device`` itself.
+def random_model(
+    name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Loaded:
+    """The model called ``name`` and its tokenizer as ``load_model`` gives them, but freshly
+    initialised, on ``device`` itself.
 
-    The same weights every time on the same kind of device; PyTorch's random state is left as it was. InvalidInput: no such name.
+    The same weights every time on the same kind of device; PyTorch's random state is left as it
+    was. InvalidInput: no such name.
     """
     spec, device = spec_of(name), torch.device(device)
     model = random_prior(spec.config, device, dtype)
@@ -48,7 +59,13 @@ def random_model(name: str, device: torch.device | str = "cpu", dtype: torch.dty
     return Loaded(model, tokenizer.eval().requires_grad_(False), name, VERSION)
 
 
-def random_pipeline(name: str, device: str = "auto", dtype: str = "auto", backend: str = "auto", max_requests: int = 16) -> Pipeline:
+def random_pipeline(
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    backend: str = "auto",
+    max_requests: int = 16,
+) -> Pipeline:
     """As ``aim.load``, of a ``random_model``."""
     where, what = prepare(device, dtype, Settings.from_env().threads)
     check(backend, where)

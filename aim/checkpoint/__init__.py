@@ -1,11 +1,20 @@
-"""Read and write weights: this package's own files, AiM's and LlamaGen's released layouts, and the hub that serves them.
+"""Read and write weights: this package's own files, AiM's and LlamaGen's released layouts, and the
+hub that serves them.
 
-Strict everywhere: a tensor that is missing, surplus or misshapen is named in the error, and so is a configuration that
-this package cannot compute. Files are safetensors, but for LlamaGen's, of which only tensors and plain values are read: no code runs.
+Strict everywhere: a tensor that is missing, surplus or misshapen is named in the error, and so is a
+configuration that this package cannot compute. Files are safetensors, but for LlamaGen's, of which
+only tensors and plain values are read: no code runs.
 """
 
 from aim.checkpoint.load import Loaded, load_model
 from aim.checkpoint.official import export_official
 from aim.checkpoint.ours import load_tokenizer, save_model, save_tokenizer
 
-__all__ = ["Loaded", "export_official", "load_model", "load_tokenizer", "save_model", "save_tokenizer"]
+__all__ = [
+    "Loaded",
+    "export_official",
+    "load_model",
+    "load_tokenizer",
+    "save_model",
+    "save_tokenizer",
+]

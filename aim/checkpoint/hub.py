@@ -1,6 +1,8 @@
-"""Fetch a released model from the hub, or find it in the cache; every failure names the repository and the way out.
+"""Fetch a released model from the hub, or find it in the cache; every failure names the repository
+and the way out.
 
-huggingface_hub does the work and honours its own variables: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, HF_TOKEN.
+huggingface_hub does the work and honours its own variables: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE,
+HF_HUB_OFFLINE, HF_TOKEN.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ _fetched: dict[str, int] = {}  # bytes of a repository that came over the wire, 
 
 
 def fetched(repo: str) -> int:
-    """Bytes of a repository that this process has downloaded so far; 0 for one that it found in the cache."""
+    """Bytes of a repository that this process has downloaded so far; 0 for one that it found in the
+    cache.
+    """
     return _fetched.get(repo, 0)
 
 
@@ -46,14 +50,16 @@ def _counting(repo: str) -> Any:
 def fetch(release: Release) -> Path:
     """The folder with the release's files, all of one commit.
 
-    Downloads what the cache does not have; without a connection a cached copy is used. HubError otherwise.
+    Downloads what the cache does not have; without a connection a cached copy is used. HubError
+    otherwise.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     repo, (first, *others), _ = release
     endpoint = Settings.from_env().hub or constants.ENDPOINT
-    # Whatever goes wrong here, the transport's many exceptions included, is the same to a user: no model. The download
-    # alone would retry a dead connection for half a minute before it said so, hence the look ahead.
+    # Whatever goes wrong here, the transport's many exceptions included, is the same to a user: no
+    # model. The download alone would retry a dead connection for half a minute before it said so,
+    # hence the look ahead.
     try:
         get_hf_file_metadata(hf_hub_url(repo, first, endpoint=endpoint), endpoint=endpoint)
     except Exception as error:
@@ -100,7 +106,9 @@ def _unreachable(release: Release, endpoint: str, error: Exception) -> str:
     if isinstance(error, errors.EntryNotFoundError):
         return _lacks(release, release.files[0])
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return f"{repo} is not in the cache and offline mode is on: unset HF_HUB_OFFLINE to fetch it"
+        return (
+            f"{repo} is not in the cache and offline mode is on: unset HF_HUB_OFFLINE to fetch it"
+        )
     if isinstance(error, errors.HfHubHTTPError):
         return f"the hub at {endpoint} refused {repo} ({_brief(error)}): try again later"
     return f"the hub at {endpoint} is out of reach and {repo} is not in the cache ({_brief(error)}): check the connection and try again"

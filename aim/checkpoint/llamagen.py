@@ -1,7 +1,9 @@
-"""LlamaGen's released checkpoints (github.com/FoundationVision/LlamaGen): a class-conditional prior and its tokenizer as PyTorch files.
+"""LlamaGen's released checkpoints (github.com/FoundationVision/LlamaGen): a class-conditional prior
+and its tokenizer as PyTorch files.
 
-A file is a state dict, or a table that holds one as ``model`` (their trainer's), ``module`` or ``state_dict``. Names are ours in both
-networks. ``freqs_cis``, which is computed, and ``quantize.codebook_used``, a training counter, may be there and are not read.
+A file is a state dict, or a table that holds one as ``model`` (their trainer's), ``module`` or
+``state_dict``. Names are ours in both networks. ``freqs_cis``, which is computed, and
+``quantize.codebook_used``, a training counter, may be there and are not read.
 """
 
 from __future__ import annotations
@@ -37,11 +39,14 @@ CLASSES, CODES = "cls_embedding.embedding_table.weight", "tok_embeddings.weight"
 _allowing = threading.Lock()  # what may be unpickled is a setting of the process
 
 
-def load_llamagen(path: Path, device: torch.device, dtype: torch.dtype, config: GPTConfig | None = None) -> tuple[GPT, VQ, str]:
+def load_llamagen(
+    path: Path, device: torch.device, dtype: torch.dtype, config: GPTConfig | None = None
+) -> tuple[GPT, VQ, str]:
     """The prior in ``path``, the tokenizer beside it, and a fingerprint of the prior's weights.
 
-    Without ``config`` the prior's is read off its tensors. They do not tell how many codes an image has: the trainer's settings
-    do, if the file holds them, or the name of a published file; it is 256 otherwise.
+    Without ``config`` the prior's is read off its tensors. They do not tell how many codes an image
+    has: the trainer's settings do, if the file holds them, or the name of a published file; it is
+    256 otherwise.
     """
     stored = _unpickle(path)
     weights = _weights(path, stored)
@@ -49,7 +54,9 @@ def load_llamagen(path: Path, device: torch.device, dtype: torch.dtype, config: 
     config = config or _inferred(path, weights, tokenizer.grid**2)
     beside = path.with_name(TOKENIZER)
     if not beside.is_file():
-        raise CheckpointError(f"{path} needs its tokenizer {TOKENIZER}, which is not in {path.parent}")
+        raise CheckpointError(
+            f"{path} needs its tokenizer {TOKENIZER}, which is not in {path.parent}"
+        )
     model, vq = blank(lambda: GPT(config), dtype), blank(lambda: VQ(tokenizer), dtype)
     _assign(path, model, weights, device)
     _assign(beside, vq, _weights(beside, _unpickle(beside)), device)
@@ -57,17 +64,30 @@ def load_llamagen(path: Path, device: torch.device, dtype: torch.dtype, config: 
 
 
 def _unpickle(path: Path) -> Any:
-    """What ``path`` holds: tensors, still in the file where it allows that, and plain values. No code in it is run."""
+    """What ``path`` holds: tensors, still in the file where it allows that, and plain values. No
+    code in it is run.
+    """
     try:
-        with _allowing, torch.serialization.safe_globals([argparse.Namespace]):  # the trainer stores its settings as one
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        # the trainer stores its settings as one
+        with _allowing, torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except Exception as error:  # of a damaged file: from a dozen classes, with advice that would not be safe to follow
-        found = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        found = (
+            re.search(r"GLOBAL ([\w.]+)", str(error))
+            if isinstance(error, pickle.UnpicklingError)
+            else None
+        )
         if found:
             raise CheckpointError(
-                f"{path} holds {found[1]}, which was not run; only tensors, plain values and argparse.Namespace are read"
+                f"{path} holds {found[1]}, which was not run; only tensors, plain values and "
+                "argparse.Namespace are read"
             ) from error
-        raise CheckpointError(f"{path} cannot be read as a PyTorch checkpoint; it may be cut short or of another format") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a PyTorch checkpoint; it may be cut short or of another "
+            "format"
+        ) from error
 
 
 def _weights(path: Path, stored: Any) -> dict[str, Tensor]:
@@ -75,9 +95,15 @@ def _weights(path: Path, stored: Any) -> dict[str, Tensor]:
         stored = next((stored[key] for key in NESTED if key in stored), stored)
     if not isinstance(stored, Mapping):
         raise CheckpointError(f"{path} holds no table of tensors, but {type(stored).__name__}")
-    others = sorted(str(name) for name, value in stored.items() if not isinstance(name, str) or not isinstance(value, Tensor))
+    others = sorted(
+        str(name)
+        for name, value in stored.items()
+        if not isinstance(name, str) or not isinstance(value, Tensor)
+    )
     if others:
-        raise CheckpointError(f"{path} holds values among its tensors that are none: {', '.join(others[:5])}")
+        raise CheckpointError(
+            f"{path} holds values among its tensors that are none: {', '.join(others[:5])}"
+        )
     return {name: tensor for name, tensor in stored.items() if name not in IGNORED}
 
 
@@ -86,15 +112,23 @@ def _image_size(path: Path, stored: Any) -> int:
     published = re.fullmatch(r"c2i_\w+_(\d{3})", path.stem)
     size = getattr(settings, "image_size", int(published[1]) if published else VQ_F16.image_size)
     if not isinstance(size, int) or not 0 < size <= 4096 or size % VQ_F16.downsample:
-        raise CheckpointError(f"{path} is for images of {size!r} pixels; it must be a multiple of {VQ_F16.downsample} up to 4096")
+        raise CheckpointError(
+            f"{path} is for images of {size!r} pixels; it must be a multiple of "
+            f"{VQ_F16.downsample} up to 4096"
+        )
     return size
 
 
 def _inferred(path: Path, weights: Mapping[str, Tensor], num_tokens: int) -> GPTConfig:
-    """The configuration of the prior with ``weights``; what else is wrong with them is found when they are assigned."""
+    """The configuration of the prior with ``weights``; what else is wrong with them is found when
+    they are assigned.
+    """
     absent = [name for name in (CLASSES, CODES) if name not in weights or weights[name].dim() != 2]
     if absent:
-        raise CheckpointError(f"{path} holds no class-conditional prior of LlamaGen: it has no matrix {' and no '.join(absent)}")
+        raise CheckpointError(
+            f"{path} holds no class-conditional prior of LlamaGen: it has no matrix "
+            f"{' and no '.join(absent)}"
+        )
     codes, width = weights[CODES].shape
     layers = {found[1] for name in weights if (found := re.match(r"layers\.(\d+)\.", name))}
     values = {
@@ -109,11 +143,15 @@ def _inferred(path: Path, weights: Mapping[str, Tensor], num_tokens: int) -> GPT
     return dataclasses.replace(config, sampling=usual_sampling(config))
 
 
-def _assign(path: Path, network: Network, weights: Mapping[str, Tensor], device: torch.device) -> None:
+def _assign(
+    path: Path, network: Network, weights: Mapping[str, Tensor], device: torch.device
+) -> None:
     stored = {name: _form(tensor) for name, tensor in weights.items()}
     fill(path, {"": network}, stored, weights.__getitem__, device, tuple(WORDS.values()))
 
 
 def _form(tensor: Tensor) -> Form:
     plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
-    return tuple(tensor.shape), WORDS.get(tensor.dtype, str(tensor.dtype)) if plain else "not as plain numbers"
+    return tuple(tensor.shape), WORDS.get(
+        tensor.dtype, str(tensor.dtype)
+    ) if plain else "not as plain numbers"

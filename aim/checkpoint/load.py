@@ -33,13 +33,16 @@ class Loaded(NamedTuple):
     version: str  # 12 hex digits that change with the weights
 
 
-def load_model(source: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
+def load_model(
+    source: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Loaded:
     """A model and its tokenizer, their matrices in ``dtype`` (float32 or bfloat16), on ``device``.
 
-    ``source`` is a name ("aim-s" is bundled, "aim-b" on the hub), a folder in AiM's released layout or with one prior of
-    this package, a .safetensors file of this package, a .pt file of LlamaGen with its tokenizer beside it, or a hub id
-    "owner/name" of AiM's layout. A path that exists comes before a hub id.
-    InvalidInput: no such name. CheckpointError: a damaged, foreign or unfitting file. HubError: not to be fetched.
+    ``source`` is a name ("aim-s" is bundled, "aim-b" on the hub), a folder in AiM's released layout
+    or with one prior of this package, a .safetensors file of this package, a .pt file of LlamaGen
+    with its tokenizer beside it, or a hub id "owner/name" of AiM's layout. A path that exists comes
+    before a hub id. InvalidInput: no such name. CheckpointError: a damaged, foreign or unfitting
+    file. HubError: not to be fetched.
     """
     if dtype not in DTYPES:
         raise InvalidInput(f"dtype is {dtype}; it must be {' or '.join(map(str, DTYPES))}")
@@ -48,7 +51,13 @@ def load_model(source: str | Path, device: torch.device | str = "cpu", dtype: to
     if release is not None:
         return _from_hub(str(source), release, device, dtype)
     path = _local(source)
-    name = str(source) if source in MODELS else path.resolve().stem if path.is_file() else path.resolve().name
+    name = (
+        str(source)
+        if source in MODELS
+        else path.resolve().stem
+        if path.is_file()
+        else path.resolve().name
+    )
     model, tokenizer, version = _read(path, device, dtype)
     _check_fit(model, tokenizer, path)
     return Loaded(model, tokenizer, name, version)
@@ -74,12 +83,17 @@ def _from_hub(name: str, release: Release, device: torch.device, dtype: torch.dt
     model: Prior
     try:
         if name in MODELS and isinstance(config := MODELS[name].config, GPTConfig):
-            model, tokenizer, version = load_llamagen(folder / MODELS[name].file, device, dtype, config)
+            model, tokenizer, version = load_llamagen(
+                folder / MODELS[name].file, device, dtype, config
+            )
         else:
             model, tokenizer, version = load_official(folder, device, dtype)
         _check_fit(model, tokenizer, folder)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; if the download was damaged, delete {folder.parent.parent} and load {name} again") from error
+        raise CheckpointError(
+            f"{error}; if the download was damaged, delete {folder.parent.parent} and load {name} "
+            "again"
+        ) from error
     return Loaded(model, tokenizer, name, version)
 
 
@@ -93,7 +107,13 @@ def _release(source: str | Path) -> Release | None:
     if source == LLAMAGEN and not os.path.exists(source):
         names = ", ".join(name for name, other in MODELS.items() if other.repo == LLAMAGEN)
         raise InvalidInput(f"{source} holds several models: give one of their names, {names}")
-    repo = spec.repo if spec else source if HUB_ID.fullmatch(source) and not os.path.exists(source) else ""
+    repo = (
+        spec.repo
+        if spec
+        else source
+        if HUB_ID.fullmatch(source) and not os.path.exists(source)
+        else ""
+    )
     return Release(repo, (CONFIG, WEIGHTS), "AiM's") if repo else None
 
 
@@ -102,38 +122,57 @@ def _local(source: str | Path) -> Path:
     if isinstance(source, str) and source in MODELS:
         if MODELS[source].source == "none":
             size = MODELS[source].tokenizer.image_size
-            raise InvalidInput(f"{source} has a configuration but no published weights for {size}x{size}; give a folder or file with yours")
+            raise InvalidInput(
+                f"{source} has a configuration but no published weights for {size}x{size}; give a "
+                "folder or file with yours"
+            )
         path = bundled_folder() / f"{source}.safetensors"
         if not path.is_file():
             raise CheckpointError(
-                f"the bundled model {source} is not at {path}; fetch the repository whole or set AIM_CHECKPOINTS to its folder"
+                f"the bundled model {source} is not at {path}; fetch the repository whole or set "
+                "AIM_CHECKPOINTS to its folder"
             )
         return path
     path = Path(source).expanduser()
-    if str(source) and os.path.exists(path):  # unlike Path.exists, False for a name that no file system takes
+    # unlike Path.exists, False for a name that no file system takes
+    if str(source) and os.path.exists(path):
         return path
-    if isinstance(source, Path) or source.endswith((".safetensors", *SUFFIXES)) or re.search(r"^[.~]|[/\\]", source):
+    if (
+        isinstance(source, Path)
+        or source.endswith((".safetensors", *SUFFIXES))
+        or re.search(r"^[.~]|[/\\]", source)
+    ):
         raise CheckpointError(f"there is no file or folder {str(source)!r}")
     nearest = ", ".join(difflib.get_close_matches(source.lower(), MODELS, n=3, cutoff=0.0))
     raise InvalidInput(
-        f"no model is called {source!r}; the nearest are {nearest}. A folder, a .safetensors or .pt file or a hub id (owner/name) will do"
+        f"no model is called {source!r}; the nearest are {nearest}. A folder, a .safetensors or "
+        ".pt file or a hub id (owner/name) will do"
     )
 
 
 def _only_prior(folder: Path) -> Path:
     priors = [path for path in sorted(folder.glob("*.safetensors")) if is_prior(path)]
     if len(priors) > 1:
-        raise CheckpointError(f"{folder} holds several models, {', '.join(path.name for path in priors)}: give the file")
+        raise CheckpointError(
+            f"{folder} holds several models, {', '.join(path.name for path in priors)}: give the "
+            "file"
+        )
     if not priors:
-        raise CheckpointError(f"{folder} holds neither {CONFIG} with {WEIGHTS} nor a model of this package")
+        raise CheckpointError(
+            f"{folder} holds neither {CONFIG} with {WEIGHTS} nor a model of this package"
+        )
     return priors[0]
 
 
 def _check_fit(model: Prior, tokenizer: VQ, where: Path) -> None:
     prior, vq = model.config, tokenizer.config
     if prior.vocab_size != vq.codebook_size:
-        raise CheckpointError(f"{where}: the model draws {prior.vocab_size} codes, its tokenizer knows {vq.codebook_size}")
+        raise CheckpointError(
+            f"{where}: the model draws {prior.vocab_size} codes, its tokenizer knows "
+            f"{vq.codebook_size}"
+        )
     if prior.num_tokens != vq.grid**2:
         raise CheckpointError(
-            f"{where}: the model draws {prior.num_tokens} codes an image, its tokenizer reads a grid of {vq.grid}x{vq.grid}"
+            f"{where}: the model draws {prior.num_tokens} codes an image, its tokenizer reads a "
+            f"grid of {vq.grid}x{vq.grid}"
         )

@@ -1,10 +1,13 @@
-"""AiM's released layout (github.com/hp-l33/AiM): a folder, or hub repository, of config.json and model.safetensors.
+"""AiM's released layout (github.com/hp-l33/AiM): a folder, or hub repository, of config.json and
+model.safetensors.
 
-Names are ``mamba.backbone.`` and ours, ``vqvae.`` and the tokenizer's. The head ``mamba.lm_head.weight`` is tied to the
-embeddings: absent, or equal to them. ``vqvae.quantize.codebook_used``, a training counter, is expected and dropped.
+Names are ``mamba.backbone.`` and ours, ``vqvae.`` and the tokenizer's. The head
+``mamba.lm_head.weight`` is tied to the embeddings: absent, or equal to them.
+``vqvae.quantize.codebook_used``, a training counter, is expected and dropped.
 
-``config.json`` may hold, beyond the released keys, ``tokenizer`` (VQConfig's fields; VQ-f16 when absent), ``classes``, ``class_names``,
-``sampling``, ``position_offset`` and ``norm_eps``, so that any model of this package survives the layout.
+``config.json`` may hold, beyond the released keys, ``tokenizer`` (VQConfig's fields; VQ-f16 when
+absent), ``classes``, ``class_names``, ``sampling``, ``position_offset`` and ``norm_eps``, so that
+any model of this package survives the layout.
 """
 
 from __future__ import annotations
@@ -30,36 +33,73 @@ PRIOR, TOKENIZER = "mamba.backbone.", "vqvae."
 EMBEDDINGS, HEAD = PRIOR + "embeddings.word_embeddings.weight", "mamba.lm_head.weight"
 COUNTER, COUNTER_SIZE = TOKENIZER + "quantize.codebook_used", 65536
 
-SHAPE = ("d_model", "n_layer", "vocab_size", "num_classes", "num_tokens", "adaln_group", "num_groups")
+SHAPE = (
+    "d_model",
+    "n_layer",
+    "vocab_size",
+    "num_classes",
+    "num_tokens",
+    "adaln_group",
+    "num_groups",
+)
 MIXER = ("d_state", "d_conv", "expand", "headdim")
 OURS = ("classes", "class_names", "sampling", "position_offset", "norm_eps")
-MUST_BE: dict[str, Any] = {"attn_layer_idx": [], "d_intermediate": 0, "tie_embeddings": True, "rms_norm": True}
-# None of these changes what is computed: there is no attention and no MLP, and the residual is float32 here always.
+MUST_BE: dict[str, Any] = {
+    "attn_layer_idx": [],
+    "d_intermediate": 0,
+    "tie_embeddings": True,
+    "rms_norm": True,
+}
+# None of these changes what is computed: there is no attention and no MLP, and the residual is
+# float32 here always.
 IGNORED = ("attn_cfg", "mlp_drop", "fused_add_norm", "residual_in_fp32")
 
 
 def read_config(path: Path) -> tuple[AiMConfig, VQConfig]:
-    """What a released ``config.json`` describes; CheckpointError names a value that this package cannot compute."""
+    """What a released ``config.json`` describes; CheckpointError names a value that this package
+    cannot compute.
+    """
     try:
         values = parse_json(path.read_text(encoding="utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    known = {*SHAPE, *OURS, *MUST_BE, *IGNORED, "token_drop", "mixer_drop", "ssm_cfg", "pad_vocab_size_multiple", "tokenizer"}
+    known = {
+        *SHAPE,
+        *OURS,
+        *MUST_BE,
+        *IGNORED,
+        "token_drop",
+        "mixer_drop",
+        "ssm_cfg",
+        "pad_vocab_size_multiple",
+        "tokenizer",
+    }
     if unknown := sorted(values.keys() - known):
         raise CheckpointError(f"{path}: unknown in the configuration: {', '.join(unknown)}")
     if missing := [name for name in SHAPE if name not in values]:
         raise CheckpointError(f"{path}: missing in the configuration: {', '.join(missing)}")
     for name, needed in MUST_BE.items():
         if values.get(name, needed) != needed:
-            raise CheckpointError(f"{path}: {name} is {values[name]!r}; only {needed!r} is supported")
-    fields = {name: values[name] for name in (*SHAPE, *OURS, "token_drop", "mixer_drop") if name in values}
-    config = from_values(AiMConfig, {"position_offset": 1, **fields, **_mixer(values.get("ssm_cfg"), path)}, path)
+            raise CheckpointError(
+                f"{path}: {name} is {values[name]!r}; only {needed!r} is supported"
+            )
+    fields = {
+        name: values[name] for name in (*SHAPE, *OURS, "token_drop", "mixer_drop") if name in values
+    }
+    config = from_values(
+        AiMConfig, {"position_offset": 1, **fields, **_mixer(values.get("ssm_cfg"), path)}, path
+    )
     multiple = values.get("pad_vocab_size_multiple", 1)
     if not isinstance(multiple, int) or multiple < 1 or config.vocab_size % multiple:
-        raise CheckpointError(f"{path}: pad_vocab_size_multiple is {multiple!r}; it must divide vocab_size = {config.vocab_size}")
+        raise CheckpointError(
+            f"{path}: pad_vocab_size_multiple is {multiple!r}; it must divide vocab_size = "
+            f"{config.vocab_size}"
+        )
     if "sampling" not in values:
         config = dataclasses.replace(config, sampling=usual_sampling(config))
-    return config, from_values(VQConfig, values["tokenizer"], path) if "tokenizer" in values else VQ_F16
+    return config, from_values(
+        VQConfig, values["tokenizer"], path
+    ) if "tokenizer" in values else VQ_F16
 
 
 def _mixer(ssm: Any, path: Path) -> dict[str, Any]:
@@ -68,7 +108,10 @@ def _mixer(ssm: Any, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: ssm_cfg.layer is {layer!r}; only 'Mamba2' is supported")
     for name in ssm.keys() - {"layer", *MIXER}:
         if name != "ngroups" or ssm[name] != 1:
-            raise CheckpointError(f"{path}: ssm_cfg.{name} is {ssm[name]!r}; supported are {', '.join(MIXER)}, and ngroups 1")
+            raise CheckpointError(
+                f"{path}: ssm_cfg.{name} is {ssm[name]!r}; supported are {', '.join(MIXER)}, and "
+                "ngroups 1"
+            )
     return {name: ssm[name] for name in MIXER if name in ssm}
 
 
@@ -77,15 +120,21 @@ def load_official(folder: Path, device: torch.device, dtype: torch.dtype) -> tup
     path = folder / WEIGHTS
     config, tokenizer = read_config(folder / CONFIG)
     with opened(path) as file:
-        if {HEAD, EMBEDDINGS} <= set(file.keys()) and not torch.equal(file.get_tensor(HEAD), file.get_tensor(EMBEDDINGS)):
-            raise CheckpointError(f"{path}: {HEAD} differs from {EMBEDDINGS}; an untied head is not supported")
+        if {HEAD, EMBEDDINGS} <= set(file.keys()) and not torch.equal(
+            file.get_tensor(HEAD), file.get_tensor(EMBEDDINGS)
+        ):
+            raise CheckpointError(
+                f"{path}: {HEAD} differs from {EMBEDDINGS}; an untied head is not supported"
+            )
     model, vq = blank(lambda: AiM(config), dtype), blank(lambda: VQ(tokenizer), dtype)
     assign(path, {PRIOR: model, TOKENIZER: vq}, device, droppable=(HEAD, COUNTER))
     return model, vq, fingerprint(path)
 
 
 def to_official(model: AiM, vq: VQ) -> dict[str, Tensor]:
-    """Every tensor of the released layout by name, the tied head and the counter (empty) included."""
+    """Every tensor of the released layout by name, the tied head and the counter (empty)
+    included.
+    """
     named = {PRIOR + name: tensor for name, tensor in model.state_dict().items()}
     named |= {TOKENIZER + name: tensor for name, tensor in vq.state_dict().items()}
     counter = torch.zeros(COUNTER_SIZE, device=model.device)
@@ -95,8 +144,9 @@ def to_official(model: AiM, vq: VQ) -> dict[str, Tensor]:
 def export_official(model: AiM, vq: VQ, folder: str | Path) -> None:
     """Write ``model`` and its tokenizer in the released layout, in the dtypes that they have.
 
-    The released code reads position i + 1 for code i when it samples, and knows nothing of the keys that only this
-    package reads: weights with ``position_offset`` 0 give their right images in this package alone.
+    The released code reads position i + 1 for code i when it samples, and knows nothing of the keys
+    that only this package reads: weights with ``position_offset`` 0 give their right images in this
+    package alone.
     """
     folder = Path(folder)
     tensors = to_official(model, vq)
@@ -105,15 +155,32 @@ def export_official(model: AiM, vq: VQ, folder: str | Path) -> None:
     values = _official_values(model.config)
     if vq.config != VQ_F16:
         values["tokenizer"] = to_values(vq.config)
-    (folder / CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(
+        json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
 
 
 def _official_values(config: AiMConfig) -> dict[str, Any]:
     own = to_values(config)
-    ssm = {"layer": "Mamba2", **{name: own[name] for name in MIXER if own[name] != getattr(AiMConfig, name)}}
+    ssm = {
+        "layer": "Mamba2",
+        **{name: own[name] for name in MIXER if own[name] != getattr(AiMConfig, name)},
+    }
     values = {name: own[name] for name in (*SHAPE, "token_drop", "mixer_drop")}
-    values |= {**MUST_BE, "attn_cfg": {}, "fused_add_norm": True, "mlp_drop": 0.0, "residual_in_fp32": True, "ssm_cfg": ssm}
+    values |= {
+        **MUST_BE,
+        "attn_cfg": {},
+        "fused_add_norm": True,
+        "mlp_drop": 0.0,
+        "residual_in_fp32": True,
+        "ssm_cfg": ssm,
+    }
     values["pad_vocab_size_multiple"] = 1 if config.vocab_size % 8 else 8
-    usual = AiMConfig(**{name: own[name] for name in (*SHAPE, *MIXER, "token_drop", "mixer_drop")}, position_offset=1)
+    usual = AiMConfig(
+        **{name: own[name] for name in (*SHAPE, *MIXER, "token_drop", "mixer_drop")},
+        position_offset=1,
+    )
     read = dataclasses.replace(usual, sampling=usual_sampling(usual))
-    return values | {name: own[name] for name in OURS if getattr(config, name) != getattr(read, name)}
+    return values | {
+        name: own[name] for name in OURS if getattr(config, name) != getattr(read, name)
+    }

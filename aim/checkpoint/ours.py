@@ -1,8 +1,9 @@
 """This package's own files: one safetensors file a network, its configuration in the metadata.
 
-Metadata: ``format`` "aim", ``kind`` "aim", "gpt" or "vq", ``config`` (JSON), ``version`` (a hash of the content), and what the
-writer adds; a prior names the tokenizer file beside it in ``tokenizer``. Matrices are stored in bfloat16, what must stay
-float32 (norms, A_log, dt_bias, D, codebook) in float32.
+Metadata: ``format`` "aim", ``kind`` "aim", "gpt" or "vq", ``config`` (JSON), ``version`` (a hash of
+the content), and what the writer adds; a prior names the tokenizer file beside it in ``tokenizer``.
+Matrices are stored in bfloat16, what must stay float32 (norms, A_log, dt_bias, D, codebook) in
+float32.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from pathlib import Path
 import torch
 
 from aim.checkpoint.fields import from_values, parse_json, to_values
-from aim.checkpoint.tensors import Network, assign, blank, content_hash, opened, read_metadata, write
+from aim.checkpoint.tensors import (
+    Network,
+    assign,
+    blank,
+    content_hash,
+    opened,
+    read_metadata,
+    write,
+)
 from aim.config import AiMConfig, GPTConfig, PriorConfig, VQConfig
 from aim.errors import CheckpointError, InvalidInput
 from aim.models.prior import Prior, build
@@ -26,32 +35,53 @@ TOKENIZERS = ("vq",)
 RESERVED = ("format", "kind", "config", "version")
 
 
-def save_model(path: str | Path, model: Prior, metadata: Mapping[str, str], dtype: torch.dtype = torch.bfloat16) -> str:
+def save_model(
+    path: str | Path, model: Prior, metadata: Mapping[str, str], dtype: torch.dtype = torch.bfloat16
+) -> str:
     """Write a prior, its matrices in ``dtype``; returns its version.
 
-    ``metadata`` is any text about it; ``tokenizer`` in it, a file name, is what ``load_model`` will look for beside the file.
+    ``metadata`` is any text about it; ``tokenizer`` in it, a file name, is what ``load_model`` will
+    look for beside the file.
     """
     tokenizer = metadata.get("tokenizer")
     if tokenizer is not None and not _plain(tokenizer):
-        raise InvalidInput(f"metadata tokenizer is {tokenizer!r}; it must be the name of a file in the same folder")
+        raise InvalidInput(
+            f"metadata tokenizer is {tokenizer!r}; it must be the name of a file in the same folder"
+        )
     kind = next(kind for kind, config in PRIORS.items() if isinstance(model.config, config))
     return _save(Path(path), model, kind, metadata, blank(lambda: build(model.config), dtype))
 
 
-def save_tokenizer(path: str | Path, vq: VQ, metadata: Mapping[str, str], dtype: torch.dtype = torch.bfloat16) -> str:
-    """Write a tokenizer, its convolutions in ``dtype``; returns its version. ``metadata`` is any text about it."""
+def save_tokenizer(
+    path: str | Path, vq: VQ, metadata: Mapping[str, str], dtype: torch.dtype = torch.bfloat16
+) -> str:
+    """Write a tokenizer, its convolutions in ``dtype``; returns its version. ``metadata`` is any
+    text about it.
+    """
     return _save(Path(path), vq, TOKENIZERS[0], metadata, blank(lambda: VQ(vq.config), dtype))
 
 
-def _save(path: Path, module: Network, kind: str, metadata: Mapping[str, str], stored: Network) -> str:
+def _save(
+    path: Path, module: Network, kind: str, metadata: Mapping[str, str], stored: Network
+) -> str:
     for key, value in metadata.items():
         if key in RESERVED or not isinstance(value, str):
-            raise InvalidInput(f"metadata {key!r} is {value!r}; it must be text, under a name other than {', '.join(RESERVED)}")
+            raise InvalidInput(
+                f"metadata {key!r} is {value!r}; it must be text, under a name other than "
+                f"{', '.join(RESERVED)}"
+            )
     dtypes = {name: tensor.dtype for name, tensor in stored.state_dict().items()}
-    tensors = {name: tensor.detach().to("cpu", dtypes[name]) for name, tensor in module.state_dict().items()}
+    tensors = {
+        name: tensor.detach().to("cpu", dtypes[name])
+        for name, tensor in module.state_dict().items()
+    }
     config = json.dumps(to_values(module.config))
     version = content_hash(tensors, config)
-    write(path, tensors, {**metadata, "format": FORMAT, "kind": kind, "config": config, "version": version})
+    write(
+        path,
+        tensors,
+        {**metadata, "format": FORMAT, "kind": kind, "config": config, "version": version},
+    )
     return version
 
 
@@ -66,16 +96,22 @@ def load_prior(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Pr
     metadata = _checked(path, PRIORS, "a prior")
     name = metadata.get("tokenizer")
     if name is None or not _plain(name):
-        raise CheckpointError(f"{path} names no tokenizer file beside it (its metadata says {name!r})")
+        raise CheckpointError(
+            f"{path} names no tokenizer file beside it (its metadata says {name!r})"
+        )
     if not path.with_name(name).is_file():
         raise CheckpointError(f"{path} needs its tokenizer {name}, which is not in {path.parent}")
-    config: PriorConfig = from_values(PRIORS[metadata["kind"]], parse_json(metadata["config"], path), path)
+    config: PriorConfig = from_values(
+        PRIORS[metadata["kind"]], parse_json(metadata["config"], path), path
+    )
     model = blank(lambda: build(config), dtype)
     assign(path, {"": model}, device)
     return model, load_tokenizer(path.with_name(name), device, dtype), metadata["version"]
 
 
-def load_tokenizer(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> VQ:
+def load_tokenizer(
+    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> VQ:
     """A tokenizer in this package's format; CheckpointError says what is wrong with the file."""
     path = Path(path)
     metadata = _checked(path, TOKENIZERS, "a tokenizer")
@@ -85,19 +121,35 @@ def load_tokenizer(path: str | Path, device: torch.device | str = "cpu", dtype: 
 
 
 def _checked(path: Path, kinds: Collection[str], wanted: str) -> dict[str, str]:
-    """The metadata of a file of this package that must hold a network of one of ``kinds``, which are ``wanted``."""
+    """The metadata of a file of this package that must hold a network of one of ``kinds``, which
+    are ``wanted``.
+    """
     metadata = read_metadata(path)
     if metadata.get("format") != FORMAT:
         with opened(path) as file:
             released = any(name.startswith("mamba.") for name in file.keys())  # noqa: SIM118, not a dict
-        hint = "; it looks like AiM's released layout: give the folder that holds it and its config.json" if released else ""
-        raise CheckpointError(f"{path} is not a checkpoint of this package: its metadata says format {metadata.get('format')!r}{hint}")
+        hint = (
+            "; it looks like AiM's released layout: give the folder that holds it and its "
+            "config.json"
+            if released
+            else ""
+        )
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this package: its metadata says format "
+            f"{metadata.get('format')!r}{hint}"
+        )
     absent = [key for key in RESERVED if key not in metadata]
     if absent:
         raise CheckpointError(f"{path} has no {' and no '.join(absent)} in its metadata")
     kind = metadata["kind"]
     if kind not in kinds:
-        found = "a prior" if kind in PRIORS else "a tokenizer" if kind in TOKENIZERS else f"a network of kind {kind!r}"
+        found = (
+            "a prior"
+            if kind in PRIORS
+            else "a tokenizer"
+            if kind in TOKENIZERS
+            else f"a network of kind {kind!r}"
+        )
         raise CheckpointError(f"{path} holds {found}; {wanted} is needed")
     return metadata
 

@@ -1,4 +1,6 @@
-"""Safetensors files and modules: build without weights, compare strictly, assign; errors that name the tensor."""
+"""Safetensors files and modules: build without weights, compare strictly, assign; errors that name
+the tensor.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +30,26 @@ Form = tuple[tuple[int, ...], str]  # of a stored tensor: its shape, its dtype i
 
 
 class _NoInitialValues(TorchFunctionMode):
-    """Leaves new weights as they are: drawing values that are about to be replaced costs most of a load."""
+    """Leaves new weights as they are: drawing values that are about to be replaced costs most of a
+    load.
+    """
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         if getattr(func, "__module__", "") == "torch.nn.init":
             return args[0] if args else cast(dict[str, Any], kwargs)["tensor"]
         return func(*args, **(kwargs or {}))
 
 
 def blank(build: Callable[[], M], dtype: torch.dtype = torch.float32) -> M:
-    """The module that ``build`` makes, on the meta device: names, shapes and dtypes without memory."""
+    """The module that ``build`` makes, on the meta device: names, shapes and dtypes without
+    memory.
+    """
     with torch.device("meta"), _NoInitialValues():
         module = build()
         module.to_dtype(dtype)
@@ -46,14 +58,19 @@ def blank(build: Callable[[], M], dtype: torch.dtype = torch.float32) -> M:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """The safetensors file at ``path``; CheckpointError where it cannot be read as one, now or later."""
+    """The safetensors file at ``path``; CheckpointError where it cannot be read as one, now or
+    later.
+    """
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as a safetensors file ({error}); it may be cut short or of another format") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a safetensors file ({error}); it may be cut short or of "
+            "another format"
+        ) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -62,15 +79,24 @@ def read_metadata(path: Path) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
-def assign(path: Path, parts: Mapping[str, nn.Module], device: torch.device, droppable: Collection[str] = ()) -> None:
-    """Fill blank modules from a file: ``parts`` maps a prefix of the file's names to the module behind it.
+def assign(
+    path: Path,
+    parts: Mapping[str, nn.Module],
+    device: torch.device,
+    droppable: Collection[str] = (),
+) -> None:
+    """Fill blank modules from a file: ``parts`` maps a prefix of the file's names to the module
+    behind it.
 
-    Tensors take the modules' dtypes. Names in ``droppable`` may be there and are not read. CheckpointError otherwise
-    names each difference between the file and the modules, which are left as they were.
+    Tensors take the modules' dtypes. Names in ``droppable`` may be there and are not read.
+    CheckpointError otherwise names each difference between the file and the modules, which are left
+    as they were.
     """
     with opened(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys() if name not in droppable}  # noqa: SIM118, not a dict
-        stored = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+        stored = {
+            name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()
+        }
         fill(path, parts, stored, file.get_tensor, device)
 
 
@@ -82,17 +108,29 @@ def fill(
     device: torch.device,
     dtypes: Collection[str] = STORED_DTYPES,
 ) -> None:
-    """``assign`` for any kind of file: ``stored`` is the form of each tensor in it, ``read`` returns one by name."""
-    expected = {prefix + name: tensor for prefix, module in parts.items() for name, tensor in module.state_dict().items()}
+    """``assign`` for any kind of file: ``stored`` is the form of each tensor in it, ``read``
+    returns one by name.
+    """
+    expected = {
+        prefix + name: tensor
+        for prefix, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
     _compare(path, stored, expected, dtypes)
     for prefix, module in parts.items():
-        # copies, because a tensor that is still a view of the file would change, or crash, with the file
-        loaded = {name: read(prefix + name).to(device, wanted.dtype, copy=True) for name, wanted in module.state_dict().items()}
+        # copies, because a tensor that is still a view of the file would change, or crash, with the
+        # file
+        loaded = {
+            name: read(prefix + name).to(device, wanted.dtype, copy=True)
+            for name, wanted in module.state_dict().items()
+        }
         module.load_state_dict(loaded, strict=True, assign=True)
         module.eval()
 
 
-def _compare(path: Path, stored: Mapping[str, Form], expected: Mapping[str, Tensor], allowed: Collection[str]) -> None:
+def _compare(
+    path: Path, stored: Mapping[str, Form], expected: Mapping[str, Tensor], allowed: Collection[str]
+) -> None:
     shapes, dtypes = [], []
     for name in sorted(stored.keys() & expected.keys()):
         (shape, dtype), wanted = stored[name], tuple(expected[name].shape)
@@ -123,8 +161,13 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         unfinished.touch()
-        mode = unfinished.stat().st_mode  # the user's own; the library would leave a file that nobody else can read
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished, dict(metadata))
+        # the user's own; the library would leave a file that nobody else can read
+        mode = unfinished.stat().st_mode
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            unfinished,
+            dict(metadata),
+        )
         unfinished.chmod(mode)
         os.replace(unfinished, path)
     finally:
@@ -132,7 +175,9 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 
 
 def content_hash(tensors: Mapping[str, Tensor], also: str) -> str:
-    """12 hex digits of SHA-256 over names, dtypes, shapes and every byte of ``tensors``, and the text ``also``."""
+    """12 hex digits of SHA-256 over names, dtypes, shapes and every byte of ``tensors``, and the
+    text ``also``.
+    """
     digest = hashlib.sha256(also.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -142,7 +187,9 @@ def content_hash(tensors: Mapping[str, Tensor], also: str) -> str:
 
 
 def fingerprint(path: Path, blocks: int = 64, size: int = 4096) -> str:
-    """12 hex digits that tell a large file from others at once: SHA-256 over its length and evenly spaced blocks."""
+    """12 hex digits that tell a large file from others at once: SHA-256 over its length and evenly
+    spaced blocks.
+    """
     length = path.stat().st_size
     digest = hashlib.sha256(str(length).encode())
     with path.open("rb") as file:

@@ -27,10 +27,11 @@ log = logging.getLogger("aim")
 
 @dataclass(frozen=True)
 class Backend:
-    """``model`` is what an engine runs: fused kernels or mamba-ssm's as captured graphs, PyTorch's operations one by one, or those prepared
-    for a CPU.
+    """``model`` is what an engine runs: fused kernels or mamba-ssm's as captured graphs, PyTorch's
+    operations one by one, or those prepared for a CPU.
 
-    ``reason`` says why it is not fused on a GPU, where nobody asked for it not to be, or not all mamba-ssm's where that was asked for.
+    ``reason`` says why it is not fused on a GPU, where nobody asked for it not to be, or not all
+    mamba-ssm's where that was asked for.
     """
 
     name: str  # fused, mamba-ssm, packed or eager
@@ -60,23 +61,27 @@ def check(wanted: str, device: torch.device) -> str:
 
 
 def pick(model: Any, wanted: str = "auto") -> Backend:
-    """The backend for ``model``, an ``aim.models.prior.Prior``: for "auto" the fused one where it runs, packed on a CPU, else eager, with
-    a line in the log on a GPU.
+    """The backend for ``model``, an ``aim.models.prior.Prior``: for "auto" the fused one where it
+    runs, packed on a CPU, else eager, with a line in the log on a GPU.
 
-    On a GPU it tries a few steps, which compiles kernels. InvalidInput for a name that is none, for "fused" or "mamba-ssm" where
-    it does not run, and for "mamba-ssm" with a Transformer.
+    On a GPU it tries a few steps, which compiles kernels. InvalidInput for a name that is none, for
+    "fused" or "mamba-ssm" where it does not run, and for "mamba-ssm" with a Transformer.
     """
     reason = check(wanted, model.device)
     if wanted == "eager":
         return Backend("eager", model)
     if wanted == "mamba-ssm":
         if _is_gpt(model):
-            raise _refusal(wanted, "its kernels are for a state space model, and this one is a Transformer")
+            raise _refusal(
+                wanted, "its kernels are for a state space model, and this one is a Transformer"
+            )
         return _external(model)
     if not reason:
         try:
             return Backend("fused", _fused(model))
-        except Exception as error:  # whatever is wrong with the installation, eager PyTorch does not need it
+        except (
+            Exception
+        ) as error:  # whatever is wrong with the installation, eager PyTorch does not need it
             reason = _why(error, "the fused kernels")
     if wanted == "fused":
         raise _refusal(wanted, reason)
@@ -98,7 +103,11 @@ def _refusal(wanted: str, reason: str) -> InvalidInput:
 
 def _why(error: Exception, what: str) -> str:
     text = str(error).strip().partition("\n")[0]
-    return text if isinstance(error, InvalidInput) else f"{what} do not run here ({type(error).__name__}: {text})"
+    return (
+        text
+        if isinstance(error, InvalidInput)
+        else f"{what} do not run here ({type(error).__name__}: {text})"
+    )
 
 
 def _obstacle(device: torch.device) -> str:
@@ -136,7 +145,9 @@ def _external(model: Any) -> Backend:
         _try(external)
     except Exception as error:  # an extension for another GPU, a size that the kernels do not take
         raise _refusal("mamba-ssm", _why(error, "mamba-ssm's kernels")) from error
-    reason = "".join(f"{package} does not import ({why})" for package, why in external.missing.items())
+    reason = "".join(
+        f"{package} does not import ({why})" for package, why in external.missing.items()
+    )
     if reason:
         log.warning("PyTorch does its part of a step: %s", reason)
     return Backend("mamba-ssm", external, reason)

@@ -1,4 +1,6 @@
-"""The engine: requests go in, events come out, one model step at a time. It owns no thread; whoever steps it drives it."""
+"""The engine: requests go in, events come out, one model step at a time. It owns no thread; whoever
+steps it drives it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aim.engine.memory import limit
-from aim.engine.request import LAST, Cancelled, Event, Failed, Finished, Preparing, Progress, Queued, Request, Started
+from aim.engine.request import (
+    LAST,
+    Cancelled,
+    Event,
+    Failed,
+    Finished,
+    Preparing,
+    Progress,
+    Queued,
+    Request,
+    Started,
+)
 from aim.engine.runner import Fetched, Runner
 from aim.engine.scheduler import Running, Scheduler
 from aim.errors import GenerationError, InvalidInput, QueueFull
@@ -20,36 +33,47 @@ from aim.sampling import BROKEN
 
 
 class News(NamedTuple):
-    """What is due to be told once ``download`` has arrived: of each request, and how many codes it had."""
+    """What is due to be told once ``download`` has arrived: of each request, and how many codes it
+    had.
+    """
 
     download: Fetched
     told: list[tuple[Running, int]]
 
 
 class Engine:
-    """Runs up to ``max_requests`` requests at once on one model, with up to ``max_waiting`` more in line.
+    """Runs up to ``max_requests`` requests at once on one model, with up to ``max_waiting`` more in
+    line.
 
-    ``submit``, ``cancel`` and ``place`` may be called from any thread at any time; ``step`` and ``run`` by one at a time.
-    In float32 a request's codes are the same alone and in any batch, in any order of arrival. On a GPU fewer than
-    ``max_requests`` run where memory is short, with a line in the log, and the step is a graph unless ``captured`` is False.
+    ``submit``, ``cancel`` and ``place`` may be called from any thread at any time; ``step`` and
+    ``run`` by one at a time. In float32 a request's codes are the same alone and in any batch, in
+    any order of arrival. On a GPU fewer than ``max_requests`` run where memory is short, with a
+    line in the log, and the step is a graph unless ``captured`` is False.
     """
 
-    def __init__(self, model: Any, max_requests: int = 16, max_waiting: int = 64, captured: bool = True) -> None:
+    def __init__(
+        self, model: Any, max_requests: int = 16, max_waiting: int = 64, captured: bool = True
+    ) -> None:
         if max_requests < 1 or max_waiting < 0:
-            raise InvalidInput(f"max_requests is {max_requests} and max_waiting {max_waiting}; at least 1 and 0 are needed")
+            raise InvalidInput(
+                f"max_requests is {max_requests} and max_waiting {max_waiting}; at least 1 and 0 "
+                "are needed"
+            )
         self.model = model
         self._total: int = model.config.num_tokens
         max_requests = limit(model, max_requests)
         self._runner = Runner(model, 2 * max_requests, captured)
         self._scheduler = Scheduler(max_requests, max_waiting, self._runner.sizes)
         self._lock = threading.Lock()  # of the scheduler and of what follows
-        self._cancelled: deque[int] = deque()  # outside the lock: a garbage collector may cancel, inside any line of code
+        # outside the lock: a garbage collector may cancel, inside any line of code
+        self._cancelled: deque[int] = deque()
         self._places: dict[int, int] = {}  # as last told
         self._changed = False
         self._rows = 0  # of the batch
         self._news: deque[News] = deque()  # in the order of their downloads
         self._leaving: dict[int, Running] = {}  # drawn, and out of the batch, but not told
-        self._prepared: tuple[int, set[int]] = 0, set()  # the size of batch last told of, and to whom
+        # the size of batch last told of, and to whom
+        self._prepared: tuple[int, set[int]] = 0, set()
 
     @property
     def max_requests(self) -> int:
@@ -90,16 +114,23 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Put a request in line; it joins the batch at the next step that has room.
 
-        InvalidInput for a class row or codes that the model does not have, a prefix that leaves nothing to draw or an id that is in use,
-        QueueFull if the line is full.
+        InvalidInput for a class row or codes that the model does not have, a prefix that leaves
+        nothing to draw or an id that is in use, QueueFull if the line is full.
         """
         rows, codes = self.model.config.num_classes, self.model.config.vocab_size
         if not isinstance(request.label, (int, np.integer)) or not 0 <= request.label < rows:
-            raise InvalidInput(f"class row is {request.label!r}; it must be a whole number in [0, {rows - 1}]")
+            raise InvalidInput(
+                f"class row is {request.label!r}; it must be a whole number in [0, {rows - 1}]"
+            )
         if len(request.prefix) >= self._total:
-            raise InvalidInput(f"prefix has {len(request.prefix)} codes; it must leave some to draw, of {self._total}")
+            raise InvalidInput(
+                f"prefix has {len(request.prefix)} codes; it must leave some to draw, of "
+                f"{self._total}"
+            )
         if wrong := [code for code in request.prefix if not 0 <= code < codes]:
-            raise InvalidInput(f"prefix holds the code {wrong[0]}; codes are whole numbers in [0, {codes - 1}]")
+            raise InvalidInput(
+                f"prefix holds the code {wrong[0]}; codes are whole numbers in [0, {codes - 1}]"
+            )
         with self._lock:
             if request.id in self._scheduler or request.id in self._leaving:
                 raise InvalidInput(f"request id {request.id} is already in use")
@@ -107,20 +138,26 @@ class Engine:
             self._changed = True
 
     def cancel(self, request_id: int) -> None:
-        """Let a request leave with the next step, which sends ``Cancelled``. Harmless for one that is gone; takes no lock."""
+        """Let a request leave with the next step, which sends ``Cancelled``. Harmless for one that
+        is gone; takes no lock.
+        """
         self._cancelled.append(request_id)
         self._changed = True
 
     def place(self, request_id: int) -> int:
-        """Place in line, 1 is next; 0 for a request that runs, starts with the next step, or is gone."""
+        """Place in line, 1 is next; 0 for a request that runs, starts with the next step, or is
+        gone.
+        """
         with self._lock:
             return self._scheduler.place(request_id)
 
     def step(self) -> list[Event]:
-        """Who was cancelled leaves, who is next joins, and everyone in the batch gets one more code. Returns what happened.
+        """Who was cancelled leaves, who is next joins, and everyone in the batch gets one more
+        code. Returns what happened.
 
-        On a GPU this only orders the work: codes are told when they have come, some calls later. A call that is about to
-        capture a graph returns ``Preparing`` first, and the next one captures; one that finds nothing to run waits for codes.
+        On a GPU this only orders the work: codes are told when they have come, some calls later. A
+        call that is about to capture a graph returns ``Preparing`` first, and the next one
+        captures; one that finds nothing to run waits for codes.
         """
         events: list[Event] = []
         running, graphs = self._scheduler.running, self._runner.graphs  # only changed from here
@@ -134,9 +171,13 @@ class Engine:
                 self._runner.step(self._rows)
                 for entry in running.values():
                     entry.step += 1
-                if told := [entry for entry in running.values() if entry.due or entry.step == self._total]:
+                if told := [
+                    entry for entry in running.values() if entry.due or entry.step == self._total
+                ]:
                     self._tell(told)
-        except Exception as error:  # whatever the model raised: all of its rows are lost, the line is not
+        except (
+            Exception
+        ) as error:  # whatever the model raised: all of its rows are lost, the line is not
             return events + [self._fail(entry, error) for entry in list(running.values())]
         seconds = time.perf_counter() - started - (graphs.seconds - preparing)
         for entry in (*running.values(), *self._leaving.values()):
@@ -146,7 +187,8 @@ class Engine:
         return events
 
     def run(self, requests: Iterable[Request] = ()) -> Iterator[Event]:
-        """Submit ``requests``, each as soon as there is room in line, and step until nothing is left.
+        """Submit ``requests``, each as soon as there is room in line, and step until nothing is
+        left.
 
         A plain generator: closing it cancels what it submitted and is not done.
         """
@@ -169,15 +211,21 @@ class Engine:
                 self._leave(request_id)
 
     def drain(self) -> None:
-        """Wait until the device has done all that was ordered; for whoever drives the engine, before letting it go."""
+        """Wait until the device has done all that was ordered; for whoever drives the engine,
+        before letting it go.
+        """
         self._runner.drain()
 
     def work(self) -> AbstractContextManager[object]:
-        """Inside it the device's work is ordered behind the engine's own; for whoever drives the engine and times it."""
+        """Inside it the device's work is ordered behind the engine's own; for whoever drives the
+        engine and times it.
+        """
         return self._runner.work()
 
     def _change(self, events: list[Event]) -> None:
-        """Everything that happens between two steps: leave, join, move, tell places. Appends to ``events``."""
+        """Everything that happens between two steps: leave, join, move, tell places. Appends to
+        ``events``.
+        """
         self._changed = False
         while self._cancelled:
             request_id = self._cancelled.popleft()
@@ -186,7 +234,11 @@ class Engine:
         with self._lock:
             joined = self._scheduler.admit()
             places = {request.id: place for request, place in self._scheduler.places() if place}
-        events += [Queued(request_id, place) for request_id, place in places.items() if self._places.get(request_id) != place]
+        events += [
+            Queued(request_id, place)
+            for request_id, place in places.items()
+            if self._places.get(request_id) != place
+        ]
         self._places = places
         for i in range(0, len(joined), self._runner.together):
             events += self._join(joined[i : i + self._runner.together])
@@ -213,11 +265,15 @@ class Engine:
             return []
         self._prepared = self._rows, everybody
         count = self._rows // 2
-        message = f"Preparing the GPU for {'one image' if count == 1 else f'{count} images at once'} …"
+        message = (
+            f"Preparing the GPU for {'one image' if count == 1 else f'{count} images at once'} …"
+        )
         return [Preparing(request_id, message) for request_id in everybody]
 
     def _tell(self, told: Sequence[Running]) -> None:
-        """Order copies of what these have so far; who has all is out of the batch, and its rows are free."""
+        """Order copies of what these have so far; who has all is out of the batch, and its rows are
+        free.
+        """
         news = News(self._runner.fetch(told), [(entry, entry.step) for entry in told])
         with self._lock:
             self._news.append(news)
@@ -252,12 +308,21 @@ class Engine:
                     events.append(self._report(entry, step, codes, notes))
         return events
 
-    def _report(self, entry: Running, step: int, codes: np.ndarray, notes: np.ndarray | None) -> Event:
-        """What to tell of a request that had ``codes`` after ``step``; one that is done or broken leaves."""
+    def _report(
+        self, entry: Running, step: int, codes: np.ndarray, notes: np.ndarray | None
+    ) -> Event:
+        """What to tell of a request that had ``codes`` after ``step``; one that is done or broken
+        leaves.
+        """
         request_id = entry.request.id
         if codes.min() == BROKEN:
             at = int((codes == BROKEN).argmax())
-            return self._fail(entry, GenerationError(f"the model's output was not finite at code {at}; its weights may be damaged"))
+            return self._fail(
+                entry,
+                GenerationError(
+                    f"the model's output was not finite at code {at}; its weights may be damaged"
+                ),
+            )
         if step < self._total:
             return Progress(request_id, step, self._total, codes, entry.seconds, notes)
         self._leave(request_id)
@@ -268,12 +333,16 @@ class Engine:
         return Failed(entry.request.id, error)
 
     def _leave(self, request_id: int) -> bool:
-        """Take a request out wherever it is, and tell nothing more of it; False if it is not here."""
+        """Take a request out wherever it is, and tell nothing more of it; False if it is not
+        here.
+        """
         with self._lock:
             entry = self._scheduler.running.get(request_id) or self._leaving.pop(request_id, None)
             here = self._scheduler.remove(request_id) or entry is not None
             if entry is not None:
                 entry.gone = True
-                self._news = deque(news for news in self._news if not all(other.gone for other, _ in news.told))
+                self._news = deque(
+                    news for news in self._news if not all(other.gone for other, _ in news.told)
+                )
             self._changed |= here
             return here

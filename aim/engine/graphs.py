@@ -1,4 +1,6 @@
-"""The step for every size of batch: captured when it is first needed, where the device can, and kept."""
+"""The step for every size of batch: captured when it is first needed, where the device can, and
+kept.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,16 @@ log = logging.getLogger("aim")
 class Graphs:
     """Runs ``step(rows)`` on ``lane``, as a graph if ``captured`` and the device has such.
 
-    ``idle()`` is a context in which a step changes nothing. A size that cannot be captured runs without, with a line in the log.
+    ``idle()`` is a context in which a step changes nothing. A size that cannot be captured runs
+    without, with a line in the log.
     """
 
     def __init__(
-        self, lane: Lane, step: Callable[[int], None], idle: Callable[[], AbstractContextManager[object]], captured: bool = True
+        self,
+        lane: Lane,
+        step: Callable[[int], None],
+        idle: Callable[[], AbstractContextManager[object]],
+        captured: bool = True,
     ) -> None:
         self._lane, self._step, self._idle = lane, step, idle
         self._captured = captured and lane.captures
@@ -56,7 +63,9 @@ class Graphs:
             try:
                 run = self._lane.capture(step)
             except Exception as error:
-                log.warning("The step for %d rows could not be captured, so it is slower: %s", rows, error)
+                log.warning(
+                    "The step for %d rows could not be captured, so it is slower: %s", rows, error
+                )
                 return step
         self.captures += 1
         self.capture += time.perf_counter() - warmed

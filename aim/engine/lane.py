@@ -1,4 +1,6 @@
-"""What an engine does with a device besides computing: in order, copies go in and come out, and the host keeps pace."""
+"""What an engine does with a device besides computing: in order, copies go in and come out, and the
+host keeps pace.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,15 @@ from torch import Tensor
 
 from aim.ops.capture import capture
 
-AHEAD = 8  # steps that the host may be ahead of a GPU: enough to keep it busy, few enough that a cancelled request leaves soon
+# steps that the host may be ahead of a GPU: enough to keep it busy, few enough that a cancelled
+# request leaves soon
+AHEAD = 8
 
 
 class Download:
-    """Copies on their way to the host, which take a device's memory as it was when they were ordered."""
+    """Copies on their way to the host, which take a device's memory as it was when they were
+    ordered.
+    """
 
     def __init__(self, copies: Sequence[Tensor], event: torch.cuda.Event | None = None) -> None:
         self._copies, self._event = copies, event
@@ -31,7 +37,9 @@ class Download:
 
     def arrays(self) -> list[np.ndarray]:
         """What has arrived, on its own memory."""
-        return [copy.numpy() if self._event is None else copy.numpy().copy() for copy in self._copies]
+        return [
+            copy.numpy() if self._event is None else copy.numpy().copy() for copy in self._copies
+        ]
 
 
 class Lane:
@@ -51,7 +59,9 @@ class Lane:
         return values.to(self.device)
 
     def upload(self, values: Tensor, into: Tensor) -> None:
-        """Write ``values`` from the host over ``into``, which is contiguous and of the same dtype."""
+        """Write ``values`` from the host over ``into``, which is contiguous and of the same
+        dtype.
+        """
         into.copy_(values)
 
     def download(self, tensors: Sequence[Tensor]) -> Download:
@@ -69,21 +79,27 @@ class Lane:
         raise NotImplementedError
 
     def capture(self, run: Callable[[], None]) -> Callable[[], None]:
-        """What does again, at once, all that ``run`` does on the device; ``run`` was warmed and depends on nothing on the host."""
+        """What does again, at once, all that ``run`` does on the device; ``run`` was warmed and
+        depends on nothing on the host.
+        """
         raise NotImplementedError
 
 
 class CudaLane(Lane):
-    """A stream of its own on a GPU. No call waits for it but ``pace``, ``drain`` and what prepares a capture."""
+    """A stream of its own on a GPU. No call waits for it but ``pace``, ``drain`` and what prepares
+    a capture.
+    """
 
     captures = True
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
-        self._stream = torch.cuda.Stream(device, priority=-1)  # before images; and from another set of streams than theirs
+        # before images; and from another set of streams than theirs
+        self._stream = torch.cuda.Stream(device, priority=-1)
         for other in (torch.cuda.default_stream(device), torch.cuda.current_stream(device)):
             self._stream.wait_stream(other)  # the model's weights are written there
-        self._pool = torch.cuda.graph_pool_handle()  # of every graph: they run one after another, and leave nothing in it
+        # of every graph: they run one after another, and leave nothing in it
+        self._pool = torch.cuda.graph_pool_handle()
         self._marks = [torch.cuda.Event(blocking=True) for _ in range(AHEAD)]
         self._paces = 0
 
@@ -98,15 +114,20 @@ class CudaLane(Lane):
 
     def send(self, values: Tensor) -> Tensor:
         """``values`` from the host, on the device."""
-        return values.pin_memory().to(self.device, non_blocking=True)  # its memory is kept by the allocator till it was read
+        # its memory is kept by the allocator till it was read
+        return values.pin_memory().to(self.device, non_blocking=True)
 
     def upload(self, values: Tensor, into: Tensor) -> None:
-        """Write ``values`` from the host over ``into``, which is contiguous and of the same dtype."""
+        """Write ``values`` from the host over ``into``, which is contiguous and of the same
+        dtype.
+        """
         into.copy_(values.pin_memory(), non_blocking=True)
 
     def download(self, tensors: Sequence[Tensor]) -> Download:
         """Copy ``tensors`` to the host, each contiguous."""
-        copies = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
+        copies = [
+            torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors
+        ]
         for copy, tensor in zip(copies, tensors, strict=True):
             copy.copy_(tensor, non_blocking=True)
         event = torch.cuda.Event(blocking=True)
@@ -125,13 +146,17 @@ class CudaLane(Lane):
         self._stream.synchronize()
 
     def warm(self, run: Callable[[], None]) -> None:
-        """Let ``run`` set up what its first call on this device sets up: kernels are compiled and loaded, workspaces allocated."""
+        """Let ``run`` set up what its first call on this device sets up: kernels are compiled and
+        loaded, workspaces allocated.
+        """
         for _ in range(2):
             run()
         self._stream.synchronize()
 
     def capture(self, run: Callable[[], None]) -> Callable[[], None]:
-        """What does again, at once, all that ``run`` does on the device; ``run`` was warmed and depends on nothing on the host."""
+        """What does again, at once, all that ``run`` does on the device; ``run`` was warmed and
+        depends on nothing on the host.
+        """
         try:
             graph, _ = capture(run, self._stream, self._pool, warm=0)
         except RuntimeError:  # PyTorch goes on believing that it records into this pool

@@ -14,7 +14,8 @@ from aim.sampling import NOTES
 
 log = logging.getLogger("aim")
 
-RESERVE = 0.1  # of the GPU's memory: for the image decoder, the kernels' own and whoever else is there
+# of the GPU's memory: for the image decoder, the kernels' own and whoever else is there
+RESERVE = 0.1
 ROW = 8 + 4 * NOTES  # bytes of one code and its notes in ``Rows``
 LOGITS = 4  # tensors of the size of the logits that a step may hold at once
 
@@ -22,7 +23,16 @@ LOGITS = 4  # tensors of the size of the logits that a step may hold at once
 class _Unallocated(TorchFunctionMode):
     """New tensors have a shape and no memory."""
 
-    _MADE = (torch.zeros, torch.empty, torch.full, torch.ones, Tensor.new_zeros, Tensor.new_empty, Tensor.new_full, Tensor.new_ones)
+    _MADE = (
+        torch.zeros,
+        torch.empty,
+        torch.full,
+        torch.ones,
+        Tensor.new_zeros,
+        Tensor.new_empty,
+        Tensor.new_full,
+        Tensor.new_ones,
+    )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -36,7 +46,9 @@ def state_shapes(model: Any, slots: int) -> Any:
 
 
 def pool_bytes(model: Any, slots: int) -> int:
-    """About how much memory ``slots`` rows of ``model`` take, of which this allocates one row's condition."""
+    """About how much memory ``slots`` rows of ``model`` take, of which this allocates one row's
+    condition.
+    """
     with torch.inference_mode():
         condition = model.condition(torch.zeros(1, dtype=torch.int64, device=model.device)).nbytes
     row = condition + model.config.num_tokens * ROW + 4 * LOGITS * model.config.vocab_size
@@ -44,13 +56,21 @@ def pool_bytes(model: Any, slots: int) -> int:
 
 
 def fitting(max_requests: int, needed: Callable[[int], int], free: int) -> int:
-    """``max_requests``, halved until the rows of those, ``needed(slots)`` bytes, fit into ``free``; 1 at the least."""
+    """``max_requests``, halved until the rows of those, ``needed(slots)`` bytes, fit into ``free``;
+    1 at the least.
+    """
     fits = max_requests
     while fits > 1 and needed(2 * fits) > free:
         fits //= 2
     if fits < max_requests:
         wanted, there = needed(2 * max_requests) / 1e9, max(0, free) / 1e9
-        log.warning("%d images at once need %.1f GB of GPU memory, and %.1f are free: %d at once", max_requests, wanted, there, fits)
+        log.warning(
+            "%d images at once need %.1f GB of GPU memory, and %.1f are free: %d at once",
+            max_requests,
+            wanted,
+            there,
+            fits,
+        )
     return fits
 
 
@@ -60,4 +80,6 @@ def limit(model: Any, max_requests: int) -> int:
         return max_requests
     free, total = torch.cuda.mem_get_info(model.device)
     free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
-    return fitting(max_requests, lambda slots: pool_bytes(model, slots), free - int(RESERVE * total))
+    return fitting(
+        max_requests, lambda slots: pool_bytes(model, slots), free - int(RESERVE * total)
+    )

@@ -1,4 +1,6 @@
-"""What a client asks of the engine, and what it hears back. No tensors here: all of this can cross a process boundary."""
+"""What a client asks of the engine, and what it hears back. No tensors here: all of this can cross
+a process boundary.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,13 @@ _ids = itertools.count(1)
 class Request:
     """One image: a class row of the model, how to draw it, and how often to hear of it.
 
-    ``preview_every`` is the number of codes between two ``Progress`` events, 0 for none. With ``explain`` its events have notes
-    on every code. With ``alone`` nobody else is in its batch: it waits until nothing runs and who comes later waits behind it; in
-    bfloat16, where codes may depend on the size of the batch, this is how to draw the same picture again. ``prefix`` is the first codes of
-    the picture, which are not drawn but read, all in one pass; any sequence of whole numbers will do. Values out of range raise
-    InvalidInput; whether the model has the class and the codes of the prefix is checked by ``Engine.submit``.
+    ``preview_every`` is the number of codes between two ``Progress`` events, 0 for none. With
+    ``explain`` its events have notes on every code. With ``alone`` nobody else is in its batch: it
+    waits until nothing runs and who comes later waits behind it; in bfloat16, where codes may
+    depend on the size of the batch, this is how to draw the same picture again. ``prefix`` is the
+    first codes of the picture, which are not drawn but read, all in one pass; any sequence of whole
+    numbers will do. Values out of range raise InvalidInput; whether the model has the class and the
+    codes of the prefix is checked by ``Engine.submit``.
     """
 
     label: int
@@ -38,10 +42,16 @@ class Request:
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", check_seed(self.seed))
         if not isinstance(self.preview_every, int) or self.preview_every < 0:
-            raise InvalidInput(f"preview_every is {self.preview_every!r}; it must be a whole number of codes, 0 for no previews")
+            raise InvalidInput(
+                f"preview_every is {self.preview_every!r}; it must be a whole number of codes, 0 "
+                "for no previews"
+            )
         codes = np.asarray(self.prefix)
         if codes.ndim != 1 or (codes.size and not np.issubdtype(codes.dtype, np.integer)):
-            raise InvalidInput(f"prefix is {self.prefix!r}; it must be a sequence of codes, whole numbers from 0 on")
+            raise InvalidInput(
+                f"prefix is {self.prefix!r}; it must be a sequence of codes, whole numbers from 0 "
+                "on"
+            )
         object.__setattr__(self, "prefix", tuple(codes.tolist()))
 
     @property
@@ -67,7 +77,9 @@ class Started:
 
 @dataclass(frozen=True)
 class Preparing:
-    """The next step first makes the GPU ready for a batch of this size, which takes seconds; ``message`` says so to a person."""
+    """The next step first makes the GPU ready for a batch of this size, which takes seconds;
+    ``message`` says so to a person.
+    """
 
     request_id: int
     message: str
@@ -75,9 +87,11 @@ class Preparing:
 
 @dataclass(frozen=True, eq=False)
 class Progress:
-    """``codes`` (step,) int64 are drawn of ``total``, those of a prefix included, after ``seconds`` of model time.
+    """``codes`` (step,) int64 are drawn of ``total``, those of a prefix included, after ``seconds``
+    of model time.
 
-    ``notes`` (step, 13) float32 are those of ``aim.sampling.explain``, None if the request did not ask; zero for codes of a prefix.
+    ``notes`` (step, 13) float32 are those of ``aim.sampling.explain``, None if the request did not
+    ask; zero for codes of a prefix.
     """
 
     request_id: int
@@ -90,7 +104,9 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """All ``codes`` (total,) int64, after ``seconds`` of model time; ``notes`` (total, 13) as in ``Progress``."""
+    """All ``codes`` (total,) int64, after ``seconds`` of model time; ``notes`` (total, 13) as in
+    ``Progress``.
+    """
 
     request_id: int
     codes: np.ndarray
@@ -107,7 +123,9 @@ class Cancelled:
 
 @dataclass(frozen=True)
 class Failed:
-    """It failed, and holds nothing any more; others in the batch go on unless the model itself failed."""
+    """It failed, and holds nothing any more; others in the batch go on unless the model itself
+    failed.
+    """
 
     request_id: int
     error: Exception

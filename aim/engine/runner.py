@@ -1,4 +1,6 @@
-"""The tensors of the engine: one model step and one draw for every row, on the device, without waiting for it."""
+"""The tensors of the engine: one model step and one draw for every row, on the device, without
+waiting for it.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,17 @@ from aim.engine.lane import Download
 from aim.engine.scheduler import Running
 from aim.sampling import Rows, draw_rows
 
-TOGETHER, MOST_TOGETHER = 64, 256  # conditions made at once on a GPU: as many as there can be requests, between these
+# conditions made at once on a GPU: as many as there can be requests, between these
+TOGETHER, MOST_TOGETHER = 64, 256
 
 
 def batch_sizes(device: torch.device, dtype: torch.dtype, slots: int) -> tuple[int, ...]:
     """The numbers of rows that a batch may have, ascending; the last is at least ``slots``.
 
-    Chosen so that a row's float32 logits do not depend on the others: such a product on a CPU gives the same bits in batches of
-    4, 8, 12, ... rows; elsewhere the kernel is picked by the number of rows, and float32 always runs the whole pool. In bf16
-    a batched product on a CPU is exact from 2 rows on; on a GPU there are few sizes, as each is captured.
+    Chosen so that a row's float32 logits do not depend on the others: such a product on a CPU gives
+    the same bits in batches of 4, 8, 12, ... rows; elsewhere the kernel is picked by the number of
+    rows, and float32 always runs the whole pool. In bf16 a batched product on a CPU is exact from 2
+    rows on; on a GPU there are few sizes, as each is captured.
     """
     slots += slots % 2
     if device.type == "cpu":
@@ -39,7 +43,9 @@ def batch_sizes(device: torch.device, dtype: torch.dtype, slots: int) -> tuple[i
 
 
 class Fetched(NamedTuple):
-    """Copies on their way to the host, and where each of what was asked for is among them: which copy, which row of it."""
+    """Copies on their way to the host, and where each of what was asked for is among them: which
+    copy, which row of it.
+    """
 
     download: Download
     places: list[tuple[int, int]]
@@ -59,17 +65,21 @@ class Fetched(NamedTuple):
 
 
 class Runner:
-    """Pools for ``slots`` rows: what the model remembers, condition, ``Rows``; and the step on the first of them.
+    """Pools for ``slots`` rows: what the model remembers, condition, ``Rows``; and the step on the
+    first of them.
 
-    ``model`` is anything with the interface of ``aim.models.prior.Prior``; with ``captured`` its step must do the same on the device
-    whenever it has as many rows. Not thread-safe: the engine calls it from one place.
+    ``model`` is anything with the interface of ``aim.models.prior.Prior``; with ``captured`` its
+    step must do the same on the device whenever it has as many rows. Not thread-safe: the engine
+    calls it from one place.
     """
 
     def __init__(self, model: Any, slots: int, captured: bool = True) -> None:
         self.model = model
         self.device = model.device
         self.sizes = batch_sizes(model.device, model.dtype, slots)
-        self.together = 1 if self.device.type == "cpu" else min(MOST_TOGETHER, max(TOGETHER, slots // 2))
+        self.together = (
+            1 if self.device.type == "cpu" else min(MOST_TOGETHER, max(TOGETHER, slots // 2))
+        )
         self._lane = lane.connect(self.device)
         self.graphs = Graphs(self._lane, self._step, self._idle, captured)
         slots = self.sizes[-1]
@@ -89,10 +99,15 @@ class Runner:
             )
 
     def admit(self, joined: Sequence[Running]) -> None:
-        """Fill the condition of up to ``together`` new requests' slots; their state is cleared by their first step, or by their prefix."""
+        """Fill the condition of up to ``together`` new requests' slots; their state is cleared by
+        their first step, or by their prefix.
+        """
         with self._lane.work():
             conditions = self._condition([entry.request.label for entry in joined])
-            firsts, seconds = [entry.slots[0] for entry in joined], [entry.slots[1] for entry in joined if len(entry.slots) > 1]
+            firsts, seconds = (
+                [entry.slots[0] for entry in joined],
+                [entry.slots[1] for entry in joined if len(entry.slots) > 1],
+            )
             at = self._lane.send(torch.tensor(firsts + seconds))
             self._cond[at[: len(firsts)]] = conditions[: len(firsts)]
             self._cond[at[len(firsts) :]] = self._null
@@ -101,15 +116,21 @@ class Runner:
                     self._read(entry)
 
     def _read(self, entry: Running) -> None:
-        """Take a request to the last code of its prefix, which the next step reads; alone, for the same bits in any company."""
-        codes, slots = (self._lane.send(torch.tensor(values)) for values in (entry.request.prefix, entry.slots))
+        """Take a request to the last code of its prefix, which the next step reads; alone, for the
+        same bits in any company.
+        """
+        codes, slots = (
+            self._lane.send(torch.tensor(values)) for values in (entry.request.prefix, entry.slots)
+        )
         self.model.prefill(codes[:-1].expand(len(slots), -1), self._cond, self._state, slots)
         self._rows.drawn[entry.slots[0], : len(codes)] = codes
         self._rows.notes[entry.slots[0], : len(codes)] = 0.0
         self._rows.last[slots] = codes[-1]
 
     def move(self, moves: Sequence[tuple[int, int]]) -> None:
-        """Copy slots to others: pairs of (from, to), no slot twice. What the host knows of them follows with ``arrange``."""
+        """Copy slots to others: pairs of (from, to), no slot twice. What the host knows of them
+        follows with ``arrange``.
+        """
         with self._lane.work():
             src, dst = self._lane.send(torch.tensor(moves).T.contiguous())
             self._state.copy(src, dst)
@@ -130,7 +151,11 @@ class Runner:
             floats[:, row] = p.cfg_scale, p.temperature, p.top_p
             explain[row] = request.explain
         with self._lane.work():
-            for values, into in ((integers, self._integers), (floats, self._floats), (explain, self._rows.explain)):
+            for values, into in (
+                (integers, self._integers),
+                (floats, self._floats),
+                (explain, self._rows.explain),
+            ):
                 self._lane.upload(torch.from_numpy(values), into)
 
     def step(self, rows: int) -> None:
@@ -140,7 +165,8 @@ class Runner:
             self.graphs.run(rows)
 
     def fetch(self, entries: Sequence[Running]) -> Fetched:
-        """Copies of what is drawn: for each request its codes (step,), and notes (step, 13) if it asked.
+        """Copies of what is drawn: for each request its codes (step,), and notes (step, 13) if it
+        asked.
 
         Broken codes are ``aim.sampling.BROKEN``. Requests of the same age are copied together.
         """
@@ -155,10 +181,16 @@ class Runner:
             tensors = []
             for (notes, step), slots in rows.items():
                 pool = self._rows.notes if notes else self._rows.drawn
-                which = slice(slots[0], slots[0] + 1) if len(slots) == 1 else self._lane.send(torch.tensor(slots))
+                which = (
+                    slice(slots[0], slots[0] + 1)
+                    if len(slots) == 1
+                    else self._lane.send(torch.tensor(slots))
+                )
                 tensors.append(pool[which, :step])
             order = {group: i for i, group in enumerate(rows)}
-            return Fetched(self._lane.download(tensors), [(order[group], row) for group, row in places])
+            return Fetched(
+                self._lane.download(tensors), [(order[group], row) for group, row in places]
+            )
 
     def work(self) -> AbstractContextManager[object]:
         """Inside it the device's work is ordered behind this one's."""
@@ -170,7 +202,8 @@ class Runner:
 
     def _step(self, rows: int) -> None:
         positions = self._rows.positions[:rows]
-        logits = self.model.step(self._rows.last[:rows], positions, self._cond, self._state)  # (R, V)
+        # (R, V)
+        logits = self.model.step(self._rows.last[:rows], positions, self._cond, self._state)
         draw_rows(logits, self._rows)
 
     @contextmanager
@@ -183,7 +216,9 @@ class Runner:
             self._rows.positions.copy_(positions)
 
     def _condition(self, labels: Sequence[int]) -> Tensor:
-        """Of up to ``together`` labels, then of no class. Always as many rows at once: the same bits at every admission."""
+        """Of up to ``together`` labels, then of no class. Always as many rows at once: the same
+        bits at every admission.
+        """
         null = self.model.config.num_classes
         rows = [*labels, *[null] * (max(4, self.together) - len(labels))]
         return self.model.condition(self._lane.send(torch.tensor(rows)))

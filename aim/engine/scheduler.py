@@ -1,4 +1,6 @@
-"""Who runs where and who waits. Plain Python: two collections and a set of slots; no tensors, no threads."""
+"""Who runs where and who waits. Plain Python: two collections and a set of slots; no tensors, no
+threads.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from aim.errors import QueueFull
 
 @dataclass
 class Running:
-    """A request in the batch. Row i of the batch is slot i; the first slot is the conditional row."""
+    """A request in the batch. Row i of the batch is slot i; the first slot is the conditional
+    row.
+    """
 
     request: Request
     slots: list[int]
@@ -30,10 +34,12 @@ class Running:
 
 
 class Scheduler:
-    """At most ``max_requests`` run, at most ``max_waiting`` more wait in line, first come, first served.
+    """At most ``max_requests`` run, at most ``max_waiting`` more wait in line, first come, first
+    served.
 
-    ``sizes`` are the numbers of rows that a batch may have, ascending, the last one enough for all; rows move down when that
-    makes the batch smaller. A request that asks to be alone is admitted when nothing runs, and nobody while it runs.
+    ``sizes`` are the numbers of rows that a batch may have, ascending, the last one enough for all;
+    rows move down when that makes the batch smaller. A request that asks to be alone is admitted
+    when nothing runs, and nobody while it runs.
     """
 
     def __init__(self, max_requests: int, max_waiting: int, sizes: Sequence[int]) -> None:
@@ -65,8 +71,14 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Put a request at the end of the line; QueueFull if it is too long."""
-        if len(self.waiting) >= self.max_waiting and len(self.waiting) + 1 - self._ready([*self.waiting, request]) > self.max_waiting:
-            raise QueueFull(f"{len(self.running)} images are being drawn and {self.max_waiting} wait; try again in a moment")
+        if (
+            len(self.waiting) >= self.max_waiting
+            and len(self.waiting) + 1 - self._ready([*self.waiting, request]) > self.max_waiting
+        ):
+            raise QueueFull(
+                f"{len(self.running)} images are being drawn and {self.max_waiting} wait; try "
+                "again in a moment"
+            )
         self.waiting.append(request)
         self._ids.add(request.id)
 
@@ -85,7 +97,11 @@ class Scheduler:
         for _ in range(self._ready(self.waiting)):
             request = self.waiting.popleft()
             self._ids.remove(request.id)
-            entry = Running(request, [heapq.heappop(self._free) for _ in range(request.rows)], len(request.prefix))
+            entry = Running(
+                request,
+                [heapq.heappop(self._free) for _ in range(request.rows)],
+                len(request.prefix),
+            )
             self.running[request.id] = entry
             joined.append(entry)
         return joined
@@ -104,7 +120,9 @@ class Scheduler:
         return True
 
     def compact(self) -> list[tuple[int, int]]:
-        """Move the highest rows into the lowest free slots if that makes the batch smaller: (from, to) for each row moved."""
+        """Move the highest rows into the lowest free slots if that makes the batch smaller: (from,
+        to) for each row moved.
+        """
         if self.rows == self._rounded(self.used):
             return []
         moves = []

@@ -12,7 +12,8 @@ from aim.engine.engine import Engine
 from aim.engine.request import LAST, Cancelled, Event, Failed, Finished, Progress, Request
 from aim.errors import GenerationError
 
-_PATIENCE = 0.5  # seconds between two looks at whether the thread lives; bounds how long Ctrl-C waits on Windows
+# seconds between two looks at whether the thread lives; bounds how long Ctrl-C waits on Windows
+_PATIENCE = 0.5
 
 
 @dataclass
@@ -37,7 +38,9 @@ class Tally:
 
 
 class _Mailbox:
-    """Events on their way to one client; a Progress that nobody took is replaced by what follows it."""
+    """Events on their way to one client; a Progress that nobody took is replaced by what follows
+    it.
+    """
 
     def __init__(self) -> None:
         self.step = 0
@@ -61,10 +64,11 @@ class _Mailbox:
 
 
 class Subscription(Iterator[Event]):
-    """The events of one request, as ``Server.stream`` returns it; ends after Finished, Cancelled or Failed.
+    """The events of one request, as ``Server.stream`` returns it; ends after Finished, Cancelled or
+    Failed.
 
-    A client that is slow finds only the newest Progress. ``close`` may be called from any thread and cancels the request
-    within a step; letting go of the subscription does the same.
+    A client that is slow finds only the newest Progress. ``close`` may be called from any thread
+    and cancels the request within a step; letting go of the subscription does the same.
     """
 
     def __init__(self, server: Server, request: Request, mailbox: _Mailbox) -> None:
@@ -83,7 +87,9 @@ class Subscription(Iterator[Event]):
         while (event := self._mailbox.take(_PATIENCE)) is None:
             if not self._server.alive and (event := self._mailbox.take(0)) is None:
                 self._done = True
-                raise GenerationError("the engine's thread has ended; close the pipeline and load it again")
+                raise GenerationError(
+                    "the engine's thread has ended; close the pipeline and load it again"
+                )
         self._done = isinstance(event, LAST)
         return event
 
@@ -97,13 +103,16 @@ class Subscription(Iterator[Event]):
 
 
 class Server:
-    """Drives ``engine`` from one daemon thread, which sleeps when nothing is to do. Everything here is thread-safe."""
+    """Drives ``engine`` from one daemon thread, which sleeps when nothing is to do. Everything here
+    is thread-safe.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._mailboxes: dict[int, _Mailbox] = {}
         self._lock = threading.Lock()  # of the mailboxes and of closing
-        self._wake: SimpleQueue[None] = SimpleQueue()  # may be put to from a garbage collector, anywhere
+        # may be put to from a garbage collector, anywhere
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._closing = False
         self.tally = Tally()
         self._thread = threading.Thread(target=self._serve, name="aim-engine", daemon=True)
@@ -115,7 +124,9 @@ class Server:
         return self._thread.is_alive()
 
     def stream(self, request: Request) -> Subscription:
-        """Submit a request and return its events. Raises what ``Engine.submit`` raises, and GenerationError once closed."""
+        """Submit a request and return its events. Raises what ``Engine.submit`` raises, and
+        GenerationError once closed.
+        """
         mailbox = _Mailbox()
         with self._lock:
             if self._closing:
@@ -127,7 +138,9 @@ class Server:
         return Subscription(self, request, mailbox)
 
     def close(self) -> None:
-        """Cancel everything and end the thread, waiting for the step that runs. Takes no lock, as ``Engine.cancel``."""
+        """Cancel everything and end the thread, waiting for the step that runs. Takes no lock, as
+        ``Engine.cancel``.
+        """
         self._closing = True
         self._wake.put(None)
         if threading.current_thread() is not self._thread:
@@ -152,6 +165,10 @@ class Server:
             for event in events:
                 self.tally.count(event)
                 last = isinstance(event, LAST)
-                mailbox = self._mailboxes.pop(event.request_id, None) if last else self._mailboxes.get(event.request_id)
+                mailbox = (
+                    self._mailboxes.pop(event.request_id, None)
+                    if last
+                    else self._mailboxes.get(event.request_id)
+                )
                 if mailbox is not None:
                     mailbox.put(event)

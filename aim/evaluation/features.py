@@ -1,4 +1,6 @@
-"""Networks that see images for the figures: Inception, as published figures use it, or a judge of one's own, which needs no download."""
+"""Networks that see images for the figures: Inception, as published figures use it, or a judge of
+one's own, which needs no download.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Seen(NamedTuple):
 
 
 class Features(Protocol):
-    """A network for the figures. Figures and cached statistics of features with the same ``name`` may be compared."""
+    """A network for the figures. Figures and cached statistics of features with the same ``name``
+    may be compared.
+    """
 
     @property
     def name(self) -> str:
@@ -50,7 +54,9 @@ class Observed(NamedTuple):
 
 
 def observe(features: Features, batches: Iterable[Tensor]) -> Observed:
-    """Show all images, in batches (B, 3, H, W) uint8, to the network. InvalidInput for fewer than two."""
+    """Show all images, in batches (B, 3, H, W) uint8, to the network. InvalidInput for fewer than
+    two.
+    """
     moments, spatial_moments = Moments(), Moments()
     vectors: list[Tensor] = []
     probabilities: list[Tensor] = []
@@ -64,11 +70,15 @@ def observe(features: Features, batches: Iterable[Tensor]) -> Observed:
             probabilities.append(seen.probabilities.cpu())
     statistics = moments.statistics()
     spatial = spatial_moments.statistics() if spatial_moments.count else None
-    return Observed(statistics, spatial, torch.cat(vectors), torch.cat(probabilities) if probabilities else None)
+    return Observed(
+        statistics, spatial, torch.cat(vectors), torch.cat(probabilities) if probabilities else None
+    )
 
 
 class JudgeFeatures:
-    """The judge of ``aim.evaluation.report``: its pooled features and its classes. It has no spatial features."""
+    """The judge of ``aim.evaluation.report``: its pooled features and its classes. It has no
+    spatial features.
+    """
 
     def __init__(self, network: ResNet, name: str = "judge") -> None:
         self._network = network.eval().requires_grad_(False)
@@ -76,31 +86,42 @@ class JudgeFeatures:
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> JudgeFeatures:
-        """From a safetensors file of a ``ResNet``, of any widths. InvalidInput for another network, CheckpointError for no such file."""
+        """From a safetensors file of a ``ResNet``, of any widths. InvalidInput for another network,
+        CheckpointError for no such file.
+        """
         with opened(path) as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
         stages = [f"trunk.{2 + 2 * i}.first.0.weight" for i in range(4)]
         try:
-            network = ResNet(len(weights["head.weight"]), tuple(len(weights[name]) for name in stages))
+            network = ResNet(
+                len(weights["head.weight"]), tuple(len(weights[name]) for name in stages)
+            )
             network.load_state_dict(weights)
         except (KeyError, RuntimeError, TypeError) as error:
             brief = str(error).partition("\n")[0]
-            raise InvalidInput(f"{path} is not a judge ({brief}); train one with `python -m aim.evaluation.report judge`") from error
+            raise InvalidInput(
+                f"{path} is not a judge ({brief}); train one with `python -m aim.evaluation.report "
+                "judge`"
+            ) from error
         return cls(network.to(device), f"judge-{fingerprint(path)}")
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Seen:
         """Of images (B, 3, H, W) uint8."""
-        pooled = self._network.trunk(normalize(images.to(self._network.head.weight.device))).mean((2, 3))
+        pooled = self._network.trunk(normalize(images.to(self._network.head.weight.device))).mean(
+            (2, 3)
+        )
         return Seen(pooled, self._network.head(pooled).softmax(1))
 
 
 class InceptionFeatures:
-    """Inception-v3 with the weights of 2015, as in ADM's evaluator and with its resizing, by torch-fidelity.
+    """Inception-v3 with the weights of 2015, as in ADM's evaluator and with its resizing, by
+    torch-fidelity.
 
-    Features are the 2,048 pooled ones, probabilities the softmax over 1,008 classes of the logits without bias. Spatial features are
-    the first 7 channels of the layer that ADM calls mixed_6/conv, 17x17, the channel last: 2,023 numbers. torch-fidelity does not
-    offer them; they are taken where they arise, in the first branch of ``Mixed_6d``.
+    Features are the 2,048 pooled ones, probabilities the softmax over 1,008 classes of the logits
+    without bias. Spatial features are the first 7 channels of the layer that ADM calls
+    mixed_6/conv, 17x17, the channel last: 2,023 numbers. torch-fidelity does not offer them; they
+    are taken where they arise, in the first branch of ``Mixed_6d``.
     """
 
     def __init__(self, network: Any, name: str = INCEPTION) -> None:
@@ -110,31 +131,44 @@ class InceptionFeatures:
         network.Mixed_6d.branch1x1.register_forward_hook(self._keep)
 
     @classmethod
-    def load(cls, device: torch.device | str = "cpu", weights: Path | None = None) -> InceptionFeatures:
+    def load(
+        cls, device: torch.device | str = "cpu", weights: Path | None = None
+    ) -> InceptionFeatures:
         """With weights from a file, else with those that torch-fidelity fetches once and keeps.
 
-        AimError where torch-fidelity does not import or its weights cannot be had, InvalidInput for a file that does not hold them.
+        AimError where torch-fidelity does not import or its weights cannot be had, InvalidInput for
+        a file that does not hold them.
         """
         otherwise = "or take a judge: --features <file>.safetensors"
         try:
             # not an import statement: it is optional, and brings torchvision
             module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
         except (ImportError, AttributeError, RuntimeError, OSError) as error:
-            raise AimError(f"Inception features need torch-fidelity ({error}): pip install torch-fidelity, {otherwise}") from error
+            raise AimError(
+                f"Inception features need torch-fidelity ({error}): pip install torch-fidelity, "
+                f"{otherwise}"
+            ) from error
         name = INCEPTION
         if weights is not None:
             _check_weights(weights)
             name = f"{INCEPTION}-{fingerprint(weights)}"
         try:
             network = module.FeatureExtractorInceptionV3(
-                INCEPTION, ["2048", "logits_unbiased"], feature_extractor_weights_path=None if weights is None else str(weights)
+                INCEPTION,
+                ["2048", "logits_unbiased"],
+                feature_extractor_weights_path=None if weights is None else str(weights),
             )
         except RuntimeError as error:
             brief = str(error).partition("\n")[0]
-            raise InvalidInput(f"{weights or 'the file fetched'} does not hold torch-fidelity's Inception weights ({brief})") from error
+            raise InvalidInput(
+                f"{weights or 'the file fetched'} does not hold torch-fidelity's Inception weights "
+                f"({brief})"
+            ) from error
         except OSError as error:
             way = f"download {module.URL_INCEPTION_V3} by hand and give the file with --inception"
-            raise AimError(f"the Inception weights cannot be fetched ({error}): {way}, {otherwise}") from error
+            raise AimError(
+                f"the Inception weights cannot be fetched ({error}): {way}, {otherwise}"
+            ) from error
         return cls(network.to(device), name)
 
     @torch.inference_mode()
@@ -149,25 +183,36 @@ class InceptionFeatures:
 
 
 def _check_weights(path: Path) -> None:
-    """InvalidInput unless the file can be read as tensors; torch-fidelity would run whatever code is in it."""
+    """InvalidInput unless the file can be read as tensors; torch-fidelity would run whatever code
+    is in it.
+    """
     try:
         torch.load(path, map_location="meta", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
         brief = str(error).partition("\n")[0]
         raise InvalidInput(
-            f"{path} cannot be read as a PyTorch file of tensors ({brief}); give torch-fidelity's Inception weights"
+            f"{path} cannot be read as a PyTorch file of tensors ({brief}); give torch-fidelity's "
+            "Inception weights"
         ) from error
 
 
-def load_features(source: str, device: torch.device | str = "cpu", weights: Path | None = None) -> Features:
-    """The network called ``source``: "inception", with its weights from a file if given, or a judge's .safetensors file.
+def load_features(
+    source: str, device: torch.device | str = "cpu", weights: Path | None = None
+) -> Features:
+    """The network called ``source``: "inception", with its weights from a file if given, or a
+    judge's .safetensors file.
 
-    Errors as of ``InceptionFeatures.load`` and ``JudgeFeatures.load``; InvalidInput for anything else.
+    Errors as of ``InceptionFeatures.load`` and ``JudgeFeatures.load``; InvalidInput for anything
+    else.
     """
     if source == INCEPTION:
         return InceptionFeatures.load(device, weights)
     if weights is not None:
-        raise InvalidInput(f"--inception {weights} goes with --features inception, and features is {source!r}")
+        raise InvalidInput(
+            f"--inception {weights} goes with --features inception, and features is {source!r}"
+        )
     if source.endswith(".safetensors"):
         return JudgeFeatures.load(Path(source), device)
-    raise InvalidInput(f"features is {source!r}; it must be inception or the .safetensors file of a judge")
+    raise InvalidInput(
+        f"features is {source!r}; it must be inception or the .safetensors file of a judge"
+    )

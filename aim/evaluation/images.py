@@ -1,4 +1,6 @@
-"""Sets of images on a disk: folders of pictures, and the ``.npz`` of ADM's evaluator. They are read in batches, never whole."""
+"""Sets of images on a disk: folders of pictures, and the ``.npz`` of ADM's evaluator. They are read
+in batches, never whole.
+"""
 
 from __future__ import annotations
 
@@ -44,20 +46,27 @@ def list_pictures(folder: Path) -> list[Path]:
     """Every picture below a folder, in order. InvalidInput if there is none."""
     found = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
     if not found:
-        raise InvalidInput(f"no picture in {folder}; it must hold {', '.join(sorted(SUFFIXES))} files")
+        raise InvalidInput(
+            f"no picture in {folder}; it must hold {', '.join(sorted(SUFFIXES))} files"
+        )
     return found
 
 
 def read_pictures(paths: Sequence[Path], size: int, batch: int) -> Iterator[Tensor]:
-    """Batches (B, 3, size, size) uint8, each picture's middle cut square and scaled. InvalidInput for one that cannot be read."""
+    """Batches (B, 3, size, size) uint8, each picture's middle cut square and scaled. InvalidInput
+    for one that cannot be read.
+    """
     with ThreadPoolExecutor(THREADS) as pool:
         for i in range(0, len(paths), batch):
-            part = pool.map(lambda path: np.asarray(pictures.open_square(path, size)), paths[i : i + batch])
+            part = pool.map(
+                lambda path: np.asarray(pictures.open_square(path, size)), paths[i : i + batch]
+            )
             yield _to_tensor(np.stack(list(part)))
 
 
 def write_npz(path: Path, images: Iterable[np.ndarray], labels: Sequence[int], size: int) -> None:
-    """ADM's file: arr_0 (N, size, size, 3) uint8, and arr_1 (N,) int64, the class of each. Written whole or not at all.
+    """ADM's file: arr_0 (N, size, size, 3) uint8, and arr_1 (N,) int64, the class of each. Written
+    whole or not at all.
 
     InvalidInput where it cannot be written, or for another number or size of images.
     """
@@ -70,7 +79,10 @@ def write_npz(path: Path, images: Iterable[np.ndarray], labels: Sequence[int], s
                 np.lib.format.write_array_header_1_0(file, header)
                 for count, image in enumerate(images, 1):
                     if image.shape != shape or image.dtype != np.uint8:
-                        raise InvalidInput(f"image {count - 1} is {image.dtype} {image.shape}; it must be uint8 {shape}")
+                        raise InvalidInput(
+                            f"image {count - 1} is {image.dtype} {image.shape}; it must be uint8 "
+                            f"{shape}"
+                        )
                     file.write(np.ascontiguousarray(image).data)
             with archive.open(f"{LABELS}.npy", "w") as file:
                 np.lib.format.write_array(file, np.asarray(labels, np.int64))
@@ -78,27 +90,37 @@ def write_npz(path: Path, images: Iterable[np.ndarray], labels: Sequence[int], s
             raise InvalidInput(f"there are {count} images and {len(labels)} labels")
         os.replace(unfinished, path)
     except OSError as error:
-        raise InvalidInput(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
+        raise InvalidInput(
+            f"cannot write {path}: {error.strerror or error}; choose another folder"
+        ) from error
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def npz_shape(path: Path) -> tuple[int, int, int]:
-    """Number, height and width of the images in an ADM file. InvalidInput if it holds none, or is not such a file."""
+    """Number, height and width of the images in an ADM file. InvalidInput if it holds none, or is
+    not such a file.
+    """
     with _images_of(path) as (shape, _):
         return shape
 
 
 def read_npz(path: Path, batch: int) -> Iterator[Tensor]:
-    """The images of an ADM file in batches (B, 3, H, W) uint8. Errors as of ``npz_shape``, and InvalidInput if it is cut short."""
+    """The images of an ADM file in batches (B, 3, H, W) uint8. Errors as of ``npz_shape``, and
+    InvalidInput if it is cut short.
+    """
     with _images_of(path) as (shape, file):
         count, height, width = shape
         for i in range(0, count, batch):
             some = min(batch, count - i)
             content = file.read(some * height * width * 3)
             if len(content) != some * height * width * 3:
-                raise InvalidInput(f"{path} ends before image {i + some} of {count}; it may be cut short")
-            yield _to_tensor(np.frombuffer(bytearray(content), np.uint8).reshape(some, height, width, 3))
+                raise InvalidInput(
+                    f"{path} ends before image {i + some} of {count}; it may be cut short"
+                )
+            yield _to_tensor(
+                np.frombuffer(bytearray(content), np.uint8).reshape(some, height, width, 3)
+            )
 
 
 def has_images(path: Path) -> bool:
@@ -108,7 +130,9 @@ def has_images(path: Path) -> bool:
 
 
 def npz_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Those of the arrays ``names`` that a .npz file holds, whole. InvalidInput for another file; nothing in it is run."""
+    """Those of the arrays ``names`` that a .npz file holds, whole. InvalidInput for another file;
+    nothing in it is run.
+    """
     with _reading(path), np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in names if name in file.files}
 
@@ -118,11 +142,23 @@ def _images_of(path: Path) -> Iterator[tuple[tuple[int, int, int], IO[bytes]]]:
     """(N, H, W) of the images in an ADM file, and their bytes to read."""
     with _reading(path), zipfile.ZipFile(path) as archive:
         if f"{IMAGES}.npy" not in archive.namelist():
-            raise InvalidInput(f"{path} holds no {IMAGES}; images must be in an array of that name, (N, H, W, 3) uint8")
+            raise InvalidInput(
+                f"{path} holds no {IMAGES}; images must be in an array of that name, (N, H, W, 3) "
+                "uint8"
+            )
         with archive.open(f"{IMAGES}.npy") as file:
             shape, fortran, dtype = _header(file)
-            if dtype != np.uint8 or fortran or len(shape) != 4 or shape[3] != 3 or not math.prod(shape):
-                raise InvalidInput(f"{IMAGES} of {path} is {dtype} {shape}; it must be uint8 (N, H, W, 3) in C order")
+            if (
+                dtype != np.uint8
+                or fortran
+                or len(shape) != 4
+                or shape[3] != 3
+                or not math.prod(shape)
+            ):
+                raise InvalidInput(
+                    f"{IMAGES} of {path} is {dtype} {shape}; it must be uint8 (N, H, W, 3) in C "
+                    "order"
+                )
             yield (shape[0], shape[1], shape[2]), file
 
 
@@ -139,5 +175,14 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except InvalidInput:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise InvalidInput(f"{path} cannot be read as a .npz file ({error}); give one of ADM's evaluator") from error
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+    ) as error:
+        raise InvalidInput(
+            f"{path} cannot be read as a .npz file ({error}); give one of ADM's evaluator"
+        ) from error

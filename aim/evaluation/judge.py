@@ -18,11 +18,17 @@ from aim.training.classifier import accuracy
 
 def balanced_rows(count: int, num_classes: int) -> list[int]:
     """``count`` class rows, every class as often as any other give or take one."""
-    return [i * num_classes // count if count < num_classes else i % num_classes for i in range(count)]
+    return [
+        i * num_classes // count if count < num_classes else i % num_classes for i in range(count)
+    ]
 
 
-def sample_codes(model: Prior, rows: Sequence[int], params: SamplingParams, seed: int = 0, batch: int = 256) -> Tensor:
-    """Codes (N, T) for class rows (N,), image i drawn with seed ``seed + i``, through the engine."""
+def sample_codes(
+    model: Prior, rows: Sequence[int], params: SamplingParams, seed: int = 0, batch: int = 256
+) -> Tensor:
+    """Codes (N, T) for class rows (N,), image i drawn with seed ``seed + i``, through the
+    engine.
+    """
     engine = pick(model).engine(max_requests=batch, max_waiting=len(rows))
     requests = [Request(row, params, seed + i) for i, row in enumerate(rows)]
     place = {request.id: i for i, request in enumerate(requests)}
@@ -36,7 +42,14 @@ def sample_codes(model: Prior, rows: Sequence[int], params: SamplingParams, seed
 
 
 @torch.inference_mode()
-def sample_images(model: Prior, tokenizer: VQ, rows: Sequence[int], params: SamplingParams, seed: int = 0, batch: int = 256) -> Tensor:
+def sample_images(
+    model: Prior,
+    tokenizer: VQ,
+    rows: Sequence[int],
+    params: SamplingParams,
+    seed: int = 0,
+    batch: int = 256,
+) -> Tensor:
     """Images (N, 3, H, W) uint8 for class rows (N,)."""
     codes = sample_codes(model, rows, params, seed, batch).to(model.device)
     images = torch.cat([tokenizer.decode(part) for part in codes.split(batch)])
@@ -44,5 +57,7 @@ def sample_images(model: Prior, tokenizer: VQ, rows: Sequence[int], params: Samp
 
 
 def asked_class_rate(judge: nn.Module, images: Tensor, rows: Sequence[int]) -> float:
-    """The fraction of sampled images (N, 3, H, W) uint8 whose most likely class for ``judge`` is the asked row."""
+    """The fraction of sampled images (N, 3, H, W) uint8 whose most likely class for ``judge`` is
+    the asked row.
+    """
     return accuracy(judge, images, torch.tensor(rows, device=images.device))

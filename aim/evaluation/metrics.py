@@ -1,4 +1,6 @@
-"""Figures of sets of features, in float64: Fréchet distance, inception score, precision and recall, nearest distances."""
+"""Figures of sets of features, in float64: Fréchet distance, inception score, precision and recall,
+nearest distances.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class Statistics(NamedTuple):
 
 
 class Moments:
-    """Mean and covariance of features that come in batches, in float64, without keeping them (Chan, Golub and LeVeque 1979)."""
+    """Mean and covariance of features that come in batches, in float64, without keeping them (Chan,
+    Golub and LeVeque 1979).
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -36,7 +40,9 @@ class Moments:
         if not size:
             return
         if not torch.isfinite(batch).all():
-            raise InvalidInput("features hold a number that is not finite; the network or an image may be damaged")
+            raise InvalidInput(
+                "features hold a number that is not finite; the network or an image may be damaged"
+            )
         mean = batch.mean(0)
         apart = batch - mean
         scatter = apart.T @ apart
@@ -51,18 +57,25 @@ class Moments:
     def statistics(self) -> Statistics:
         """Of all so far. InvalidInput for fewer than two, which have no covariance."""
         if self.count < 2:
-            raise InvalidInput(f"a covariance needs at least 2 images, and there is {self.count}; take more")
+            raise InvalidInput(
+                f"a covariance needs at least 2 images, and there is {self.count}; take more"
+            )
         return Statistics(self._mean.cpu(), (self._scatter / (self.count - 1)).cpu(), self.count)
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
-    """The Fréchet distance of two normal distributions, ``|m - m'|^2 + tr(S + S' - 2 (S S')^1/2)`` (Heusel et al. 2017).
+    """The Fréchet distance of two normal distributions, ``|m - m'|^2 + tr(S + S' - 2 (S S')^1/2)``
+    (Heusel et al. 2017).
 
-    The trace of the root is the sum of the roots of the eigenvalues of ``S^1/2 S' S^1/2``, which is symmetric, so that singular
-    covariances need no care. InvalidInput for statistics of different widths or numbers that are not finite.
+    The trace of the root is the sum of the roots of the eigenvalues of ``S^1/2 S' S^1/2``, which is
+    symmetric, so that singular covariances need no care. InvalidInput for statistics of different
+    widths or numbers that are not finite.
     """
     if a.mean.shape != b.mean.shape or a.covariance.shape != b.covariance.shape:
-        raise InvalidInput(f"features have {len(a.mean)} and {len(b.mean)} numbers; both sets must be seen by the same network")
+        raise InvalidInput(
+            f"features have {len(a.mean)} and {len(b.mean)} numbers; both sets must be seen by the "
+            "same network"
+        )
     if not all(torch.isfinite(part).all() for part in (a.mean, a.covariance, b.mean, b.covariance)):
         raise InvalidInput("statistics hold a number that is not finite; compute them again")
     first, second = a.covariance.double(), b.covariance.double()
@@ -75,9 +88,11 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
 
 def inception_score(probabilities: Tensor, split: int = SPLIT) -> tuple[float, float]:
-    """``exp E KL(p(y|x) || p(y))`` (Salimans et al. 2016) of class probabilities (N, C): mean and spread over parts of ``split``.
+    """``exp E KL(p(y|x) || p(y))`` (Salimans et al. 2016) of class probabilities (N, C): mean and
+    spread over parts of ``split``.
 
-    Parts are taken in order, as in ADM's evaluator, so each must hold every class. InvalidInput for no image.
+    Parts are taken in order, as in ADM's evaluator, so each must hold every class. InvalidInput for
+    no image.
     """
     if not len(probabilities):
         raise InvalidInput("an inception score needs at least one image")
@@ -91,12 +106,15 @@ def inception_score(probabilities: Tensor, split: int = SPLIT) -> tuple[float, f
 
 
 def nearest_distances(features: Tensor, others: Tensor, k: int = 1, block: int = BLOCK) -> Tensor:
-    """Euclidean distances (N, k) float64 from each of ``features`` (N, F) to its k nearest of ``others`` (M, F), ascending.
+    """Euclidean distances (N, k) float64 from each of ``features`` (N, F) to its k nearest of
+    ``others`` (M, F), ascending.
 
     InvalidInput where there are fewer than k others.
     """
     if len(others) < k:
-        raise InvalidInput(f"{k} nearest are asked for, and there are {len(others)} images; take more")
+        raise InvalidInput(
+            f"{k} nearest are asked for, and there are {len(others)} images; take more"
+        )
     found = []
     for rows in features.split(block):
         best = torch.empty(len(rows), 0, dtype=torch.float64, device=_double(rows[:0]).device)
@@ -107,23 +125,32 @@ def nearest_distances(features: Tensor, others: Tensor, k: int = 1, block: int =
     return torch.cat(found).sqrt()
 
 
-def precision_recall(real: Tensor, drawn: Tensor, k: int = NEIGHBOUR, block: int = BLOCK) -> tuple[float, float]:
+def precision_recall(
+    real: Tensor, drawn: Tensor, k: int = NEIGHBOUR, block: int = BLOCK
+) -> tuple[float, float]:
     """Improved precision and recall (Kynkäänniemi et al. 2019) of features (N, F) and (M, F).
 
-    Precision is the share of drawn images within a real image's distance to its k-th nearest other real image, for any real
-    image; recall is the same with the sets swapped. InvalidInput for sets of k images or fewer.
+    Precision is the share of drawn images within a real image's distance to its k-th nearest other
+    real image, for any real image; recall is the same with the sets swapped. InvalidInput for sets
+    of k images or fewer.
     """
     if min(len(real), len(drawn)) <= k:
-        raise InvalidInput(f"precision and recall need more than {k} images in each set; there are {len(real)} and {len(drawn)}")
+        raise InvalidInput(
+            f"precision and recall need more than {k} images in each set; there are {len(real)} "
+            f"and {len(drawn)}"
+        )
     inside = []
     for centres, points in ((real, drawn), (drawn, real)):
-        radii = nearest_distances(centres, centres, k + 1, block)[:, k]  # the nearest is the image itself
+        # the nearest is the image itself
+        radii = nearest_distances(centres, centres, k + 1, block)[:, k]
         inside.append(_covered(points, centres, radii, block).double().mean().item())
     return inside[0], inside[1]
 
 
 def _covered(points: Tensor, centres: Tensor, radii: Tensor, block: int) -> Tensor:
-    """Whether each of the points (N, F) is in the ball around any of the centres (M, F) with radii (M,)."""
+    """Whether each of the points (N, F) is in the ball around any of the centres (M, F) with radii
+    (M,).
+    """
     found = []
     for rows in points.split(block):
         pairs = zip(centres.split(block), radii.split(block), strict=True)
@@ -142,4 +169,6 @@ def _squared(a: Tensor, b: Tensor) -> Tensor:
 
 def _double(values: Tensor) -> Tensor:
     """float64 where the device has it, else on the CPU."""
-    return values.detach().to("cpu" if values.device.type == "mps" else values.device, torch.float64)
+    return values.detach().to(
+        "cpu" if values.device.type == "mps" else values.device, torch.float64
+    )

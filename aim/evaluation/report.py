@@ -1,7 +1,8 @@
-"""Figures of the bundled model: train a judge, sweep sampling settings, report. ``python -m aim.evaluation.report --help``.
+"""Figures of the bundled model: train a judge, sweep sampling settings, report. ``python -m
+aim.evaluation.report --help``.
 
-Settings are chosen by the tokenizer's loss network; the judge, which shares no weights, seed or design with it, only
-reports on the chosen one.
+Settings are chosen by the tokenizer's loss network; the judge, which shares no weights, seed or
+design with it, only reports on the chosen one.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ SHEET_CLASSES = (1, 76, 99, 107, 145, 207, 285, 291, 323, 386, 508, 779, 817, 96
 
 
 @app.command()
-def judge(data: Data, val: Val, out: Out, seconds: Seconds = 120, batch: Batch = ClassifierRecipe.batch) -> None:
+def judge(
+    data: Data, val: Val, out: Out, seconds: Seconds = 120, batch: Batch = ClassifierRecipe.batch
+) -> None:
     """Train the judge on real images."""
     fit_classifier(ResNet, JUDGE_SEED, read_images(data, val, out), out / JUDGE, seconds, batch)
 
@@ -70,22 +73,37 @@ def _numbers(text: str) -> list[float]:
 
 
 @app.command()
-def sweep(out: Out, model: Model = "aim-s", count: int = 606, batch: AtOnce = 64, cfg_scale: str = "1,2,3,4,6",
+def sweep(out: Out, model: Model = "aim-s", count: int = 606, batch: AtOnce = 64,
+          cfg_scale: str = "1,2,3,4,6",
           temperature: str = "1", top_k: str = "0", top_p: str = "1") -> None:  # fmt: skip
-    """How often the loss network sees the asked class, for every combination of comma-separated settings."""
+    """How often the loss network sees the asked class, for every combination of comma-separated
+    settings.
+    """
     prior, tokenizer = _load(model)
     network = read_classifier(VGG, out / LOSS_NETWORK, prior.config.num_classes)
     rows = balanced_rows(count, prior.config.num_classes)
-    for cfg, t, k, p in itertools.product(_numbers(cfg_scale), _numbers(temperature), _numbers(top_k), _numbers(top_p)):
+    for cfg, t, k, p in itertools.product(
+        _numbers(cfg_scale), _numbers(temperature), _numbers(top_k), _numbers(top_p)
+    ):
         start = time.monotonic()
-        images = sample_images(prior, tokenizer, rows, SamplingParams(cfg, t, int(k), p), seed=10_000, batch=batch)
+        images = sample_images(
+            prior, tokenizer, rows, SamplingParams(cfg, t, int(k), p), seed=10_000, batch=batch
+        )
         rate = asked_class_rate(network, images, rows)
-        print(f"cfg {cfg:g} temperature {t:g} top_k {k:g} top_p {p:g}: {rate:.4f} ({time.monotonic() - start:.1f} s)", flush=True)
+        print(
+            f"cfg {cfg:g} temperature {t:g} top_k {k:g} top_p {p:g}: {rate:.4f} "
+            f"({time.monotonic() - start:.1f} s)",
+            flush=True,
+        )
 
 
 @app.command()
-def report(val: Val, out: Out, model: Model = "aim-s", count: int = 2000, batch: AtOnce = 64) -> None:
-    """The judge on real images, on their reconstructions and on samples, at the model's own sampling settings."""
+def report(
+    val: Val, out: Out, model: Model = "aim-s", count: int = 2000, batch: AtOnce = 64
+) -> None:
+    """The judge on real images, on their reconstructions and on samples, at the model's own
+    sampling settings.
+    """
     prior, tokenizer = _load(model)
     held = load_images(val, tokenizer.config.image_size, prior.config.classes).to(device())
     network = read_classifier(ResNet, out / JUDGE, prior.config.num_classes)
@@ -106,15 +124,24 @@ def report(val: Val, out: Out, model: Model = "aim-s", count: int = 2000, batch:
 
 
 @app.command()
-def sheet(to: Annotated[Path, typer.Option(help="PNG file to write.")], model: Model = "aim-s", scale: int = 1) -> None:
+def sheet(
+    to: Annotated[Path, typer.Option(help="PNG file to write.")],
+    model: Model = "aim-s",
+    scale: int = 1,
+) -> None:
     """Eight samples of sixteen classes, seeds 0 to 127, at the model's own sampling settings."""
     prior, tokenizer = _load(model)
     classes = prior.config.classes or tuple(range(prior.config.num_classes))
     absent = set(SHEET_CLASSES) - set(classes)
     if absent:
-        raise InvalidInput(f"{model} does not know {imagenet.title(min(absent))}, which is on the sheet; choose another model")
+        raise InvalidInput(
+            f"{model} does not know {imagenet.title(min(absent))}, which is on the sheet; choose "
+            "another model"
+        )
     rows = [classes.index(index) for index in SHEET_CLASSES]
-    drawn = sample_images(prior, tokenizer, [row for row in rows for _ in range(8)], prior.config.sampling, batch=32)
+    drawn = sample_images(
+        prior, tokenizer, [row for row in rows for _ in range(8)], prior.config.sampling, batch=32
+    )
     labels = [imagenet.title(index) for index in SHEET_CLASSES]
     contact_sheet([to_image(image) for image in drawn], 8, labels, scale).save(to, optimize=True)
 
@@ -127,13 +154,18 @@ def curves(out: Out, to: Annotated[Path, typer.Option(help="PNG file to write.")
     except ImportError as error:
         raise AimError("drawing curves needs matplotlib: pip install matplotlib") from error
     losses = {"loss": "training loss with dropout, nats a code", "val": "validation, nats a code"}
-    runs = {"tokenizer": {"psnr": "validation PSNR, dB (1,000 images)"}, **{name: losses for name in PRIORS if (out / name).exists()}}
+    runs = {
+        "tokenizer": {"psnr": "validation PSNR, dB (1,000 images)"},
+        **{name: losses for name in PRIORS if (out / name).exists()},
+    }
     figure = Figure((4.5 * len(runs), 3), layout="constrained")
     for axes, (run, series) in zip(figure.subplots(1, len(runs)), runs.items(), strict=True):
         lines = [json.loads(line) for line in (out / run / "log.jsonl").read_text().splitlines()]
         for key, label in series.items():
             points = [(line["seconds"], line[key]) for line in lines if key in line]
-            axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 10 else None, label=label)
+            axes.plot(
+                *zip(*points, strict=True), marker="o" if len(points) < 10 else None, label=label
+            )
         axes.set(title=run, xlabel="seconds of training")
         axes.legend()
     figure.savefig(to, dpi=110)

@@ -19,7 +19,15 @@ from aim.evaluation.reference import Reference, load_reference
 from aim.evaluation.samples import SampleSet
 
 RESULT = "evaluation.json"
-NAMES = ("fid", "sfid", "inception_score", "inception_score_spread", "precision", "recall", "asked_class")
+NAMES = (
+    "fid",
+    "sfid",
+    "inception_score",
+    "inception_score_spread",
+    "precision",
+    "recall",
+    "asked_class",
+)
 PAPER = {"aim-b": 2.0, "aim-l": 1.75, "aim-xl": 1.75, "aim-1b": 1.75}  # guidance, arXiv 2408.12245
 PRESETS = ("shipped", "paper")
 
@@ -32,9 +40,11 @@ class Preset(NamedTuple):
 
 
 def preset(name: str, config: PriorConfig) -> Preset:
-    """``shipped``: the model's own settings, 5,000 images. ``paper``: temperature 1, every code kept, the paper's guidance, 50,000.
+    """``shipped``: the model's own settings, 5,000 images. ``paper``: temperature 1, every code
+    kept, the paper's guidance, 50,000.
 
-    InvalidInput for another name, and for ``paper`` with a model that has the size of none of the paper's.
+    InvalidInput for another name, and for ``paper`` with a model that has the size of none of the
+    paper's.
     """
     if name == "shipped":
         return Preset(config.sampling, 5_000)
@@ -42,25 +52,41 @@ def preset(name: str, config: PriorConfig) -> Preset:
         raise InvalidInput(f"preset is {name!r}; it must be one of {', '.join(PRESETS)}")
     for model, cfg_scale in PAPER.items():
         spec = MODELS[model].config
-        if isinstance(config, AiMConfig) and (config.d_model, config.n_layer) == (spec.d_model, spec.n_layer):
+        if isinstance(config, AiMConfig) and (config.d_model, config.n_layer) == (
+            spec.d_model,
+            spec.n_layer,
+        ):
             return Preset(SamplingParams(cfg_scale, temperature=1.0, top_k=0, top_p=1.0), 50_000)
     size = f"{config.n_layer} layers of {config.d_model}"
-    raise InvalidInput(f"the paper has no settings for a model of {size}, only for {', '.join(PAPER)}; take --preset shipped")
+    raise InvalidInput(
+        f"the paper has no settings for a model of {size}, only for {', '.join(PAPER)}; take "
+        "--preset shipped"
+    )
 
 
-def measure(images: SampleSet, features: Features, reference: Reference | None, batch: int = 64) -> dict[str, Any]:
+def measure(
+    images: SampleSet, features: Features, reference: Reference | None, batch: int = 64
+) -> dict[str, Any]:
     """The figures of a set that is drawn; None for what the network or the reference does not give.
 
-    ``fid`` and ``sfid``: Fréchet distance of features and of spatial features; ``inception_score`` and its spread over parts of 5,000;
-    ``precision`` and ``recall``; ``asked_class``: the share of images whose likeliest class is the asked one, for a network that
-    has the model's classes. InvalidInput for a reference that other features saw.
+    ``fid`` and ``sfid``: Fréchet distance of features and of spatial features; ``inception_score``
+    and its spread over parts of 5,000; ``precision`` and ``recall``; ``asked_class``: the share of
+    images whose likeliest class is the asked one, for a network that has the model's classes.
+    InvalidInput for a reference that other features saw.
     """
     seen = observe(features, images.images(batch))
     found: dict[str, Any] = dict.fromkeys(NAMES)
     if seen.probabilities is not None:
-        found["inception_score"], found["inception_score_spread"] = inception_score(seen.probabilities)
+        found["inception_score"], found["inception_score_spread"] = inception_score(
+            seen.probabilities
+        )
         if seen.probabilities.shape[1] == images.pipe.model.config.num_classes:
-            right = (row == asked for row, asked in zip(seen.probabilities.argmax(1).tolist(), images.rows, strict=True))
+            right = (
+                row == asked
+                for row, asked in zip(
+                    seen.probabilities.argmax(1).tolist(), images.rows, strict=True
+                )
+            )
             found["asked_class"] = sum(right) / images.count
     if reference is not None:
         found["fid"] = frechet_distance(seen.statistics, reference.statistics)
@@ -68,7 +94,9 @@ def measure(images: SampleSet, features: Features, reference: Reference | None, 
             found["sfid"] = frechet_distance(seen.spatial, reference.spatial)
         if reference.features is not None:
             device = images.pipe.device
-            found["precision"], found["recall"] = precision_recall(reference.features.to(device), seen.features.to(device))
+            found["precision"], found["recall"] = precision_recall(
+                reference.features.to(device), seen.features.to(device)
+            )
     return found
 
 
@@ -85,14 +113,18 @@ def evaluate(
     progress: Callable[[int, int], object] | None = None,
     say: Callable[[str], object] = str,
 ) -> dict[str, Any] | None:
-    """Draw this process's share of the set; the first process then checks it, packs it, measures it and writes evaluation.json.
+    """Draw this process's share of the set; the first process then checks it, packs it, measures it
+    and writes evaluation.json.
 
-    ``wait`` returns when every process has called it. ``reference`` as of ``load_reference``, seen by ``features``; without one there
-    is no distance, precision and recall, without features no figure at all. ``say`` hears what is being done. None for the other
-    processes. Errors as of ``SampleSet`` and ``load_reference``.
+    ``wait`` returns when every process has called it. ``reference`` as of ``load_reference``, seen
+    by ``features``; without one there is no distance, precision and recall, without features no
+    figure at all. ``say`` hears what is being done. None for the other processes. Errors as of
+    ``SampleSet`` and ``load_reference``.
     """
     if reference is not None and features is None:
-        raise InvalidInput(f"--reference {reference} needs features to be seen by; name them with --features")
+        raise InvalidInput(
+            f"--reference {reference} needs features to be seen by; name them with --features"
+        )
     first, batch = rank == 0, images.batch
     images.open()
     known = None
@@ -122,31 +154,57 @@ def evaluate(
             **measure(images, features, known, batch),
         }
     seconds["measuring"] = round(time.monotonic() - started, 1)
-    result = {**images.settings(), **figures, "check": check, "seconds": seconds, "processes": world, "package": f"aim {__version__}"}
+    result = {
+        **images.settings(),
+        **figures,
+        "check": check,
+        "seconds": seconds,
+        "processes": world,
+        "package": f"aim {__version__}",
+    }
     text = json.dumps(result, indent=1, allow_nan=False)
     try:
         (images.folder / RESULT).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise InvalidInput(f"cannot write {images.folder / RESULT}: {error.strerror or error}; make room") from error
+        raise InvalidInput(
+            f"cannot write {images.folder / RESULT}: {error.strerror or error}; make room"
+        ) from error
     return result
 
 
 def as_table(result: dict[str, Any]) -> Table:
     """The result for people."""
-    sampling = ", ".join(f"{name.replace('_', ' ')} {result[name]:g}" for name in ("cfg_scale", "temperature", "top_k", "top_p"))
-    table = Table(title=f"{result['model']} {result['version']}, {result['count']} images, {sampling}", title_justify="left")
+    sampling = ", ".join(
+        f"{name.replace('_', ' ')} {result[name]:g}"
+        for name in ("cfg_scale", "temperature", "top_k", "top_p")
+    )
+    table = Table(
+        title=f"{result['model']} {result['version']}, {result['count']} images, {sampling}",
+        title_justify="left",
+    )
     table.add_column("figure")
     table.add_column("value", justify="right")
     check = result["check"]
     rows = {"images": str(check["images"]), "of a class": f"{check['fewest']} - {check['most']}"}
     rows["drawn again, equal"] = f"{check['equal']} of {check['redrawn']}"
-    rows["rounding, levels: mean, most"] = f"{check['rounding_mean']:.4f}, {check['rounding_most']:.3f}"
-    titles = {"fid": "FID", "sfid": "sFID", "inception_score": "IS", "precision": "precision", "recall": "recall"}
+    rows["rounding, levels: mean, most"] = (
+        f"{check['rounding_mean']:.4f}, {check['rounding_most']:.3f}"
+    )
+    titles = {
+        "fid": "FID",
+        "sfid": "sFID",
+        "inception_score": "IS",
+        "precision": "precision",
+        "recall": "recall",
+    }
     for name, title in {**titles, "asked_class": "asked class seen"}.items():
         if result.get(name) is not None:
             rows[title] = f"{result[name]:.4f}"
     for title, value in rows.items():
         table.add_row(title, value)
     if "features" in result:
-        table.caption, table.caption_justify = f"by {result['features']}, against {result['reference'] or 'no reference'}", "left"
+        table.caption, table.caption_justify = (
+            f"by {result['features']}, against {result['reference'] or 'no reference'}",
+            "left",
+        )
     return table

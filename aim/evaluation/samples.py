@@ -1,4 +1,6 @@
-"""The set of images that is evaluated: balanced over the classes, seeds by index, shared by processes, resumable."""
+"""The set of images that is evaluated: balanced over the classes, seeds by index, shared by
+processes, resumable.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +30,28 @@ from aim.pipeline import Pipeline
 
 SETTINGS, PICTURES, ARRAY = "settings.json", "png", "samples.npz"
 REDRAWN = 4  # images that the self-check draws again
-HALF = 0.51  # of a level: how far a rounded pixel may be from its exact value, and what decoding twice may add
+# of a level: how far a rounded pixel may be from its exact value, and what decoding twice may add
+HALF = 0.51
 
 
 class SampleSet:
-    """``count`` images of a pipeline in a folder, ``png/<i>.png``: image i of class row ``rows[i]``, drawn with seed ``seed + i``.
+    """``count`` images of a pipeline in a folder, ``png/<i>.png``: image i of class row
+    ``rows[i]``, drawn with seed ``seed + i``.
 
-    So which process draws an image, and with whom in a batch, makes no difference. Pixels are equal in float32 on one machine: on a CPU
-    with the same number of PyTorch's threads, on a GPU with the same ``batch``; in bfloat16 on a GPU if that is a multiple of 64.
-    Each picture carries its parameters. A file that is there, can be read and has the right parameters is kept.
+    So which process draws an image, and with whom in a batch, makes no difference. Pixels are equal
+    in float32 on one machine: on a CPU with the same number of PyTorch's threads, on a GPU with the
+    same ``batch``; in bfloat16 on a GPU if that is a multiple of 64. Each picture carries its
+    parameters. A file that is there, can be read and has the right parameters is kept.
     """
 
     def __init__(
-        self, pipe: Pipeline, folder: Path, count: int, params: SamplingParams | None = None, seed: int = 0, batch: int = 64
+        self,
+        pipe: Pipeline,
+        folder: Path,
+        count: int,
+        params: SamplingParams | None = None,
+        seed: int = 0,
+        batch: int = 64,
     ) -> None:
         for name, value in (("count", count), ("batch", batch)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -50,7 +61,8 @@ class SampleSet:
         check_seed(seed + count - 1)
         self.rows = balanced_rows(count, pipe.model.config.num_classes)
         self.size = pipe.tokenizer.config.image_size
-        self._padded = pipe.device.type == "cuda" and pipe.dtype != torch.float32  # where a batch's size changes last bits
+        # where a batch's size changes last bits
+        self._padded = pipe.device.type == "cuda" and pipe.dtype != torch.float32
 
     def settings(self) -> dict[str, Any]:
         """What decides the pixels, as it stands in settings.json."""
@@ -63,31 +75,44 @@ class SampleSet:
             "seed": self.seed,
             "device": self.pipe.device.type,
             "dtype": str(self.pipe.dtype).removeprefix("torch."),
-            **({"threads": torch.get_num_threads()} if self.pipe.device.type == "cpu" else {"batch": self.batch}),
+            **(
+                {"threads": torch.get_num_threads()}
+                if self.pipe.device.type == "cpu"
+                else {"batch": self.batch}
+            ),
         }
 
     def open(self) -> None:
-        """Make the folder, or check that what is in it is this set. InvalidInput names what differs."""
+        """Make the folder, or check that what is in it is this set. InvalidInput names what
+        differs.
+        """
         path, ours = self.folder / SETTINGS, self.settings()
         way = "draw into another folder with --out, or with the settings of this one"
         theirs: Any = None
         try:
             (self.folder / PICTURES).mkdir(parents=True, exist_ok=True)
-            begun = any((self.folder / PICTURES).glob("*.png"))  # looked at first, as other processes may be at work
+            # looked at first, as other processes may be at work
+            begun = any((self.folder / PICTURES).glob("*.png"))
             if path.exists():
                 theirs = json.loads(path.read_text(encoding="utf-8"))
             elif not begun:
                 theirs = ours
                 _replace(path, (json.dumps(ours, indent=1) + "\n").encode())
         except OSError as error:
-            raise InvalidInput(f"cannot write to {self.folder}: {error.strerror or error}; choose another folder with --out") from error
+            raise InvalidInput(
+                f"cannot write to {self.folder}: {error.strerror or error}; choose another folder "
+                "with --out"
+            ) from error
         except ValueError as error:
             raise InvalidInput(f"{path} cannot be read ({error}); {way}") from error
         if not isinstance(theirs, dict):
             raise InvalidInput(f"{self.folder} holds pictures and no settings in {SETTINGS}; {way}")
         for name in {**theirs, **ours}:
             if theirs.get(name) != ours.get(name):
-                raise InvalidInput(f"{self.folder} is another set: its {name} is {theirs.get(name)}, not {ours.get(name)}; {way}")
+                raise InvalidInput(
+                    f"{self.folder} is another set: its {name} is {theirs.get(name)}, not "
+                    f"{ours.get(name)}; {way}"
+                )
 
     def path(self, i: int) -> Path:
         """Where image i is."""
@@ -99,21 +124,36 @@ class SampleSet:
             with Image.open(self.path(i)) as image:
                 image.load()
                 found, wanted = media.read_parameters(image), self._parameters(i)
-                same = all(found.get(name) == value for name, value in wanted.items() if name != "package")
-                return np.asarray(image) if same and image.mode == "RGB" and image.size == (self.size, self.size) else None
+                same = all(
+                    found.get(name) == value for name, value in wanted.items() if name != "package"
+                )
+                return (
+                    np.asarray(image)
+                    if same and image.mode == "RGB" and image.size == (self.size, self.size)
+                    else None
+                )
         except (OSError, SyntaxError, ValueError, EOFError):
             return None
 
     def missing(self, indices: Sequence[int]) -> list[int]:
         """Those of the images that are to be drawn."""
         with ThreadPoolExecutor(THREADS) as pool:
-            return [i for i, gone in zip(indices, pool.map(lambda i: self.read(i) is None, indices), strict=True) if gone]
+            return [
+                i
+                for i, gone in zip(
+                    indices, pool.map(lambda i: self.read(i) is None, indices), strict=True
+                )
+                if gone
+            ]
 
-    def draw(self, rank: int = 0, world: int = 1, progress: Callable[[int, int], object] | None = None) -> int:
-        """Draw what is missing of every ``world``-th image, from image ``rank`` on; how many that was.
+    def draw(
+        self, rank: int = 0, world: int = 1, progress: Callable[[int, int], object] | None = None
+    ) -> int:
+        """Draw what is missing of every ``world``-th image, from image ``rank`` on; how many that
+        was.
 
-        ``progress`` hears the images of this share that are there, and how many it has. InvalidInput where a file cannot be written,
-        GenerationError where the model fails.
+        ``progress`` hears the images of this share that are there, and how many it has.
+        InvalidInput where a file cannot be written, GenerationError where the model fails.
         """
         share = range(rank, self.count, world)
         todo = self.missing(share)
@@ -154,36 +194,61 @@ class SampleSet:
     def check(self) -> dict[str, Any]:
         """Count the files, their classes and their pixels. AimError says what is wrong.
 
-        ``images``; ``fewest`` and ``most`` of a class; and of ``redrawn`` images, drawn again, how many are ``equal`` to their
-        files, and how far the files' pixels are from ``127.5 (x + 1)``, x being what the decoder gives, cut off at -1 and 1:
-        ``rounding_mean``, which is -0.5 for pixels that were cut instead of rounded, and ``rounding_most``. In bfloat16, where a
-        picture may depend on its batch, the last three are only told.
+        ``images``; ``fewest`` and ``most`` of a class; and of ``redrawn`` images, drawn again, how
+        many are ``equal`` to their files, and how far the files' pixels are from ``127.5 (x + 1)``,
+        x being what the decoder gives, cut off at -1 and 1: ``rounding_mean``, which is -0.5 for
+        pixels that were cut instead of rounded, and ``rounding_most``. In bfloat16, where a picture
+        may depend on its batch, the last three are only told.
         """
         good = set(range(self.count)) - set(self.missing(range(self.count)))
         if len(good) < self.count:
-            raise AimError(f"{self.folder} holds {len(good)} of {self.count} images; the same command draws the others")
-        surplus = {path.name for path in (self.folder / PICTURES).glob("*.png")} - {self.path(i).name for i in good}
+            raise AimError(
+                f"{self.folder} holds {len(good)} of {self.count} images; the same command draws "
+                "the others"
+            )
+        surplus = {path.name for path in (self.folder / PICTURES).glob("*.png")} - {
+            self.path(i).name for i in good
+        }
         if surplus:
-            raise AimError(f"{self.folder / PICTURES} holds {min(surplus)}, which is not of this set; remove it")
+            raise AimError(
+                f"{self.folder / PICTURES} holds {min(surplus)}, which is not of this set; remove "
+                "it"
+            )
         seen = Counter(media.read_parameters(self.path(i))["class"] for i in range(self.count))
         counts = [seen[index] for index in self.pipe.classes]
         if sum(counts) != self.count or max(counts) - min(counts) > 1:
-            raise AimError(f"classes are not balanced: {min(counts)} images of one and {max(counts)} of another; draw into another folder")
-        pixels = self._check_pixels(sorted({i * (self.count - 1) // (REDRAWN - 1) for i in range(REDRAWN)}))
-        if self.pipe.dtype == torch.float32 and (pixels["equal"] < pixels["redrawn"] or pixels["rounding_most"] > HALF):
-            raise AimError(f"drawn again, images of {self.folder} differ from their files ({pixels}); draw into another folder")
+            raise AimError(
+                f"classes are not balanced: {min(counts)} images of one and {max(counts)} of "
+                "another; draw into another folder"
+            )
+        pixels = self._check_pixels(
+            sorted({i * (self.count - 1) // (REDRAWN - 1) for i in range(REDRAWN)})
+        )
+        if self.pipe.dtype == torch.float32 and (
+            pixels["equal"] < pixels["redrawn"] or pixels["rounding_most"] > HALF
+        ):
+            raise AimError(
+                f"drawn again, images of {self.folder} differ from their files ({pixels}); draw "
+                "into another folder"
+            )
         return {"images": self.count, "fewest": min(counts), "most": max(counts), **pixels}
 
     def _check_pixels(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Draw images again, decode them once as pixels and once as floating point, and compare with their files."""
+        """Draw images again, decode them once as pixels and once as floating point, and compare
+        with their files.
+        """
         drawn = list(self._codes(indices))
         equal, errors = 0, []
-        for (i, codes), pixels in zip(drawn, Painter(self.pipe.tokenizer).paint(codes for _, codes in drawn), strict=True):
+        for (i, codes), pixels in zip(
+            drawn, Painter(self.pipe.tokenizer).paint(codes for _, codes in drawn), strict=True
+        ):
             if i is None:
                 continue
             file = self._there(i)
             with torch.inference_mode():
-                decoded = self.pipe.tokenizer.decode(torch.from_numpy(codes)[None].to(self.pipe.device))[0]
+                decoded = self.pipe.tokenizer.decode(
+                    torch.from_numpy(codes)[None].to(self.pipe.device)
+                )[0]
             exact = 127.5 * (decoded.permute(1, 2, 0).double().cpu().numpy().clip(-1, 1) + 1)
             errors.append(file - exact)
             equal += bool((pixels == file).all())
@@ -196,7 +261,9 @@ class SampleSet:
         }
 
     def _drawn(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Images (S, S, 3) uint8 with their numbers, as they are done, decoded while the next are drawn."""
+        """Images (S, S, 3) uint8 with their numbers, as they are done, decoded while the next are
+        drawn.
+        """
         order: deque[int | None] = deque()
 
         def codes() -> Iterator[np.ndarray]:
@@ -210,7 +277,9 @@ class SampleSet:
                 yield i, pixels
 
     def _codes(self, indices: Sequence[int]) -> Iterator[tuple[int | None, np.ndarray]]:
-        """Codes (num_tokens,) with the numbers of their images, as they are drawn; None for one that only fills a batch."""
+        """Codes (num_tokens,) with the numbers of their images, as they are drawn; None for one
+        that only fills a batch.
+        """
         if not indices:
             return
         engine = self.pipe.engine(min(self.batch, self.count))
@@ -244,7 +313,10 @@ class SampleSet:
         try:
             _replace(path, media.png_bytes(Image.fromarray(pixels), self._parameters(i)))
         except OSError as error:
-            raise InvalidInput(f"cannot write {path}: {error.strerror or error}; make room, or choose another folder with --out") from error
+            raise InvalidInput(
+                f"cannot write {path}: {error.strerror or error}; make room, or choose another "
+                "folder with --out"
+            ) from error
 
 
 def _replace(path: Path, content: bytes) -> None:

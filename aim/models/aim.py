@@ -1,4 +1,6 @@
-"""AiM: a class-conditional Mamba-2 decoder over image codes (arXiv 2408.12245), with adaLN, adaLN-group or adaLN-single."""
+"""AiM: a class-conditional Mamba-2 decoder over image codes (arXiv 2408.12245), with adaLN,
+adaLN-group or adaLN-single.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class ClassEmbedding(nn.Module):
 
 
 class Layer(nn.Module):
-    """Norm, modulation, mixer, gate. Plain adaLN has its own modulation; adaLN-group adds a table to a shared one."""
+    """Norm, modulation, mixer, gate. Plain adaLN has its own modulation; adaLN-group adds a table
+    to a shared one.
+    """
 
     def __init__(self, config: AiMConfig) -> None:
         super().__init__()
@@ -63,7 +67,15 @@ class Layer(nn.Module):
         x = self.norm(residual) * (1 + scale) + shift
         return residual + gate * self.mixer(x, last=(conv, ssm))
 
-    def step(self, residual: Tensor, modulation: Tensor, conv: Tensor, ssm: Tensor, idle: Tensor, steps: Steps) -> Tensor:
+    def step(
+        self,
+        residual: Tensor,
+        modulation: Tensor,
+        conv: Tensor,
+        ssm: Tensor,
+        idle: Tensor,
+        steps: Steps,
+    ) -> Tensor:
         """One item a row: residual (R, D), modulation (R, 3, D) -> (R, D); see ``Mamba2.step``."""
         shift, scale, gate = modulation.unbind(1)
         x = torch.addcmul(shift, self.norm(residual), 1 + scale)
@@ -80,10 +92,12 @@ class FinalLayer(nn.Module):
 
 
 class AiM(nn.Module):
-    """The prior. Items of the sequence are [class, code 0, ..., code T - 2]; item i predicts code i.
+    """The prior. Items of the sequence are [class, code 0, ..., code T - 2]; item i predicts code
+    i.
 
-    Labels are class rows 0 ... num_classes - 1, and num_classes for "no class". Weights are float32, or bf16 after
-    ``to_dtype``; logits are float32 always. Tensor names are the released ones less the prefix ``mamba.backbone.``.
+    Labels are class rows 0 ... num_classes - 1, and num_classes for "no class". Weights are
+    float32, or bf16 after ``to_dtype``; logits are float32 always. Tensor names are the released
+    ones less the prefix ``mamba.backbone.``.
     """
 
     def __init__(self, config: AiMConfig) -> None:
@@ -126,12 +140,17 @@ class AiM(nn.Module):
         return self
 
     def use_scan(self, scan: str) -> AiM:
-        """Compute sequences, as in training, by ``ops.kernels.sequences(scan)``: "auto", as a new model does, "torch" or "mamba-ssm".
+        """Compute sequences, as in training, by ``ops.kernels.sequences(scan)``: "auto", as a new
+        model does, "torch" or "mamba-ssm".
 
-        InvalidInput for another name, and for "mamba-ssm" where the model is not on an NVIDIA GPU or neither package imports.
+        InvalidInput for another name, and for "mamba-ssm" where the model is not on an NVIDIA GPU
+        or neither package imports.
         """
         if scan == "mamba-ssm" and self.device.type != "cuda":
-            raise InvalidInput(f"scan is 'mamba-ssm', which needs an NVIDIA GPU, and the model is on {self.device}; take auto or torch")
+            raise InvalidInput(
+                "scan is 'mamba-ssm', which needs an NVIDIA GPU, and the model is on "
+                f"{self.device}; take auto or torch"
+            )
         over = sequences(scan)
         for layer in self._layers():
             layer.mixer.use(over)
@@ -140,8 +159,9 @@ class AiM(nn.Module):
     def condition(self, labels: Tensor) -> Tensor:
         """Everything that depends on the class alone, once a request.
 
-        labels (R,) of class rows, or class embeddings (R, D) -> (R, 3 + 3 n_layer, D) float32: the class embedding, the
-        final layer's shift and scale, then shift, scale and gate of every layer.
+        labels (R,) of class rows, or class embeddings (R, D) -> (R, 3 + 3 n_layer, D) float32: the
+        class embedding, the final layer's shift and scale, then shift, scale and gate of every
+        layer.
         """
         embedding = labels if labels.is_floating_point() else self.cls_embed.embedding_table(labels)
         rows = embedding.shape[0]
@@ -151,9 +171,13 @@ class AiM(nn.Module):
             groups = self.adaln_group(embedding).view(rows, self.config.num_groups, 3, -1).float()
             tables = torch.cat([layer.scale_shift_table for layer in self._layers()])  # (L, 3, D)
             rounds = -(-self.config.n_layer // self.config.num_groups)
-            modulations = (groups.repeat(1, rounds, 1, 1)[:, : self.config.n_layer] + tables).flatten(1, 2)
+            modulations = (
+                groups.repeat(1, rounds, 1, 1)[:, : self.config.n_layer] + tables
+            ).flatten(1, 2)
         else:
-            modulations = torch.cat([layer.adaLN_modulation(embedding).view(shape) for layer in self._layers()], 1).float()
+            modulations = torch.cat(
+                [layer.adaLN_modulation(embedding).view(shape) for layer in self._layers()], 1
+            ).float()
         return torch.cat([embedding.unsqueeze(1).float(), final, modulations], 1)
 
     def new_state(self, slots: int) -> MambaState:
@@ -171,13 +195,17 @@ class AiM(nn.Module):
         return self._logits(residual, cond.unsqueeze(2))
 
     def prefill(self, codes: Tensor, cond: Tensor, state: MambaState, slots: Tensor) -> Tensor:
-        """Given codes in one parallel pass: codes (R, K), cond and state pooled by slot, slots (R,) -> logits (R, K + 1, V).
+        """Given codes in one parallel pass: codes (R, K), cond and state pooled by slot, slots (R,)
+        -> logits (R, K + 1, V).
 
-        Reads [class, code 0, ..., code K - 1] and overwrites the slots with the state after it; the last logits predict
-        code K, and the next ``step`` of these rows is at position K + 1.
+        Reads [class, code 0, ..., code K - 1] and overwrites the slots with the state after it; the
+        last logits predict code K, and the next ``step`` of these rows is at position K + 1.
         """
         if codes.shape[1] >= self.config.num_tokens:
-            raise InvalidInput(f"prefill got {codes.shape[1]} codes; it must be fewer than num_tokens = {self.config.num_tokens}")
+            raise InvalidInput(
+                f"prefill got {codes.shape[1]} codes; it must be fewer than num_tokens = "
+                f"{self.config.num_tokens}"
+            )
         cond = cond[slots]
         rows = state.gather(slots)
         residual = self._embed(codes, cond, self.config.position_offset)
@@ -187,14 +215,22 @@ class AiM(nn.Module):
         return self._logits(residual, cond.unsqueeze(2))
 
     def step(
-        self, codes: Tensor, positions: Tensor, cond: Tensor, state: MambaState, slots: Tensor | None = None, steps: Steps = OURS
+        self,
+        codes: Tensor,
+        positions: Tensor,
+        cond: Tensor,
+        state: MambaState,
+        slots: Tensor | None = None,
+        steps: Steps = OURS,
     ) -> Tensor:
-        """One item a row: codes (R,) drawn last, positions (R,), cond and state pooled by slot -> logits (R, V).
+        """One item a row: codes (R,) drawn last, positions (R,), cond and state pooled by slot ->
+        logits (R, V).
 
-        Item ``position`` is read and code ``position`` predicted; the state changes in place. At position 0 the class is
-        read, not the code, and the old state counts as zero. A row with a negative position is idle: its logits mean
-        nothing and its slot is not written. Row i is slot ``slots[i]``, or slot i where ``slots`` is None.
-        ``steps`` are the operations on the state.
+        Item ``position`` is read and code ``position`` predicted; the state changes in place. At
+        position 0 the class is read, not the code, and the old state counts as zero. A row with a
+        negative position is idle: its logits mean nothing and its slot is not written. Row i is
+        slot ``slots[i]``, or slot i where ``slots`` is None. ``steps`` are the operations on the
+        state.
         """
         count = codes.shape[0]
         rows = state.rows(count) if slots is None else state.gather(slots)
@@ -206,7 +242,9 @@ class AiM(nn.Module):
         item = word + self.embeddings.position_embeddings(at).float()
         residual = torch.where((positions == 0).unsqueeze(1), cond[:, 0], item)
         for i, layer in enumerate(self._layers()):
-            residual = layer.step(residual, self._of_layer(cond, i), rows.conv[i], rows.ssm[i], idle, steps)
+            residual = layer.step(
+                residual, self._of_layer(cond, i), rows.conv[i], rows.ssm[i], idle, steps
+            )
         if slots is not None:
             state.scatter(slots, rows)
         return self._logits(residual, cond)
@@ -221,7 +259,9 @@ class AiM(nn.Module):
     def _embed(self, codes: Tensor, cond: Tensor, offset: int) -> Tensor:
         """codes (B, K) -> items (B, K + 1, D) float32, the class first."""
         positions = torch.arange(codes.shape[1], device=codes.device) + offset
-        words = self.token_dropout(self.embeddings.word_embeddings(codes) + self.embeddings.position_embeddings(positions))
+        words = self.token_dropout(
+            self.embeddings.word_embeddings(codes) + self.embeddings.position_embeddings(positions)
+        )
         return torch.cat([cond[:, :1], words.float()], 1)
 
     def _logits(self, residual: Tensor, cond: Tensor) -> Tensor:
@@ -233,27 +273,43 @@ class AiM(nn.Module):
 
 
 def as_plain_adaln(model: AiM) -> AiM:
-    """The same function with one modulation a layer: exact from any adaLN-group or adaLN-single, at more parameters."""
+    """The same function with one modulation a layer: exact from any adaLN-group or adaLN-single, at
+    more parameters.
+    """
     if not model.config.adaln_group:
         return model
     out = AiM(dataclasses.replace(model.config, adaln_group=False, num_groups=1))
     shared = cast(nn.Linear, model.adaln_group[1])
     width = 3 * model.config.d_model
-    weights = {k: v for k, v in model.state_dict().items() if not k.startswith("adaln_group") and "scale_shift" not in k}
+    weights = {
+        k: v
+        for k, v in model.state_dict().items()
+        if not k.startswith("adaln_group") and "scale_shift" not in k
+    }
     for i, layer in enumerate(model._layers()):
-        rows = slice((i % model.config.num_groups) * width, (i % model.config.num_groups + 1) * width)
+        rows = slice(
+            (i % model.config.num_groups) * width, (i % model.config.num_groups + 1) * width
+        )
         weights[f"layers.{i}.adaLN_modulation.1.weight"] = shared.weight[rows]
-        weights[f"layers.{i}.adaLN_modulation.1.bias"] = shared.bias[rows] + layer.scale_shift_table.flatten()
+        weights[f"layers.{i}.adaLN_modulation.1.bias"] = (
+            shared.bias[rows] + layer.scale_shift_table.flatten()
+        )
     out.load_state_dict(weights)
     return out
 
 
 def as_adaln_group(model: AiM) -> AiM:
-    """Plain adaLN as adaLN-group with a group a layer and empty tables: exact. Fewer groups are a different model."""
+    """Plain adaLN as adaLN-group with a group a layer and empty tables: exact. Fewer groups are a
+    different model.
+    """
     if model.config.adaln_group:
         return model
     out = AiM(dataclasses.replace(model.config, adaln_group=True, num_groups=model.config.n_layer))
-    weights = {k: v for k, v in model.state_dict().items() if "adaLN_modulation" not in k or k.startswith("final_layer")}
+    weights = {
+        k: v
+        for k, v in model.state_dict().items()
+        if "adaLN_modulation" not in k or k.startswith("final_layer")
+    }
     own = [cast(nn.Linear, layer.adaLN_modulation[1]) for layer in model._layers()]
     weights["adaln_group.1.weight"] = torch.cat([linear.weight for linear in own])
     weights["adaln_group.1.bias"] = torch.cat([linear.bias for linear in own])

@@ -1,4 +1,6 @@
-"""GPT: LlamaGen's class-conditional Transformer over image codes (arXiv 2406.06525; github.com/FoundationVision/LlamaGen)."""
+"""GPT: LlamaGen's class-conditional Transformer over image codes (arXiv 2406.06525;
+github.com/FoundationVision/LlamaGen).
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class KVState(NamedTuple):
             part[:, slots] = value
 
     def clear(self, fresh: Tensor) -> None:
-        """Zero the slots where ``fresh (slots,)`` is True; decided on the device, no host synchronisation on a GPU."""
+        """Zero the slots where ``fresh (slots,)`` is True; decided on the device, no host
+        synchronisation on a GPU.
+        """
         if fresh.is_cuda or fresh.any():
             for part in self:
                 part.masked_fill_(fresh[:, None, None, None], 0)
@@ -68,7 +72,9 @@ class Attention(nn.Module):
         return self._join(F.scaled_dot_product_attention(q, k, v, is_causal=True))
 
     def prefill(self, x: Tensor, turns: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """``forward`` that also overwrites ``keys`` and ``values`` (B, H, C, head_dim), zero beyond the sequence."""
+        """``forward`` that also overwrites ``keys`` and ``values`` (B, H, C, head_dim), zero beyond
+        the sequence.
+        """
         q, k, v = self._split(x)
         q, k = rotate(q, turns), rotate(k, turns)
         for part, new in ((keys, k), (values, v)):
@@ -76,16 +82,29 @@ class Attention(nn.Module):
             part[:, :, : x.shape[1]] = new
         return self._join(attend(q, k.to(keys.dtype).float(), v.float()))
 
-    def step(self, x: Tensor, turns: Tensor, keys: Tensor, values: Tensor, at: Tensor, idle: Tensor, filled: int) -> Tensor:
+    def step(
+        self,
+        x: Tensor,
+        turns: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        at: Tensor,
+        idle: Tensor,
+        filled: int,
+    ) -> Tensor:
         """One item a row: x (R, D), turns (R, head_dim / 2, 2), at (R,) its position -> (R, D).
 
-        Writes the item to ``keys`` and ``values`` (R, H, C, head_dim), except where ``idle``; no row has more than ``filled`` items.
+        Writes the item to ``keys`` and ``values`` (R, H, C, head_dim), except where ``idle``; no
+        row has more than ``filled`` items.
         """
-        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.project(x).chunk(3, -1))  # (R, H, head_dim)
+        # (R, H, head_dim)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.project(x).chunk(3, -1))
         q, k = rotate(q, turns[:, None]), rotate(k, turns[:, None])
         row = torch.arange(len(x), device=x.device)
         for part, new in ((keys, k), (values, v)):
-            part[row, :, at] = torch.where(idle[:, None, None], part[row, :, at], new.to(part.dtype))
+            part[row, :, at] = torch.where(
+                idle[:, None, None], part[row, :, at], new.to(part.dtype)
+            )
         y = attend_one(q, keys, values, at + 1, filled)  # (R, H, head_dim)
         return self.wo(y.flatten(1).to(self.wo.weight.dtype))
 
@@ -94,7 +113,10 @@ class Attention(nn.Module):
         return self.wqkv(x.to(self.wqkv.weight.dtype))
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.project(x).chunk(3, -1))
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.project(x).chunk(3, -1)
+        )
         return q, k, v  # (B, H, T, head_dim) each
 
     def _join(self, y: Tensor) -> Tensor:
@@ -135,21 +157,34 @@ class Layer(nn.Module):
 
     def prefill(self, residual: Tensor, turns: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """``forward`` that also leaves keys and values; see ``Attention.prefill``."""
-        residual = residual + self.attention.prefill(self.attention_norm(residual), turns, keys, values)
+        residual = residual + self.attention.prefill(
+            self.attention_norm(residual), turns, keys, values
+        )
         return residual + self.feed_forward(self.ffn_norm(residual))
 
-    def step(self, residual: Tensor, turns: Tensor, keys: Tensor, values: Tensor, at: Tensor, idle: Tensor, filled: int) -> Tensor:
+    def step(
+        self,
+        residual: Tensor,
+        turns: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        at: Tensor,
+        idle: Tensor,
+        filled: int,
+    ) -> Tensor:
         """One item a row: residual (R, D) -> (R, D); see ``Attention.step``."""
-        residual = residual + self.attention.step(self.attention_norm(residual), turns, keys, values, at, idle, filled)
+        residual = residual + self.attention.step(
+            self.attention_norm(residual), turns, keys, values, at, idle, filled
+        )
         return residual + self.feed_forward(self.ffn_norm(residual))
 
 
 class GPT(nn.Module):
     """The Transformer prior, with the interface of ``aim.models.aim.AiM``.
 
-    Items of the sequence are [class, code 0, ..., code T - 2]; item i predicts code i. Labels are class rows 0 ... num_classes - 1,
-    and num_classes for "no class". Weights are float32, or bf16 after ``to_dtype``; residual and logits are float32 always. Tensor
-    names are the released ones.
+    Items of the sequence are [class, code 0, ..., code T - 2]; item i predicts code i. Labels are
+    class rows 0 ... num_classes - 1, and num_classes for "no class". Weights are float32, or bf16
+    after ``to_dtype``; residual and logits are float32 always. Tensor names are the released ones.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -186,15 +221,21 @@ class GPT(nn.Module):
         return self
 
     def condition(self, labels: Tensor) -> Tensor:
-        """Everything that depends on the class alone: labels (R,), or class embeddings (R, D) -> the class token (R, D) float32."""
-        return (labels if labels.is_floating_point() else self.cls_embedding.embedding_table(labels)).float()
+        """Everything that depends on the class alone: labels (R,), or class embeddings (R, D) ->
+        the class token (R, D) float32.
+        """
+        return (
+            labels if labels.is_floating_point() else self.cls_embedding.embedding_table(labels)
+        ).float()
 
     def new_state(self, slots: int) -> KVState:
         """An empty cache for ``slots`` rows, in the model's dtype."""
         c = self.config
         shape = (c.n_layer, slots, c.n_head, capacity(c.num_tokens), c.head_dim)
         like = self.tok_embeddings.weight
-        return KVState(*(torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in range(2)))
+        return KVState(
+            *(torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in range(2))
+        )
 
     def forward(self, codes: Tensor, labels: Tensor) -> Tensor:
         """Teacher forcing: codes (B, T - 1), labels (B,) -> logits (B, T, vocab_size) float32."""
@@ -205,12 +246,16 @@ class GPT(nn.Module):
         return self._logits(residual)
 
     def prefill(self, codes: Tensor, cond: Tensor, state: KVState, slots: Tensor) -> Tensor:
-        """Given codes in one parallel pass: codes (R, K), cond and state pooled by slot, slots (R,) -> logits (R, K + 1, V).
+        """Given codes in one parallel pass: codes (R, K), cond and state pooled by slot, slots (R,)
+        -> logits (R, K + 1, V).
 
         As ``AiM.prefill``.
         """
         if codes.shape[1] >= self.config.num_tokens:
-            raise InvalidInput(f"prefill got {codes.shape[1]} codes; it must be fewer than num_tokens = {self.config.num_tokens}")
+            raise InvalidInput(
+                f"prefill got {codes.shape[1]} codes; it must be fewer than num_tokens = "
+                f"{self.config.num_tokens}"
+            )
         rows = state.gather(slots)
         residual = self._embed(codes, cond[slots])
         turns = self._turns(residual)
@@ -219,11 +264,20 @@ class GPT(nn.Module):
         state.scatter(slots, rows)
         return self._logits(residual)
 
-    def step(self, codes: Tensor, positions: Tensor, cond: Tensor, state: KVState, slots: Tensor | None = None) -> Tensor:
-        """One item a row: codes (R,) drawn last, positions (R,), cond and state pooled by slot -> logits (R, V).
+    def step(
+        self,
+        codes: Tensor,
+        positions: Tensor,
+        cond: Tensor,
+        state: KVState,
+        slots: Tensor | None = None,
+    ) -> Tensor:
+        """One item a row: codes (R,) drawn last, positions (R,), cond and state pooled by slot ->
+        logits (R, V).
 
-        As ``AiM.step``: at position 0 the class is read, not the code, and the old state counts as zero; a row with a negative
-        position is idle and writes nothing; row i is slot ``slots[i]``, or slot i where ``slots`` is None.
+        As ``AiM.step``: at position 0 the class is read, not the code, and the old state counts as
+        zero; a row with a negative position is idle and writes nothing; row i is slot ``slots[i]``,
+        or slot i where ``slots`` is None.
         """
         count = codes.shape[0]
         rows = state.rows(count) if slots is None else state.gather(slots)
@@ -232,7 +286,8 @@ class GPT(nn.Module):
         rows.clear(fresh)
         word = self.tok_embeddings(codes.clamp(0, self.config.vocab_size - 1)).float()
         residual = torch.where(fresh.unsqueeze(1), cond, word)
-        filled = self.config.num_tokens if at.is_cuda else int(at.max()) + 1  # a GPU is not waited for
+        # a GPU is not waited for
+        filled = self.config.num_tokens if at.is_cuda else int(at.max()) + 1
         turns = self._table(residual)[at]
         for i, layer in enumerate(self._layers()):
             residual = layer.step(residual, turns, rows.keys[i], rows.values[i], at, idle, filled)

@@ -1,4 +1,6 @@
-"""The Mamba-2 mixer (arXiv 2405.21060; state-spaces/mamba ``Mamba2``), in a parallel and a stepping form."""
+"""The Mamba-2 mixer (arXiv 2405.21060; state-spaces/mamba ``Mamba2``), in a parallel and a stepping
+form.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,11 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
         """(..., D) -> (..., D) float32, of ``x * silu(gate)`` where a gate (..., D) is given."""
-        return rms_norm(x, self.weight, self.eps) if gate is None else gated_rms_norm(x, gate, self.weight, self.eps)
+        return (
+            rms_norm(x, self.weight, self.eps)
+            if gate is None
+            else gated_rms_norm(x, gate, self.weight, self.eps)
+        )
 
 
 class Mamba2(nn.Module):
@@ -37,7 +43,9 @@ class Mamba2(nn.Module):
         self.use(sequences())
         inner, heads = config.d_inner, config.nheads
         self.in_proj = nn.Linear(config.d_model, inner + config.conv_dim + heads, bias=False)
-        self.conv1d = nn.Conv1d(config.conv_dim, config.conv_dim, config.d_conv, groups=config.conv_dim)
+        self.conv1d = nn.Conv1d(
+            config.conv_dim, config.conv_dim, config.d_conv, groups=config.conv_dim
+        )
         self.dt_bias = nn.Parameter(torch.empty(heads))
         self.A_log = nn.Parameter(torch.empty(heads))
         self.D = nn.Parameter(torch.ones(heads))
@@ -48,8 +56,12 @@ class Mamba2(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Step sizes spread evenly on a log scale over [0.001, 0.1], decay rates evenly over [1, 16]."""
-        dt = torch.exp(torch.rand_like(self.dt_bias) * (math.log(0.1) - math.log(0.001)) + math.log(0.001)).clamp(min=1e-4)
+        """Step sizes spread evenly on a log scale over [0.001, 0.1], decay rates evenly over [1,
+        16].
+        """
+        dt = torch.exp(
+            torch.rand_like(self.dt_bias) * (math.log(0.1) - math.log(0.001)) + math.log(0.001)
+        ).clamp(min=1e-4)
         self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
         self.A_log.uniform_(1, 16).log_()
 
@@ -60,7 +72,8 @@ class Mamba2(nn.Module):
     def forward(self, x: Tensor, last: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """A whole sequence from an empty state. x (B, T, D) -> (B, T, D).
 
-        ``last``, if given, is (conv (B, K - 1, conv_dim), ssm (B, H, P, N)), overwritten with the state after the last item.
+        ``last``, if given, is (conv (B, K - 1, conv_dim), ssm (B, H, P, N)), overwritten with the
+        state after the last item.
         """
         z, xbc, dt = self._project(x)  # (B, T, inner), (B, T, conv_dim), (B, T, H)
         mixed = self._conv(xbc, *self._taps())
@@ -72,8 +85,11 @@ class Mamba2(nn.Module):
             ssm.copy_(state)
         return self._out(y.flatten(-2), z)
 
-    def step(self, x: Tensor, conv: Tensor, ssm: Tensor, idle: Tensor, steps: Steps = OURS) -> Tensor:
-        """One item a row. x (R, D), conv (R, K - 1, conv_dim), ssm (R, H, P, N), idle (R,) bool -> (R, D).
+    def step(
+        self, x: Tensor, conv: Tensor, ssm: Tensor, idle: Tensor, steps: Steps = OURS
+    ) -> Tensor:
+        """One item a row. x (R, D), conv (R, K - 1, conv_dim), ssm (R, H, P, N), idle (R,) bool ->
+        (R, D).
 
         Updates ``conv`` and ``ssm`` in place, except where ``idle``, by ``steps``.
         """
@@ -85,11 +101,14 @@ class Mamba2(nn.Module):
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         c = self.config
-        z, xbc, dt = self.in_proj(x.to(self.in_proj.weight.dtype)).split([c.d_inner, c.conv_dim, c.nheads], -1)
+        z, xbc, dt = self.in_proj(x.to(self.in_proj.weight.dtype)).split(
+            [c.d_inner, c.conv_dim, c.nheads], -1
+        )
         return z, xbc, softplus(dt.float() + self.dt_bias)
 
     def _taps(self) -> tuple[Tensor, Tensor]:
-        return self.conv1d.weight.squeeze(1), cast(Tensor, self.conv1d.bias)  # (conv_dim, K), (conv_dim,)
+        # (conv_dim, K), (conv_dim,)
+        return self.conv1d.weight.squeeze(1), cast(Tensor, self.conv1d.bias)
 
     def _heads(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         c = self.config

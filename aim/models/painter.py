@@ -30,7 +30,9 @@ class Recorded(NamedTuple):
     graph: torch.cuda.CUDAGraph
 
     def run(self, codes: Tensor, pixels: Tensor) -> None:
-        """Decode at most ``size`` codes (n, num_tokens) into ``pixels`` (n, H, W, 3), on the current stream."""
+        """Decode at most ``size`` codes (n, num_tokens) into ``pixels`` (n, H, W, 3), on the
+        current stream.
+        """
         self.codes[: len(codes)].copy_(codes)
         self.graph.replay()
         pixels.copy_(self.pixels[: len(codes)])
@@ -52,15 +54,18 @@ class Painting:
 class Painter:
     """Decodes codes to pixels. Thread-safe.
 
-    In bfloat16 on a GPU images are decoded together, ``chunk`` at most, and a pixel may differ by rounding between numbers of
-    images. Elsewhere each is decoded alone, so that equal codes are equal pixels. On a GPU with fused kernels the decoder is
-    recorded for each of ``SIZES`` when that is first needed, and all of this runs on a stream of its own.
+    In bfloat16 on a GPU images are decoded together, ``chunk`` at most, and a pixel may differ by
+    rounding between numbers of images. Elsewhere each is decoded alone, so that equal codes are
+    equal pixels. On a GPU with fused kernels the decoder is recorded for each of ``SIZES`` when
+    that is first needed, and all of this runs on a stream of its own.
     """
 
     def __init__(self, vq: VQ) -> None:
         self._vq = vq
         self.device = vq.quant_conv.weight.device
-        self._sizes = _sizes(vq) if self.device.type == "cuda" and vq.dtype == torch.bfloat16 else (1,)
+        self._sizes = (
+            _sizes(vq) if self.device.type == "cuda" and vq.dtype == torch.bfloat16 else (1,)
+        )
         self.chunk = self._sizes[-1]
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._lock = threading.Lock()
@@ -73,7 +78,9 @@ class Painter:
 
     @contextmanager
     def beside(self) -> Iterator[None]:
-        """Work in here runs on the painter's stream, and waits for nothing that others put on theirs."""
+        """Work in here runs on the painter's stream, and waits for nothing that others put on
+        theirs.
+        """
         if self._stream is None:
             yield
         else:
@@ -81,7 +88,9 @@ class Painter:
                 yield
 
     def paint(self, codes: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Images (H, W, 3) uint8 of codes (num_tokens,), in order, being decoded while the next codes are awaited."""
+        """Images (H, W, 3) uint8 of codes (num_tokens,), in order, being decoded while the next
+        codes are awaited.
+        """
         source, begun = iter(codes), deque[Painting]()
         while some := list(islice(source, self.chunk)):
             begun.append(self.begin(some))
@@ -92,7 +101,9 @@ class Painter:
 
     @torch.inference_mode()
     def begin(self, codes: Sequence[np.ndarray]) -> Painting:
-        """Start decoding images of codes (num_tokens,) each; on a GPU this returns at once. InvalidInput for what cannot be codes."""
+        """Start decoding images of codes (num_tokens,) each; on a GPU this returns at once.
+        InvalidInput for what cannot be codes.
+        """
         given = self._checked(codes)
         if self._stream is None:
             return Painting(self.decode(given.to(self.device)).cpu(), None)
@@ -106,7 +117,9 @@ class Painter:
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (n, num_tokens) on the device -> images (n, H, W, 3) uint8 on the device, in order with the current stream."""
+        """Codes (n, num_tokens) on the device -> images (n, H, W, 3) uint8 on the device, in order
+        with the current stream.
+        """
         side = self._vq.config.image_size
         pixels = torch.empty(len(codes), side, side, 3, dtype=torch.uint8, device=self.device)
         lengths = list(_parts(len(codes), self._sizes))
@@ -121,7 +134,9 @@ class Painter:
             self._stream.wait_stream(current)
             with torch.cuda.stream(self._stream):
                 for some, into in parts:
-                    self._record(next(size for size in self._sizes if size >= len(some))).run(some, into)
+                    self._record(next(size for size in self._sizes if size >= len(some))).run(
+                        some, into
+                    )
             current.wait_stream(self._stream)
         return pixels
 
@@ -131,10 +146,14 @@ class Painter:
     def _record(self, size: int) -> Recorded:
         if size not in self._recorded:
             assert self._stream is not None
-            codes = torch.zeros(size, self._vq.config.grid**2, dtype=torch.int64, device=self.device)
+            codes = torch.zeros(
+                size, self._vq.config.grid**2, dtype=torch.int64, device=self.device
+            )
             with _tuned(self._vq.dtype == torch.bfloat16):
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
-                graph, pixels = capture(lambda: self._pixels(codes).contiguous(), self._stream, self._pool)
+                graph, pixels = capture(
+                    lambda: self._pixels(codes).contiguous(), self._stream, self._pool
+                )
             self._recorded[size] = Recorded(codes, pixels, graph)
         return self._recorded[size]
 
@@ -142,30 +161,43 @@ class Painter:
         config = self._vq.config
         stacked = np.stack([np.asarray(some, np.int64) for some in codes])
         if stacked.shape[1:] != (config.grid**2,):
-            raise InvalidInput(f"codes have shape {stacked.shape[1:]}; an image has ({config.grid**2},)")
+            raise InvalidInput(
+                f"codes have shape {stacked.shape[1:]}; an image has ({config.grid**2},)"
+            )
         if stacked.min() < 0 or stacked.max() >= config.codebook_size:
-            raise InvalidInput(f"codes are in [{stacked.min()}, {stacked.max()}]; they must be in [0, {config.codebook_size})")
+            raise InvalidInput(
+                f"codes are in [{stacked.min()}, {stacked.max()}]; they must be in [0, "
+                f"{config.codebook_size})"
+            )
         return torch.from_numpy(stacked)
 
 
 def _sizes(vq: VQ) -> tuple[int, ...]:
     """Of ``SIZES``, those whose activations fit a quarter of the memory that is free."""
-    widest = 6 * vq.config.image_size**2 * vq.config.ch * 2  # bytes; six of an image's largest, in bfloat16
+    # bytes; six of an image's largest, in bfloat16
+    widest = 6 * vq.config.image_size**2 * vq.config.ch * 2
     free, _ = torch.cuda.mem_get_info(vq.quant_conv.weight.device)
     return tuple(size for size in SIZES if size == 1 or size * widest < free / 4)
 
 
 def _parts(count: int, sizes: tuple[int, ...]) -> Iterator[int]:
-    """How many images are decoded together: a size may be up to half empty, which costs less than two smaller ones."""
+    """How many images are decoded together: a size may be up to half empty, which costs less than
+    two smaller ones.
+    """
     while count:
-        some = next((count for size in sizes if count <= size <= 2 * count), max(size for size in sizes if size <= count))
+        some = next(
+            (count for size in sizes if count <= size <= 2 * count),
+            max(size for size in sizes if size <= count),
+        )
         yield some
         count -= some
 
 
 @contextmanager
 def _tuned(wanted: bool) -> Iterator[None]:
-    """Whether cuDNN tries its algorithms for each new shape and keeps the fastest, or takes the likeliest."""
+    """Whether cuDNN tries its algorithms for each new shape and keeps the fastest, or takes the
+    likeliest.
+    """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = wanted
     try:

@@ -16,9 +16,10 @@ SLOW = 0.15  # seconds for a whole picture; where the decoder takes longer, a li
 class Previewer:
     """Decodes the first codes of an image. Thread-safe.
 
-    Codes that are not drawn must not tint the drawn ones through the decoder's norms and attention, so the grid is cut to
-    the rows begun, and an unfinished row is filled up from the row above. Where the decoder is slow, each code has one
-    colour, a linear function of its vector, fitted to the decoder's answer to a random grid.
+    Codes that are not drawn must not tint the drawn ones through the decoder's norms and attention,
+    so the grid is cut to the rows begun, and an unfinished row is filled up from the row above.
+    Where the decoder is slow, each code has one colour, a linear function of its vector, fitted to
+    the decoder's answer to a random grid.
     """
 
     def __init__(self, vq: VQ) -> None:
@@ -38,15 +39,20 @@ class Previewer:
 
     @torch.inference_mode()
     def colours(self) -> Tensor:
-        """The colour (codebook_size, 3) of each code alone, about [-1, 1]: what a rough preview shows; the first call works them out."""
+        """The colour (codebook_size, 3) of each code alone, about [-1, 1]: what a rough preview
+        shows; the first call works them out.
+        """
         with self._lock:
             if self._colours is None:
-                self._colours = self._fit(self._random_codes().repeat_interleave(2, 1).repeat_interleave(2, 2))
+                self._colours = self._fit(
+                    self._random_codes().repeat_interleave(2, 1).repeat_interleave(2, 2)
+                )
             return self._colours
 
     @torch.inference_mode()
     def __call__(self, codes: Tensor) -> Tensor:
-        """Codes (n,), 0 < n <= grid^2, on the tokenizer's device -> (3, rows * f, W) about [-1, 1], the rows begun.
+        """Codes (n,), 0 < n <= grid^2, on the tokenizer's device -> (3, rows * f, W) about [-1, 1],
+        the rows begun.
 
         What lies right of the last code in its row is made up.
         """
@@ -64,9 +70,11 @@ class Previewer:
     def _calibrate(self) -> None:
         """Time the decoder on a quarter of a picture, and fit the colours if it is slow."""
         codes = self._random_codes()
-        self._vq.decode(codes[:, :1, :1]).cpu()  # what a first call sets up is not the decoder's time
+        # what a first call sets up is not the decoder's time
+        self._vq.decode(codes[:, :1, :1]).cpu()
         times = []
-        for _ in range(2):  # the better one: what else the machine does at the moment is not the decoder's time, either
+        # the better one: what else the machine does at the moment is not the decoder's time, either
+        for _ in range(2):
             started = time.perf_counter()
             self._vq.decode(codes).cpu()
             times.append(time.perf_counter() - started)
@@ -78,16 +86,27 @@ class Previewer:
         """A quarter of a picture (1, grid / 2, grid / 2), the same every time."""
         config = self._vq.config
         side = max(1, config.grid // 2)
-        codes = torch.randint(config.codebook_size, (1, side, side), generator=torch.Generator().manual_seed(0))
+        codes = torch.randint(
+            config.codebook_size, (1, side, side), generator=torch.Generator().manual_seed(0)
+        )
         return codes.to(self._vq.quantize.embedding.weight.device)
 
     def _fit(self, codes: Tensor) -> Tensor:
-        """The colour of each code (codebook_size, 3), linear in its vector, nearest to the decoded ``codes`` (1, rows, columns).
+        """The colour of each code (codebook_size, 3), linear in its vector, nearest to the decoded
+        ``codes`` (1, rows, columns).
 
-        In blocks of equal codes: on the bundled tokenizer this explains 57% of the colours of drawn pictures, a grid without
-        blocks 39%, and the best linear map there is 67%.
+        In blocks of equal codes: on the bundled tokenizer this explains 57% of the colours of drawn
+        pictures, a grid without blocks 39%, and the best linear map there is 67%.
         """
-        means = torch.nn.functional.avg_pool2d(self._vq.decode(codes), self._vq.config.downsample)[0].flatten(1).T.cpu()  # (cells, 3)
+        # (cells, 3)
+        means = (
+            torch.nn.functional.avg_pool2d(self._vq.decode(codes), self._vq.config.downsample)[0]
+            .flatten(1)
+            .T.cpu()
+        )
         vectors = self._vq.quantize.normalized()
-        inputs = torch.cat([vectors, vectors.new_ones(len(vectors), 1)], 1).cpu()  # (codebook_size, dim + 1)
-        return (inputs @ torch.linalg.lstsq(inputs[codes.flatten().cpu()], means).solution).to(vectors.device)
+        # (codebook_size, dim + 1)
+        inputs = torch.cat([vectors, vectors.new_ones(len(vectors), 1)], 1).cpu()
+        return (inputs @ torch.linalg.lstsq(inputs[codes.flatten().cpu()], means).solution).to(
+            vectors.device
+        )

@@ -38,13 +38,17 @@ class MambaState(NamedTuple):
             part[:, slots] = value
 
     def clear(self, fresh: Tensor) -> None:
-        """Zero the slots where ``fresh (slots,)`` is True; decided on the device, no host synchronisation on a GPU."""
+        """Zero the slots where ``fresh (slots,)`` is True; decided on the device, no host
+        synchronisation on a GPU.
+        """
         if fresh.is_cuda or fresh.any():
             self.conv.masked_fill_(fresh[:, None, None], 0)
             self.ssm.masked_fill_(fresh[:, None, None, None], 0)
 
 
-def new_mamba_state(layers: int, slots: int, conv: tuple[int, int], ssm: tuple[int, int, int], like: Tensor) -> MambaState:
+def new_mamba_state(
+    layers: int, slots: int, conv: tuple[int, int], ssm: tuple[int, int, int], like: Tensor
+) -> MambaState:
     """A zero state; ``conv`` in ``like``'s dtype, ``ssm`` in float32."""
     return MambaState(
         torch.zeros(layers, slots, *conv, dtype=like.dtype, device=like.device),

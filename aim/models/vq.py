@@ -1,6 +1,8 @@
-"""The VQ tokenizer: LlamaGen's VQ-16 network (github.com/FoundationVision/LlamaGen), also at smaller sizes.
+"""The VQ tokenizer: LlamaGen's VQ-16 network (github.com/FoundationVision/LlamaGen), also at
+smaller sizes.
 
-Images are (B, 3, H, W) in [-1, 1], features (B, C, h, w), codes (B, h * w) row by row. Tensor names are LlamaGen's.
+Images are (B, 3, H, W) in [-1, 1], features (B, C, h, w), codes (B, h * w) row by row. Tensor names
+are LlamaGen's.
 """
 
 from __future__ import annotations
@@ -17,18 +19,24 @@ from aim.ops.fused import fuses_group_norm
 
 
 class GroupNorm(nn.GroupNorm):
-    """A group norm whose weights stay float32: cast to the activations' dtype in use, since CUDA refuses to mix the two."""
+    """A group norm whose weights stay float32: cast to the activations' dtype in use, since CUDA
+    refuses to mix the two.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same shape and dtype."""
-        return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+        return F.group_norm(
+            x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps
+        )
 
 
 def _norm(channels: int) -> GroupNorm:
     return GroupNorm(32, channels, eps=1e-6)
 
 
-def _conv(cin: int, cout: int, kernel: int = 3, stride: int = 1, padding: int | None = None) -> nn.Conv2d:
+def _conv(
+    cin: int, cout: int, kernel: int = 3, stride: int = 1, padding: int | None = None
+) -> nn.Conv2d:
     return nn.Conv2d(cin, cout, kernel, stride, kernel // 2 if padding is None else padding)
 
 
@@ -61,7 +69,8 @@ class AttnBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
         h = self.norm(x)
-        q, k, v = (part(h).flatten(2).transpose(1, 2) for part in (self.q, self.k, self.v))  # (B, h*w, C)
+        # (B, h*w, C)
+        q, k, v = (part(h).flatten(2).transpose(1, 2) for part in (self.q, self.k, self.v))
         out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.proj_out(out)
 
@@ -91,9 +100,19 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, each with attention behind it at the lowest, then a change of size."""
+    """Residual blocks at one resolution, each with attention behind it at the lowest, then a change
+    of size.
+    """
 
-    def __init__(self, cin: int, cout: int, blocks: int, attention: bool, resize: str = "", after: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        blocks: int,
+        attention: bool,
+        resize: str = "",
+        after: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.res = nn.ModuleList(ResBlock(cin if i == 0 else cout, cout) for i in range(blocks))
         self.attn = nn.ModuleList(AttnBlock(cout) for _ in range(blocks if attention else 0))
@@ -111,7 +130,9 @@ class Level(nn.Module):
 
 
 def _middle(channels: int) -> nn.Sequential:
-    return nn.Sequential(ResBlock(channels, channels), AttnBlock(channels), ResBlock(channels, channels))
+    return nn.Sequential(
+        ResBlock(channels, channels), AttnBlock(channels), ResBlock(channels, channels)
+    )
 
 
 class Encoder(nn.Module):
@@ -123,7 +144,13 @@ class Encoder(nn.Module):
         last = len(widths) - 1
         self.conv_in = _conv(3, config.ch)
         self.conv_blocks = nn.ModuleList(
-            Level(cin, cout, config.num_res_blocks, i == last, *(() if i == last else ("downsample", Downsample(cout))))
+            Level(
+                cin,
+                cout,
+                config.num_res_blocks,
+                i == last,
+                *(() if i == last else ("downsample", Downsample(cout))),
+            )
             for i, (cin, cout) in enumerate(zip([config.ch, *widths], widths, strict=False))
         )
         self.mid = _middle(widths[-1])
@@ -147,7 +174,13 @@ class Decoder(nn.Module):
         self.conv_in = _conv(config.z_channels, widths[0])
         self.mid = _middle(widths[0])
         self.conv_blocks = nn.ModuleList(
-            Level(cin, cout, config.num_res_blocks + 1, i == 0, *(() if i == last else ("upsample", Upsample(cout))))
+            Level(
+                cin,
+                cout,
+                config.num_res_blocks + 1,
+                i == 0,
+                *(() if i == last else ("upsample", Upsample(cout))),
+            )
             for i, (cin, cout) in enumerate(zip([widths[0], *widths], widths, strict=False))
         )
         self.norm_out, self.conv_out = _norm(widths[-1]), _conv(widths[-1], 3)
@@ -185,13 +218,17 @@ class Codebook(nn.Module):
         """(..., codebook_dim) of unit length -> (...) codes."""
         flat = vectors.flatten(0, -2)
         table = self.normalized()
-        with torch.autocast(flat.device.type, enabled=False):  # the nearest of thousands needs float32
-            parts = [(part @ table.T).argmax(-1) for part in flat.split(8192)]  # bounds the memory of large batches
+        # the nearest of thousands needs float32
+        with torch.autocast(flat.device.type, enabled=False):
+            # bounds the memory of large batches
+            parts = [(part @ table.T).argmax(-1) for part in flat.split(8192)]
         return torch.cat(parts).view(vectors.shape[:-1])
 
 
 class VQ(nn.Module):
-    """The tokenizer: ``encode`` images to codes, ``decode`` codes to images. ``fusible`` is whether it may do so in fused kernels."""
+    """The tokenizer: ``encode`` images to codes, ``decode`` codes to images. ``fusible`` is whether
+    it may do so in fused kernels.
+    """
 
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
@@ -210,12 +247,16 @@ class VQ(nn.Module):
 
     @property
     def last_weight(self) -> Tensor:
-        """The decoder's last weight, where a discriminator's loss is balanced against the others."""
+        """The decoder's last weight, where a discriminator's loss is balanced against the
+        others.
+        """
         return self.decoder.conv_out.weight
 
     @property
     def fused(self) -> bool:
-        """Whether images are decoded by ``vq_fast``: without gradients, on a GPU that runs its kernels."""
+        """Whether images are decoded by ``vq_fast``: without gradients, on a GPU that runs its
+        kernels.
+        """
         device = self.quant_conv.weight.device
         if not self.fusible or torch.is_grad_enabled() or torch.is_autocast_enabled(device.type):
             return False
@@ -229,10 +270,15 @@ class VQ(nn.Module):
         return self
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> unit vectors (B, codebook_dim, h, w) float32, not yet quantized."""
+        """(B, 3, H, W) in [-1, 1] -> unit vectors (B, codebook_dim, h, w) float32, not yet
+        quantized.
+        """
         f = self.config.downsample
         if images.dim() != 4 or images.shape[1] != 3 or images.shape[2] % f or images.shape[3] % f:
-            raise InvalidInput(f"images have shape {tuple(images.shape)}; it must be (B, 3, H, W), H and W multiples of {f}")
+            raise InvalidInput(
+                f"images have shape {tuple(images.shape)}; it must be (B, 3, H, W), H and W "
+                f"multiples of {f}"
+            )
         h = self.quant_conv(self.encoder(images.to(self.dtype)))
         return F.normalize(h.float(), dim=1)
 
@@ -242,14 +288,18 @@ class VQ(nn.Module):
         vectors = F.embedding(codes, self.quantize.normalized()).permute(0, 3, 1, 2)
         codebook = F.mse_loss(vectors, features.detach())
         commitment = F.mse_loss(features, vectors.detach())
-        return Quantized(codes.flatten(1), features + (vectors - features).detach(), codebook, commitment)
+        return Quantized(
+            codes.flatten(1), features + (vectors - features).detach(), codebook, commitment
+        )
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> codes (B, h * w)."""
         return self.quantize.nearest(self.features(images).permute(0, 2, 3, 1)).flatten(1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (B, rows * grid) or (B, rows, columns) -> images (B, 3, H, W) float32, about [-1, 1]."""
+        """Codes (B, rows * grid) or (B, rows, columns) -> images (B, 3, H, W) float32, about [-1,
+        1].
+        """
         grid = codes if codes.dim() == 3 else codes.unflatten(1, (-1, self.config.grid))
         vectors = F.embedding(grid, self.quantize.normalized()).permute(0, 3, 1, 2)
         return self.decode_vectors(vectors)

@@ -13,7 +13,8 @@ from aim.ops.scan import TRITON
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``silu(conv(x))`` over a whole sequence that starts empty.
 
-    x (B, T, C), weight (C, K), bias (C,) -> (B, T, C) in x's dtype, by a Triton kernel on a GPU that has Triton.
+    x (B, T, C), weight (C, K), bias (C,) -> (B, T, C) in x's dtype, by a Triton kernel on a GPU
+    that has Triton.
     """
     if TRITON and x.is_cuda and x.stride(2) == 1:
         from aim.ops.convolving import convolve
@@ -34,7 +35,9 @@ def shifted_sum(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def conv_step(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``silu(conv)`` of one more item. x (R, C), past (R, K - 1, C) oldest first, weight (C, K) -> (R, C) in x's dtype."""
+    """``silu(conv)`` of one more item. x (R, C), past (R, K - 1, C) oldest first, weight (C, K) ->
+    (R, C) in x's dtype.
+    """
     out = torch.addcmul(bias.float(), x.float(), weight[:, -1].float())
     for k in range(past.shape[1]):
         out = torch.addcmul(out, past[:, k].float(), weight[:, k].float())

@@ -1,8 +1,10 @@
-"""The draw as one Triton kernel: guidance, temperature, top-k, top-p, noise, what can be said about the code. One program a row.
+"""The draw as one Triton kernel: guidance, temperature, top-k, top-p, noise, what can be said about
+the code. One program a row.
 
-``aim.sampling`` has the PyTorch twin and says what is computed. Here nothing is sorted: after the maximum is subtracted no logit
-is above 0, so the bits of -logit, read as an integer, grow as the logit falls, and a threshold is found exactly by bisection on
-those integers (a logit's *depth*). Multiplications and additions are not fused where the twin rounds twice. Needs Triton.
+``aim.sampling`` has the PyTorch twin and says what is computed. Here nothing is sorted: after the
+maximum is subtracted no logit is above 0, so the bits of -logit, read as an integer, grow as the
+logit falls, and a threshold is found exactly by bisection on those integers (a logit's *depth*).
+Multiplications and additions are not fused where the twin rounds twice. Needs Triton.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ LARGEST: tl.constexpr = tl.constexpr(torch.finfo(torch.float32).max)
 DEEPEST: tl.constexpr = tl.constexpr(0x7F800000)  # the bits of infinity
 NOTES: tl.constexpr = tl.constexpr(13)
 LIKELIEST: tl.constexpr = tl.constexpr(5)
-LOG_2: tl.constexpr = tl.constexpr(0.693147182464599609375 * 2**-23)  # for exponents that are still in their place among the bits
+# for exponents that are still in their place among the bits
+LOG_2: tl.constexpr = tl.constexpr(0.693147182464599609375 * 2**-23)
 
 
 @triton.jit
@@ -50,7 +53,9 @@ def _uniform(codes, seed, position):
 
 @triton.jit
 def _exponent(x):
-    """The power of two, as an offset to the bits, that x > 0 is to be divided by to lie in [3/4, 3/2)."""
+    """The power of two, as an offset to the bits, that x > 0 is to be divided by to lie in [3/4,
+    3/2).
+    """
     return (x.to(tl.int32, bitcast=True) - 0x3F400000) & -0x800000
 
 
@@ -62,9 +67,13 @@ def _scaled(x, exponent):
 
 @triton.jit
 def _log(m, exponent):
-    """``log((1 + m) 2^k)`` to float32 accuracy: m in [-1/4, 1/2], k as ``_exponent`` has it. The hardware's is poor near 1."""
+    """``log((1 + m) 2^k)`` to float32 accuracy: m in [-1/4, 1/2], k as ``_exponent`` has it. The
+    hardware's is poor near 1.
+    """
     s = m * m
-    even = tl.fma(tl.fma(tl.fma(-4.53948975e-2, s, -1.32274792e-1), s, -1.66412741e-1), s, -2.50002742e-1)
+    even = tl.fma(
+        tl.fma(tl.fma(-4.53948975e-2, s, -1.32274792e-1), s, -1.66412741e-1), s, -2.50002742e-1
+    )
     odd = tl.fma(tl.fma(1.05468750e-1, s, 1.44911826e-1), s, 1.99887201e-1)
     series = tl.fma(tl.fma(tl.fma(odd, m, even), m, 3.33335280e-1), m, -4.99999970e-1)
     return tl.fma(exponent.to(tl.float32), LOG_2, tl.fma(series, s, m))
@@ -72,9 +81,13 @@ def _log(m, exponent):
 
 @triton.jit
 def _gumbel(u):
-    """``-log(-log1p(-u))``, u in (0, 1). Where 1 - u rounds, ``(1 - u) / 2^k - 1`` is still computed exactly."""
+    """``-log(-log1p(-u))``, u in (0, 1). Where 1 - u rounds, ``(1 - u) / 2^k - 1`` is still
+    computed exactly.
+    """
     exponent = _exponent(1.0 - u)
-    waiting = -_log(_scaled(-u, exponent) + (_scaled(tl.full((), 1.0, tl.float32), exponent) - 1.0), exponent)
+    waiting = -_log(
+        _scaled(-u, exponent) + (_scaled(tl.full((), 1.0, tl.float32), exponent) - 1.0), exponent
+    )
     exponent = _exponent(waiting)
     return -_log(_scaled(waiting, exponent) - 1.0, exponent)
 
@@ -89,7 +102,9 @@ def _two_rows(logits, stride, row, other, codes, V: tl.constexpr):
 
 @triton.jit
 def _guide(cond, uncond, scale, codes, V: tl.constexpr):
-    """``sampling.guide``; -inf beyond V, and +inf, which guidance never gives, where the difference is not finite."""
+    """``sampling.guide``; -inf beyond V, and +inf, which guidance never gives, where the difference
+    is not finite.
+    """
     difference = cond - uncond
     guided = tl.minimum(difference * scale + uncond, LARGEST)
     guided = tl.where(tl.abs(difference) < INF, guided, INF)
@@ -151,17 +166,22 @@ def _note(notes, logits, stride, row, other, scale, codes, code, peak, V: tl.con
     mass = tl.sum(weight, 0)
     spread = tl.log(mass)
     tl.store(notes, tl.sum(tl.where(codes == code, likely, 0.0), 0) - spread + unknown)
-    tl.store(notes + 1, spread - tl.sum(tl.where(weight > 0, weight * likely, 0.0), 0) / mass + unknown)
+    tl.store(
+        notes + 1, spread - tl.sum(tl.where(weight > 0, weight * likely, 0.0), 0) / mass + unknown
+    )
     for i in tl.static_range(LIKELIEST):
         value, best = tl.max(likely, 0, return_indices=True)
         tl.store(notes + 3 + i, value - spread + unknown)
-        tl.store(notes + 3 + LIKELIEST + i, tl.where(value > -INF, best, -1).to(tl.float32) + unknown)
+        tl.store(
+            notes + 3 + LIKELIEST + i, tl.where(value > -INF, best, -1).to(tl.float32) + unknown
+        )
         likely = tl.where(codes == best, -INF, likely)
 
 
 @triton.jit
 def _draw(
-    logits, positions, partner, cfg_scale, temperature, top_p, top_k, seed, explain, last, drawn, notes,
+    logits, positions, partner, cfg_scale, temperature, top_p, top_k, seed, explain, last, drawn,
+    notes,
     stride, T, V: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -193,11 +213,24 @@ def _draw(
     tl.store(positions + row, position + 1)
     tl.store(positions + other, following)
     if tl.load(explain + row):
-        _note(notes + (row * T + position) * NOTES, logits, stride, row, other, scale, codes, code, peak, V)
+        _note(
+            notes + (row * T + position) * NOTES,
+            logits,
+            stride,
+            row,
+            other,
+            scale,
+            codes,
+            code,
+            peak,
+            V,
+        )
 
 
 def supports(logits: Tensor) -> bool:
-    """Whether ``draw_fused`` takes these logits (R, V): at most 65,536 codes, on a GPU of this decade."""
+    """Whether ``draw_fused`` takes these logits (R, V): at most 65,536 codes, on a GPU of this
+    decade.
+    """
     return logits.shape[1] <= LONGEST and runs_kernels(logits.device)
 
 
@@ -215,13 +248,17 @@ def draw_fused(
     drawn: Tensor,
     notes: Tensor,
 ) -> None:
-    """``aim.sampling.draw_rows``: logits (R, V) float32 or bfloat16, each row contiguous, and the buffers of ``aim.sampling.Rows``."""
+    """``aim.sampling.draw_rows``: logits (R, V) float32 or bfloat16, each row contiguous, and the
+    buffers of ``aim.sampling.Rows``.
+    """
     rows, codes = logits.shape
     assert codes <= LONGEST and rows <= len(partner)
     assert logits.stride(1) == 1 and drawn.is_contiguous() and notes.is_contiguous()
     block = max(triton.next_power_of_2(codes), 16)
     _draw[(rows,)](
-        logits, positions, partner, cfg_scale, temperature, top_p, top_k, seed, explain, last, drawn, notes,
+        logits, positions, partner, cfg_scale, temperature, top_p, top_k, seed, explain, last,
+        drawn, notes,
         logits.stride(0), drawn.shape[1], codes, block,
-        **options(overlaps(logits.device), num_warps=min(max(block // 256, 4), 32), enable_fp_fusion=False),
+        **options(overlaps(logits.device), num_warps=min(max(block // 256, 4), 32),
+                  enable_fp_fusion=False),
     )  # fmt: skip

@@ -1,4 +1,6 @@
-"""The kernels of mamba-ssm (2.2 and later) and causal-conv1d (1.4 and later) behind the signatures of ``ops.scan`` and ``ops.conv``."""
+"""The kernels of mamba-ssm (2.2 and later) and causal-conv1d (1.4 and later) behind the signatures
+of ``ops.scan`` and ``ops.conv``.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,34 @@ from torch import Tensor
 CHUNK = 256  # items, as in mamba-ssm's own Mamba2
 
 
-def state_step(state: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+def state_step(
+    state: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
+) -> Tensor:
     """``ops.scan.state_step`` by mamba-ssm's selective_state_update."""
     from mamba_ssm.ops.triton.selective_state_update import selective_state_update
 
-    shape = state.shape[1:]  # (H, P, N); strides of 0 tell the kernel that a head's channels share dt and A
+    # (H, P, N); strides of 0 tell the kernel that a head's channels share dt and A
+    shape = state.shape[1:]
     D = D[:, None].expand(shape[:2])
     bias = torch.zeros_like(D[:, :1]).expand(shape[:2])  # the kernel fails without one
-    return selective_state_update(state, x, dt[..., None].expand(x.shape), A[:, None, None].expand(shape), B, C, D, dt_bias=bias)
+    return selective_state_update(
+        state,
+        x,
+        dt[..., None].expand(x.shape),
+        A[:, None, None].expand(shape),
+        B,
+        C,
+        D,
+        dt_bias=bias,
+    )
 
 
 def conv_advance(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor, idle: Tensor) -> Tensor:
     """``ops.conv.conv_advance`` by causal-conv1d's causal_conv1d_update; 2 to 4 taps."""
     from causal_conv1d import causal_conv1d_update
 
-    kept = past.clone()  # the kernel advances every row; that it skips some is new and not documented
+    # the kernel advances every row; that it skips some is new and not documented
+    kept = past.clone()
     out = causal_conv1d_update(x, past.transpose(1, 2), weight, bias, activation="silu")
     past.copy_(torch.where(idle[:, None, None], kept, past))
     return out
@@ -30,7 +45,9 @@ def conv_advance(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor, idle: Te
 
 @torch.compiler.disable
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``ops.conv.causal_conv`` by causal-conv1d's causal_conv1d_fn; 2 to 4 taps, a multiple of 8 channels."""
+    """``ops.conv.causal_conv`` by causal-conv1d's causal_conv1d_fn; 2 to 4 taps, a multiple of 8
+    channels.
+    """
     from causal_conv1d import causal_conv1d_fn
 
     if x.stride(2) != 1 or x.stride(0) % 8 or x.stride(1) % 8:

@@ -1,7 +1,8 @@
-"""What a mixer computes with: this package's own operations, or the kernels of mamba-ssm and causal-conv1d where those import.
+"""What a mixer computes with: this package's own operations, or the kernels of mamba-ssm and
+causal-conv1d where those import.
 
-Either package may be there alone; the other's part is then ours. Theirs run on NVIDIA GPUs alone. Nothing imports them before they are
-asked for.
+Either package may be there alone; the other's part is then ours. Theirs run on NVIDIA GPUs alone.
+Nothing imports them before they are asked for.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class Steps(NamedTuple):
     """One item a row."""
 
     conv: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # as ops.conv.conv_advance
-    state: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # as ops.scan.state_step
+    # as ops.scan.state_step
+    state: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Sequences(NamedTuple):
@@ -36,16 +38,23 @@ OURS = Steps(conv_advance, state_step)
 
 
 def missing() -> dict[str, str]:
-    """Which of the packages mamba_ssm and causal_conv1d do not import, and why. InvalidInput if neither does."""
+    """Which of the packages mamba_ssm and causal_conv1d do not import, and why. InvalidInput if
+    neither does.
+    """
     found = {}
     for package, load in (("mamba_ssm", _load_mamba_ssm), ("causal_conv1d", _load_causal_conv1d)):
         try:
             load()
-        except Exception as error:  # an extension that was built for another PyTorch fails in many ways
+        except (
+            Exception
+        ) as error:  # an extension that was built for another PyTorch fails in many ways
             found[package] = f"{type(error).__name__}: {error}".partition("\n")[0]
     if len(found) == 2:
         reasons = " nor ".join(f"{package} ({why})" for package, why in found.items())
-        raise InvalidInput(f"mamba-ssm is asked for, but neither {reasons} imports; install as requirements-cuda.txt says, or take auto")
+        raise InvalidInput(
+            f"mamba-ssm is asked for, but neither {reasons} imports; install as "
+            "requirements-cuda.txt says, or take auto"
+        )
     return found
 
 
@@ -61,14 +70,19 @@ def steps() -> Steps:
 
 
 def sequences(scan: str = "auto") -> Sequences:
-    """For ``scan`` "auto" what suits the input, "torch" PyTorch's operations, "mamba-ssm" both packages' as far as they import.
+    """For ``scan`` "auto" what suits the input, "torch" PyTorch's operations, "mamba-ssm" both
+    packages' as far as they import.
 
     InvalidInput for another name, or if neither package imports.
     """
     if scan not in SCANS:
         raise InvalidInput(f"scan is {scan!r}; it must be one of {', '.join(SCANS)}")
     if scan != "mamba-ssm":
-        return Sequences(causal_conv, parallel_scan) if scan == "auto" else Sequences(shifted_sum, scan_chunked)
+        return (
+            Sequences(causal_conv, parallel_scan)
+            if scan == "auto"
+            else Sequences(shifted_sum, scan_chunked)
+        )
     without = missing()
     from aim.ops import external
 

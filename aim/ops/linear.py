@@ -13,10 +13,12 @@ Product = Callable[[Tensor], Tensor]
 
 
 def fixed_product(weight: Tensor) -> Product:
-    """``x -> x W^T`` for a weight (N, K), float32 or bfloat16, that will not change: x (..., K) of its dtype -> (..., N).
+    """``x -> x W^T`` for a weight (N, K), float32 or bfloat16, that will not change: x (..., K) of
+    its dtype -> (..., N).
 
-    A few rows are bound by reading the weight, and the plain layout is read badly: on a CPU a copy of it in oneDNN's blocked
-    layout takes half the time or less. Elsewhere, or where that does not work, this is ``F.linear``.
+    A few rows are bound by reading the weight, and the plain layout is read badly: on a CPU a copy
+    of it in oneDNN's blocked layout takes half the time or less. Elsewhere, or where that does not
+    work, this is ``F.linear``.
     """
     weight = weight.detach()
     if weight.device.type != "cpu" or not can_pack(weight.dtype):
@@ -26,12 +28,16 @@ def fixed_product(weight: Tensor) -> Product:
 
 @lru_cache(maxsize=4)
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch has the packed product, whose operators are private to it, and it is right here.
+    """Whether this PyTorch has the packed product, whose operators are private to it, and it is
+    right here.
 
     Right includes that a row's bits are the same among 4 rows and among 16.
     """
     generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(16, 1536, generator=generator), torch.randn(80, 1536, generator=generator)
+    x, weight = (
+        torch.randn(16, 1536, generator=generator),
+        torch.randn(80, 1536, generator=generator),
+    )
     try:
         product, rows = _packed(weight.to(dtype)), x.to(dtype)
         got = product(rows)

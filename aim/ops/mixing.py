@@ -1,8 +1,10 @@
-"""Mamba-2's sequence mixing as one masked product, for training on sequences of a few hundred items.
+"""Mamba-2's sequence mixing as one masked product, for training on sequences of a few hundred
+items.
 
-``y_i = D x_i + sum_{j <= i} gram_ij exp(l_i - m_j) x_j`` for every head, where ``gram_ij = C_i . B_j`` is shared by all heads, l is
-the running sum of ``dt A`` and ``m = l - log dt`` (the quadratic form of arXiv 2405.21060, section 3.4). The Triton
-kernels never store a decay matrix; ``mix_reference`` is their readable twin. Needs Triton; ``ops.scan`` imports it when it does.
+``y_i = D x_i + sum_{j <= i} gram_ij exp(l_i - m_j) x_j`` for every head, where ``gram_ij = C_i .
+B_j`` is shared by all heads, l is the running sum of ``dt A`` and ``m = l - log dt`` (the quadratic
+form of arXiv 2405.21060, section 3.4). The Triton kernels never store a decay matrix;
+``mix_reference`` is their readable twin. Needs Triton; ``ops.scan`` imports it when it does.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ BLOCK = 64
 
 
 def mix_reference(gram: Tensor, x: Tensor, log_row: Tensor, log_col: Tensor, D: Tensor) -> Tensor:
-    """The definition. gram (B, T, T), x (B, T, H, P), log_row l and log_col m (B, H, T) and D (H,) float32 -> (B, T, H, P)."""
+    """The definition. gram (B, T, T), x (B, T, H, P), log_row l and log_col m (B, H, T) and D (H,)
+    float32 -> (B, T, H, P).
+    """
     length = x.shape[1]
     mask = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-    decay = (log_row[..., :, None] - log_col[..., None, :]).masked_fill(~mask, -torch.inf).exp()  # (B, H, T, T)
+    # (B, H, T, T)
+    decay = (log_row[..., :, None] - log_col[..., None, :]).masked_fill(~mask, -torch.inf).exp()
     mixed = torch.einsum("bhij,bjhp->bihp", (gram.unsqueeze(1) * decay).to(x.dtype), x)
     return mixed + x * D[:, None].to(x.dtype)
 
@@ -44,7 +49,21 @@ def _tile(base, stride_b, stride_t, at, head, items, T, P: tl.constexpr):
 
 
 @triton.jit
-def _forward(gram, x, log_row, log_col, D, y, T, H, x_b, x_t, P: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr):
+def _forward(
+    gram,
+    x,
+    log_row,
+    log_col,
+    D,
+    y,
+    T,
+    H,
+    x_b,
+    x_t,
+    P: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     i, head, at = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     rows = i * BLOCK + tl.arange(0, BLOCK)
     acc = tl.zeros((BLOCK, P), tl.float32)
@@ -60,7 +79,8 @@ def _forward(gram, x, log_row, log_col, D, y, T, H, x_b, x_t, P: tl.constexpr, B
 
 @triton.jit
 def _grad_x(
-    gram, x, log_row, log_col, D, y, dy, dx, dl, dm, dD, T, H, x_b, x_t, P: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr
+    gram, x, log_row, log_col, D, y, dy, dx, dl, dm, dD, T, H, x_b, x_t, P: tl.constexpr,
+    BLOCK: tl.constexpr, PRECISION: tl.constexpr
 ):  # fmt: skip
     j, head, at = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     cols = j * BLOCK + tl.arange(0, BLOCK)
@@ -84,7 +104,20 @@ def _grad_x(
 
 
 @triton.jit
-def _grad_gram(x, log_row, log_col, dy, dgram, T, H, x_b, x_t, P: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr):
+def _grad_gram(
+    x,
+    log_row,
+    log_col,
+    dy,
+    dgram,
+    T,
+    H,
+    x_b,
+    x_t,
+    P: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     i, j, at = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     rows = i * BLOCK + tl.arange(0, BLOCK)
     cols = j * BLOCK + tl.arange(0, BLOCK)
@@ -108,12 +141,34 @@ def _precision(x: Tensor) -> str:
 
 @custom_op("aim::mix", mutates_args=())
 def mix(gram: Tensor, x: Tensor, log_row: Tensor, log_col: Tensor, D: Tensor) -> Tensor:
-    """``mix_reference`` by a Triton kernel, differentiable: the same shapes; gram and the logs contiguous, P a power of two >= 16."""
+    """``mix_reference`` by a Triton kernel, differentiable: the same shapes; gram and the logs
+    contiguous, P a power of two >= 16.
+    """
     rows, length, heads, channels = x.shape
-    assert x.stride(3) == 1 and x.stride(2) == channels and gram.is_contiguous() and log_row.is_contiguous() and log_col.is_contiguous()
+    assert (
+        x.stride(3) == 1
+        and x.stride(2) == channels
+        and gram.is_contiguous()
+        and log_row.is_contiguous()
+        and log_col.is_contiguous()
+    )
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     grid = (triton.cdiv(length, BLOCK), heads, rows)
-    _forward[grid](gram, x, log_row, log_col, D, y, length, heads, x.stride(0), x.stride(1), channels, BLOCK, _precision(x))
+    _forward[grid](
+        gram,
+        x,
+        log_row,
+        log_col,
+        D,
+        y,
+        length,
+        heads,
+        x.stride(0),
+        x.stride(1),
+        channels,
+        BLOCK,
+        _precision(x),
+    )
     return y
 
 
@@ -126,15 +181,24 @@ def _(gram: Tensor, x: Tensor, log_row: Tensor, log_col: Tensor, D: Tensor) -> T
 def mix_backward(
     gram: Tensor, x: Tensor, log_row: Tensor, log_col: Tensor, D: Tensor, y: Tensor, dy: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of ``mix`` with respect to gram, x, log_row, log_col, and, of every item, D: (B, H, T)."""
+    """Gradients of ``mix`` with respect to gram, x, log_row, log_col, and, of every item, D: (B, H,
+    T).
+    """
     rows, length, heads, channels = x.shape
     dy = dy.contiguous()
-    dx, dgram, dl, dm, dD = torch.empty_like(dy), torch.empty_like(gram), *(torch.empty_like(log_col) for _ in range(3))
+    dx, dgram, dl, dm, dD = (
+        torch.empty_like(dy),
+        torch.empty_like(gram),
+        *(torch.empty_like(log_col) for _ in range(3)),
+    )
     strides, blocks = (x.stride(0), x.stride(1)), triton.cdiv(length, BLOCK)
     _grad_x[(blocks, heads, rows)](
-        gram, x, log_row, log_col, D, y, dy, dx, dl, dm, dD, length, heads, *strides, channels, BLOCK, _precision(x)
+        gram, x, log_row, log_col, D, y, dy, dx, dl, dm, dD, length, heads, *strides, channels,
+        BLOCK, _precision(x)
     )  # fmt: skip
-    _grad_gram[(blocks, blocks, rows)](x, log_row, log_col, dy, dgram, length, heads, *strides, channels, BLOCK, _precision(x))
+    _grad_gram[(blocks, blocks, rows)](
+        x, log_row, log_col, dy, dgram, length, heads, *strides, channels, BLOCK, _precision(x)
+    )
     return dgram, dx, dl, dm, dD
 
 
@@ -146,7 +210,9 @@ def _(
     return torch.empty_like(gram), x.new_empty(x.shape), dl, dm, dD
 
 
-def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _save(
+    ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor
+) -> None:
     ctx.save_for_backward(*inputs, output)
 
 
@@ -160,7 +226,9 @@ mix.register_autograd(_differentiate, setup_context=_save)
 
 
 def _logs(dt: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, H, T) each. The running sum is a product with a triangle of ones: PyTorch 2.11's compiler fails on a cumsum here."""
+    """(B, H, T) each. The running sum is a product with a triangle of ones: PyTorch 2.11's compiler
+    fails on a cumsum here.
+    """
     length = dt.shape[1]
     with torch.autocast(dt.device.type, enabled=False):
         sums = torch.ones(length, length, device=dt.device, dtype=dt.dtype).triu()

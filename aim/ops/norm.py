@@ -14,5 +14,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 def gated_rms_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
-    """RMS norm of ``y * silu(z)``, as Mamba-2 applies it before its output projection; float32 out (..., D)."""
+    """RMS norm of ``y * silu(z)``, as Mamba-2 applies it before its output projection; float32 out
+    (..., D).
+    """
     return rms_norm(y.float() * silu(z.float()), weight, eps)

@@ -1,1 +1,3 @@
-"""Training of both stages: the tokenizer and its loss networks, then the prior on the tokenizer's codes."""
+"""Training of both stages: the tokenizer and its loss networks, then the prior on the tokenizer's
+codes.
+"""

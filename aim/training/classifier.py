@@ -1,4 +1,5 @@
-"""Image classifiers trained on real images: features for the tokenizer's perceptual loss, and the judge of samples.
+"""Image classifiers trained on real images: features for the tokenizer's perceptual loss, and the
+judge of samples.
 
 The two must share nothing, so they differ in kind: ``VGG`` gives features, ``ResNet`` judges.
 """
@@ -21,7 +22,9 @@ from aim.training.optim import adamw, cosine, set_lr
 
 
 def _conv_norm(cin: int, cout: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(cout))
+    return nn.Sequential(
+        nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(cout)
+    )
 
 
 class VGG(nn.Module):
@@ -31,13 +34,16 @@ class VGG(nn.Module):
         super().__init__()
         pairs = zip((3, *widths), widths, strict=False)
         self.stages = nn.ModuleList(
-            nn.Sequential(_conv_norm(cin, cout), nn.ReLU(), _conv_norm(cout, cout), nn.ReLU()) for cin, cout in pairs
+            nn.Sequential(_conv_norm(cin, cout), nn.ReLU(), _conv_norm(cout, cout), nn.ReLU())
+            for cin, cout in pairs
         )
         self.drop = nn.Dropout(0.3)
         self.head = nn.Linear(widths[-1], num_classes)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) in [-1, 1] -> the activations behind every stage, each half the size of the one before."""
+        """(B, 3, H, W) in [-1, 1] -> the activations behind every stage, each half the size of the
+        one before.
+        """
         out = []
         x = images
         for i, stage in enumerate(self.stages):
@@ -51,16 +57,24 @@ class VGG(nn.Module):
 
 
 def read_vgg(path: Path) -> VGG:
-    """A loss network from safetensors, in eval mode. InvalidInput for another network, CheckpointError for a file that cannot be read."""
+    """A loss network from safetensors, in eval mode. InvalidInput for another network,
+    CheckpointError for a file that cannot be read.
+    """
     with opened(path) as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     try:
         stages = sum(name.endswith(".0.0.weight") for name in weights)
-        network = VGG(len(weights["head.weight"]), tuple(len(weights[f"stages.{i}.0.0.weight"]) for i in range(stages)))
+        network = VGG(
+            len(weights["head.weight"]),
+            tuple(len(weights[f"stages.{i}.0.0.weight"]) for i in range(stages)),
+        )
         network.load_state_dict(weights)
     except (KeyError, RuntimeError) as error:
         brief = str(error).partition("\n")[0]
-        raise InvalidInput(f"{path} is not a loss network ({brief}); leave it out, and one is trained on the images") from error
+        raise InvalidInput(
+            f"{path} is not a loss network ({brief}); leave it out, and one is trained on the "
+            "images"
+        ) from error
     return network.eval().requires_grad_(False)
 
 
@@ -68,7 +82,9 @@ class _Residual(nn.Module):
     def __init__(self, cin: int, cout: int, stride: int) -> None:
         super().__init__()
         self.first, self.second = _conv_norm(cin, cout, stride), _conv_norm(cout, cout)
-        self.shortcut = _conv_norm(cin, cout, stride, 1) if stride > 1 or cin != cout else nn.Identity()
+        self.shortcut = (
+            _conv_norm(cin, cout, stride, 1) if stride > 1 or cin != cout else nn.Identity()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
@@ -105,7 +121,9 @@ class ClassifierRecipe:
 
 
 def train_classifier(model: nn.Module, data: ImageSet, recipe: ClassifierRecipe) -> nn.Module:
-    """Train by the clock on random crops and flips; ``data`` on the device of ``model``. Returns the model in eval mode."""
+    """Train by the clock on random crops and flips; ``data`` on the device of ``model``. Returns
+    the model in eval mode.
+    """
     device = data.images.device
     channels_last(model.to(device)).train()
     optimizer = adamw(model, recipe.lr, recipe.weight_decay, (0.9, 0.99))
@@ -115,15 +133,23 @@ def train_classifier(model: nn.Module, data: ImageSet, recipe: ClassifierRecipe)
     while (progress := (time.monotonic() - start) / recipe.seconds) < 1:
         set_lr(optimizer, recipe.lr * cosine(progress, 0.05))
         pick = next(batches).to(device)
-        images = random_crops(data.images[pick], recipe.min_scale, generator).contiguous(memory_format=torch.channels_last)
+        images = random_crops(data.images[pick], recipe.min_scale, generator).contiguous(
+            memory_format=torch.channels_last
+        )
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits = model(images)
-        loss = F.cross_entropy(logits.float(), data.labels[pick], label_smoothing=recipe.label_smoothing)
+        loss = F.cross_entropy(
+            logits.float(), data.labels[pick], label_smoothing=recipe.label_smoothing
+        )
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if batches.step % 100 == 0:
-            print(f"classifier step {batches.step} loss {loss.item():.3f} epochs {batches.step * recipe.batch / len(data):.1f}", flush=True)
+            print(
+                f"classifier step {batches.step} loss {loss.item():.3f} epochs "
+                f"{batches.step * recipe.batch / len(data):.1f}",
+                flush=True,
+            )
     return model.eval().requires_grad_(False)
 
 

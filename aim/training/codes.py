@@ -1,6 +1,7 @@
 """Images to codes, once: what stage 2 trains on.
 
-Codes are one file, or a folder of shards with ``codes.json``, which ``aim.training.tokenizing`` writes when all of them are there.
+Codes are one file, or a folder of shards with ``codes.json``, which ``aim.training.tokenizing``
+writes when all of them are there.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ INDEX = "codes.json"  # of a folder of shards
 
 
 class CodeSet(NamedTuple):
-    """Several versions of every image as codes. Version 0 is the image, 1 its mirror image, the others crops."""
+    """Several versions of every image as codes. Version 0 is the image, 1 its mirror image, the
+    others crops.
+    """
 
     codes: Tensor  # (versions, N, T) int16, or int32 for a codebook that needs it
     labels: Tensor  # (N,) int64, class rows
@@ -37,15 +40,25 @@ class CodeSet(NamedTuple):
 
     def save(self, path: Path, also: Mapping[str, str] | None = None) -> None:
         """Write as safetensors, with ``also`` in the metadata."""
-        about = {"names": json.dumps(self.names), "tokenizer": self.tokenizer, "codebook_size": str(self.codebook_size)}
+        about = {
+            "names": json.dumps(self.names),
+            "tokenizer": self.tokenizer,
+            "codebook_size": str(self.codebook_size),
+        }
         classes = torch.tensor(self.classes, dtype=torch.int64)
-        write(path, {"codes": self.codes, "labels": self.labels, "classes": classes}, {**about, **(also or {}), "format": FORMAT})
+        write(
+            path,
+            {"codes": self.codes, "labels": self.labels, "classes": classes},
+            {**about, **(also or {}), "format": FORMAT},
+        )
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> CodeSet:
-        """Read what ``save`` wrote, or a finished folder of shards, whose parts are put together on ``device``.
+        """Read what ``save`` wrote, or a finished folder of shards, whose parts are put together on
+        ``device``.
 
-        InvalidInput for another file, an unfinished folder or shards of several kinds, CheckpointError for one that cannot be read.
+        InvalidInput for another file, an unfinished folder or shards of several kinds,
+        CheckpointError for one that cannot be read.
         """
         if path.is_dir():
             return _load_shards(path, device)
@@ -58,7 +71,9 @@ class CodeSet(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """What ``codes.json`` says of a shard; of the one with number i the file is ``shard_name(i)``."""
+    """What ``codes.json`` says of a shard; of the one with number i the file is
+    ``shard_name(i)``.
+    """
 
     first: int  # image of the source, from 0
     images: int  # how many are in it
@@ -74,8 +89,14 @@ class Index(NamedTuple):
 
 
 def tokenizer_version(model: VQ) -> str:
-    """12 hex digits that change with what decides a tokenizer's codes: configuration, encoder and codebook, whatever the decoder is."""
-    weights = {n: weight.float() for n, weight in model.state_dict().items() if not n.startswith(("decoder.", "post_quant_conv."))}
+    """12 hex digits that change with what decides a tokenizer's codes: configuration, encoder and
+    codebook, whatever the decoder is.
+    """
+    weights = {
+        n: weight.float()
+        for n, weight in model.state_dict().items()
+        if not n.startswith(("decoder.", "post_quant_conv."))
+    }
     return content_hash(weights, json.dumps(to_values(model.config)))
 
 
@@ -94,39 +115,63 @@ def read_file(path: Path) -> tuple[CodeSet, dict[str, str]]:
     with opened(path) as file:
         about = file.metadata() or {}
         if about.get("format") != FORMAT:
-            raise InvalidInput(f"{path} is not a file of codes; make one with `python -m aim tokenize`")
+            raise InvalidInput(
+                f"{path} is not a file of codes; make one with `python -m aim tokenize`"
+            )
         codes, labels, classes = (file.get_tensor(name) for name in ("codes", "labels", "classes"))
     try:
-        names, size = tuple(json.loads(about.get("names", "[]"))), int(about.get("codebook_size", 0))
+        names, size = (
+            tuple(json.loads(about.get("names", "[]"))),
+            int(about.get("codebook_size", 0)),
+        )
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: what it says of itself cannot be read ({error})") from error
-    return CodeSet(codes, labels, tuple(classes.tolist()), names, about.get("tokenizer", ""), size), about
+        raise CheckpointError(
+            f"{path} is damaged: what it says of itself cannot be read ({error})"
+        ) from error
+    return CodeSet(
+        codes, labels, tuple(classes.tolist()), names, about.get("tokenizer", ""), size
+    ), about
 
 
 def read_classes(path: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Class rows of codes, a file or a folder: ImageNet indices, or the names of one's own classes."""
+    """Class rows of codes, a file or a folder: ImageNet indices, or the names of one's own
+    classes.
+    """
     found, _ = read_file(path / shard_name(0) if path.is_dir() else path)
     return found.classes, found.names
 
 
 def read_index(folder: Path) -> Index:
-    """What is in a finished folder; InvalidInput if it is not finished, CheckpointError for a damaged ``codes.json``."""
+    """What is in a finished folder; InvalidInput if it is not finished, CheckpointError for a
+    damaged ``codes.json``.
+    """
     path = folder / INDEX
     if not path.is_file():
-        raise InvalidInput(f"{folder} has no {INDEX}: its codes are not finished; run `python -m aim tokenize` again to go on with them")
+        raise InvalidInput(
+            f"{folder} has no {INDEX}: its codes are not finished; run `python -m aim tokenize` "
+            "again to go on with them"
+        )
     values = parse_json(path.read_text(encoding="utf-8"), path)
     try:
         if values["format"] != FORMAT:
             raise InvalidInput(f"{path} is no list of codes; its format is {values['format']!r}")
-        shards = tuple(Shard(int(s["first"]), int(s["images"]), tuple(s["skipped"]), str(s["hash"])) for s in values["shards"])
+        shards = tuple(
+            Shard(int(s["first"]), int(s["images"]), tuple(s["skipped"]), str(s["hash"]))
+            for s in values["shards"]
+        )
         return Index(dict(values["settings"]), shards)
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error!r}); delete it and run `python -m aim tokenize` again") from error
+        raise CheckpointError(
+            f"{path} is damaged ({error!r}); delete it and run `python -m aim tokenize` again"
+        ) from error
 
 
 def write_index(folder: Path, index: Index) -> None:
     """Write ``codes.json``, whole or not at all."""
-    counts = {"images": sum(s.images for s in index.shards), "skipped": sum(len(s.skipped) for s in index.shards)}
+    counts = {
+        "images": sum(s.images for s in index.shards),
+        "skipped": sum(len(s.skipped) for s in index.shards),
+    }
     shards = [{"file": shard_name(i), **s._asdict()} for i, s in enumerate(index.shards)]
     values = {"format": FORMAT, **counts, "settings": index.settings, "shards": shards}
     unfinished = folder / f".{INDEX}.{os.getpid()}.tmp"
@@ -135,10 +180,19 @@ def write_index(folder: Path, index: Index) -> None:
 
 
 def differing(settings: Mapping[str, Any], about: Mapping[str, str], path: Path) -> str:
-    """In words, the first setting in which a shard with metadata ``about`` differs from ``settings``; empty if none does."""
+    """In words, the first setting in which a shard with metadata ``about`` differs from
+    ``settings``; empty if none does.
+    """
     found = parse_json(about.get("settings", "{}"), path)
-    wrong = next((name for name in sorted({*settings, *found}) if settings.get(name) != found.get(name)), None)
-    return "" if wrong is None else f"{wrong} is {_short(found.get(wrong))}, not {_short(settings.get(wrong))}"
+    wrong = next(
+        (name for name in sorted({*settings, *found}) if settings.get(name) != found.get(name)),
+        None,
+    )
+    return (
+        ""
+        if wrong is None
+        else f"{wrong} is {_short(found.get(wrong))}, not {_short(settings.get(wrong))}"
+    )
 
 
 def _short(value: Any) -> str:
@@ -155,24 +209,41 @@ def _load_shards(folder: Path, device: torch.device | str) -> CodeSet:
         part, about = read_file(path)
         if wrong := differing(settings, about, path):
             raise InvalidInput(
-                f"{path} is not of the kind that {INDEX} says: its {wrong}; delete it and run `python -m aim tokenize` again"
+                f"{path} is not of the kind that {INDEX} says: its {wrong}; delete it and run "
+                "`python -m aim tokenize` again"
             )
         if part.codes.shape[1] != shard.images or len(part.labels) != shard.images:
-            raise InvalidInput(f"{path} has {len(part.labels)} images, {INDEX} says {shard.images}; delete both and tokenize again")
+            raise InvalidInput(
+                f"{path} has {len(part.labels)} images, {INDEX} says {shard.images}; delete both "
+                "and tokenize again"
+            )
         if whole is None:
             shape = (len(part.codes), ends[-1], part.codes.shape[2])
             codes = torch.empty(shape, dtype=part.codes.dtype, device=device)
-            whole = part._replace(codes=codes, labels=torch.empty(ends[-1], dtype=torch.int64, device=device))
+            whole = part._replace(
+                codes=codes, labels=torch.empty(ends[-1], dtype=torch.int64, device=device)
+            )
         whole.codes[:, end - shard.images : end] = part.codes
         whole.labels[end - shard.images : end] = part.labels
     if whole is None:
-        raise CheckpointError(f"{folder / INDEX} lists no shards; delete it and run `python -m aim tokenize` again")
+        raise CheckpointError(
+            f"{folder / INDEX} lists no shards; delete it and run `python -m aim tokenize` again"
+        )
     return whole
 
 
 @torch.no_grad()
-def tokenize(model: VQ, data: ImageSet, versions: int, min_scale: float = 0.8, seed: int = 0, batch: int = 500) -> CodeSet:
-    """Encode every image ``versions`` times; see ``CodeSet``. The model and the data are on one device."""
+def tokenize(
+    model: VQ,
+    data: ImageSet,
+    versions: int,
+    min_scale: float = 0.8,
+    seed: int = 0,
+    batch: int = 500,
+) -> CodeSet:
+    """Encode every image ``versions`` times; see ``CodeSet``. The model and the data are on one
+    device.
+    """
     dtype = code_dtype(model.config.codebook_size)
     generator = torch.Generator(data.images.device).manual_seed(seed)
     rows = []
@@ -183,7 +254,9 @@ def tokenize(model: VQ, data: ImageSet, versions: int, min_scale: float = 0.8, s
                 images = normalize(part.flip(3) if version else part)
             else:
                 images = random_crops(part, min_scale, generator)
-            with torch.autocast(part.device.type, torch.bfloat16, enabled=part.is_cuda and version >= 2):
+            with torch.autocast(
+                part.device.type, torch.bfloat16, enabled=part.is_cuda and version >= 2
+            ):
                 parts.append(model.encode(images).to(dtype))
         rows.append(torch.cat(parts))
     return CodeSet(torch.stack(rows), data.labels, data.classes)

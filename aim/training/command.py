@@ -1,4 +1,6 @@
-"""``python -m aim train prior``: a config, codes and perhaps a checkpoint to start from, to a trained model in a folder."""
+"""``python -m aim train prior``: a config, codes and perhaps a checkpoint to start from, to a
+trained model in a folder.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +53,12 @@ def train_prior(
     draw: Draw | None = None,
     on_step: Callable[[Any], None] | None = None,
 ) -> int:
-    """Train, resume, or fine-tune; the exit code: 0 at the end, 143 after SIGTERM, when the same command goes on.
+    """Train, resume, or fine-tune; the exit code: 0 at the end, 143 after SIGTERM, when the same
+    command goes on.
 
-    Writes ``model.safetensors`` (the averaged weights), ``vq.safetensors`` (its tokenizer), state.pt, log.jsonl, config.json
-    and sheets/ into ``inputs.out``. InvalidInput for settings, codes or checkpoints that do not fit, before the first step.
+    Writes ``model.safetensors`` (the averaged weights), ``vq.safetensors`` (its tokenizer),
+    state.pt, log.jsonl, config.json and sheets/ into ``inputs.out``. InvalidInput for settings,
+    codes or checkpoints that do not fit, before the first step.
     """
     accelerator = accelerator_on(device, tracker, inputs.out)
     processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
@@ -68,10 +72,18 @@ def train_prior(
     model, vq = _start(inputs, name, of_model, data)
     for which in (data, held):
         if vq is not None and which.tokenizer and which.tokenizer != tokenizer_version(vq):
-            raise InvalidInput("the codes were made by another tokenizer than the one that goes with the model; tokenize again")
+            raise InvalidInput(
+                "the codes were made by another tokenizer than the one that goes with the model; "
+                "tokenize again"
+            )
     if processes.first:
         inputs.out.mkdir(parents=True, exist_ok=True)
-        settings = {"model": name, "settings": of_model, "init": inputs.init, **dataclasses.asdict(recipe)}
+        settings = {
+            "model": name,
+            "settings": of_model,
+            "init": inputs.init,
+            **dataclasses.asdict(recipe),
+        }
         (inputs.out / CONFIG).write_text(json.dumps(settings, indent=1) + "\n")
         if vq is not None:
             save_tokenizer(inputs.out / TOKENIZER, vq, {})
@@ -85,7 +97,9 @@ def train_prior(
         if draw and vq is not None and processes.first and not fsdp:
             draw(average, vq.to(processes.device), inputs.out / "sheets" / f"{step:07d}.png")
 
-    trainer = PriorTrainer(model, data, held, recipe, inputs.out, processes, fsdp, log, sheet, on_step)
+    trainer = PriorTrainer(
+        model, data, held, recipe, inputs.out, processes, fsdp, log, sheet, on_step
+    )
     trainer.run()
     if processes.world > 1:
         accelerator.wait_for_everyone()
@@ -97,7 +111,9 @@ def train_prior(
 
 
 def read_settings(inputs: Inputs) -> tuple[str, PriorRecipe, dict[str, Any]]:
-    """The model's name, the recipe, and changes to the model's own settings, which are written ``model.<name>``."""
+    """The model's name, the recipe, and changes to the model's own settings, which are written
+    ``model.<name>``.
+    """
     name, values, of_model = chosen(inputs.config, inputs.changes, "model", MODELS)
     fixed = of_model.keys() & {"num_classes", "classes", "class_names", "sampling"}
     if fixed:
@@ -107,22 +123,39 @@ def read_settings(inputs: Inputs) -> tuple[str, PriorRecipe, dict[str, Any]]:
 
 
 def tokenize_images(inputs: Inputs, processes: Processes) -> Path:
-    """The folder with the codes of ``inputs.images``, which the processes make together; what is there already is kept."""
+    """The folder with the codes of ``inputs.images``, which the processes make together; what is
+    there already is kept.
+    """
     if not inputs.images:
-        raise InvalidInput("there is nothing to learn from; give --codes, or --images and a --tokenizer")
+        raise InvalidInput(
+            "there is nothing to learn from; give --codes, or --images and a --tokenizer"
+        )
     if inputs.tokenizer is None and inputs.init is None:
         raise InvalidInput("images become codes by a tokenizer; name one with --tokenizer")
-    vq = load_model(inputs.init).tokenizer if inputs.tokenizer is None and inputs.init else load_tokenizer(Path(inputs.tokenizer or ""))
+    vq = (
+        load_model(inputs.init).tokenizer
+        if inputs.tokenizer is None and inputs.init
+        else load_tokenizer(Path(inputs.tokenizer or ""))
+    )
     vq = vq.to(processes.device).eval().requires_grad_(False)
     to = inputs.out / CODES
-    report = tokenize_shards(vq, open_images(inputs.images), to, inputs.versions, rank=processes.rank, world=processes.world)
+    report = tokenize_shards(
+        vq,
+        open_images(inputs.images),
+        to,
+        inputs.versions,
+        rank=processes.rank,
+        world=processes.world,
+    )
     left_out = f", {report.skipped} could not be read" if report.skipped else ""
     print(f"{report.images} images as codes in {to}{left_out}", flush=True)
     return to
 
 
 def read_codes(codes: Path, val: Path | None, processes: Processes) -> tuple[CodeSet, CodeSet]:
-    """Training and validation codes. Without the latter, the last hundredth of the images, at most 5,000, is held out."""
+    """Training and validation codes. Without the latter, the last hundredth of the images, at most
+    5,000, is held out.
+    """
     data = CodeSet.load(codes)
     if val is not None:
         return data, CodeSet.load(val)
@@ -130,36 +163,55 @@ def read_codes(codes: Path, val: Path | None, processes: Processes) -> tuple[Cod
     mixed = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     held, kept = mixed.split([out := min(5000, max(1, count // 100)), count - out])
     if processes.first:
-        print(f"no validation codes are given: {len(held)} of {count} images are held out", flush=True)
-    return tuple(data._replace(codes=data.codes[:, rows], labels=data.labels[rows]) for rows in (kept, held))  # type: ignore[return-value]
+        print(
+            f"no validation codes are given: {len(held)} of {count} images are held out", flush=True
+        )
+    return tuple(
+        data._replace(codes=data.codes[:, rows], labels=data.labels[rows]) for rows in (kept, held)
+    )  # type: ignore[return-value]
 
 
-def _start(inputs: Inputs, name: str, of_model: Mapping[str, Any], data: CodeSet) -> tuple[Prior, VQ | None]:
-    """The model to train, new or of a checkpoint with the classes of the codes, and its tokenizer where one is known."""
+def _start(
+    inputs: Inputs, name: str, of_model: Mapping[str, Any], data: CodeSet
+) -> tuple[Prior, VQ | None]:
+    """The model to train, new or of a checkpoint with the classes of the codes, and its tokenizer
+    where one is known.
+    """
     vq = None if inputs.tokenizer is None else load_tokenizer(inputs.tokenizer)
     if inputs.init is None:
         config = settle(MODELS[name].config, of_model)
         return build(_with_labels(config, data)), vq
     loaded = load_model(inputs.init)
     config = settle(loaded.model.config, of_model)
-    same = dataclasses.replace(config, **{k: getattr(loaded.model.config, k) for k in of_model if k.endswith("_drop")})
+    same = dataclasses.replace(
+        config, **{k: getattr(loaded.model.config, k) for k in of_model if k.endswith("_drop")}
+    )
     if same != loaded.model.config:
-        raise InvalidInput(f"{inputs.init} is another model than {name} with {dict(of_model)}; only its dropout can be changed")
+        raise InvalidInput(
+            f"{inputs.init} is another model than {name} with {dict(of_model)}; only its dropout "
+            "can be changed"
+        )
     model = build(config)
     model.load_state_dict(loaded.model.state_dict())
-    return with_classes(model, tuple(data.classes), _count(data), tuple(data.names)), vq or loaded.tokenizer
+    return with_classes(
+        model, tuple(data.classes), _count(data), tuple(data.names)
+    ), vq or loaded.tokenizer
 
 
 def _with_labels(config: PriorConfig, data: CodeSet) -> PriorConfig:
     """``config`` for the classes of the codes."""
-    return dataclasses.replace(config, num_classes=_count(data), classes=tuple(data.classes), class_names=tuple(data.names))
+    return dataclasses.replace(
+        config, num_classes=_count(data), classes=tuple(data.classes), class_names=tuple(data.names)
+    )
 
 
 def _count(data: CodeSet) -> int:
     return len(data.classes) or len(data.names) or int(data.labels.max()) + 1
 
 
-def _write(trainer: PriorTrainer, out: Path, processes: Processes, fsdp: bool, sampling: PriorConfig) -> None:
+def _write(
+    trainer: PriorTrainer, out: Path, processes: Processes, fsdp: bool, sampling: PriorConfig
+) -> None:
     """The averaged model as a checkpoint that ``aim.load`` reads, float32 matrices as bf16."""
     average = trainer.ema.model
     weights = Sharded(average).state_dict() if fsdp else average.state_dict()

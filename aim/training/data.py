@@ -47,9 +47,13 @@ class ImageSet:
 
 
 class StreamedImages:
-    """Images of a source that are decoded when they are needed, for sets that no memory holds; all but every ``held``-th of them."""
+    """Images of a source that are decoded when they are needed, for sets that no memory holds; all
+    but every ``held``-th of them.
+    """
 
-    def __init__(self, source: Images, size: int, held: int = 0, workers: int | None = None) -> None:
+    def __init__(
+        self, source: Images, size: int, held: int = 0, workers: int | None = None
+    ) -> None:
         self.source, self.size = source, size
         self._numbers = torch.arange(len(source))
         if held:
@@ -63,7 +67,8 @@ class StreamedImages:
     def pixels(self, pick: Tensor) -> Tensor:
         """Images (B, 3, S, S) uint8 of the numbers ``pick`` (B,) in [0, len), on the CPU.
 
-        One that cannot be read is named in the log, once, and the next takes its place; InvalidInput after MOST_BAD in a row.
+        One that cannot be read is named in the log, once, and the next takes its place;
+        InvalidInput after MOST_BAD in a row.
         """
         pixels = np.stack(list(self._pool.map(self._read, self._numbers[pick].tolist())))
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
@@ -78,13 +83,20 @@ class StreamedImages:
                 if i not in self.skipped:
                     self.skipped.add(i)
                     log.warning("skipped: %s", error)
-        raise InvalidInput(f"{MOST_BAD} images in a row cannot be read, from {self.source.name(number)} on; look at the files")
+        raise InvalidInput(
+            f"{MOST_BAD} images in a row cannot be read, from {self.source.name(number)} on; look "
+            "at the files"
+        )
 
 
 class Ahead:
-    """What ``load`` makes of every item of an endless iterator, made in a thread ``depth`` items before it is needed."""
+    """What ``load`` makes of every item of an endless iterator, made in a thread ``depth`` items
+    before it is needed.
+    """
 
-    def __init__(self, items: Iterator[Tensor], load: Callable[[Tensor], Tensor], depth: int = 2) -> None:
+    def __init__(
+        self, items: Iterator[Tensor], load: Callable[[Tensor], Tensor], depth: int = 2
+    ) -> None:
         self._items, self._load, self._depth = items, load, depth
         self._pool = ThreadPoolExecutor(1)
         self._waiting: deque[Future[Tensor]] = deque()
@@ -96,16 +108,25 @@ class Ahead:
         return self._waiting.popleft().result()
 
 
-def load_images(sources: Sequence[str | Path], size: int = 64, classes: Sequence[int] = (), names: Sequence[str] = ()) -> ImageSet:
-    """Read every image of ``sources``; they, ``classes`` and ``names`` are what ``open_images`` takes.
+def load_images(
+    sources: Sequence[str | Path],
+    size: int = 64,
+    classes: Sequence[int] = (),
+    names: Sequence[str] = (),
+) -> ImageSet:
+    """Read every image of ``sources``; they, ``classes`` and ``names`` are what ``open_images``
+    takes.
 
-    Images that cannot be read are named in the log and left out. InvalidInput as of ``open_images``, and where not one can be read.
+    Images that cannot be read are named in the log and left out. InvalidInput as of
+    ``open_images``, and where not one can be read.
     """
     return in_memory(open_images(sources, classes=classes, names=names), size)
 
 
 def in_memory(source: Images, size: int, every: int = 1) -> ImageSet:
-    """Every ``every``-th image of ``source`` that can be read; errors and what is logged as of ``load_images``."""
+    """Every ``every``-th image of ``source`` that can be read; errors and what is logged as of
+    ``load_images``.
+    """
     span = range(0, len(source), every)
     bad: list[str] = []
     with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
@@ -114,8 +135,14 @@ def in_memory(source: Images, size: int, every: int = 1) -> ImageSet:
         raise InvalidInput(f"none of the {len(bad)} images can be read; the first is {bad[0]}")
     if bad:
         log.warning("%d of %d images cannot be read and are left out", len(bad), len(span))
-    images = torch.from_numpy(np.stack([image.pixels for image in read])).permute(0, 3, 1, 2).contiguous()
-    return ImageSet(images, torch.tensor([image.row for image in read]), source.classes, source.names)
+    images = (
+        torch.from_numpy(np.stack([image.pixels for image in read]))
+        .permute(0, 3, 1, 2)
+        .contiguous()
+    )
+    return ImageSet(
+        images, torch.tensor([image.row for image in read]), source.classes, source.names
+    )
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -124,15 +151,20 @@ def normalize(images: Tensor) -> Tensor:
 
 
 def random_crops(images: Tensor, min_scale: float, generator: torch.Generator) -> Tensor:
-    """A random square of every image, its side ``min_scale`` to 1 of the image's, resized to full size, flipped half the time.
+    """A random square of every image, its side ``min_scale`` to 1 of the image's, resized to full
+    size, flipped half the time.
 
     images (B, 3, S, S) uint8 -> (B, 3, S, S) float32 in [-1, 1].
     """
-    return crops(images, min_scale, torch.rand(4, len(images), device=images.device, generator=generator))
+    return crops(
+        images, min_scale, torch.rand(4, len(images), device=images.device, generator=generator)
+    )
 
 
 def crops(images: Tensor, min_scale: float, draw: Tensor) -> Tensor:
-    """``random_crops`` by given numbers: draw (4, B) in [0, 1) is the side, below 0.5 a mirror image, and where the square lies."""
+    """``random_crops`` by given numbers: draw (4, B) in [0, 1) is the side, below 0.5 a mirror
+    image, and where the square lies.
+    """
     rows, device = len(images), images.device
     scale = min_scale + (1 - min_scale) * draw[0]
     mirror = torch.where(draw[1] < 0.5, -1.0, 1.0)
@@ -140,11 +172,14 @@ def crops(images: Tensor, min_scale: float, draw: Tensor) -> Tensor:
     theta[:, 0, 0], theta[:, 1, 1] = scale * mirror, scale
     theta[:, :, 2] = ((2 * draw[2:] - 1) * (1 - scale)).T  # keeps the square inside
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(normalize(images), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return F.grid_sample(
+        normalize(images), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
 
 
 class Batches:
-    """Endless shuffled index batches over N items; none comes twice in a pass, and what does not fill a batch waits for the next.
+    """Endless shuffled index batches over N items; none comes twice in a pass, and what does not
+    fill a batch waits for the next.
 
     ``step`` is all of its state: set it to go on from there.
     """

@@ -1,4 +1,6 @@
-"""Many images of a source as pixels: decoded ahead by threads, those that cannot be read named, counted and left out."""
+"""Many images of a source as pixels: decoded ahead by threads, those that cannot be read named,
+counted and left out.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,19 @@ class Decoded(NamedTuple):
     pixels: np.ndarray  # (S, S, 3) uint8
 
 
-def decoded(source: Images, span: range, size: int, pool: ThreadPoolExecutor, bad: list[str], depth: int = 128) -> Iterator[Decoded]:
-    """The images ``span`` of the source, each scaled and cut to ``size`` pixels, in order; at most ``depth`` of them ahead.
+def decoded(
+    source: Images,
+    span: range,
+    size: int,
+    pool: ThreadPoolExecutor,
+    bad: list[str],
+    depth: int = 128,
+) -> Iterator[Decoded]:
+    """The images ``span`` of the source, each scaled and cut to ``size`` pixels, in order; at most
+    ``depth`` of them ahead.
 
-    The names of those that cannot be read are logged and appended to ``bad``. InvalidInput if MOST_BAD in a row cannot.
+    The names of those that cannot be read are logged and appended to ``bad``. InvalidInput if
+    MOST_BAD in a row cannot.
     """
 
     def read(item: int) -> Decoded | InvalidInput:
@@ -55,8 +66,12 @@ def decoded(source: Images, span: range, size: int, pool: ThreadPoolExecutor, ba
             raise InvalidInput(f"{MOST_BAD} images in a row cannot be read; the last: {found}")
 
 
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[T], R], values: Iterable[T], depth: int) -> Iterator[R]:
-    """``pool.map`` that is never more than ``depth`` values ahead, so that what is not yet needed takes no memory."""
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable[[T], R], values: Iterable[T], depth: int
+) -> Iterator[R]:
+    """``pool.map`` that is never more than ``depth`` values ahead, so that what is not yet needed
+    takes no memory.
+    """
     waiting: deque[Future[R]] = deque()
     for value in values:
         waiting.append(pool.submit(function, value))

@@ -41,18 +41,23 @@ class Stateful(Protocol):
 
 
 class Guard:
-    """Says of every step whether its gradient is finite, and gives up after ``patience`` steps in a row whose gradient is not."""
+    """Says of every step whether its gradient is finite, and gives up after ``patience`` steps in a
+    row whose gradient is not.
+    """
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
         self._failed = 0
 
     def takes(self, norm: Tensor, step: int, lr: float, folder: Path) -> bool:
-        """Whether to take the step with this norm of the gradient. AimError says how to go on where too many were not worth it."""
+        """Whether to take the step with this norm of the gradient. AimError says how to go on where
+        too many were not worth it.
+        """
         self._failed = 0 if math.isfinite(norm.item()) else self._failed + 1
         if self._failed >= self.patience:
             raise AimError(
-                f"the gradient's norm is {norm.item()} for {self._failed} steps in a row, up to step {step}; "
+                f"the gradient's norm is {norm.item()} for {self._failed} steps in a row, up to "
+                f"step {step}; "
                 f"go on from {folder / 'state.pt'} with a lower lr than {lr}"
             )
         return self._failed == 0
@@ -61,8 +66,9 @@ class Guard:
 class Run:
     """A run in a folder: ``state.pt`` to resume from, ``log.jsonl`` of what was printed.
 
-    It ends after ``seconds`` of training, resumed time included, or after ``steps``, whichever comes first. With several
-    processes each has one, all call it alike, and the first one writes. ``on_log`` gets the step and every line of figures.
+    It ends after ``seconds`` of training, resumed time included, or after ``steps``, whichever
+    comes first. With several processes each has one, all call it alike, and the first one writes.
+    ``on_log`` gets the step and every line of figures.
     """
 
     def __init__(
@@ -99,7 +105,9 @@ class Run:
         return min(1.0, max((self.elapsed + self._late) / self.seconds, self.step / self.steps))
 
     def advance(self) -> bool:
-        """Count a step; True while there is more to do. Saves now and then, and before it stops for SIGTERM."""
+        """Count a step; True while there is more to do. Saves now and then, and before it stops for
+        SIGTERM.
+        """
         self.step += 1
         if self._warming:
             self._warming -= 1
@@ -107,8 +115,15 @@ class Run:
         done, due = self.progress >= 1, time.monotonic() - self._saved > self.save_every
         if self.processes.world > 1:
             mine = self.elapsed
-            agreed = self.processes.most([mine, float(done), float(due), float(self._asked_to_stop)])
-            self._late, done, due, self._asked_to_stop = agreed[0] - mine, bool(agreed[1]), bool(agreed[2]), bool(agreed[3])
+            agreed = self.processes.most(
+                [mine, float(done), float(due), float(self._asked_to_stop)]
+            )
+            self._late, done, due, self._asked_to_stop = (
+                agreed[0] - mine,
+                bool(agreed[1]),
+                bool(agreed[2]),
+                bool(agreed[3]),
+            )
         self.stopped = self._asked_to_stop and not done
         if done or due or self.stopped:
             self.save()
@@ -116,7 +131,9 @@ class Run:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Inside, SIGTERM ends the run after the step that is under way, saved. Only the main thread can arrange that."""
+        """Inside, SIGTERM ends the run after the step that is under way, saved. Only the main
+        thread can arrange that.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -133,12 +150,20 @@ class Run:
     def exit_code(self) -> int:
         """0, or STOPPED after SIGTERM, when the first process also says how to go on."""
         if self.stopped and self.processes.first:
-            print(f"stopped at step {self.step}, saved in {self.folder}; the same command goes on from there", file=sys.stderr)
+            print(
+                f"stopped at step {self.step}, saved in {self.folder}; the same command goes on "
+                "from there",
+                file=sys.stderr,
+            )
         return STOPPED if self.stopped else 0
 
     def save(self) -> None:
         """Write ``state.pt`` atomically."""
-        state = {"step": self.step, "elapsed": self.elapsed, "parts": {k: part.state_dict() for k, part in self.parts.items()}}
+        state = {
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "parts": {k: part.state_dict() for k, part in self.parts.items()},
+        }
         if self.processes.first:
             partial = self.folder / "state.partial"
             torch.save(state, partial)
@@ -151,24 +176,39 @@ class Run:
             return
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["parts"].keys() != self.parts.keys():
-            raise CheckpointError(f"{path} holds {sorted(state['parts'])}, not {sorted(self.parts)}; use another folder")
+            raise CheckpointError(
+                f"{path} holds {sorted(state['parts'])}, not {sorted(self.parts)}; use another "
+                "folder"
+            )
         for name, part in self.parts.items():
             try:
                 part.load_state_dict(state["parts"][name])
             except (RuntimeError, ValueError, KeyError) as error:
-                raise CheckpointError(f"{path} is of another model or recipe ({error}); use another folder") from error
+                raise CheckpointError(
+                    f"{path} is of another model or recipe ({error}); use another folder"
+                ) from error
         self.step, self._before = state["step"], state["elapsed"]
 
     def log(self, **values: Any) -> None:
-        """Print one line of figures and append it to ``log.jsonl``. AimError if one is not finite: nothing good would follow."""
+        """Print one line of figures and append it to ``log.jsonl``. AimError if one is not finite:
+        nothing good would follow.
+        """
         plain = {k: round(v.item(), 5) if isinstance(v, Tensor) else v for k, v in values.items()}
         broken = [k for k, v in plain.items() if isinstance(v, float) and not math.isfinite(v)]
         if broken:
-            raise AimError(f"{broken[0]} is {plain[broken[0]]} at step {self.step}; resume from {self.folder / 'state.pt'} with a lower lr")
+            raise AimError(
+                f"{broken[0]} is {plain[broken[0]]} at step {self.step}; resume from "
+                f"{self.folder / 'state.pt'} with a lower lr"
+            )
         if not self.processes.first:
             return
         line = {"step": self.step, "seconds": round(self.elapsed, 1), **plain}
-        print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()), flush=True)
+        print(
+            " ".join(
+                f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()
+            ),
+            flush=True,
+        )
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self.on_log:

@@ -1,4 +1,6 @@
-"""What a tokenizer is trained against: perceptual distance and a patch discriminator (VQGAN, arXiv 2012.09841)."""
+"""What a tokenizer is trained against: perceptual distance and a patch discriminator (VQGAN, arXiv
+2012.09841).
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,24 @@ from aim.training.parallel import ALONE, Processes
 
 
 def perceptual_distance(network: VGG, images: Tensor, others: Tensor) -> Tensor:
-    """Mean squared distance of channel-normalised features, averaged over stages, as LPIPS without its learned weights.
+    """Mean squared distance of channel-normalised features, averaged over stages, as LPIPS without
+    its learned weights.
 
     images and others (B, 3, H, W) in [-1, 1] -> scalar; the gradient goes to ``images``.
     """
     with torch.no_grad():
         wanted = [F.normalize(f, dim=1) for f in network.features(others)]
-    distances = [(F.normalize(f, dim=1) - w).square().sum(1).mean() for f, w in zip(network.features(images), wanted, strict=True)]
+    distances = [
+        (F.normalize(f, dim=1) - w).square().sum(1).mean()
+        for f, w in zip(network.features(images), wanted, strict=True)
+    ]
     return torch.stack(distances).mean()
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges overlapping patches as real or made (pix2pix, arXiv 1611.07004), with group norm so that batches do not mix."""
+    """Judges overlapping patches as real or made (pix2pix, arXiv 1611.07004), with group norm so
+    that batches do not mix.
+    """
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -48,10 +56,14 @@ def hinge_loss(real: Tensor, made: Tensor) -> Tensor:
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + made).mean())
 
 
-def adaptive_weight(made: Tensor, task: Tensor, adversarial: Tensor, last: Tensor, processes: Processes = ALONE) -> Tensor:
-    """How much the adversarial loss counts: the ratio of both losses' gradients at the decoder's last weight, at most 10.
+def adaptive_weight(
+    made: Tensor, task: Tensor, adversarial: Tensor, last: Tensor, processes: Processes = ALONE
+) -> Tensor:
+    """How much the adversarial loss counts: the ratio of both losses' gradients at the decoder's
+    last weight, at most 10.
 
-    ``task`` and ``adversarial`` are the losses' gradients with respect to the images ``made`` (B, 3, H, W), a share of the batch.
+    ``task`` and ``adversarial`` are the losses' gradients with respect to the images ``made`` (B,
+    3, H, W), a share of the batch.
     """
     grads = (torch.autograd.grad(made, last, g, retain_graph=True)[0] for g in (task, adversarial))
     of_task, of_adversarial = (processes.mean(grad).norm() for grad in grads)

@@ -13,11 +13,14 @@ from aim.training.parallel import local
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two parameter groups: matrices of linear layers and convolutions decay; norms, biases, tables, embeddings and SSM scalars do not."""
+    """Two parameter groups: matrices of linear layers and convolutions decay; norms, biases,
+    tables, embeddings and SSM scalars do not.
+    """
     decayed = {
         id(module.weight)
         for module in model.modules()
-        if isinstance(module, nn.Linear) or (isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.groups == 1)
+        if isinstance(module, nn.Linear)
+        or (isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.groups == 1)
     }
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
@@ -26,7 +29,9 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object
     ]
 
 
-def adamw(model: nn.Module, lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)) -> torch.optim.AdamW:
+def adamw(
+    model: nn.Module, lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)
+) -> torch.optim.AdamW:
     """AdamW over ``decay_groups``, fused on a GPU."""
     on_gpu = next(model.parameters()).is_cuda
     return torch.optim.AdamW(decay_groups(model, weight_decay), lr=lr, betas=betas, fused=on_gpu)
@@ -36,7 +41,9 @@ SCHEDULES = ("cosine", "linear", "constant")
 
 
 def schedule(kind: str, progress: float, warmup: float, floor: float = 0.0) -> float:
-    """Learning rate factor at ``progress`` in [0, 1]: up over ``warmup``, then down to ``floor`` by ``kind``, one of SCHEDULES."""
+    """Learning rate factor at ``progress`` in [0, 1]: up over ``warmup``, then down to ``floor`` by
+    ``kind``, one of SCHEDULES.
+    """
     if kind == "cosine" or progress < warmup:
         return cosine(progress, warmup, floor)
     if kind == "constant":
@@ -45,7 +52,9 @@ def schedule(kind: str, progress: float, warmup: float, floor: float = 0.0) -> f
 
 
 def cosine(progress: float, warmup: float, floor: float = 0.0) -> float:
-    """Learning rate factor at ``progress`` in [0, 1]: linear up over ``warmup``, then a cosine down to ``floor``."""
+    """Learning rate factor at ``progress`` in [0, 1]: linear up over ``warmup``, then a cosine down
+    to ``floor``.
+    """
     if progress < warmup:
         return progress / warmup
     turn = math.pi * min(1.0, (progress - warmup) / (1 - warmup))
@@ -71,7 +80,9 @@ class EMA(Generic[Averaged]):
         self.follow(model)
 
     def follow(self, model: Averaged) -> None:
-        """Average ``model`` from now on, and look where both keep their weights: after one of them was wrapped or moved."""
+        """Average ``model`` from now on, and look where both keep their weights: after one of them
+        was wrapped or moved.
+        """
         self._mine = local(list(self.model.state_dict().values()))
         self._theirs = local(list(model.state_dict().values()))
         assert all(t.is_floating_point() for t in self._mine), "a counter cannot be averaged"

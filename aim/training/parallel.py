@@ -1,6 +1,8 @@
-"""Training over several processes: which of them this is, and a model wrapped for all (DDP, or FSDP of PyTorch's ``fully_shard``).
+"""Training over several processes: which of them this is, and a model wrapped for all (DDP, or FSDP
+of PyTorch's ``fully_shard``).
 
-Processes are started by ``torchrun`` or ``accelerate launch``; accelerate's ``Accelerator`` finds them and the device.
+Processes are started by ``torchrun`` or ``accelerate launch``; accelerate's ``Accelerator`` finds
+them and the device.
 """
 
 from __future__ import annotations
@@ -54,7 +56,9 @@ class Processes:
         return value
 
     def average_gradients(self, model: nn.Module) -> None:
-        """Replace every gradient by its mean over all processes: for a step that has more than one backward pass."""
+        """Replace every gradient by its mean over all processes: for a step that has more than one
+        backward pass.
+        """
         if self.world == 1:
             return
         grads = [p.grad for p in model.parameters() if p.grad is not None]
@@ -72,7 +76,9 @@ ALONE = Processes()
 
 
 def accelerator_on(device: str, tracker: str, out: Path) -> Any:
-    """accelerate's view of the processes and the device, auto, cpu or cuda. InvalidInput for another device or tracker."""
+    """accelerate's view of the processes and the device, auto, cpu or cuda. InvalidInput for
+    another device or tracker.
+    """
     if device not in ("auto", "cpu", "cuda"):
         raise InvalidInput(f"device is {device!r}; it must be auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
@@ -85,13 +91,17 @@ def accelerator_on(device: str, tracker: str, out: Path) -> Any:
         trackers = None if tracker == "none" else tracker
         return Accelerator(cpu=device == "cpu", log_with=trackers, project_dir=str(out))
     except ValueError as error:
-        raise InvalidInput(f"tracker is {tracker!r}, which accelerate refuses ({error}); take tensorboard or none") from error
+        raise InvalidInput(
+            f"tracker is {tracker!r}, which accelerate refuses ({error}); take tensorboard or none"
+        ) from error
 
 
 def shard(model: nn.Module) -> None:
-    """FSDP in place: what is large in a layer is gathered when that layer runs, the rest with the model.
+    """FSDP in place: what is large in a layer is gathered when that layer runs, the rest with the
+    model.
 
-    Of AiM that is the mixer: a layer's table is read before the layer runs, when every modulation is computed.
+    Of AiM that is the mixer: a layer's table is read before the layer runs, when every modulation
+    is computed.
     """
     from torch.distributed.fsdp import fully_shard
 
@@ -112,7 +122,9 @@ def whole(value: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def synchronised(model: nn.Module, last: bool) -> Any:
-    """Gradients computed inside meet over all processes only if ``last``: the other parts of a batch wait for it."""
+    """Gradients computed inside meet over all processes only if ``last``: the other parts of a
+    batch wait for it.
+    """
     from torch.distributed.fsdp import FSDPModule
 
     if isinstance(model, FSDPModule):
@@ -126,14 +138,20 @@ def synchronised(model: nn.Module, last: bool) -> Any:
 
 
 class Sharded:
-    """State of a sharded model, or of its optimiser, as one file for any number of processes; every process must ask for it."""
+    """State of a sharded model, or of its optimiser, as one file for any number of processes; every
+    process must ask for it.
+    """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
         self._model, self._optimizer = model, optimizer
 
     def state_dict(self) -> dict[str, Any]:
         """Whole tensors on the CPU of the first process, nothing on the others."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_optimizer_state_dict
+        from torch.distributed.checkpoint.state_dict import (
+            StateDictOptions,
+            get_model_state_dict,
+            get_optimizer_state_dict,
+        )
 
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         if self._optimizer is None:
@@ -142,7 +160,11 @@ class Sharded:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From what any number of processes saved."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
+        from torch.distributed.checkpoint.state_dict import (
+            StateDictOptions,
+            set_model_state_dict,
+            set_optimizer_state_dict,
+        )
 
         options = StateDictOptions(full_state_dict=True)
         if self._optimizer is None:

@@ -27,11 +27,13 @@ __all__ = ["PriorRecipe", "PriorTrainer", "validation_nll"]
 
 
 class PriorTrainer:
-    """Stage 2. ``run`` trains until the budget is spent, or SIGTERM, and returns the averaged model.
+    """Stage 2. ``run`` trains until the budget is spent, or SIGTERM, and returns the averaged
+    model.
 
-    Every step draws from a seed of its own, so a run that was killed and resumed ends as one that was not. Each of several
-    ``processes`` computes its share of a batch; with ``fsdp`` the weights are shared out too.
-    ``after_validation`` is called with the averaged model and the step, ``on_step`` after every step, on every process.
+    Every step draws from a seed of its own, so a run that was killed and resumed ends as one that
+    was not. Each of several ``processes`` computes its share of a batch; with ``fsdp`` the weights
+    are shared out too. ``after_validation`` is called with the averaged model and the step,
+    ``on_step`` after every step, on every process.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class PriorTrainer:
                 layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
             if recipe.compile:
                 layer.compile(dynamic=False)
-        self.optimizer = adamw(self.model, recipe.rate, recipe.weight_decay, (recipe.beta1, recipe.beta2))
+        self.optimizer = adamw(
+            self.model, recipe.rate, recipe.weight_decay, (recipe.beta1, recipe.beta2)
+        )
         self.run_state = Run(
             folder,
             self._parts(fsdp),
@@ -81,17 +85,25 @@ class PriorTrainer:
         self.wrapped: nn.Module = self.model
         if self.processes.world > 1 and not fsdp:
             on = [self.device.index] if self.device.type == "cuda" else None
-            self.wrapped = nn.parallel.DistributedDataParallel(self.model, device_ids=on, gradient_as_bucket_view=True)
+            self.wrapped = nn.parallel.DistributedDataParallel(
+                self.model, device_ids=on, gradient_as_bucket_view=True
+            )
         self.guard = Guard(recipe.patience)
 
     def _parts(self, fsdp: bool) -> dict[str, Stateful]:
         if not fsdp:
             return {"model": self.model, "ema": self.ema, "optimizer": self.optimizer}
         average = Sharded(self.ema.model)
-        return {"model": Sharded(self.model), "ema": _Counted(average, self.ema), "optimizer": Sharded(self.model, self.optimizer)}
+        return {
+            "model": Sharded(self.model),
+            "ema": _Counted(average, self.ema),
+            "optimizer": Sharded(self.model, self.optimizer),
+        }
 
     def run(self) -> Prior:
-        """Train; prints figures every ``log_every`` steps, with the validation loss where ``validate_every`` has passed and at the end."""
+        """Train; prints figures every ``log_every`` steps, with the validation loss where
+        ``validate_every`` has passed and at the end.
+        """
         run, r = self.run_state, self.recipe
         going, validated, before = run.progress < 1, run.elapsed, (run.step, run.elapsed)
         with run.interruptible():
@@ -109,7 +121,14 @@ class PriorTrainer:
                 rate = (run.step - before[0]) * r.batch / max(run.elapsed - before[1], 1e-9)
                 lr = self.optimizer.param_groups[0]["lr"]
                 mean = self.processes.mean(loss)
-                run.log(loss=mean, norm=norm, epochs=epochs, lr=lr, images_per_second=round(rate, 1), **figures)
+                run.log(
+                    loss=mean,
+                    norm=norm,
+                    epochs=epochs,
+                    lr=lr,
+                    images_per_second=round(rate, 1),
+                    **figures,
+                )
                 if due:
                     validated = run.elapsed
                     if self.after_validation:
@@ -118,22 +137,31 @@ class PriorTrainer:
         return self.ema.model
 
     def validate(self) -> float:
-        """Mean negative log likelihood of a code of the validation images, in nats, by the averaged model."""
+        """Mean negative log likelihood of a code of the validation images, in nats, by the averaged
+        model.
+        """
         return validation_nll(self.ema.model, self.val, self.recipe.batch, self.device)
 
     def _step(self, progress: float) -> tuple[Tensor, Tensor]:
-        """One update: the mean loss of this process's share, and the norm of the gradient over all."""
+        """One update: the mean loss of this process's share, and the norm of the gradient over
+        all.
+        """
         r, rank, world = self.recipe, self.processes.rank, self.processes.world
         set_lr(self.optimizer, r.rate * schedule(r.schedule, progress, r.warmup, r.floor))
         step = self.run_state.step
         self.generator.manual_seed(r.seed * 1_000_003 + step)
         torch.manual_seed((r.seed * 1_000_003 + step) * 1_009 + rank)  # of dropout
         codes, labels = self._batch(next(self.batches).to(self.data.codes.device))
-        parts = [t[rank::world].to(self.device, non_blocking=True).chunk(r.accumulate) for t in (codes, labels)]
+        parts = [
+            t[rank::world].to(self.device, non_blocking=True).chunk(r.accumulate)
+            for t in (codes, labels)
+        ]
         total = torch.zeros((), device=self.device)
         for i, (some, rows) in enumerate(zip(*parts, strict=True)):
             with synchronised(self.wrapped, last=i == r.accumulate - 1):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+                with torch.autocast(
+                    self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"
+                ):
                     logits = self.wrapped(some[:, :-1], rows)
                 loss = F.cross_entropy(logits.flatten(0, 1), some.flatten()) / r.accumulate
                 loss.backward()
@@ -152,7 +180,9 @@ class PriorTrainer:
         plain = (draw[0] < r.plain_share) | (versions <= 2)
         choice = torch.where(plain, draw[1] * min(2, versions), 2 + draw[1] * (versions - 2)).long()
         choice = choice.clamp(max=versions - 1)  # the sum may round up
-        labels = self.data.labels[pick].masked_fill(draw[2] < r.class_drop, self.model.config.num_classes)
+        labels = self.data.labels[pick].masked_fill(
+            draw[2] < r.class_drop, self.model.config.num_classes
+        )
         return self.data.codes[choice, pick].long(), labels
 
 
@@ -175,31 +205,54 @@ def check(model: Prior, recipe: PriorRecipe, data: CodeSet, val: CodeSet, world:
     c = model.config
     for name, codes in (("training", data), ("validation", val)):
         if codes.codes.shape[2] != c.num_tokens:
-            raise InvalidInput(f"the {name} codes are {codes.codes.shape[2]} an image; the model draws {c.num_tokens}: tokenize again")
+            raise InvalidInput(
+                f"the {name} codes are {codes.codes.shape[2]} an image; the model draws "
+                f"{c.num_tokens}: tokenize again"
+            )
         low, high = codes.codes.min().item(), codes.codes.max().item()
         if low < 0 or high >= c.vocab_size:
-            raise InvalidInput(f"the {name} codes reach from {low} to {high}; the model's codebook has {c.vocab_size}: take its tokenizer")
+            raise InvalidInput(
+                f"the {name} codes reach from {low} to {high}; the model's codebook has "
+                f"{c.vocab_size}: take its tokenizer"
+            )
         if codes.codebook_size not in (0, c.vocab_size):
-            raise InvalidInput(f"the {name} codes are of a codebook of {codes.codebook_size}; the model's has {c.vocab_size}")
+            raise InvalidInput(
+                f"the {name} codes are of a codebook of {codes.codebook_size}; the model's has "
+                f"{c.vocab_size}"
+            )
         if codes.labels.min() < 0 or codes.labels.max() >= c.num_classes:
-            raise InvalidInput(f"the {name} labels reach {codes.labels.max().item()}; the model has {c.num_classes} classes")
+            raise InvalidInput(
+                f"the {name} labels reach {codes.labels.max().item()}; the model has "
+                f"{c.num_classes} classes"
+            )
         if c.class_names and codes.names and tuple(codes.names) != c.class_names:
             raise InvalidInput(
-                f"the {name} codes have other classes, {codes.names[0]!r} and on, than the model, {c.class_names[0]!r} and on"
+                f"the {name} codes have other classes, {codes.names[0]!r} and on, than the model, "
+                f"{c.class_names[0]!r} and on"
             )
         if c.classes and tuple(codes.classes) != tuple(c.classes):
-            raise InvalidInput(f"the {name} codes are of {len(codes.classes)} other classes than the model's {c.num_classes}")
+            raise InvalidInput(
+                f"the {name} codes are of {len(codes.classes)} other classes than the model's "
+                f"{c.num_classes}"
+            )
     if recipe.accumulate < 1 or recipe.batch % (world * recipe.accumulate):
-        raise InvalidInput(f"batch is {recipe.batch}; it must be a multiple of {world} processes times accumulate = {recipe.accumulate}")
+        raise InvalidInput(
+            f"batch is {recipe.batch}; it must be a multiple of {world} processes times accumulate "
+            f"= {recipe.accumulate}"
+        )
 
 
 @torch.no_grad()
-def validation_nll(model: Prior, val: CodeSet, batch: int = 256, device: torch.device | None = None) -> float:
+def validation_nll(
+    model: Prior, val: CodeSet, batch: int = 256, device: torch.device | None = None
+) -> float:
     """Mean negative log likelihood of a code of version 0, in nats."""
     device, total = device or val.codes.device, 0.0
     for codes, labels in zip(val.codes[0].split(batch), val.labels.split(batch), strict=True):
         codes, labels = codes.to(device), labels.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits = model(codes[:, :-1].long(), labels)
-        total += F.cross_entropy(logits.flatten(0, 1), codes.flatten().long(), reduction="sum").item()
+        total += F.cross_entropy(
+            logits.flatten(0, 1), codes.flatten().long(), reduction="sum"
+        ).item()
     return total / val.codes[0].numel()

@@ -1,4 +1,6 @@
-"""Settings of a training run: the defaults, a YAML file, then single values from the command line, each checked for its type."""
+"""Settings of a training run: the defaults, a YAML file, then single values from the command line,
+each checked for its type.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ CONFIGS = Path(__file__).with_name("configs")
 
 @dataclass(frozen=True)
 class PriorRecipe:
-    """Settings of stage 2. The run ends with whichever of ``seconds``, ``steps`` and ``epochs`` is reached first; 0 is no limit."""
+    """Settings of stage 2. The run ends with whichever of ``seconds``, ``steps`` and ``epochs`` is
+    reached first; 0 is no limit.
+    """
 
     seconds: float = 540
     steps: int = 0
@@ -40,7 +44,8 @@ class PriorRecipe:
     save_every: float = 60  # seconds
     patience: int = 10  # steps in a row whose gradient is not finite, after which the run gives up
     compile: bool = False
-    checkpoint_layers: bool = False  # compute the layers again in the backward pass instead of keeping what is in them
+    # compute the layers again in the backward pass instead of keeping what is in them
+    checkpoint_layers: bool = False
     scan: Scan = "auto"  # of AiM, see AiM.use_scan
     seed: int = 0
 
@@ -55,28 +60,39 @@ class PriorRecipe:
 
 
 def step_limit(steps: int, epochs: float, batch: int, items: int) -> int:
-    """Steps until ``steps`` or ``epochs`` over ``items`` images, whichever comes first; 0 is no limit."""
-    return min((limit for limit in (steps, round(epochs * items / batch)) if limit > 0), default=10**9)
+    """Steps until ``steps`` or ``epochs`` over ``items`` images, whichever comes first; 0 is no
+    limit.
+    """
+    return min(
+        (limit for limit in (steps, round(epochs * items / batch)) if limit > 0), default=10**9
+    )
 
 
 Settings = TypeVar("Settings")
 
 
 def read_config(name: str | Path) -> dict[str, Any]:
-    """A YAML file, or one of those that come with the package, by its name. InvalidInput if it is not there or is no mapping."""
+    """A YAML file, or one of those that come with the package, by its name. InvalidInput if it is
+    not there or is no mapping.
+    """
     import yaml
 
     shipped = CONFIGS / f"{name}.yaml"
     path = shipped if shipped.exists() else Path(name)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.yaml")))
-        raise InvalidInput(f"there is no training config {str(name)!r}; take one of {known}, or the path of a YAML file")
+        raise InvalidInput(
+            f"there is no training config {str(name)!r}; take one of {known}, or the path of a "
+            "YAML file"
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} is not YAML ({error})") from error
     if not isinstance(content, dict):
-        raise InvalidInput(f"{path} holds {type(content).__name__}; it must be a mapping of settings to values")
+        raise InvalidInput(
+            f"{path} holds {type(content).__name__}; it must be a mapping of settings to values"
+        )
     return content
 
 
@@ -96,8 +112,11 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
     return out
 
 
-def chosen(config: str | Path, changes: Sequence[str], kind: str, known: Collection[str]) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """What a config and ``name=value`` changes say: the name of a ``kind``, one of ``known``, settings, and those of the model.
+def chosen(
+    config: str | Path, changes: Sequence[str], kind: str, known: Collection[str]
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """What a config and ``name=value`` changes say: the name of a ``kind``, one of ``known``,
+    settings, and those of the model.
 
     The latter are written ``model.<name>``. InvalidInput for another name.
     """
@@ -105,25 +124,39 @@ def chosen(config: str | Path, changes: Sequence[str], kind: str, known: Collect
     name = values.pop(kind, None)
     if name not in known:
         raise InvalidInput(f"{kind} is {name!r}; it must be one of {', '.join(known)}")
-    of_model = {key.removeprefix("model."): values.pop(key) for key in list(values) if key.startswith("model.")}
+    of_model = {
+        key.removeprefix("model."): values.pop(key)
+        for key in list(values)
+        if key.startswith("model.")
+    }
     return name, values, of_model
 
 
 def settle(defaults: Settings, values: Mapping[str, Any]) -> Settings:
-    """``defaults``, a dataclass, with ``values`` in it. InvalidInput for a name that it lacks and for a value of another type."""
+    """``defaults``, a dataclass, with ``values`` in it. InvalidInput for a name that it lacks and
+    for a value of another type.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     fields = {field.name for field in dataclasses.fields(defaults)}  # type: ignore[arg-type]
     unknown = values.keys() - fields
     if unknown:
-        raise InvalidInput(f"{min(unknown)!r} is no setting of {type(defaults).__name__}; there are {', '.join(sorted(fields))}")
-    numbers = {k: float(v) if isinstance(v, str) and _is_number(v) else v for k, v in values.items()}  # YAML takes 1e-4 for a text
+        raise InvalidInput(
+            f"{min(unknown)!r} is no setting of {type(defaults).__name__}; there are "
+            f"{', '.join(sorted(fields))}"
+        )
+    # YAML takes 1e-4 for a text
+    numbers = {
+        k: float(v) if isinstance(v, str) and _is_number(v) else v for k, v in values.items()
+    }
     merged = {**{name: getattr(defaults, name) for name in fields}, **numbers}
     try:
         return TypeAdapter(type(defaults)).validate_python(merged)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InvalidInput(f"{first['loc'][0]} is {merged[str(first['loc'][0])]!r}: {first['msg'].lower()}") from error
+        raise InvalidInput(
+            f"{first['loc'][0]} is {merged[str(first['loc'][0])]!r}: {first['msg'].lower()}"
+        ) from error
 
 
 def _is_number(text: str) -> bool:

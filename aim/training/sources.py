@@ -1,7 +1,8 @@
-"""Where images come from, one at a time: class folders, zip files of them, tar shards, data sets of the hub.
+"""Where images come from, one at a time: class folders, zip files of them, tar shards, data sets of
+the hub.
 
-A source is listed first, names and classes in a fixed order; an image is read when it is asked for, from any thread. So a set need
-not fit in memory.
+A source is listed first, names and classes in a fixed order; an image is read when it is asked for,
+from any thread. So a set need not fit in memory.
 """
 
 from __future__ import annotations
@@ -49,10 +50,15 @@ class Part(NamedTuple):
 
 
 class Images:
-    """Every image of some sources, in their order; ``images[i]`` reads image i and raises InvalidInput, naming it, where that fails."""
+    """Every image of some sources, in their order; ``images[i]`` reads image i and raises
+    InvalidInput, naming it, where that fails.
+    """
 
-    def __init__(self, parts: Sequence[Part], classes: Sequence[int] = (), names: Sequence[str] = ()) -> None:
-        """Rows are ``classes`` (ImageNet indices) or ``names`` if given, else those that are found, in order.
+    def __init__(
+        self, parts: Sequence[Part], classes: Sequence[int] = (), names: Sequence[str] = ()
+    ) -> None:
+        """Rows are ``classes`` (ImageNet indices) or ``names`` if given, else those that are found,
+        in order.
 
         InvalidInput for class names of both kinds, and for a class that is not among those given.
         """
@@ -61,14 +67,19 @@ class Images:
         found = {key for part in self.parts for key in set(part.keys)}
         wnids = {entry.wnid for entry in imagenet.classes()}
         own = bool(names) or (not classes and not found & wnids)
-        self.classes: tuple[int, ...] = () if own else tuple(classes) or _rows(found)  # ImageNet index of each row; empty: one's own
-        self.names: tuple[str, ...] = (tuple(names) or _sorted(found)) if own else ()  # of one's own classes
+        # ImageNet index of each row; empty: one's own
+        self.classes: tuple[int, ...] = () if own else tuple(classes) or _rows(found)
+        # of one's own classes
+        self.names: tuple[str, ...] = (tuple(names) or _sorted(found)) if own else ()
         rows = self.names if own else [imagenet.classes()[index].wnid for index in self.classes]
         self._row_of = {key: row for row, key in enumerate(rows)}
         surplus = found - self._row_of.keys()
         if surplus:
             where = next(part.where for part in self.parts if min(surplus) in set(part.keys))
-            raise InvalidInput(f"class {min(surplus)!r} of {where} is not among the {len(rows)} asked for, {rows[0]!r} to {rows[-1]!r}")
+            raise InvalidInput(
+                f"class {min(surplus)!r} of {where} is not among the {len(rows)} asked for, "
+                f"{rows[0]!r} to {rows[-1]!r}"
+            )
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -85,7 +96,9 @@ class Images:
         return f"{part.where}/{part.names[at]}"
 
     def fingerprint(self) -> str:
-        """12 hex digits that change with any name, class or order, but not with the place where the sources lie."""
+        """12 hex digits that change with any name, class or order, but not with the place where the
+        sources lie.
+        """
         digest = hashlib.sha256()
         for part in self.parts:
             for name, key in zip(part.names, part.keys, strict=True):
@@ -99,13 +112,20 @@ class Images:
         return self.parts[number], i - (self._ends[number - 1] if number else 0)
 
 
-def open_images(sources: Sequence[str | Path], own: bool = False, classes: Sequence[int] = (), names: Sequence[str] = ()) -> Images:
+def open_images(
+    sources: Sequence[str | Path],
+    own: bool = False,
+    classes: Sequence[int] = (),
+    names: Sequence[str] = (),
+) -> Images:
     """List every image of ``sources``.
 
-    A source is a folder of class folders, a zip file of one, a tar shard in webdataset's layout (``<key>.jpg`` and ``<key>.cls``), a
-    folder of those, a pattern for several ("train-*.tar"), or ``hf:<name>[:<split>]`` of the hub. Classes are ImageNet's where folders
-    are named by wnid; so are the numbers in tar shards unless ``own``. Other names are classes of one's own, rows in sorted order.
-    ``classes`` or ``names`` fix the rows, as for a validation set. InvalidInput says what does not fit.
+    A source is a folder of class folders, a zip file of one, a tar shard in webdataset's layout
+    (``<key>.jpg`` and ``<key>.cls``), a folder of those, a pattern for several ("train-*.tar"), or
+    ``hf:<name>[:<split>]`` of the hub. Classes are ImageNet's where folders are named by wnid; so
+    are the numbers in tar shards unless ``own``. Other names are classes of one's own, rows in
+    sorted order. ``classes`` or ``names`` fix the rows, as for a validation set. InvalidInput says
+    what does not fit.
     """
     if not sources:
         raise InvalidInput("there are no sources; name at least one")
@@ -113,7 +133,10 @@ def open_images(sources: Sequence[str | Path], own: bool = False, classes: Seque
     for source in map(str, sources):
         found = list(_parts(source, own or bool(names)))
         if not any(part.names for part in found):
-            raise InvalidInput(f"no image in {source}; expected <class>/<name>.JPEG, or <name>.jpg and <name>.cls in tar shards")
+            raise InvalidInput(
+                f"no image in {source}; expected <class>/<name>.JPEG, or <name>.jpg and <name>.cls "
+                "in tar shards"
+            )
         parts += found
     return Images(parts, classes, names)
 
@@ -122,13 +145,21 @@ def _rows(wnids: set[str]) -> tuple[int, ...]:
     index_of = {c.wnid: c.index for c in imagenet.classes()}
     unknown = wnids - index_of.keys()
     if unknown:
-        raise InvalidInput(f"{min(unknown)!r} is not an ImageNet wnid, and {min(wnids - unknown)!r} is; classes must be of one kind")
+        raise InvalidInput(
+            f"{min(unknown)!r} is not an ImageNet wnid, and {min(wnids - unknown)!r} is; classes "
+            "must be of one kind"
+        )
     return tuple(sorted(index_of[wnid] for wnid in wnids))
 
 
 def _sorted(keys: set[str]) -> tuple[str, ...]:
     """Class names in order; numbers by value."""
-    return tuple(sorted(keys, key=(lambda key: (int(key), key)) if all(key.isdecimal() for key in keys) else None))
+    return tuple(
+        sorted(
+            keys,
+            key=(lambda key: (int(key), key)) if all(key.isdecimal() for key in keys) else None,
+        )
+    )
 
 
 def _parts(source: str, own: bool) -> Iterator[Part]:
@@ -147,12 +178,19 @@ def _parts(source: str, own: bool) -> Iterator[Part]:
         for each in found:
             yield from _parts(each, own)
     else:
-        raise InvalidInput(f"{source} is neither a folder, a zip file, a tar shard nor {HUB}<name> of the hub, and no file has such a name")
+        raise InvalidInput(
+            f"{source} is neither a folder, a zip file, a tar shard nor {HUB}<name> of the hub, "
+            "and no file has such a name"
+        )
 
 
 def _class_folders(where: Path, names: list[str], read: Callable[[str], bytes]) -> Part:
     """Images whose parent folder is their class; ``names`` with "/"."""
-    chosen = [name for name in names if Path(name).suffix.lower() in SUFFIXES and not name.rpartition("/")[2].startswith(".")]
+    chosen = [
+        name
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES and not name.rpartition("/")[2].startswith(".")
+    ]
     chosen.sort(key=lambda name: name.split("/"))
     loose = next((name for name in chosen if "/" not in name), None)
     if loose:
@@ -171,7 +209,9 @@ def _folder(root: Path) -> Part:
 
 
 def _refuse(error: OSError) -> NoReturn:
-    raise InvalidInput(f"{error.filename} cannot be listed ({error.strerror}); make it readable, or leave it out") from error
+    raise InvalidInput(
+        f"{error.filename} cannot be listed ({error.strerror}); make it readable, or leave it out"
+    ) from error
 
 
 def _zip(path: Path) -> Part:
@@ -193,11 +233,16 @@ def _tar(path: Path, own: bool) -> Part:
     with _listing(path):
         for key, members in groupby(_members(path), key=lambda member: member.key):
             sample = {member.ending: member for member in members}
-            image = next((member for ending, member in sample.items() if f".{ending}" in SUFFIXES), None)
+            image = next(
+                (member for ending, member in sample.items() if f".{ending}" in SUFFIXES), None
+            )
             if image is None:
                 continue
             if LABEL not in sample:
-                raise InvalidInput(f"{path}/{key}.{image.ending} has no {key}.{LABEL} beside it; unpack a tar of class folders first")
+                raise InvalidInput(
+                    f"{path}/{key}.{image.ending} has no {key}.{LABEL} beside it; unpack a tar of "
+                    "class folders first"
+                )
             names.append(f"{key}.{image.ending}")
             keys.append(_class_key(sample[LABEL].text, own, f"{path}/{key}.{LABEL}"))
             offsets.append(image.offset)
@@ -229,7 +274,9 @@ def _members(path: Path) -> Iterator[_Member]:
             if member.isreg() and stem:
                 content = tar.extractfile(member) if ending.lower() == LABEL else None
                 text = content.read().decode().strip() if content else ""
-                yield _Member(f"{folder}{slash}{stem}", ending.lower(), member.offset_data, member.size, text)
+                yield _Member(
+                    f"{folder}{slash}{stem}", ending.lower(), member.offset_data, member.size, text
+                )
         with path.open("rb") as file:  # tarfile takes a damaged header for the end
             file.seek(tar.offset)
             if file.read(BLOCK) != bytes(BLOCK):
@@ -243,7 +290,10 @@ def _listing(path: Path) -> Iterator[None]:
     except InvalidInput:
         raise
     except (*UNREADABLE, tarfile.TarError) as error:
-        raise InvalidInput(f"{path} cannot be listed ({error}); it may be cut short, damaged or compressed as a whole") from error
+        raise InvalidInput(
+            f"{path} cannot be listed ({error}); it may be cut short, damaged or compressed as a "
+            "whole"
+        ) from error
 
 
 def _class_key(text: str, own: bool, where: str) -> str:
@@ -253,27 +303,41 @@ def _class_key(text: str, own: bool, where: str) -> str:
     if own or not text.isdecimal():
         return sys.intern(text)
     if int(text) >= len(imagenet.classes()):
-        raise InvalidInput(f"{where} says class {text}, which is no ImageNet index; say so if the classes are your own (--own-classes)")
+        raise InvalidInput(
+            f"{where} says class {text}, which is no ImageNet index; say so if the classes are "
+            "your own (--own-classes)"
+        )
     return imagenet.classes()[int(text)].wnid
 
 
 def _hub(source: str, own: bool) -> Part:
-    """A data set of the hub, fetched or in the cache; its image files are decoded here, so that a damaged one can be skipped."""
+    """A data set of the hub, fetched or in the cache; its image files are decoded here, so that a
+    damaged one can be skipped.
+    """
     name, _, split = source.removeprefix(HUB).partition(":")
     try:
         library: Any = importlib.import_module("datasets")
     except ImportError as error:
-        raise InvalidInput(f"{source} needs the library datasets: pip install datasets, or give a folder, zip file or tar") from error
+        raise InvalidInput(
+            f"{source} needs the library datasets: pip install datasets, or give a folder, zip "
+            "file or tar"
+        ) from error
     split = split or "train"
     try:
         data = library.load_dataset(name, split=split)
-    except Exception as error:  # of its own, the transport's and the file system's: to a user all are the same
-        raise HubError(f"{source}, split {split!r}, cannot be had ({error}); check name, connection and login") from error
+    except (
+        Exception
+    ) as error:  # of its own, the transport's and the file system's: to a user all are the same
+        raise HubError(
+            f"{source}, split {split!r}, cannot be had ({error}); check name, connection and login"
+        ) from error
     kinds = {column: type(feature).__name__ for column, feature in data.features.items()}
     image = next((column for column, kind in kinds.items() if kind == "Image"), None)
     label = next((column for column, kind in kinds.items() if kind == "ClassLabel"), None)
     if image is None or label is None:
-        raise InvalidInput(f"{source} needs a column of kind Image and one of kind ClassLabel; it has {kinds}")
+        raise InvalidInput(
+            f"{source} needs a column of kind Image and one of kind ClassLabel; it has {kinds}"
+        )
     data = data.cast_column(image, library.Image(decode=False))
     called = _hub_classes(data.features[label].names, own)
     lock = threading.Lock()
@@ -286,14 +350,27 @@ def _hub(source: str, own: bool) -> Part:
         return stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
 
     labels = list(data[label])
-    unlabelled = next((i for i, row in enumerate(labels) if row is None or not 0 <= row < len(called)), None)
+    unlabelled = next(
+        (i for i, row in enumerate(labels) if row is None or not 0 <= row < len(called)), None
+    )
     if unlabelled is not None:
-        raise InvalidInput(f"{source}, image {unlabelled}, has no class (its label is {labels[unlabelled]}); take another split")
+        raise InvalidInput(
+            f"{source}, image {unlabelled}, has no class (its label is {labels[unlabelled]}); take "
+            "another split"
+        )
     return Part(source, [str(i) for i in range(len(labels))], [called[row] for row in labels], read)
 
 
 def _hub_classes(names: Sequence[str], own: bool) -> list[str]:
-    """Wnids if these are ImageNet-1k's class names in its order, else the names themselves, which may be wnids."""
+    """Wnids if these are ImageNet-1k's class names in its order, else the names themselves, which
+    may be wnids.
+    """
     table = imagenet.classes()
-    alike = sum(name.split(",")[0] == entry.synonyms[0] for name, entry in zip(names, table, strict=False))
-    return [entry.wnid for entry in table] if not own and len(names) == len(table) and 2 * alike > len(table) else list(names)
+    alike = sum(
+        name.split(",")[0] == entry.synonyms[0] for name, entry in zip(names, table, strict=False)
+    )
+    return (
+        [entry.wnid for entry in table]
+        if not own and len(names) == len(table) and 2 * alike > len(table)
+        else list(names)
+    )

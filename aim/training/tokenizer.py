@@ -26,7 +26,8 @@ from aim.training.recipe import step_limit
 
 @dataclass(frozen=True)
 class TokenizerRecipe:
-    """Settings of stage 1. The run ends with whichever of ``seconds``, ``steps`` and ``epochs`` is reached first; 0 is no limit.
+    """Settings of stage 1. The run ends with whichever of ``seconds``, ``steps`` and ``epochs`` is
+    reached first; 0 is no limit.
 
     The weights of the losses are relative to a mean squared error in [-1, 1].
     """
@@ -52,7 +53,8 @@ class TokenizerRecipe:
     ema: float = 0.999
     revive_every: int = 200  # steps between replacements of unused codes, until half of the run
     decoder_only: bool = False  # encoder and codebook stay, so that codes mean what they meant
-    loss_network_seconds: float = 60  # of training for the network of the perceptual loss, where none is given
+    # of training for the network of the perceptual loss, where none is given
+    loss_network_seconds: float = 60
     log_every: int = 200  # steps
     validate_every: int = 1000  # steps, a multiple of log_every
     save_every: float = 60  # seconds
@@ -83,7 +85,9 @@ class CodeUse:
 
     def add(self, codes: Tensor) -> None:
         """Count codes (B, T), and those of the other processes."""
-        self.counts += self._processes.total(torch.bincount(codes.flatten(), minlength=len(self.counts)))
+        self.counts += self._processes.total(
+            torch.bincount(codes.flatten(), minlength=len(self.counts))
+        )
 
     def used(self) -> Tensor:
         """The fraction of codes seen since the last ``revive``."""
@@ -91,7 +95,8 @@ class CodeUse:
 
     @torch.no_grad()
     def revive(self, table: Tensor, features: Tensor) -> None:
-        """Overwrite unused rows of ``table`` (V, d) in place by features (B, d, h, w) of this batch, and start a new count.
+        """Overwrite unused rows of ``table`` (V, d) in place by features (B, d, h, w) of this
+        batch, and start a new count.
 
         Every process gets what the first one took of its share of the batch.
         """
@@ -119,11 +124,12 @@ def _compile_blocks(model: torch.nn.Module) -> None:
 
 
 class TokenizerTrainer:
-    """Stage 1. ``run`` trains until the budget is spent, or SIGTERM, and returns the averaged model.
+    """Stage 1. ``run`` trains until the budget is spent, or SIGTERM, and returns the averaged
+    model.
 
-    Every step draws from a seed of its own, so a run that was killed and resumed ends as one that was not. Each of several
-    ``processes`` computes its share of a batch. ``after_validation`` is called with the averaged model and the step, ``on_step`` after
-    every step, on every process.
+    Every step draws from a seed of its own, so a run that was killed and resumed ends as one that
+    was not. Each of several ``processes`` computes its share of a batch. ``after_validation`` is
+    called with the averaged model and the step, ``on_step`` after every step, on every process.
     """
 
     def __init__(
@@ -142,7 +148,10 @@ class TokenizerTrainer:
         self.processes = processes or ALONE
         self.device = device = processes.device if processes else val.images.device
         if recipe.batch % self.processes.world:
-            raise InvalidInput(f"batch is {recipe.batch}; it must be a multiple of the {self.processes.world} processes")
+            raise InvalidInput(
+                f"batch is {recipe.batch}; it must be a multiple of the {self.processes.world} "
+                "processes"
+            )
         self.recipe, self.data, self.val = recipe, data, val
         self.after_validation, self.on_step = after_validation, on_step
         self.model = channels_last(model.to(device)).train()
@@ -153,11 +162,18 @@ class TokenizerTrainer:
             self.model.requires_grad_(False)
             for part in (self.model.post_quant_conv, self.model.decoder):
                 part.requires_grad_(True)
-        self.optimizer = adamw(self.model, recipe.lr, recipe.weight_decay, (recipe.beta1, recipe.beta2))
+        self.optimizer = adamw(
+            self.model, recipe.lr, recipe.weight_decay, (recipe.beta1, recipe.beta2)
+        )
         self.d_optimizer = adamw(self.discriminator, recipe.lr / 2, recipe.weight_decay, (0.5, 0.9))
         self.ema = EMA(self.model, recipe.ema)
         self.use = CodeUse(model.config.codebook_size, device, self.processes)
-        parts: dict[str, Stateful] = {"model": self.model, "discriminator": self.discriminator, "ema": self.ema, "use": self.use}
+        parts: dict[str, Stateful] = {
+            "model": self.model,
+            "discriminator": self.discriminator,
+            "ema": self.ema,
+            "use": self.use,
+        }
         parts |= {"optimizer": self.optimizer, "d_optimizer": self.d_optimizer}
         self.run_state = Run(
             folder,
@@ -170,14 +186,18 @@ class TokenizerTrainer:
         )
         batches = Batches(len(data), recipe.batch, recipe.seed)
         batches.step = self.run_state.step
-        self.batches = Ahead(batches, lambda pick: data.pixels(pick[self.processes.rank :: self.processes.world]))
+        self.batches = Ahead(
+            batches, lambda pick: data.pixels(pick[self.processes.rank :: self.processes.world])
+        )
         self.generator = torch.Generator()
         self.guard = Guard(recipe.patience)
         if recipe.compile:
             _compile_blocks(self.model)
 
     def run(self) -> VQ:
-        """Train; prints figures every ``log_every`` steps, with the validation PSNR every ``validate_every`` and at the end."""
+        """Train; prints figures every ``log_every`` steps, with the validation PSNR every
+        ``validate_every`` and at the end.
+        """
         run, r = self.run_state, self.recipe
         going, before = run.progress < 1, (run.step, run.elapsed)
         with run.interruptible():
@@ -192,27 +212,40 @@ class TokenizerTrainer:
                 figures = {"psnr": self.validate()} if due else {}
                 rate = (run.step - before[0]) * r.batch / max(run.elapsed - before[1], 1e-9)
                 means = {name: self.processes.mean(value) for name, value in losses.items()}
-                run.log(**means, epochs=run.step * r.batch / len(self.data), images_per_second=round(rate, 1), **figures)
+                run.log(
+                    **means,
+                    epochs=run.step * r.batch / len(self.data),
+                    images_per_second=round(rate, 1),
+                    **figures,
+                )
                 if due and self.after_validation:
                     self.after_validation(self.ema.model, run.step)
                 before = (run.step, run.elapsed)
         return self.ema.model
 
     def validate(self) -> float:
-        """PSNR in dB of the averaged model on about 1,000 validation images, of every class if they are in order."""
+        """PSNR in dB of the averaged model on about 1,000 validation images, of every class if they
+        are in order.
+        """
         sample = self.val.images[:: max(1, len(self.val) // 1000)].to(self.device)
         return psnr(reconstruct(self.ema.model, sample), sample)
 
     def _step(self, progress: float) -> dict[str, Tensor]:
-        """One update of tokenizer and discriminator on this process's share of a batch; its figures."""
+        """One update of tokenizer and discriminator on this process's share of a batch; its
+        figures.
+        """
         r, device, step = self.recipe, self.device, self.run_state.step
         factor = schedule(r.schedule, progress, r.warmup, r.floor)
         for optimizer, lr in ((self.optimizer, r.lr), (self.d_optimizer, r.lr / 2)):
             set_lr(optimizer, lr * factor)
         self.generator.manual_seed(r.seed * 1_000_003 + step)
         torch.manual_seed(r.seed * 1_000_003 + step)  # of new codes
-        draw = torch.rand(4, r.batch, generator=self.generator)[:, self.processes.rank :: self.processes.world]
-        images = crops(next(self.batches).to(device, non_blocking=True), r.min_scale, draw.to(device))
+        draw = torch.rand(4, r.batch, generator=self.generator)[
+            :, self.processes.rank :: self.processes.world
+        ]
+        images = crops(
+            next(self.batches).to(device, non_blocking=True), r.min_scale, draw.to(device)
+        )
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             with torch.set_grad_enabled(not r.decoder_only):
@@ -222,14 +255,19 @@ class TokenizerTrainer:
             mse = F.mse_loss(made, images)
             perceptual = perceptual_distance(self.loss_network, made, images)
             task = mse + r.perceptual * perceptual
-            towards = torch.autograd.grad(task, made)[0]  # gradients meet at the image, so that each network is passed once
+            # gradients meet at the image, so that each network is passed once
+            towards = torch.autograd.grad(task, made)[0]
             adversarial_on = progress >= r.adversarial_start
             if adversarial_on:
                 self.discriminator.requires_grad_(False)
                 fooling = torch.autograd.grad(-self.discriminator(made).mean(), made)[0]
-                weight = adaptive_weight(made, towards, fooling, self.model.last_weight, self.processes)
+                weight = adaptive_weight(
+                    made, towards, fooling, self.model.last_weight, self.processes
+                )
                 towards = towards + r.adversarial * weight * fooling
-            of_codes = r.codebook * quantized.codebook_loss + r.commitment * quantized.commitment_loss
+            of_codes = (
+                r.codebook * quantized.codebook_loss + r.commitment * quantized.commitment_loss
+            )
         if r.decoder_only:
             made.backward(towards)
         else:
@@ -241,14 +279,23 @@ class TokenizerTrainer:
             self.optimizer.step()
             self.ema.update()
         self.optimizer.zero_grad(set_to_none=True)
-        out = {"mse": mse, "perceptual": perceptual, "commitment": quantized.commitment_loss, "norm": norm}
+        out = {
+            "mse": mse,
+            "perceptual": perceptual,
+            "commitment": quantized.commitment_loss,
+            "norm": norm,
+        }
         if adversarial_on and good:
             out["discriminator"] = self._discriminator_step(images, made.detach())
             out["weight"] = weight
         self.use.add(quantized.codes)
         out["used"] = self.use.used()
         early = step in (10, 30, 60, 100)  # a random codebook starts far from the features
-        if not r.decoder_only and progress < 0.5 and (early or (step and step % r.revive_every == 0)):
+        if (
+            not r.decoder_only
+            and progress < 0.5
+            and (early or (step and step % r.revive_every == 0))
+        ):
             self.use.revive(self.model.quantize.embedding.weight, features.detach())
         return out
 
@@ -271,6 +318,8 @@ def reconstruct(model: VQ, images: Tensor, batch: int = 250) -> Tensor:
 
 
 def psnr(made: Tensor, images: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of uint8 images ``made`` to ``images`` (N, 3, S, S), averaged over images."""
+    """Peak signal-to-noise ratio in dB of uint8 images ``made`` to ``images`` (N, 3, S, S),
+    averaged over images.
+    """
     error = (made.float() - images.float()).square().mean((1, 2, 3))
     return (20 * torch.log10(255 / error.sqrt().clamp(min=1e-3))).mean().item()

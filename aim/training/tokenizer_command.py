@@ -1,4 +1,6 @@
-"""``python -m aim train tokenizer``: a config, images and perhaps a tokenizer to start from, to a trained tokenizer in a folder."""
+"""``python -m aim train tokenizer``: a config, images and perhaps a tokenizer to start from, to a
+trained tokenizer in a folder.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer
 TOKENIZER, LOSS_NETWORK, CONFIG = "vq.safetensors", "loss_network.safetensors", "config.json"
 TOKENIZERS = {"vq-f4": VQ_F4, "vq-f16": VQ_F16}
 MOST_HELD = 5000  # validation images, where none are given
-MOST_SEEN, SEEN_SIZE = 100_000, 64  # images that a loss network learns from, and their side in pixels, where images are streamed
+# images that a loss network learns from, and their side in pixels, where images are streamed
+MOST_SEEN, SEEN_SIZE = 100_000, 64
 
 Draw = Callable[[VQ, torch.Tensor, Path], None]
 
@@ -52,10 +55,12 @@ def train_tokenizer(
     draw: Draw | None = None,
     on_step: Callable[[Any], None] | None = None,
 ) -> int:
-    """Train, resume, or fine-tune; the exit code: 0 at the end, 143 after SIGTERM, when the same command goes on.
+    """Train, resume, or fine-tune; the exit code: 0 at the end, 143 after SIGTERM, when the same
+    command goes on.
 
-    Writes ``vq.safetensors`` (the averaged weights), ``loss_network.safetensors`` where none was given, state.pt, log.jsonl,
-    config.json and sheets/ into ``inputs.out``. InvalidInput for settings, images or files that do not fit, before the first step.
+    Writes ``vq.safetensors`` (the averaged weights), ``loss_network.safetensors`` where none was
+    given, state.pt, log.jsonl, config.json and sheets/ into ``inputs.out``. InvalidInput for
+    settings, images or files that do not fit, before the first step.
     """
     accelerator = accelerator_on(device, tracker, inputs.out)
     processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
@@ -65,11 +70,18 @@ def train_tokenizer(
     torch.manual_seed(recipe.seed)
     model = VQ(config) if inputs.init is None else load_tokenizer(inputs.init)
     if model.config != config:
-        raise InvalidInput(f"{inputs.init} is another tokenizer than {name} with these settings; name its own with --config")
+        raise InvalidInput(
+            f"{inputs.init} is another tokenizer than {name} with these settings; name its own "
+            "with --config"
+        )
     data, held = read_images(inputs, config.image_size, processes)
     if processes.first:
         inputs.out.mkdir(parents=True, exist_ok=True)
-        settings = {"tokenizer": name, "init": None if inputs.init is None else str(inputs.init), **dataclasses.asdict(recipe)}
+        settings = {
+            "tokenizer": name,
+            "init": None if inputs.init is None else str(inputs.init),
+            **dataclasses.asdict(recipe),
+        }
         (inputs.out / CONFIG).write_text(json.dumps(settings, indent=1) + "\n")
         if inputs.loss_network is None and not (inputs.out / LOSS_NETWORK).exists():
             _fit_loss_network(data, held, recipe, processes.device, inputs.out / LOSS_NETWORK)
@@ -85,7 +97,9 @@ def train_tokenizer(
         if draw and processes.first:
             draw(average, held.images, inputs.out / "sheets" / f"{step:07d}.png")
 
-    trainer = TokenizerTrainer(model, network, data, held, recipe, inputs.out, processes, log, sheet, on_step)
+    trainer = TokenizerTrainer(
+        model, network, data, held, recipe, inputs.out, processes, log, sheet, on_step
+    )
     average = trainer.run()
     accelerator.wait_for_everyone()
     code = trainer.run_state.exit_code()
@@ -100,24 +114,37 @@ def train_tokenizer(
 
 
 def read_settings(inputs: Inputs) -> tuple[str, TokenizerRecipe, VQConfig]:
-    """The tokenizer's name, the recipe, and the tokenizer's configuration, whose settings are written ``model.<name>``."""
+    """The tokenizer's name, the recipe, and the tokenizer's configuration, whose settings are
+    written ``model.<name>``.
+    """
     name, values, of_model = chosen(inputs.config, inputs.changes, "tokenizer", TOKENIZERS)
     return name, settle(TokenizerRecipe(), values), settle(TOKENIZERS[name], of_model)
 
 
-def read_images(inputs: Inputs, size: int, processes: Processes) -> tuple[ImageSet | StreamedImages, ImageSet]:
-    """Training images, in memory or streamed, and validation images: those given, else every hundredth, at most 5,000."""
+def read_images(
+    inputs: Inputs, size: int, processes: Processes
+) -> tuple[ImageSet | StreamedImages, ImageSet]:
+    """Training images, in memory or streamed, and validation images: those given, else every
+    hundredth, at most 5,000.
+    """
     if inputs.stream:
         source = open_images(inputs.images)
         if inputs.val:
-            return StreamedImages(source, size), load_images(inputs.val, size, source.classes, source.names)
+            return StreamedImages(source, size), load_images(
+                inputs.val, size, source.classes, source.names
+            )
         every = _every(len(source), processes)
         return StreamedImages(source, size, every), in_memory(source, size, every)
     data = load_images(inputs.images, size)
     if inputs.val:
-        return data.to(processes.device), load_images(inputs.val, size, data.classes, data.names).to(processes.device)
+        return data.to(processes.device), load_images(
+            inputs.val, size, data.classes, data.names
+        ).to(processes.device)
     held = torch.arange(len(data)) % _every(len(data), processes) == 0
-    kept, out = (dataclasses.replace(data, images=data.images[rows], labels=data.labels[rows]) for rows in (~held, held))
+    kept, out = (
+        dataclasses.replace(data, images=data.images[rows], labels=data.labels[rows])
+        for rows in (~held, held)
+    )
     return kept.to(processes.device), out.to(processes.device)
 
 
@@ -125,20 +152,38 @@ def _every(images: int, processes: Processes) -> int:
     """Every how manieth image is held out, where no validation images are given."""
     every = max(100, -(-images // MOST_HELD))
     if processes.first:
-        print(f"no validation images are given: every {every}th of {images} images is held out", flush=True)
+        print(
+            f"no validation images are given: every {every}th of {images} images is held out",
+            flush=True,
+        )
     return every
 
 
-def _fit_loss_network(data: ImageSet | StreamedImages, held: ImageSet, recipe: TokenizerRecipe, device: torch.device, path: Path) -> None:
+def _fit_loss_network(
+    data: ImageSet | StreamedImages,
+    held: ImageSet,
+    recipe: TokenizerRecipe,
+    device: torch.device,
+    path: Path,
+) -> None:
     """Train the network of the perceptual loss to tell the classes of the images apart."""
     classes = len(held.classes) or len(held.names)
     if classes < 2:
-        raise InvalidInput(f"a loss network learns from classes, and the images have {classes}; give a trained one with --loss-network")
+        raise InvalidInput(
+            f"a loss network learns from classes, and the images have {classes}; give a trained "
+            "one with --loss-network"
+        )
     seen = data
     if isinstance(seen, StreamedImages):
-        seen = in_memory(seen.source, SEEN_SIZE, max(1, -(-len(seen.source) // MOST_SEEN))).to(device)
+        seen = in_memory(seen.source, SEEN_SIZE, max(1, -(-len(seen.source) // MOST_SEEN))).to(
+            device
+        )
     network = VGG(classes)
-    fit = ClassifierRecipe(seconds=recipe.loss_network_seconds, batch=min(ClassifierRecipe.batch, len(seen)), seed=recipe.seed + 1)
+    fit = ClassifierRecipe(
+        seconds=recipe.loss_network_seconds,
+        batch=min(ClassifierRecipe.batch, len(seen)),
+        seed=recipe.seed + 1,
+    )
     train_classifier(network, seen, fit)
     if held.images.shape == (len(held), *seen.images.shape[1:]):
         share = accuracy(network, held.images.to(device), held.labels.to(device))

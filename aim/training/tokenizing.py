@@ -1,7 +1,8 @@
-"""Images of any source to shards of codes: in parts that are kept when the work is stopped, over any number of processes, checked.
+"""Images of any source to shards of codes: in parts that are kept when the work is stopped, over
+any number of processes, checked.
 
-Shard i holds the images i * shard_size and on of the source, less those that cannot be read, so it depends on neither the number of
-processes nor what was done before.
+Shard i holds the images i * shard_size and on of the source, less those that cannot be read, so it
+depends on neither the number of processes nor what was done before.
 """
 
 from __future__ import annotations
@@ -69,12 +70,15 @@ def tokenize_shards(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Encode every image of ``source`` on the model's device into ``out``; see ``Versions`` and ``CodeSet``.
+    """Encode every image of ``source`` on the model's device into ``out``; see ``Versions`` and
+    ``CodeSet``.
 
-    Process ``rank`` of ``world`` makes each shard whose number is ``rank`` modulo ``world``; shards that are there and sound are kept,
-    damaged ones made again. Who finds every shard there at the end writes ``codes.json``. Images are decoded by ``workers`` threads.
-    An image that cannot be read is named in the log, counted and left out. ``progress`` is told (images done, of all) in this process.
-    InvalidInput: shards in ``out`` were made with other settings, or too many images in a row cannot be read.
+    Process ``rank`` of ``world`` makes each shard whose number is ``rank`` modulo ``world``; shards
+    that are there and sound are kept, damaged ones made again. Who finds every shard there at the
+    end writes ``codes.json``. Images are decoded by ``workers`` threads. An image that cannot be
+    read is named in the log, counted and left out. ``progress`` is told (images done, of all) in
+    this process. InvalidInput: shards in ``out`` were made with other settings, or too many images
+    in a row cannot be read.
     """
     for name, value in (("shard_size", shard_size), ("batch", batch), ("world", world)):
         if value < 1:
@@ -98,8 +102,12 @@ def tokenize_shards(
     try:
         for number in (number for number, shard in shards.items() if shard is None):
             span = _span(number, settings)
-            made, bad = _encode(model, source, span, plan, seed, batch, pool, partial(tell_of, done))
-            shards[number] = _write(out, number, made._replace(tokenizer=settings["tokenizer"]), bad, settings)
+            made, bad = _encode(
+                model, source, span, plan, seed, batch, pool, partial(tell_of, done)
+            )
+            shards[number] = _write(
+                out, number, made._replace(tokenizer=settings["tokenizer"]), bad, settings
+            )
             done, encoded = done + len(span), encoded + len(made.labels)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -109,24 +117,35 @@ def tokenize_shards(
 
 
 def check(out: Path) -> Index:
-    """Read every shard of a finished folder: its settings, its counts, codes within the codebook, labels within the classes, each byte.
+    """Read every shard of a finished folder: its settings, its counts, codes within the codebook,
+    labels within the classes, each byte.
 
     InvalidInput or CheckpointError names the first shard in which something is wrong.
     """
     index = read_index(out)
     first = out / shard_name(0)
     if wrong := differing(index.settings, read_metadata(first), first):
-        raise InvalidInput(f"{out / INDEX} and {first} do not go together: in the latter {wrong}; run `python -m aim tokenize` again")
+        raise InvalidInput(
+            f"{out / INDEX} and {first} do not go together: in the latter {wrong}; run `python -m "
+            "aim tokenize` again"
+        )
     if len(index.shards) != _number_of_shards(index.settings):
-        raise InvalidInput(f"{out / INDEX} lists {len(index.shards)} shards; its settings need {_number_of_shards(index.settings)}")
+        raise InvalidInput(
+            f"{out / INDEX} lists {len(index.shards)} shards; its settings need "
+            f"{_number_of_shards(index.settings)}"
+        )
     for number, shard in enumerate(index.shards):
         path = out / shard_name(number)
         if _verify(path, number, index.settings) != shard:
-            raise InvalidInput(f"{path} is not the shard that {INDEX} lists; run `python -m aim tokenize` again")
+            raise InvalidInput(
+                f"{path} is not the shard that {INDEX} lists; run `python -m aim tokenize` again"
+            )
     return index
 
 
-def _settings(model: VQ, source: Images, plan: Versions, shard_size: int, seed: int) -> dict[str, Any]:
+def _settings(
+    model: VQ, source: Images, plan: Versions, shard_size: int, seed: int
+) -> dict[str, Any]:
     """All that the codes depend on, as JSON values."""
     return {
         "tokenizer": tokenizer_version(model),
@@ -155,9 +174,18 @@ def _span(number: int, settings: dict[str, Any]) -> range:
 
 
 def _encode(
-    model: VQ, source: Images, span: range, plan: Versions, seed: int, batch: int, pool: ThreadPoolExecutor, tell: Callable[[int], None]
+    model: VQ,
+    source: Images,
+    span: range,
+    plan: Versions,
+    seed: int,
+    batch: int,
+    pool: ThreadPoolExecutor,
+    tell: Callable[[int], None],
 ) -> tuple[CodeSet, list[str]]:
-    """The images ``span`` of the source as codes, and the names of those that cannot be read. ``tell`` hears how many are done."""
+    """The images ``span`` of the source as codes, and the names of those that cannot be read.
+    ``tell`` hears how many are done.
+    """
     config, device = model.config, next(model.parameters()).device
 
     dtype = code_dtype(config.codebook_size)
@@ -166,34 +194,65 @@ def _encode(
     bad: list[str] = []
     images = decoded(source, span, plan.side(config.image_size), pool, bad)
     while some := list(islice(images, batch)):
-        pixels = torch.from_numpy(np.stack([image.pixels for image in some])).to(device).permute(0, 3, 1, 2)
+        pixels = (
+            torch.from_numpy(np.stack([image.pixels for image in some]))
+            .to(device)
+            .permute(0, 3, 1, 2)
+        )
         draws = torch.stack([plan.draws(seed, image.item) for image in some]).to(device)
-        parts.append(torch.stack([model.encode(version).to(dtype) for version in plan.of(pixels, config.image_size, draws)]).cpu())
+        parts.append(
+            torch.stack(
+                [
+                    model.encode(version).to(dtype)
+                    for version in plan.of(pixels, config.image_size, draws)
+                ]
+            ).cpu()
+        )
         labels += [image.row for image in some]
         tell(some[-1].item - span.start + 1)
-    codes = torch.cat(parts, 1) if parts else torch.empty(plan.number, 0, config.grid**2, dtype=dtype)
+    codes = (
+        torch.cat(parts, 1) if parts else torch.empty(plan.number, 0, config.grid**2, dtype=dtype)
+    )
     tell(len(span))
-    return CodeSet(codes, torch.tensor(labels, dtype=torch.int64), source.classes, source.names, "", config.codebook_size), bad
+    return CodeSet(
+        codes,
+        torch.tensor(labels, dtype=torch.int64),
+        source.classes,
+        source.names,
+        "",
+        config.codebook_size,
+    ), bad
 
 
 def _hash(codes: CodeSet, settings: dict[str, Any]) -> str:
-    return content_hash({"codes": codes.codes, "labels": codes.labels}, json.dumps(settings, sort_keys=True))
+    return content_hash(
+        {"codes": codes.codes, "labels": codes.labels}, json.dumps(settings, sort_keys=True)
+    )
 
 
-def _write(out: Path, number: int, codes: CodeSet, bad: list[str], settings: dict[str, Any]) -> Shard:
-    shard = Shard(_span(number, settings).start, len(codes.labels), tuple(bad), _hash(codes, settings))
+def _write(
+    out: Path, number: int, codes: CodeSet, bad: list[str], settings: dict[str, Any]
+) -> Shard:
+    shard = Shard(
+        _span(number, settings).start, len(codes.labels), tuple(bad), _hash(codes, settings)
+    )
     about = {"settings": json.dumps(settings), "shard": str(number), "first": str(shard.first)}
     try:
-        codes.save(out / shard_name(number), {**about, "skipped": json.dumps(bad), "hash": shard.hash})
+        codes.save(
+            out / shard_name(number), {**about, "skipped": json.dumps(bad), "hash": shard.hash}
+        )
     except (OSError, SafetensorError) as error:  # the latter where the disk is full
         raise InvalidInput(
-            f"cannot write to {out}: {getattr(error, 'strerror', None) or error}; make room, or choose another folder"
+            f"cannot write to {out}: {getattr(error, 'strerror', None) or error}; make room, or "
+            "choose another folder"
         ) from error
     return shard
 
 
 def _sound(path: Path, number: int, settings: dict[str, Any]) -> Shard | None:
-    """The shard in ``path`` if it is whole; None if it is to be made. InvalidInput if it was made with other settings."""
+    """The shard in ``path`` if it is whole; None if it is to be made. InvalidInput if it was made
+    with other settings.
+    """
     if not path.exists():
         return None
     try:
@@ -204,15 +263,22 @@ def _sound(path: Path, number: int, settings: dict[str, Any]) -> Shard | None:
 
 
 def _verify(path: Path, number: int, settings: dict[str, Any]) -> Shard:
-    """What is in shard ``number``. CheckpointError for a damaged one, InvalidInput for one that is not of these settings."""
+    """What is in shard ``number``. CheckpointError for a damaged one, InvalidInput for one that is
+    not of these settings.
+    """
     found, about = read_file(path)
     if wrong := differing(settings, about, path):
-        raise InvalidInput(f"{path} was made with other settings, its {wrong}; choose another folder, or delete the codes in this one")
+        raise InvalidInput(
+            f"{path} was made with other settings, its {wrong}; choose another folder, or delete "
+            "the codes in this one"
+        )
     codes, labels, span = found.codes, found.labels, _span(number, settings)
     try:
         skipped = tuple(json.loads(about.get("skipped", "[]")))
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: the names of skipped images cannot be read ({error})") from error
+        raise CheckpointError(
+            f"{path} is damaged: the names of skipped images cannot be read ({error})"
+        ) from error
     shard = Shard(span.start, len(labels), skipped, _hash(found, settings))
     itself = {
         "classes": list(found.classes),
@@ -222,11 +288,18 @@ def _verify(path: Path, number: int, settings: dict[str, Any]) -> Shard:
     }
     as_written = all(settings[name] == value for name, value in itself.items())
     if not as_written or about.get("hash") != shard.hash or about.get("shard") != str(number):
-        raise CheckpointError(f"{path} is damaged: its content is not what was written as shard {number}")
-    wanted = (int(settings["versions"].partition(":")[2]), len(span) - len(skipped), settings["tokens"])
+        raise CheckpointError(
+            f"{path} is damaged: its content is not what was written as shard {number}"
+        )
+    wanted = (
+        int(settings["versions"].partition(":")[2]),
+        len(span) - len(skipped),
+        settings["tokens"],
+    )
     if tuple(codes.shape) != wanted or len(labels) != wanted[1]:
         raise InvalidInput(
-            f"{path} holds codes {tuple(codes.shape)} with {len(labels)} labels; by its settings they are {wanted}: delete it"
+            f"{path} holds codes {tuple(codes.shape)} with {len(labels)} labels; by its settings "
+            f"they are {wanted}: delete it"
         )
     for what, values, size in (
         ("codes", codes, settings["codebook_size"]),
@@ -234,19 +307,29 @@ def _verify(path: Path, number: int, settings: dict[str, Any]) -> Shard:
     ):
         low, high = (values.min().item(), values.max().item()) if values.numel() else (0, 0)
         if low < 0 or high >= size:
-            raise InvalidInput(f"{path} has {what} from {low} to {high}; they must be in [0, {size - 1}]: delete it and tokenize again")
+            raise InvalidInput(
+                f"{path} has {what} from {low} to {high}; they must be in [0, {size - 1}]: delete "
+                "it and tokenize again"
+            )
     return shard
 
 
 def _finish(out: Path, settings: dict[str, Any]) -> bool:
-    """Write ``codes.json`` if every shard is there and sound; whether that was so. InvalidInput if there is not one image in them."""
+    """Write ``codes.json`` if every shard is there and sound; whether that was so. InvalidInput if
+    there is not one image in them.
+    """
     paths = [out / shard_name(number) for number in range(_number_of_shards(settings))]
     if not all(path.exists() for path in paths):
         return False
-    shards = [shard for number, path in enumerate(paths) if (shard := _sound(path, number, settings))]
+    shards = [
+        shard for number, path in enumerate(paths) if (shard := _sound(path, number, settings))
+    ]
     if len(shards) < len(paths):
         return False
     if not any(shard.images for shard in shards):
-        raise InvalidInput(f"none of the {settings['items']} images can be read; the first is {shards[0].skipped[0]}")
+        raise InvalidInput(
+            f"none of the {settings['items']} images can be read; the first is "
+            f"{shards[0].skipped[0]}"
+        )
     write_index(out, Index(settings, tuple(shards)))
     return True

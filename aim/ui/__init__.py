@@ -28,7 +28,8 @@ __all__ = ["LAUNCH", "build", "launch"]
 _TITLE = "AiM"
 _HEAD = "# AiM\nA Mamba-2 model draws an ImageNet class, code by code, while you watch."
 _KEEP_FILES = (600, 3600)  # seconds: every 10 minutes, pictures older than an hour are deleted
-_THREADS = 128  # one for each person who draws or waits: more than the engine admits, so that the engine decides
+# one for each person who draws or waits: more than the engine admits, so that the engine decides
+_THREADS = 128
 
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
@@ -44,10 +45,14 @@ LAUNCH: dict[str, Any] = {
 """What ``gr.Blocks.launch`` needs for this page, for those who call it themselves."""
 
 
-def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", backend: str = "auto") -> gr.Blocks:
-    """The page for ``source``: a model's name, a folder, a file or a hub id. Loads it, and warms it up in the background.
+def build(
+    source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", backend: str = "auto"
+) -> gr.Blocks:
+    """The page for ``source``: a model's name, a folder, a file or a hub id. Loads it, and warms it
+    up in the background.
 
-    Raises what ``aim.load`` raises. Launch it with ``launch(**LAUNCH)``, or call ``aim.ui.launch`` at once.
+    Raises what ``aim.load`` raises. Launch it with ``launch(**LAUNCH)``, or call ``aim.ui.launch``
+    at once.
     """
     models = Models(source, device, dtype, backend, Settings.from_env().zero)
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=_KEEP_FILES) as page:
@@ -67,14 +72,19 @@ def build(source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", b
         page.load(None, js=SELECT_ON_FOCUS)
         page.load(None, js=KEYS)
         page.load(None, js=ROLES)
-        page.load(opening.handler, None, opening.outputs, show_progress="hidden", api_visibility="private")
+        page.load(
+            opening.handler, None, opening.outputs, show_progress="hidden", api_visibility="private"
+        )
         page.unload(actions.stop)
         page.unload(comparing.stop)
         for measuring in racing:
             page.unload(measuring.stop)
     page.health = Health(models)
-    page.queue(default_concurrency_limit=_THREADS)  # everybody at once: the engine batches, and keeps the line
-    threading.Thread(target=_warm_up, args=(models, page.health), name="warm-up", daemon=True).start()
+    # everybody at once: the engine batches, and keeps the line
+    page.queue(default_concurrency_limit=_THREADS)
+    threading.Thread(
+        target=_warm_up, args=(models, page.health), name="warm-up", daemon=True
+    ).start()
     return page
 
 
@@ -89,14 +99,23 @@ def launch(
     share: bool = False,
     mcp: bool = False,
 ) -> None:
-    """Build the page, serve it until it is interrupted, and open it in a browser where there is somebody to see it.
+    """Build the page, serve it until it is interrupted, and open it in a browser where there is
+    somebody to see it.
 
-    Without ``port``, the first free one from 7860, or GRADIO_SERVER_PORT. With ``mcp`` its endpoints are tools of an MCP server, too.
+    Without ``port``, the first free one from 7860, or GRADIO_SERVER_PORT. With ``mcp`` its
+    endpoints are tools of an MCP server, too.
     """
     if mcp:
         check_mcp()
     page = build(source, device=device, dtype=dtype, backend=backend)
-    page.launch(server_name=host, server_port=port, share=share, inbrowser=_at_a_desktop(), mcp_server=mcp, **LAUNCH)
+    page.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        inbrowser=_at_a_desktop(),
+        mcp_server=mcp,
+        **LAUNCH,
+    )
 
 
 def check_mcp() -> None:
@@ -107,13 +126,16 @@ def check_mcp() -> None:
 
 def _at_a_desktop() -> bool:
     """Whether this was started from a terminal, by somebody who can see a browser's window."""
-    return sys.stdout.isatty() and (sys.platform in ("darwin", "win32") or Settings.from_env().screen)
+    return sys.stdout.isatty() and (
+        sys.platform in ("darwin", "win32") or Settings.from_env().screen
+    )
 
 
 def _warm_up(models: Models, health: Health) -> None:
     """Draw a little, so that the first picture that somebody asks for is as fast as the next."""
     pipe = models.get(models.default)
-    with suppress(AimError):  # somebody closed the model meanwhile; what else is wrong, the first picture will say
+    # somebody closed the model meanwhile; what else is wrong, the first picture will say
+    with suppress(AimError):
         for frame in pipe.stream(first_class(pipe), preview_every=1):
             if frame.image is not None:
                 break

@@ -35,7 +35,9 @@ ImageNet's terms ask; weights from the hub have their own licence there.
 
 def _steps(pipe: Pipeline) -> str:
     """How a step is computed, and why not faster."""
-    way = {"fused": "fused kernels", "mamba-ssm": "mamba-ssm's kernels"}.get(pipe.backend, "eager PyTorch")
+    way = {"fused": "fused kernels", "mamba-ssm": "mamba-ssm's kernels"}.get(
+        pipe.backend, "eager PyTorch"
+    )
     return f"{way} ({pipe.backend_reason})" if pipe.backend_reason else way
 
 
@@ -52,7 +54,10 @@ def _card(models: Models) -> str:
     }
     facts = "\n".join(f"- {name}: **{value}**" for name, value in rows.items())
     limits = (
-        "It has seen small pictures of few classes: expect the right colours and shapes, not photographs." if vq.image_size < 256 else ""
+        "It has seen small pictures of few classes: expect the right colours and shapes, not "
+        "photographs."
+        if vq.image_size < 256
+        else ""
     )
     return f"## The model on this page\n\n{facts}\n\n{limits}"
 

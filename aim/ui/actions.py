@@ -50,7 +50,13 @@ def status(state: str, text: str, view: View | None = None) -> dict[str, Any]:
     """The value of a ``Status``: state, text, step, total, place, seconds, codes_per_second."""
     view = view or View(state, 0, 0)
     numbers = {"step": view.step, "total": view.total, "place": view.place}
-    return {"state": state, "text": text, **numbers, "seconds": round(view.seconds, 3), "codes_per_second": round(view.rate, 1)}
+    return {
+        "state": state,
+        "text": text,
+        **numbers,
+        "seconds": round(view.seconds, 3),
+        "codes_per_second": round(view.rate, 1),
+    }
 
 
 class Actions:
@@ -61,7 +67,9 @@ class Actions:
         self.sessions = Sessions(Drawing)
 
     def classes(self, model: str = "") -> list[dict[str, Any]]:
-        """The classes that a model knows: ImageNet index and name of each. Without a name, the page's own model."""
+        """The classes that a model knows: ImageNet index and name of each. Without a name, the
+        page's own model.
+        """
         pipe = self._model(model)
         return [{"index": index, "title": pipe.title(index)} for index in pipe.classes]
 
@@ -118,20 +126,26 @@ class Actions:
     ) -> Iterator[Update]:
         """Draw 1, 4 or 9 pictures at once, streamed.
 
-        ``label`` is a class by index, name or title; without a model it is the page's own, and a parameter left None is the model's.
+        ``label`` is a class by index, name or title; without a model it is the page's own, and a
+        parameter left None is the model's.
 
-        Returns the picture, the progress, the PNG with its parameters inside, a GIF of the drawing, and the parameters. Several
-        pictures are shown side by side; picture i is drawn with ``seed + i``.
+        Returns the picture, the progress, the PNG with its parameters inside, a GIF of the drawing,
+        and the parameters. Several pictures are shown side by side; picture i is drawn with ``seed
+        + i``.
         """
         with self.sessions.one(request.session_hash or "") as drawing:
-            # the first update comes at once: a run that is cancelled before it would never be closed
+            # the first update comes at once: a run that is cancelled before it would never be
+            # closed
             yield {**self._buttons(busy=True), **self._update("starting", "Starting …")}
             model = model or self.models.default
             try:
                 future = self.models.fetch(model)
                 while not future.done():
                     if drawing.stopped:
-                        yield {**self._buttons(busy=False), **self._update("stopped", f"Stopped; {model} goes on loading")}
+                        yield {
+                            **self._buttons(busy=False),
+                            **self._update("stopped", f"Stopped; {model} goes on loading"),
+                        }
                         return
                     yield self._update("loading", self.models.loading(model))
                     wait([future], timeout=0.5)
@@ -139,9 +153,18 @@ class Actions:
                 index = pipe.resolve(label)
                 params = pipe.params(cfg_scale, temperature, top_k, top_p)
                 pictures = check_count(_whole(count))
-                drawn_with = random.randrange(MAX_SEED + 2 - pictures) if random_seed else check_seed(seed)
+                drawn_with = (
+                    random.randrange(MAX_SEED + 2 - pictures) if random_seed else check_seed(seed)
+                )
                 check_seed(drawn_with + pictures - 1)
-                yield from self._draw(drawing, pipe, index, params, range(drawn_with, drawn_with + pictures), _whole(preview_every))
+                yield from self._draw(
+                    drawing,
+                    pipe,
+                    index,
+                    params,
+                    range(drawn_with, drawn_with + pictures),
+                    _whole(preview_every),
+                )
             except Exception as error:
                 yield {**self._buttons(busy=False), **self._update("failed", explain(error))}
                 if isinstance(error, AimError):
@@ -149,14 +172,24 @@ class Actions:
                 raise
 
     def _draw(
-        self, drawing: Drawing, pipe: Pipeline, index: int, params: SamplingParams, seeds: range, preview_every: int
+        self,
+        drawing: Drawing,
+        pipe: Pipeline,
+        index: int,
+        params: SamplingParams,
+        seeds: range,
+        preview_every: int,
     ) -> Iterator[Update]:
         screen = self.screen
         frames: list[Image.Image] = []
         picture: str | None = None
         requests = [Request(pipe.row(index), params, seed, COUNT_EVERY) for seed in seeds]
         several = len(requests) > 1
-        views = drawing.many(pipe, requests, preview_every) if several else drawing.views(pipe, requests[0], preview_every)
+        views = (
+            drawing.many(pipe, requests, preview_every)
+            if several
+            else drawing.views(pipe, requests[0], preview_every)
+        )
         for view in views:
             if view.image is not None:
                 frames.append(view.image)
@@ -168,28 +201,45 @@ class Actions:
                 each = [pipe.parameters(index, seed, params) for seed in seeds]
                 parameters = {**each[0], "count": len(each)} if several else each[0]
                 stem = media.file_stem(f"{pipe.name} {pipe.title(index)} seed {seeds[0]}")
-                png = keep(media.png_bytes(frames[-1], parameters), f"{stem}{f'-and-{len(each) - 1}' * several}.png", screen.png)
+                png = keep(
+                    media.png_bytes(frames[-1], parameters),
+                    f"{stem}{f'-and-{len(each) - 1}' * several}.png",
+                    screen.png,
+                )
                 update.update({screen.picture: png, screen.png: png})
                 yield update  # the GIF takes a moment: the picture does not wait for it
                 gif, film = _animations(frames)
                 made = [(png, parameters)]
                 if several:
-                    stems = [media.file_stem(f"{pipe.name} {pipe.title(index)} seed {seed}") for seed in seeds]
+                    stems = [
+                        media.file_stem(f"{pipe.name} {pipe.title(index)} seed {seed}")
+                        for seed in seeds
+                    ]
                     pngs = [media.png_bytes(*one) for one in zip(view.images, each, strict=True)]
-                    made = [(keep(one, f"{name}.png", screen.png), own) for one, name, own in zip(pngs, stems, each, strict=True)]
+                    made = [
+                        (keep(one, f"{name}.png", screen.png), own)
+                        for one, name, own in zip(pngs, stems, each, strict=True)
+                    ]
                 update[screen.gif] = keep(gif, f"{stem}.gif", screen.gif)
                 update[screen.made] = Made(tuple(made), keep(film, f"{stem}.mp4", screen.png))
                 update.update({screen.parameters: parameters, **self._buttons(busy=False)})
             yield update
 
-    def _update(self, state: str, text: str, view: View | None = None, picture: str | None = None) -> Update:
-        """What there is to see, and nothing to take home yet. Whole: a program that reads the stream sees no gaps."""
+    def _update(
+        self, state: str, text: str, view: View | None = None, picture: str | None = None
+    ) -> Update:
+        """What there is to see, and nothing to take home yet. Whole: a program that reads the
+        stream sees no gaps.
+        """
         screen = self.screen
         nothing = dict.fromkeys((screen.png, screen.gif, screen.parameters, screen.made))
         return {screen.picture: picture, screen.progress: status(state, text, view), **nothing}
 
     def _buttons(self, *, busy: bool) -> Update:
-        return {self.screen.start: gr.update(interactive=not busy), self.screen.stop: gr.update(interactive=busy)}
+        return {
+            self.screen.start: gr.update(interactive=not busy),
+            self.screen.stop: gr.update(interactive=busy),
+        }
 
     def _model(self, name: str) -> Pipeline:
         return self.models.get(name or self.models.default)
@@ -197,11 +247,17 @@ class Actions:
 
 def explain(error: Exception) -> str:
     """What went wrong, in words for somebody at the page; internals stay in the log."""
-    return str(error) if isinstance(error, AimError) else "Something went wrong here; the server's log says what."
+    return (
+        str(error)
+        if isinstance(error, AimError)
+        else "Something went wrong here; the server's log says what."
+    )
 
 
 def verdict(test: Callable[[], object]) -> dict[str, Any]:
-    """What a validator says of an input: whether ``test`` accepts it, else its InvalidInput's message."""
+    """What a validator says of an input: whether ``test`` accepts it, else its InvalidInput's
+    message.
+    """
     try:
         test()
     except InvalidInput as error:
@@ -237,9 +293,13 @@ def preview_png(image: Image.Image) -> bytes:
 def _animations(frames: list[Image.Image]) -> tuple[bytes, bytes]:
     """The drawing as it was shown, at a size to look at: GIF and MP4."""
     fps = min(20.0, max(2.0, len(frames) / GIF_SECONDS))
-    return media.gif_bytes(frames, fps, at_least=media.GIF_SIZE), media.mp4_bytes(frames, fps, at_least=media.GIF_SIZE)
+    return media.gif_bytes(frames, fps, at_least=media.GIF_SIZE), media.mp4_bytes(
+        frames, fps, at_least=media.GIF_SIZE
+    )
 
 
 def keep(data: bytes, name: str, component: Component) -> str:
-    """Write a file where the page serves files from, and deletes them from after a while; returns its path."""
+    """Write a file where the page serves files from, and deletes them from after a while; returns
+    its path.
+    """
     return save_bytes_to_cache(data, name, component.GRADIO_CACHE)

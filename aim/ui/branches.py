@@ -26,12 +26,18 @@ class Branch:
     @property
     def caption(self) -> str:
         """One line to stand under it."""
-        origin = f", {self.rows} {'row' if self.rows == 1 else 'rows'} of {self.parent}" if self.parent else ""
+        origin = (
+            f", {self.rows} {'row' if self.rows == 1 else 'rows'} of {self.parent}"
+            if self.parent
+            else ""
+        )
         return f"{self.number}: {self.title}{origin}"
 
 
 def tree(branches: Sequence[Branch]) -> str:
-    """All of them as nested lists in Markdown, each under the one that it grew out of; empty for none."""
+    """All of them as nested lists in Markdown, each under the one that it grew out of; empty for
+    none.
+    """
     return "\n".join(_lines(branches, 0, 0))
 
 

@@ -1,4 +1,6 @@
-"""Charts as HTML and SVG, from numbers alone: values stand beside their bars, and nothing is told by colour alone."""
+"""Charts as HTML and SVG, from numbers alone: values stand beside their bars, and nothing is told
+by colour alone.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from html import escape
 from itertools import pairwise
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 360, 260  # of a chart's own units: a phone shows it at about this size, so that letters stay legible
+# of a chart's own units: a phone shows it at about this size, so that letters stay legible
+WIDTH, HEIGHT = 360, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 24, 12, 44  # around the lines
 MARK = 4.5
 
@@ -63,7 +66,9 @@ def size(count: int | None) -> str:
 
 
 def bars(title: str, entries: Sequence[Bar]) -> str:
-    """A bar of seconds for each entry, as long as its median, with a whisker from the least to the most and all three beside it."""
+    """A bar of seconds for each entry, as long as its median, with a whisker from the least to the
+    most and all three beside it.
+    """
     full = max(entry.high for entry in entries) or 1.0
     rows = []
     for entry in entries:
@@ -82,7 +87,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> s
     """A table whose first column names its rows."""
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>' for row in rows
+        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        for row in rows
     )
     # a region that can be scrolled must be reachable with the keyboard
     return (
@@ -92,25 +98,47 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> s
 
 
 def chart(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> str:
-    """Lines over logarithmic axes, whole where measured and dashed to and from what was not, marked by shape; a legend below."""
+    """Lines over logarithmic axes, whole where measured and dashed to and from what was not, marked
+    by shape; a legend below.
+    """
     drawn = [line for line in lines if line.points]
     if not drawn:
         return ""
-    x, y = _scale([p.x for line in drawn for p in line.points]), _scale([p.y for line in drawn for p in line.points])
+    x, y = (
+        _scale([p.x for line in drawn for p in line.points]),
+        _scale([p.y for line in drawn for p in line.points]),
+    )
     across: Callable[[float], float] = lambda value: LEFT + x.share(value) * (WIDTH - LEFT - RIGHT)  # noqa: E731
-    up: Callable[[float], float] = lambda value: HEIGHT - BOTTOM - y.share(value) * (HEIGHT - TOP - BOTTOM)  # noqa: E731
-    parts = [f'<line class="aim-grid-line" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(t):.1f}" y2="{up(t):.1f}"/>' for t in y.ticks]
-    parts += [f'<text x="{LEFT - 6}" y="{up(t) + 4:.1f}" text-anchor="end">{t:,g}</text>' for t in y.ticks]
+    up: Callable[[float], float] = lambda value: (
+        HEIGHT - BOTTOM - y.share(value) * (HEIGHT - TOP - BOTTOM)
+    )  # noqa: E731
+    parts = [
+        f'<line class="aim-grid-line" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(t):.1f}" y2="{up(t):.1f}"/>'
+        for t in y.ticks
+    ]
+    parts += [
+        f'<text x="{LEFT - 6}" y="{up(t) + 4:.1f}" text-anchor="end">{t:,g}</text>' for t in y.ticks
+    ]
     at = sorted({p.x for line in drawn for p in line.points})
-    parts += [f'<text x="{across(t):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{t:,g}</text>' for t in _apart(at, across)]
-    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    parts += [
+        f'<text x="{across(t):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{t:,g}</text>'
+        for t in _apart(at, across)
+    ]
+    parts.append(
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
+    )
     for line in drawn:
         places = [(across(p.x), up(p.y), p.measured) for p in line.points]
         for (x1, y1, m1), (x2, y2, m2) in pairwise(places):
             dashed = "" if m1 and m2 else " aim-dashed"
-            parts.append(f'<line class="aim-stroke aim-{line.kind}{dashed}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>')
+            parts.append(
+                f'<line class="aim-stroke aim-{line.kind}{dashed}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+            )
         parts += [_mark(line.kind, *place) for place in places]
-    said = "; ".join(f"{line.name}: " + ", ".join(f"{number(p.y)} at {p.x:,g}" for p in line.points) for line in drawn)
+    said = "; ".join(
+        f"{line.name}: " + ", ".join(f"{number(p.y)} at {p.x:,g}" for p in line.points)
+        for line in drawn
+    )
     legend = "".join(f"<span>{_key(line.kind)} {escape(line.name)}</span>" for line in drawn)
     return (
         f'<figure class="aim-chart"><figcaption><b>{escape(title)}</b><br>{escape(y_label)}</figcaption>'
@@ -126,11 +154,17 @@ class _Scale(NamedTuple):
 
     def share(self, value: float) -> float:
         """Where ``value`` lies between the ends, 0 ... 1."""
-        return 0.5 if self.low == self.high else math.log(value / self.low) / math.log(self.high / self.low)
+        return (
+            0.5
+            if self.low == self.high
+            else math.log(value / self.low) / math.log(self.high / self.low)
+        )
 
 
 def _scale(values: Sequence[float]) -> _Scale:
-    """A logarithmic axis that holds ``values``, all above 0, with its ticks at powers of ten, or at 1, 2 and 5 where those are few."""
+    """A logarithmic axis that holds ``values``, all above 0, with its ticks at powers of ten, or at
+    1, 2 and 5 where those are few.
+    """
     low, high = min(values), max(values)
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     for steps in ((1,), (1, 3), (1, 2, 5)):
@@ -138,9 +172,14 @@ def _scale(values: Sequence[float]) -> _Scale:
         inside = [tick for tick in ticks if low <= tick <= high]
         if len(inside) >= 3:
             break
-    below, above = max(tick for tick in ticks if tick <= low), min((tick for tick in ticks if tick >= high), default=high)
+    below, above = (
+        max(tick for tick in ticks if tick <= low),
+        min((tick for tick in ticks if tick >= high), default=high),
+    )
     low, high = max(below, low / 1.6), min(above, high * 1.6)
-    return _Scale(low, high, [tick for tick in ticks if low <= tick * 1.0001 and tick <= high * 1.0001])
+    return _Scale(
+        low, high, [tick for tick in ticks if low <= tick * 1.0001 and tick <= high * 1.0001]
+    )
 
 
 def _apart(values: Sequence[float], across: Callable[[float], float]) -> list[float]:

@@ -1,4 +1,6 @@
-"""What the Compare tab does: a grid over two settings, the way between two classes, each as one labelled picture."""
+"""What the Compare tab does: a grid over two settings, the way between two classes, each as one
+labelled picture.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Comparison:
         self._left.set()
 
     def follow(self, work: Callable[..., Image.Image]) -> Iterator[tuple[int, int] | Image.Image]:
-        """What ``work(progress=...)`` reports as it comes, and last its picture; nothing more after ``stop``. Raises what it raises."""
+        """What ``work(progress=...)`` reports as it comes, and last its picture; nothing more after
+        ``stop``. Raises what it raises.
+        """
         events: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
         def report(done: int, total: int) -> None:
@@ -93,9 +97,11 @@ class CompareActions:
         temperature: float | None,
         request: gr.Request,
     ) -> Iterator[Update]:
-        """Draw every combination of two settings with one seed; values have commas between them. Returns one labelled picture.
+        """Draw every combination of two settings with one seed; values have commas between them.
+        Returns one labelled picture.
 
-        Settings are cfg_scale, temperature, top_p, top_k, seed and class; the rest is the same in all.
+        Settings are cfg_scale, temperature, top_p, top_k, seed and class; the rest is the same in
+        all.
         """
 
         def work(pipe: Pipeline, progress: Any) -> tuple[Image.Image, dict[str, Any]]:
@@ -117,11 +123,21 @@ class CompareActions:
         temperature: float | None,
         request: gr.Request,
     ) -> Iterator[Update]:
-        """Draw the way from one class to another with one seed, both ends included. Returns one labelled picture."""
+        """Draw the way from one class to another with one seed, both ends included. Returns one
+        labelled picture.
+        """
 
         def work(pipe: Pipeline, progress: Any) -> tuple[Image.Image, dict[str, Any]]:
             params = pipe.params(cfg_scale, temperature)
-            image = blend(pipe, first, second, int(steps) if isinstance(steps, float) else steps, seed, params, progress)
+            image = blend(
+                pipe,
+                first,
+                second,
+                int(steps) if isinstance(steps, float) else steps,
+                seed,
+                params,
+                progress,
+            )
             ends = [pipe.resolve(label) for label in (first, second)]
             return image, {"classes": ends, "steps": int(steps), "seed": seed, **params.__dict__}
 
@@ -131,7 +147,12 @@ class CompareActions:
         """Stop what this session compares."""
         self.sessions.stop(request.session_hash or "")
 
-    def _draw(self, kind: str, work: Callable[..., tuple[Image.Image, dict[str, Any]]], request: gr.Request) -> Iterator[Update]:
+    def _draw(
+        self,
+        kind: str,
+        work: Callable[..., tuple[Image.Image, dict[str, Any]]],
+        request: gr.Request,
+    ) -> Iterator[Update]:
         screen = self.screen
         with self.sessions.one(request.session_hash or "") as comparison:
             yield {**self._busy(True), **self._seen(status("starting", "Starting …"))}
@@ -148,11 +169,22 @@ class CompareActions:
                 for event in comparison.follow(run):
                     if isinstance(event, Image.Image):
                         made = parameters(pipe, kind, **about)
-                        path = keep(media.png_bytes(event, made), f"{media.file_stem(f'{pipe.name} {kind}')}.png", screen.png)
-                        yield {**self._busy(False), **self._seen(status("done", f"{total} codes", View("done", total, total)), path)}
+                        path = keep(
+                            media.png_bytes(event, made),
+                            f"{media.file_stem(f'{pipe.name} {kind}')}.png",
+                            screen.png,
+                        )
+                        yield {
+                            **self._busy(False),
+                            **self._seen(
+                                status("done", f"{total} codes", View("done", total, total)), path
+                            ),
+                        }
                         return
                     done, total = event
-                    yield self._seen(status("drawing", f"{done} / {total} codes", View("drawing", done, total)))
+                    yield self._seen(
+                        status("drawing", f"{done} / {total} codes", View("drawing", done, total))
+                    )
                 yield {**self._busy(False), **self._seen(status("stopped", "Stopped"))}
             except Exception as error:
                 yield {**self._busy(False), **self._seen(status("failed", explain(error)))}

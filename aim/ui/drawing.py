@@ -1,4 +1,6 @@
-"""Pictures being drawn for one person: what there is to see of them, and how they are stopped from anywhere."""
+"""Pictures being drawn for one person: what there is to see of them, and how they are stopped from
+anywhere.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,21 @@ import numpy as np
 from PIL import Image
 
 from aim import media
-from aim.engine import Event, Failed, Finished, Preparing, Progress, Queued, Request, Started, Subscription
+from aim.engine import (
+    Event,
+    Failed,
+    Finished,
+    Preparing,
+    Progress,
+    Queued,
+    Request,
+    Started,
+    Subscription,
+)
 from aim.pipeline import Pipeline
 
-COUNT_EVERY = 4  # codes between two counts; a count costs nothing, so it does not follow the preview rate
+# codes between two counts; a count costs nothing, so it does not follow the preview rate
+COUNT_EVERY = 4
 MAX_FPS = 12  # what a page takes in well: it gets the newest state, not every state
 PREVIEW_SHARE = 0.3  # of the time at most: on a CPU the image decoder takes it from the model
 
@@ -36,7 +49,8 @@ class View:
     note: str = ""  # what is prepared
     codes: np.ndarray | None = None  # (step,) drawn so far
     images: tuple[Image.Image, ...] = ()  # of several pictures that are done, each by itself
-    notes: np.ndarray | None = None  # (step, 13) on them, as of ``aim.sampling.explain``, where they were asked for
+    # (step, 13) on them, as of ``aim.sampling.explain``, where they were asked for
+    notes: np.ndarray | None = None
 
     @property
     def rate(self) -> float:
@@ -45,7 +59,9 @@ class View:
 
 
 class Drawing:
-    """One picture, or several at once. ``views`` and ``many`` are for one thread; ``stop`` may be called from any, at any time."""
+    """One picture, or several at once. ``views`` and ``many`` are for one thread; ``stop`` may be
+    called from any, at any time.
+    """
 
     def __init__(self) -> None:
         self._subscriptions: list[Subscription] = []
@@ -65,10 +81,12 @@ class Drawing:
                 subscription.close()
 
     def views(self, pipe: Pipeline, request: Request, preview_every: int) -> Iterator[View]:
-        """What there is to see of ``request``, at most ``MAX_FPS`` times a second; the last view is done or stopped.
+        """What there is to see of ``request``, at most ``MAX_FPS`` times a second; the last view is
+        done or stopped.
 
-        ``preview_every`` is the number of codes between two pictures, 0 for none before the last. Raises QueueFull where the
-        line is full, and the error of a request that failed. Closing the generator stops the drawing.
+        ``preview_every`` is the number of codes between two pictures, 0 for none before the last.
+        Raises QueueFull where the line is full, and the error of a request that failed. Closing the
+        generator stops the drawing.
         """
         total = pipe.model.config.num_tokens
         pace = _Pace(preview_every)
@@ -80,13 +98,34 @@ class Drawing:
                 elif isinstance(event, Started):
                     yield View("drawing", 0, total)
                 elif isinstance(event, Preparing):
-                    yield View("preparing", subscription.step if subscription else 0, total, note=event.message)
+                    yield View(
+                        "preparing",
+                        subscription.step if subscription else 0,
+                        total,
+                        note=event.message,
+                    )
                 elif isinstance(event, Progress) and event.step < total and pace.due():
                     image = pace.preview(pipe, event)
-                    yield View("drawing", event.step, total, event.seconds, image=image, codes=event.codes, notes=event.notes)
+                    yield View(
+                        "drawing",
+                        event.step,
+                        total,
+                        event.seconds,
+                        image=image,
+                        codes=event.codes,
+                        notes=event.notes,
+                    )
                 elif isinstance(event, Finished):
                     image = pipe.picture(event.codes)
-                    yield View("done", total, total, event.seconds, image=image, codes=event.codes, notes=event.notes)
+                    yield View(
+                        "done",
+                        total,
+                        total,
+                        event.seconds,
+                        image=image,
+                        codes=event.codes,
+                        notes=event.notes,
+                    )
                     return
                 elif isinstance(event, Failed):
                     raise event.error
@@ -101,14 +140,22 @@ class Drawing:
             self._subscriptions.append(pipe.server.stream(request))
             return self._subscriptions[-1]
 
-    def many(self, pipe: Pipeline, requests: Sequence[Request], preview_every: int) -> Iterator[View]:
-        """As ``views``, of several requests at once: ``image`` shows them side by side, steps and codes are of all together."""
+    def many(
+        self, pipe: Pipeline, requests: Sequence[Request], preview_every: int
+    ) -> Iterator[View]:
+        """As ``views``, of several requests at once: ``image`` shows them side by side, steps and
+        codes are of all together.
+        """
         total = pipe.model.config.num_tokens
         pace = _Pace(preview_every * len(requests))
         latest: list[Progress | Finished | None] = [None] * len(requests)
         place, note = 0, ""
         try:
-            subscriptions = [one for one in (self._enter(pipe, request) for request in requests) if one is not None]
+            subscriptions = [
+                one
+                for one in (self._enter(pipe, request) for request in requests)
+                if one is not None
+            ]
             for i, event in _together(subscriptions):
                 if isinstance(event, Failed):
                     raise event.error
@@ -121,21 +168,39 @@ class Drawing:
                 state = "preparing" if note else "drawing" if step or not place else "waiting"
                 if step < total * len(requests) and not self._stopped and pace.due():
                     seconds = max((one.seconds for one in latest if one is not None), default=0.0)
-                    image = pace.shown(step, lambda: media.mosaic([pipe.preview(one.codes) if one else None for one in latest]))
+                    image = pace.shown(
+                        step,
+                        lambda: media.mosaic(
+                            [pipe.preview(one.codes) if one else None for one in latest]
+                        ),
+                    )
                     yield View(state, step, total * len(requests), seconds, place, image, note)
             done = [one for one in latest if isinstance(one, Finished)]
             if len(done) == len(requests):
                 images = tuple(pipe.pictures(one.codes for one in done))
                 seconds = max(one.seconds for one in done)
-                yield View("done", total * len(done), total * len(done), seconds, image=media.mosaic(images), images=images)
+                yield View(
+                    "done",
+                    total * len(done),
+                    total * len(done),
+                    seconds,
+                    image=media.mosaic(images),
+                    images=images,
+                )
             else:
-                yield View("stopped", sum(len(one.codes) for one in latest if one is not None), total * len(requests))
+                yield View(
+                    "stopped",
+                    sum(len(one.codes) for one in latest if one is not None),
+                    total * len(requests),
+                )
         finally:
             self.stop()
 
 
 def _together(subscriptions: Sequence[Subscription]) -> Iterator[tuple[int, Event]]:
-    """The events of all, each with the number of its subscription, as they come; raises what one of them raises."""
+    """The events of all, each with the number of its subscription, as they come; raises what one of
+    them raises.
+    """
     events: SimpleQueue[tuple[int, Event | Exception | None]] = SimpleQueue()
 
     def listen(i: int, subscription: Subscription) -> None:
@@ -147,7 +212,9 @@ def _together(subscriptions: Sequence[Subscription]) -> Iterator[tuple[int, Even
             events.put((i, error))
 
     for i, subscription in enumerate(subscriptions):
-        threading.Thread(target=listen, args=(i, subscription), name=f"listen-{i}", daemon=True).start()
+        threading.Thread(
+            target=listen, args=(i, subscription), name=f"listen-{i}", daemon=True
+        ).start()
     left = len(subscriptions)
     while left:
         i, event = events.get()
@@ -202,7 +269,9 @@ T = TypeVar("T", bound=Stoppable)
 
 
 class Sessions(Generic[T]):
-    """Who does what now, so that Stop and a closed tab end it; ``make`` makes what one of them does."""
+    """Who does what now, so that Stop and a closed tab end it; ``make`` makes what one of them
+    does.
+    """
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make

@@ -1,4 +1,6 @@
-"""The Explore tab: take a picture back to any row and go another way; draw the rest of a picture of one's own."""
+"""The Explore tab: take a picture back to any row and go another way; draw the rest of a picture of
+one's own.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,29 @@ from aim.ui.actions import Actions, status
 from aim.ui.explore_actions import ExploreActions, ExploreScreen
 from aim.ui.models import Models
 from aim.ui.settings_actions import class_choices, first_class
-from aim.ui.widgets import Choice, Range, Status, draw_and_stop, drawn, guidance_and_temperature, seed_and_random
+from aim.ui.widgets import (
+    Choice,
+    Range,
+    Status,
+    draw_and_stop,
+    drawn,
+    guidance_and_temperature,
+    seed_and_random,
+)
 
 _INTRO = (
-    "A picture is drawn row by row, and every row follows from those above it. **Draw** one, then keep its first rows and change the "
-    "class, the seed or the guidance: the kept rows are read in one pass, and the rest is drawn anew. Or give a picture of your own, and "
+    "A picture is drawn row by row, and every row follows from those above it. **Draw** one, then "
+    "keep its first rows and change the "
+    "class, the seed or the guidance: the kept rows are read in one pass, and the rest is drawn "
+    "anew. Or give a picture of your own, and "
     "let the model finish it."
 )
 
 
 def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
-    """Lay out the tab inside the current ``gr.Tab`` and connect it; ``drawing`` are the handlers of the Generate tab. Returns its own."""
+    """Lay out the tab inside the current ``gr.Tab`` and connect it; ``drawing`` are the handlers of
+    the Generate tab. Returns its own.
+    """
     pipe = models.get(models.default)
     grid, sampling = pipe.tokenizer.config.grid, pipe.sampling
     gr.Markdown(_INTRO, elem_classes="aim-about")
@@ -28,7 +42,13 @@ def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
         with gr.Column(scale=4, min_width=300, elem_classes="aim-controls"):
             with gr.Group(elem_classes="aim-first"):
                 rows = Range(
-                    0, grid - 1, 0, step=1, label="Rows kept", info="Of the picture chosen; 0 draws a new one.", elem_id="rows-kept"
+                    0,
+                    grid - 1,
+                    0,
+                    step=1,
+                    label="Rows kept",
+                    info="Of the picture chosen; 0 draws a new one.",
+                    elem_id="rows-kept",
                 )
                 label = Choice(
                     class_choices(pipe),
@@ -44,14 +64,26 @@ def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
             with gr.Accordion("Sampling", open=True):
                 cfg_scale, temperature = guidance_and_temperature(sampling)
             given = gr.File(
-                label="A picture of your own, to be finished", type="filepath", file_types=["image"], elem_id="given", height=130
+                label="A picture of your own, to be finished",
+                type="filepath",
+                file_types=["image"],
+                elem_id="given",
+                height=130,
             )
         with gr.Column(scale=5, min_width=300, elem_classes="aim-result"):
             picture = drawn("explored")
-            progress = Status(status("idle", "Press Draw, or give a picture"), label="Progress", elem_id="explore-progress")
-            gr.Markdown("Pictures of this visit: click one to go on from it.", elem_classes=["aim-narrow", "aim-note"])
+            progress = Status(
+                status("idle", "Press Draw, or give a picture"),
+                label="Progress",
+                elem_id="explore-progress",
+            )
+            gr.Markdown(
+                "Pictures of this visit: click one to go on from it.",
+                elem_classes=["aim-narrow", "aim-note"],
+            )
             gallery = gr.Gallery(
-                label="Pictures of this visit", show_label=False, columns=4, height="auto", object_fit="contain", preview=False,
+                label="Pictures of this visit", show_label=False, columns=4, height="auto",
+                object_fit="contain", preview=False,
                 allow_preview=False, interactive=False, buttons=[], elem_id="branches",
             )  # fmt: skip
             shape = gr.Markdown(elem_id="branch-tree", elem_classes="aim-narrow")
@@ -66,6 +98,11 @@ def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
     gallery.select(actions.choose, branches, list(screen), **hidden)
     whole = [given, rows, label, cfg_scale, temperature, seed]
     gr.Button(visible=False).click(
-        actions.complete, whole, [picture, progress], api_name="complete", concurrency_limit=None, show_progress="hidden"
+        actions.complete,
+        whole,
+        [picture, progress],
+        api_name="complete",
+        concurrency_limit=None,
+        show_progress="hidden",
     )
     return actions

@@ -37,7 +37,9 @@ class ExploreScreen(NamedTuple):
 
 
 class ExploreActions:
-    """The handlers of the tab. ``branches`` is what a session has made, ``chosen`` the number of the one to go on from, 0 for none."""
+    """The handlers of the tab. ``branches`` is what a session has made, ``chosen`` the number of
+    the one to go on from, 0 for none.
+    """
 
     def __init__(self, models: Models, sessions: Sessions[Drawing], screen: ExploreScreen) -> None:
         self.models, self.sessions, self.screen = models, sessions, screen
@@ -54,7 +56,9 @@ class ExploreActions:
         chosen: int,
         request: gr.Request,
     ) -> Iterator[Update]:
-        """Keep the first ``rows`` rows of the chosen picture and draw the rest; with 0 rows a picture of its own."""
+        """Keep the first ``rows`` rows of the chosen picture and draw the rest; with 0 rows a
+        picture of its own.
+        """
         with self.sessions.one(request.session_hash or "") as drawing:
             yield {**self._busy(True), self.screen.progress: status("starting", "Starting …")}
             try:
@@ -69,7 +73,16 @@ class ExploreActions:
                     if view.state == "done":
                         settings = f"seed {drawn_with}, guidance {params.cfg_scale:g}, temperature {params.temperature:g}"
                         cost = _cost(len(kept), view)
-                        yield self._grown(pipe, branches, parent, int(rows), pipe.title(index), settings, cost, view)
+                        yield self._grown(
+                            pipe,
+                            branches,
+                            parent,
+                            int(rows),
+                            pipe.title(index),
+                            settings,
+                            cost,
+                            view,
+                        )
             except Exception as error:
                 yield {**self._busy(False), self.screen.progress: status("failed", explain(error))}
                 if isinstance(error, AimError):
@@ -78,7 +91,9 @@ class ExploreActions:
             yield self._busy(False)
 
     def take(self, path: str | None, branches: Sequence[Branch]) -> Update:
-        """A picture that somebody dropped, as the tokenizer keeps it; half of its rows are to be kept."""
+        """A picture that somebody dropped, as the tokenizer keeps it; half of its rows are to be
+        kept.
+        """
         if path is None:
             return {self.screen.progress: gr.skip()}
         try:
@@ -104,25 +119,40 @@ class ExploreActions:
         seed: int,
         request: gr.Request,
     ) -> Iterator[tuple[str | None, dict[str, Any]]]:
-        """Keep the first rows of a picture, of any size and format, and draw the rest as a class. Streams the picture and the progress."""
+        """Keep the first rows of a picture, of any size and format, and draw the rest as a class.
+        Streams the picture and the progress.
+        """
         with self.sessions.one(request.session_hash or "") as drawing:
             try:
                 pipe = self.models.get(self.models.default)
                 grid = pipe.tokenizer.config.grid
                 if picture is None:
                     raise InvalidInput("there is no picture; give one to be finished")
-                if isinstance(rows, bool) or not isinstance(rows, (int, float)) or rows != int(rows) or not 1 <= rows < grid:
-                    raise InvalidInput(f"rows is {rows!r}; it must be a whole number in [1, {grid - 1}]")
+                if (
+                    isinstance(rows, bool)
+                    or not isinstance(rows, (int, float))
+                    or rows != int(rows)
+                    or not 1 <= rows < grid
+                ):
+                    raise InvalidInput(
+                        f"rows is {rows!r}; it must be a whole number in [1, {grid - 1}]"
+                    )
                 index, params = pipe.resolve(label), pipe.params(cfg_scale, temperature)
                 kept = pipe.encode(picture)[: int(rows) * grid]
                 shown: str | None = None
                 for view in drawing.views(
-                    pipe, Request(pipe.row(index), params, check_seed(seed), COUNT_EVERY, prefix=kept), PREVIEW_EVERY
+                    pipe,
+                    Request(pipe.row(index), params, check_seed(seed), COUNT_EVERY, prefix=kept),
+                    PREVIEW_EVERY,
                 ):
                     if view.state == "done" and view.image is not None:
                         made = {**pipe.parameters(index, seed, params), "rows_kept": int(rows)}
-                        stem = media.file_stem(f"{pipe.name} {pipe.title(index)} seed {seed} completed")
-                        shown = keep(media.png_bytes(view.image, made), f"{stem}.png", self.screen.picture)
+                        stem = media.file_stem(
+                            f"{pipe.name} {pipe.title(index)} seed {seed} completed"
+                        )
+                        shown = keep(
+                            media.png_bytes(view.image, made), f"{stem}.png", self.screen.picture
+                        )
                     elif view.image is not None:
                         shown = keep(preview_png(view.image), "preview.png", self.screen.picture)
                     yield shown, status(view.state, describe_view(view), view)
@@ -134,43 +164,73 @@ class ExploreActions:
         """Go on from the picture that was clicked."""
         branch = branches[int(event.index)]
         text = f"Drawing goes on from {branch.number}, of which the rows chosen are kept"
-        return {self.screen.chosen: branch.number, self.screen.picture: branch.picture, self.screen.progress: status("idle", text)}
+        return {
+            self.screen.chosen: branch.number,
+            self.screen.picture: branch.picture,
+            self.screen.progress: status("idle", text),
+        }
 
     def _parent(self, branches: Sequence[Branch], chosen: int, rows: Any) -> Branch | None:
         grid = self.models.get(self.models.default).tokenizer.config.grid
-        if isinstance(rows, bool) or not isinstance(rows, (int, float)) or rows != int(rows) or not 0 <= rows < grid:
-            raise InvalidInput(f"rows kept is {rows!r}; it must be a whole number in [0, {grid - 1}]")
+        if (
+            isinstance(rows, bool)
+            or not isinstance(rows, (int, float))
+            or rows != int(rows)
+            or not 0 <= rows < grid
+        ):
+            raise InvalidInput(
+                f"rows kept is {rows!r}; it must be a whole number in [0, {grid - 1}]"
+            )
         if rows == 0:
             return None
         if not chosen:
-            raise InvalidInput(f"rows kept is {int(rows)}, and there is no picture yet to keep them of; keep 0, or give a picture first")
+            raise InvalidInput(
+                f"rows kept is {int(rows)}, and there is no picture yet to keep them of; keep 0, "
+                "or give a picture first"
+            )
         return branches[chosen - 1]
 
     def _seen(self, view: View) -> Update:
         update: Update = {self.screen.progress: status(view.state, describe_view(view), view)}
         if view.image is not None:
-            update[self.screen.picture] = keep(preview_png(view.image), "preview.png", self.screen.picture)
+            update[self.screen.picture] = keep(
+                preview_png(view.image), "preview.png", self.screen.picture
+            )
         return update
 
     def _grown(
-        self, pipe: Pipeline, branches: Sequence[Branch], parent: Branch | None, rows: int, title: str, settings: str, cost: str, view: View
+        self,
+        pipe: Pipeline,
+        branches: Sequence[Branch],
+        parent: Branch | None,
+        rows: int,
+        title: str,
+        settings: str,
+        cost: str,
+        view: View,
     ) -> Update:
         assert view.image is not None and view.codes is not None
         number = len(branches) + 1
         stem = media.file_stem(f"{pipe.name} {number} {title}")
         path = keep(preview_png(view.image), f"{stem}.png", self.screen.gallery)
-        branch = Branch(number, parent.number if parent else 0, rows, title, settings, cost, view.codes, path)
+        branch = Branch(
+            number, parent.number if parent else 0, rows, title, settings, cost, view.codes, path
+        )
         grown = [*branches, branch]
         return {
             self.screen.picture: path,
             self.screen.gallery: [(one.picture, one.caption) for one in grown],
-            self.screen.tree: f"**How they grew**\n\n{tree(grown)}",  # the text before keeps the lists' indentation
+            # the text before keeps the lists' indentation
+            self.screen.tree: f"**How they grew**\n\n{tree(grown)}",
             self.screen.branches: grown,
             self.screen.chosen: number,
         }
 
     def _busy(self, busy: bool) -> Update:
-        return {self.screen.start: gr.update(interactive=not busy), self.screen.stop: gr.update(interactive=busy)}
+        return {
+            self.screen.start: gr.update(interactive=not busy),
+            self.screen.stop: gr.update(interactive=busy),
+        }
 
 
 def _cost(kept: int, view: View) -> str:

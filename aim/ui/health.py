@@ -1,4 +1,6 @@
-"""What a supervisor asks the server: is it up, is it ready, what has it done. Answered while models draw, without waiting for them."""
+"""What a supervisor asks the server: is it up, is it ready, what has it done. Answered while models
+draw, without waiting for them.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,25 @@ class Health:
 
     def metrics(self) -> Iterator[str]:
         """Lines in Prometheus' text format."""
-        yield from _metric("aim_up_seconds", "gauge", "Seconds since the page was built.", {"": time.monotonic() - self._started})
-        yield from _metric("aim_ready", "gauge", "Whether the page's own model is warm.", {"": int(self.warm.is_set())})
+        yield from _metric(
+            "aim_up_seconds",
+            "gauge",
+            "Seconds since the page was built.",
+            {"": time.monotonic() - self._started},
+        )
+        yield from _metric(
+            "aim_ready",
+            "gauge",
+            "Whether the page's own model is warm.",
+            {"": int(self.warm.is_set())},
+        )
         pipes = self.models.loaded
-        told = {_labels(model=pipe.name, version=pipe.version, package=__version__, device=str(pipe.device)): 1 for pipe in pipes}
+        told = {
+            _labels(
+                model=pipe.name, version=pipe.version, package=__version__, device=str(pipe.device)
+            ): 1
+            for pipe in pipes
+        }
         yield from _metric("aim_model_info", "gauge", "A model that is loaded.", told)
         for name, text in COUNTERS.items():
             found = {_labels(model=pipe.name): getattr(pipe.server.tally, name) for pipe in pipes}
@@ -55,7 +72,10 @@ def _metric(name: str, kind: str, text: str, values: dict[str, Any]) -> Iterator
 
 
 def _labels(**values: str) -> str:
-    escaped = {name: value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for name, value in values.items()}
+    escaped = {
+        name: value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+        for name, value in values.items()
+    }
     return "{" + ",".join(f'{name}="{value}"' for name, value in escaped.items()) + "}"
 
 
@@ -71,7 +91,9 @@ async def _healthz(_request: Request) -> Response:
 async def _readyz(request: Request) -> Response:
     if _of(request).warm.is_set():
         return JSONResponse({"status": "ready"})
-    return JSONResponse({"status": "not ready", "reason": "the model is loading or warming up"}, 503)
+    return JSONResponse(
+        {"status": "not ready", "reason": "the model is loading or warming up"}, 503
+    )
 
 
 async def _metrics(request: Request) -> Response:

@@ -1,4 +1,6 @@
-"""What the Inside tab does: draw a picture with notes on every code, and show them as maps and in words."""
+"""What the Inside tab does: draw a picture with notes on every code, and show them as maps and in
+words.
+"""
 
 from __future__ import annotations
 
@@ -69,10 +71,18 @@ class InsideActions:
                 drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
                 asked = Request(pipe.row(index), params, drawn_with, COUNT_EVERY, explain=True)
                 for view in drawing.views(pipe, asked, PREVIEW_EVERY):
-                    update: Update = {screen.progress: status(view.state, describe_view(view), view)}
+                    update: Update = {
+                        screen.progress: status(view.state, describe_view(view), view)
+                    }
                     if view.image is not None:
-                        update[screen.picture] = keep(preview_png(view.image), "preview.png", screen.picture)
-                    if view.codes is not None and view.notes is not None and (view.image is not None or view.state == "done"):
+                        update[screen.picture] = keep(
+                            preview_png(view.image), "preview.png", screen.picture
+                        )
+                    if (
+                        view.codes is not None
+                        and view.notes is not None
+                        and (view.image is not None or view.state == "done")
+                    ):
                         seen = Seen(view.codes, view.notes)
                         update |= self.show(kind, seen)
                         if view.state == "done":
@@ -90,8 +100,13 @@ class InsideActions:
         if seen is None:
             return {self.screen.key: MAPS[kind].explanation}
         pipe = self.models.get(self.models.default)
-        image, key = draw_map(kind, seen.codes, seen.notes, pipe.colours(), pipe.tokenizer.config.grid)
-        return {self.screen.chart: keep(preview_png(image), "map.png", self.screen.chart), self.screen.key: key}
+        image, key = draw_map(
+            kind, seen.codes, seen.notes, pipe.colours(), pipe.tokenizer.config.grid
+        )
+        return {
+            self.screen.chart: keep(preview_png(image), "map.png", self.screen.chart),
+            self.screen.key: key,
+        }
 
     def tell(self, row: Any, column: Any, seen: Seen | None) -> Update:
         """The choice at one place, rows and columns counted from 1."""
@@ -100,8 +115,20 @@ class InsideActions:
         pipe = self.models.get(self.models.default)
         grid = pipe.tokenizer.config.grid
         for name, value in (("row", row), ("column", column)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or not 1 <= value <= grid:
-                raise gr.Error(str(InvalidInput(f"{name} is {value!r}; it must be a whole number in [1, {grid}]")), print_exception=False)
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or value != int(value)
+                or not 1 <= value <= grid
+            ):
+                raise gr.Error(
+                    str(
+                        InvalidInput(
+                            f"{name} is {value!r}; it must be a whole number in [1, {grid}]"
+                        )
+                    ),
+                    print_exception=False,
+                )
         place = (int(row) - 1) * grid + int(column) - 1
         return {self.screen.choice: table(place, seen.codes, seen.notes, pipe.colours(), grid)}
 
@@ -112,4 +139,7 @@ class InsideActions:
         return row + 1, column + 1
 
     def _busy(self, busy: bool) -> Update:
-        return {self.screen.start: gr.update(interactive=not busy), self.screen.stop: gr.update(interactive=busy)}
+        return {
+            self.screen.start: gr.update(interactive=not busy),
+            self.screen.stop: gr.update(interactive=busy),
+        }

@@ -1,4 +1,6 @@
-"""Work against the clock on behalf of somebody at the page: in a thread, one at a time in this process, stopped from anywhere."""
+"""Work against the clock on behalf of somebody at the page: in a thread, one at a time in this
+process, stopped from anywhere.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,15 @@ from typing import Any
 from aim.errors import QueueFull
 
 _LOOK = 0.1  # seconds between two looks at how far it is
-_track = threading.Lock()  # two measurements at once would disturb each other, whichever page asked for them
+# two measurements at once would disturb each other, whichever page asked for them
+_track = threading.Lock()
 _on_track: list[Measurement] = []  # at most one
 
 
 class Measurement:
-    """One piece of work and how far it is. ``run`` is for one thread; ``stop`` may be called from any thread at any time."""
+    """One piece of work and how far it is. ``run`` is for one thread; ``stop`` may be called from
+    any thread at any time.
+    """
 
     def __init__(self) -> None:
         self.text = "Starting"
@@ -43,11 +48,14 @@ class Measurement:
     def run(self, work: Callable[[Measurement], Any]) -> Iterator[None]:
         """Do ``work``, which is handed this; yields whenever there is something new to tell.
 
-        Raises what it raised, and QueueFull instead of beginning a second measurement. Closing the generator stops the work.
+        Raises what it raised, and QueueFull instead of beginning a second measurement. Closing the
+        generator stops the work.
         """
         if not _track.acquire(blocking=False):
             refuse_a_second()
-            raise QueueFull("Another measurement has just begun here. Press the button again in a minute.")
+            raise QueueFull(
+                "Another measurement has just begun here. Press the button again in a minute."
+            )
         _on_track.append(self)
         thread = threading.Thread(target=self._work, args=(work,), name="measurement", daemon=True)
         thread.start()
@@ -79,9 +87,12 @@ def running() -> str:
 
 
 def refuse_a_second() -> None:
-    """QueueFull if something is being measured in this process: better said before a model is loaded for it."""
+    """QueueFull if something is being measured in this process: better said before a model is
+    loaded for it.
+    """
     if text := running():
         raise QueueFull(
-            f"Something is being measured here already ({text}); two at once would disturb each other's times. "
+            f"Something is being measured here already ({text}); two at once would disturb each "
+            "other's times. "
             "Press the button again in a minute."
         )

@@ -1,4 +1,6 @@
-"""What a race and the measurement of scaling have in common for somebody at the page: progress, Stop, files, and what is refused."""
+"""What a race and the measurement of scaling have in common for somebody at the page: progress,
+Stop, files, and what is refused.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from aim.ui.models import Models
 
 
 class MeasuringScreen(NamedTuple):
-    """The components that a measurement writes to; the API returns the first four, in this order."""
+    """The components that a measurement writes to; the API returns the first four, in this
+    order.
+    """
 
     measurements: Component
     progress: Component
@@ -40,16 +44,24 @@ class MeasuringActions:
         """Stop what this session measures, within one step of a model."""
         self.sessions.stop(request.session_hash or "")
 
-    def stream(self, request: gr.Request, measure: Callable[[Measurement], Iterator[Update]]) -> Iterator[Update]:
-        """What ``measure`` yields for the session that asks; refused while something else is measured, told apart where it is stopped."""
+    def stream(
+        self, request: gr.Request, measure: Callable[[Measurement], Iterator[Update]]
+    ) -> Iterator[Update]:
+        """What ``measure`` yields for the session that asks; refused while something else is
+        measured, told apart where it is stopped.
+        """
         with self.sessions.one(request.session_hash or "") as run:
-            # the first update comes at once: a run that is cancelled before it would never be closed
+            # the first update comes at once: a run that is cancelled before it would never be
+            # closed
             yield {**self.buttons(busy=True), **self.update("starting", "Starting …")}
             try:
                 refuse_a_second()
                 yield from measure(run)
             except Stopped:
-                yield {**self.buttons(busy=False), **self.update("stopped", f"Stopped. Last: {run.text}")}
+                yield {
+                    **self.buttons(busy=False),
+                    **self.update("stopped", f"Stopped. Last: {run.text}"),
+                }
             except Exception as error:
                 yield {**self.buttons(busy=False), **self.update("failed", explain(error))}
                 if isinstance(error, AimError):
@@ -57,7 +69,9 @@ class MeasuringActions:
                 raise
 
     def update(self, state: str, text: str, run: Measurement | None = None) -> Update:
-        """How far it is, and nothing to take home yet. Whole: a program that reads the stream sees no gaps."""
+        """How far it is, and nothing to take home yet. Whole: a program that reads the stream sees
+        no gaps.
+        """
         view = View(state, run.done, run.total) if run else None
         nothing = dict.fromkeys((self.screen.measurements, self.screen.csv, self.screen.json))
         return {self.screen.progress: status(state, text, view), **nothing}
@@ -73,4 +87,7 @@ class MeasuringActions:
 
     def buttons(self, *, busy: bool) -> Update:
         """Start and Stop."""
-        return {self.screen.start: gr.update(interactive=not busy), self.screen.stop: gr.update(interactive=busy)}
+        return {
+            self.screen.start: gr.update(interactive=not busy),
+            self.screen.stop: gr.update(interactive=busy),
+        }

@@ -1,4 +1,6 @@
-"""The models that one page offers: each is loaded once, when it is first asked for, and shared by everybody."""
+"""The models that one page offers: each is loaded once, when it is first asked for, and shared by
+everybody.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,32 @@ from aim.ui.zero import use_zero_gpu
 
 
 def at_hand(name: str) -> bool:
-    """Whether the weights of a named model can be had: from the hub, or because they lie where the bundled ones do."""
+    """Whether the weights of a named model can be had: from the hub, or because they lie where the
+    bundled ones do.
+    """
     source = MODELS[name].source
-    return source == "hub" or (source == "bundled" and (bundled_folder() / f"{name}.safetensors").is_file())
+    return source == "hub" or (
+        source == "bundled" and (bundled_folder() / f"{name}.safetensors").is_file()
+    )
 
 
 class Models:
-    """``source`` is loaded at once; every other named model that can be had, when somebody picks it."""
+    """``source`` is loaded at once; every other named model that can be had, when somebody picks
+    it.
+    """
 
-    def __init__(self, source: str, device: str, dtype: str, backend: str = "auto", zero: bool = False) -> None:
-        """With ``zero`` on a ZeroGPU Space: models are on the CPU, and draw on a GPU in processes of their own."""
-        self.device, self.dtype, self.backend, self.zero = "cpu" if zero else device, dtype, backend, zero
+    def __init__(
+        self, source: str, device: str, dtype: str, backend: str = "auto", zero: bool = False
+    ) -> None:
+        """With ``zero`` on a ZeroGPU Space: models are on the CPU, and draw on a GPU in processes
+        of their own.
+        """
+        self.device, self.dtype, self.backend, self.zero = (
+            "cpu" if zero else device,
+            dtype,
+            backend,
+            zero,
+        )
         pipe = self._loaded(source)
         own: Future[Pipeline] = Future()
         own.set_result(pipe)
@@ -50,25 +67,39 @@ class Models:
         spec = MODELS.get(name)
         if spec is None:
             return name
-        size = f"{spec.download_mb / 1000:.1f} GB" if spec.download_mb >= 1000 else f"{spec.download_mb} MB"
+        size = (
+            f"{spec.download_mb / 1000:.1f} GB"
+            if spec.download_mb >= 1000
+            else f"{spec.download_mb} MB"
+        )
         return f"{name} (bundled)" if spec.source == "bundled" else f"{name} ({size} download)"
 
     def loading(self, name: str) -> str:
-        """What there is to say while a model is fetched and loaded: "Loading aim-b (880 MB download): 120 MB are here …"."""
+        """What there is to say while a model is fetched and loaded: "Loading aim-b (880 MB
+        download): 120 MB are here …".
+        """
         spec = MODELS.get(name)
         here = fetched(spec.repo) if spec is not None and spec.repo else 0
         return f"Loading {self.title(name)}{f': {here / 1e6:.0f} MB are here' if here else ''} …"
 
     def check(self, name: object) -> str:
-        """``name`` if the page offers it, else InvalidInput. Only names: no path or hub id is taken from a visitor."""
+        """``name`` if the page offers it, else InvalidInput. Only names: no path or hub id is taken
+        from a visitor.
+        """
         if name not in self._names:
-            raise InvalidInput(f"there is no model {name!r} here; choose one of {', '.join(self._names)}")
+            raise InvalidInput(
+                f"there is no model {name!r} here; choose one of {', '.join(self._names)}"
+            )
         return str(name)
 
     def peek(self, name: str) -> Pipeline | None:
         """The model if it is loaded."""
         future = self._loads.get(name)
-        return future.result() if future is not None and future.done() and future.exception() is None else None
+        return (
+            future.result()
+            if future is not None and future.done() and future.exception() is None
+            else None
+        )
 
     @property
     def loaded(self) -> list[Pipeline]:
@@ -80,7 +111,8 @@ class Models:
         return self.fetch(name).result()
 
     def fetch(self, name: object) -> Future[Pipeline]:
-        """The model, now or later: two people who want it share one load, and one that failed is tried again.
+        """The model, now or later: two people who want it share one load, and one that failed is
+        tried again.
 
         InvalidInput for a name that the page does not offer.
         """
@@ -89,11 +121,15 @@ class Models:
             future = self._loads.get(checked)
             if future is None or (future.done() and future.exception() is not None):
                 future = self._loads[checked] = Future()
-                threading.Thread(target=self._load, args=(checked, future), name=f"load-{checked}", daemon=True).start()
+                threading.Thread(
+                    target=self._load, args=(checked, future), name=f"load-{checked}", daemon=True
+                ).start()
             return future
 
     def random(self, name: str) -> Pipeline:
-        """A named model with random weights, for timing; a new one every time, as nobody else wants it."""
+        """A named model with random weights, for timing; a new one every time, as nobody else wants
+        it.
+        """
         return random_pipeline(name, self.device, self.dtype, self.backend)
 
     def _load(self, name: str, future: Future[Pipeline]) -> None:

@@ -14,7 +14,9 @@ SIZES = ("s", "b", "l", "xl")
 
 @dataclass(frozen=True)
 class Pair:
-    """An AiM and a Transformer of one size, by name. ``random`` weights draw noise, in the time that trained ones take."""
+    """An AiM and a Transformer of one size, by name. ``random`` weights draw noise, in the time
+    that trained ones take.
+    """
 
     aim: str
     gpt: str
@@ -40,7 +42,9 @@ class Pair:
 
 
 def offered(models: Models) -> list[Pair]:
-    """Every pair, with its own weights where the page has both; with random ones where somebody may not want to download those."""
+    """Every pair, with its own weights where the page has both; with random ones where somebody may
+    not want to download those.
+    """
     found = []
     for names in ((f"aim-{size}", f"gpt-{size}") for size in SIZES):
         whole = all(name in models.names for name in names)
@@ -60,7 +64,9 @@ def find(name: object, models: Models) -> Pair:
 
 
 def classes(pair: Pair, models: Models) -> list[tuple[str, int]] | None:
-    """(title, index) of every class that a pair knows, by name; None where that is only known once it is loaded."""
+    """(title, index) of every class that a pair knows, by name; None where that is only known once
+    it is loaded.
+    """
     pipe = None if pair.random else models.peek(pair.aim)
     count = MODELS[pair.aim].config.num_classes
     if pipe is not None:

@@ -28,7 +28,12 @@ PRESETS = {
 
 
 def preset_values(name: str, pipe: Pipeline) -> list[Any]:
-    """Guidance, temperature, top-k and top-p of one of PRESETS; None where the model's own stays."""
+    """Guidance, temperature, top-k and top-p of one of PRESETS; None where the model's own
+    stays.
+    """
     own, chosen = pipe.sampling, PRESETS[name]
     guidance = PAPER.get(pipe.name, own.cfg_scale) if name == PAPERS else chosen.cfg_scale
-    return [guidance or own.cfg_scale, *(chosen[1:] if chosen.temperature else (own.temperature, own.top_k, own.top_p))]
+    return [
+        guidance or own.cfg_scale,
+        *(chosen[1:] if chosen.temperature else (own.temperature, own.top_k, own.top_p)),
+    ]

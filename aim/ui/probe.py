@@ -1,4 +1,6 @@
-"""How fast the page answers while it is idle and while a model draws: ``python -m aim bench --page``."""
+"""How fast the page answers while it is idle and while a model draws: ``python -m aim bench
+--page``.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,12 @@ class Answers:
     most_ms: float
 
 
-def probe(source: str, device: str, dtype: str, backend: str, requests: int = 100) -> tuple[list[Answers], Machine]:
-    """Serve the page for ``source`` on a port of its own and ask it ``requests`` times for each path, idle and while PEOPLE draw."""
+def probe(
+    source: str, device: str, dtype: str, backend: str, requests: int = 100
+) -> tuple[list[Answers], Machine]:
+    """Serve the page for ``source`` on a port of its own and ask it ``requests`` times for each
+    path, idle and while PEOPLE draw.
+    """
     page: Any = build(source, device=device, dtype=dtype, backend=backend)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **LAUNCH)
     try:
@@ -87,7 +93,9 @@ def _answers(url: str, path: str, busy: bool, requests: int) -> Answers:
     ask()
     times = sorted(_every(PAUSE, ask, requests))
     p95 = times[min(len(times) - 1, round(0.95 * len(times)))]
-    return Answers(path, busy, requests, round(statistics.median(times), 1), round(p95, 1), round(times[-1], 1))
+    return Answers(
+        path, busy, requests, round(statistics.median(times), 1), round(p95, 1), round(times[-1], 1)
+    )
 
 
 def _every(pause: float, ask: Callable[[], float], count: int) -> Iterator[float]:
@@ -98,12 +106,16 @@ def _every(pause: float, ask: Callable[[], float], count: int) -> Iterator[float
 
 def as_table(answers: list[Answers], machine: Machine) -> Table:
     """For people."""
-    table = Table(title=f"How fast the page answers, in ms, on {machine.name}", title_justify="left")
+    table = Table(
+        title=f"How fast the page answers, in ms, on {machine.name}", title_justify="left"
+    )
     for column in ("request", "model", "median", "95th percentile", "most"):
         table.add_column(column, justify="left" if column in ("request", "model") else "right")
     for one in answers:
         state = f"{PEOPLE} people draw" if one.busy else "idle"
-        table.add_row(one.path, state, *(f"{value:.1f}" for value in (one.median_ms, one.p95_ms, one.most_ms)))
+        table.add_row(
+            one.path, state, *(f"{value:.1f}" for value in (one.median_ms, one.p95_ms, one.most_ms))
+        )
     return table
 
 

@@ -33,7 +33,13 @@ _Outcome = tuple[Race, tuple[Pictures, ...]]
 class RaceActions(MeasuringActions):
     """The race's handlers; ``drawings`` are those of the page's Generate tab."""
 
-    def __init__(self, models: Models, drawings: Sessions[Drawing], screen: MeasuringScreen, replay: Component) -> None:
+    def __init__(
+        self,
+        models: Models,
+        drawings: Sessions[Drawing],
+        screen: MeasuringScreen,
+        replay: Component,
+    ) -> None:
         super().__init__(models, screen)
         self.drawings, self.replay = drawings, replay
 
@@ -46,11 +52,15 @@ class RaceActions(MeasuringActions):
         ]
 
     def race(self, pair: str, batch: int, label: Any, request: gr.Request) -> Iterator[Update]:
-        """Let two models race on this machine, streamed: ``batch`` pictures of class ``label``, five laps each, after warming up.
+        """Let two models race on this machine, streamed: ``batch`` pictures of class ``label``,
+        five laps each, after warming up.
 
-        Returns the race as JSON with the times of every lap, the progress, and the race as a CSV and a JSON file.
+        Returns the race as JSON with the times of every lap, the progress, and the race as a CSV
+        and a JSON file.
         """
-        yield from self.stream(request, lambda run: self._race(run, find(pair, self.models), check_batch(batch), label))
+        yield from self.stream(
+            request, lambda run: self._race(run, find(pair, self.models), check_batch(batch), label)
+        )
 
     def _race(self, run: Measurement, pair: Pair, batch: int, label: Any) -> Iterator[Update]:
         yield {**self.update("starting", "Starting …"), self.replay: None, self.screen.report: ""}
@@ -68,7 +78,9 @@ class RaceActions(MeasuringActions):
         disturbed = busy or self.drawings.begun > begun
         yield {**self.buttons(busy=False), **self._finished(pair, run, disturbed)}
 
-    def _measure(self, run: Measurement, pair: Pair, pipes: list[Pipeline], batch: int, label: Any) -> _Outcome:
+    def _measure(
+        self, run: Measurement, pair: Pair, pipes: list[Pipeline], batch: int, label: Any
+    ) -> _Outcome:
         for name in pair.names if pair.random else ():
             if run.stopped:
                 raise Stopped
@@ -91,8 +103,16 @@ class RaceActions(MeasuringActions):
         stem = media.file_stem(f"race {pair.name} batch {result.batch} class {result.label}")
         sheets = []
         for racer, drawn in zip(result.racers, pictures, strict=True):
-            told = {"model": racer.name, "version": racer.version, "class": result.label, "seed": result.seed, "batch": result.batch}
-            sheets.append(keep(media.png_bytes(sheet(drawn.images), told), f"{racer.name}.png", self.replay))
+            told = {
+                "model": racer.name,
+                "version": racer.version,
+                "class": result.label,
+                "seed": result.seed,
+                "batch": result.batch,
+            }
+            sheets.append(
+                keep(media.png_bytes(sheet(drawn.images), told), f"{racer.name}.png", self.replay)
+            )
         taken = sum(lap.seconds for racer in result.racers for lap in racer.laps)
         return {
             **self.update("done", f"{result.laps} laps each, {taken:.1f} s of racing", run),
@@ -102,8 +122,12 @@ class RaceActions(MeasuringActions):
         }
 
     def _check_class(self, name: Any, label: Any) -> None:
-        """InvalidInput if a pair that is loaded does not know the class; otherwise the race itself will say."""
-        pair = next((pair for pair in offered(self.models) if pair.name == name and not pair.random), None)
+        """InvalidInput if a pair that is loaded does not know the class; otherwise the race itself
+        will say.
+        """
+        pair = next(
+            (pair for pair in offered(self.models) if pair.name == name and not pair.random), None
+        )
         pipe = self.models.peek(pair.aim) if pair else None
         if pipe is not None:
             pipe.resolve(label)
@@ -117,10 +141,11 @@ class ScalingActions(MeasuringActions):
         return [verdict(lambda: find(pair, self.models))]
 
     def scaling(self, pair: str, request: gr.Request) -> Iterator[Update]:
-        """Measure what an image costs both models of a pair as its codes and the batch grow, streamed, in about two minutes.
+        """Measure what an image costs both models of a pair as its codes and the batch grow,
+        streamed, in about two minutes.
 
-        Weights are random. Returns the measurements as JSON, the progress, and the measurements as a CSV and a JSON file; stopped,
-        what there is.
+        Weights are random. Returns the measurements as JSON, the progress, and the measurements as
+        a CSV and a JSON file; stopped, what there is.
         """
         yield from self.stream(request, lambda run: self._scaling(run, find(pair, self.models)))
 

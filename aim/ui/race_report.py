@@ -1,4 +1,6 @@
-"""A race as the page shows it: the replay's data, bars, a table, and what was measured, in words."""
+"""A race as the page shows it: the replay's data, bars, a table, and what was measured, in
+words.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def sheet(images: np.ndarray) -> Image.Image:
 
 
 def replay_of(race: Race, sheets: Sequence[str]) -> dict[str, Any]:
-    """The value of a ``Replay``; ``sheets`` are the paths of the racers' pictures, as files that the page serves."""
+    """The value of a ``Replay``; ``sheets`` are the paths of the racers' pictures, as files that
+    the page serves.
+    """
     shown = min(race.batch, SHOWN)
     many = "a picture" if shown == 1 else f"{shown} pictures"
     return {
@@ -68,8 +72,10 @@ def verdict(race: Race) -> str:
     first, *_, last = sorted(race.racers, key=lambda racer: racer.seconds.median)
     many = "its picture" if race.batch == 1 else f"its {race.batch} pictures"
     text = (
-        f"{first.name} had {many} first: {seconds(first.seconds.median)} against {seconds(last.seconds.median)}, "
-        f"{number(last.seconds.median / first.seconds.median)} times as fast, medians of {race.laps} laps each."
+        f"{first.name} had {many} first: {seconds(first.seconds.median)} against "
+        f"{seconds(last.seconds.median)}, "
+        f"{number(last.seconds.median / first.seconds.median)} times as fast, medians of "
+        f"{race.laps} laps each."
     )
     if first.seconds.max >= last.seconds.min:
         text += " Their laps overlap, so another race may end otherwise."
@@ -80,13 +86,21 @@ def report(race: Race, random_weights: bool, disturbed: bool) -> str:
     """Bars, table and method as HTML. ``disturbed``: somebody drew on this page meanwhile."""
     notes = []
     if disturbed:
-        notes.append("Somebody was drawing on this page during the race, so these times are too long and not clean. Race again.")
+        notes.append(
+            "Somebody was drawing on this page during the race, so these times are too long and "
+            "not clean. Race again."
+        )
     if random_weights:
-        notes.append("Random weights: timing only. The pictures are noise, and a step costs what it costs with trained weights.")
+        notes.append(
+            "Random weights: timing only. The pictures are noise, and a step costs what it costs "
+            "with trained weights."
+        )
     parts = [f'<p class="aim-caution"><b>Note</b> {escape(note)}</p>' for note in notes]
     charts = (bars(title, [_bar(racer, of) for racer in race.racers]) for title, of in _BARS)
     parts.append(f'<div class="aim-bar-grid">{"".join(charts)}</div>')
-    parts.append('<p class="aim-small">A bar is the median of all laps; the thin line across its end goes from the least to the most.</p>')
+    parts.append(
+        '<p class="aim-small">A bar is the median of all laps; the thin line across its end goes from the least to the most.</p>'
+    )
     head = ["", *(racer.name for racer in race.racers)]
     rows = [[title, *(cell(racer) for racer in race.racers)] for title, cell in _ROWS]
     parts.append(table(head, rows, _caption(race)))
@@ -102,8 +116,10 @@ def _bar(racer: Racer, of: Callable[[Racer], Spread]) -> Bar:
 def _caption(race: Race) -> str:
     many = "1 picture" if race.batch == 1 else f"{race.batch} pictures at once"
     return (
-        f"{many} of {race.title}, {race.tokens} codes each, {race.image_size}×{race.image_size} pixels, "
-        f"guidance {race.sampling.cfg_scale:g}, {race.dtype}, seed {race.seed}. {machine_line(race.machine)}."
+        f"{many} of {race.title}, {race.tokens} codes each, {race.image_size}×{race.image_size} "
+        "pixels, "
+        f"guidance {race.sampling.cfg_scale:g}, {race.dtype}, seed {race.seed}. "
+        f"{machine_line(race.machine)}."
     )
 
 

@@ -1,4 +1,6 @@
-"""Parameters of a picture that come back, in a PNG or a link: read, checked, and compared with what is here."""
+"""Parameters of a picture that come back, in a PNG or a link: read, checked, and compared with what
+is here.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,12 @@ from aim.ui.models import Models
 COUNTS = (1, 4, 9)  # pictures at once
 NUMBERS: dict[str, type] = {"cfg_scale": float, "temperature": float, "top_k": int, "top_p": float}
 NAMES = ("model", "class", "seed", *NUMBERS, "count")  # in a link
-SAME = {"version": "the model's version", "device": "the device", "dtype": "the number format", "package": "the program's version"}
+SAME = {
+    "version": "the model's version",
+    "device": "the device",
+    "dtype": "the number format",
+    "package": "the program's version",
+}
 
 
 @dataclass(frozen=True)
@@ -32,17 +39,27 @@ class Recalled:
 
 
 def recall(values: Mapping[str, Any], models: Models) -> Recalled:
-    """Check parameters from outside: of ``NAMES`` those that are there, numbers also as text. InvalidInput names the first bad one."""
+    """Check parameters from outside: of ``NAMES`` those that are there, numbers also as text.
+    InvalidInput names the first bad one.
+    """
     found: dict[str, Any] = {}
     if values.get("model") is not None:
         found["model"] = models.check(values["model"])
     if values.get("class") is not None:
-        found["label"] = _number("class", values["class"], int) if _is_number(values["class"]) else values["class"]
+        found["label"] = (
+            _number("class", values["class"], int)
+            if _is_number(values["class"])
+            else values["class"]
+        )
         if not isinstance(found["label"], (int, str)):
             raise InvalidInput(f"class is {found['label']!r}; it must be a name or an index")
     if values.get("seed") is not None:
         found["seed"] = check_seed(_number("seed", values["seed"], int))
-    sampling = {name: _number(name, values[name], kind) for name, kind in NUMBERS.items() if values.get(name) is not None}
+    sampling = {
+        name: _number(name, values[name], kind)
+        for name, kind in NUMBERS.items()
+        if values.get(name) is not None
+    }
     SamplingParams().replace(**sampling)
     if values.get("count") is not None:
         found["count"] = check_count(_number("count", values["count"], int))
@@ -57,10 +74,14 @@ def check_count(count: Any) -> int:
 
 
 def differences(values: Mapping[str, Any], pipe: Pipeline) -> str:
-    """In words, where a picture with these parameters was made by something else than ``pipe``; empty if it was not."""
+    """In words, where a picture with these parameters was made by something else than ``pipe``;
+    empty if it was not.
+    """
     ours = pipe.parameters(pipe.classes[0], 0, pipe.sampling)
     other = [
-        f"{what} ({values[name]} there, {ours[name]} here)" for name, what in SAME.items() if name in values and values[name] != ours[name]
+        f"{what} ({values[name]} there, {ours[name]} here)"
+        for name, what in SAME.items()
+        if name in values and values[name] != ours[name]
     ]
     return f"The picture may come out otherwise: it differs in {', '.join(other)}." if other else ""
 
@@ -75,9 +96,13 @@ def _number(name: str, value: Any, kind: type) -> Any:
         try:
             return kind(value[:40])
         except ValueError:
-            raise InvalidInput(f"{name} is {value[:40]!r}; it must be a {'whole ' if kind is int else ''}number") from None
+            raise InvalidInput(
+                f"{name} is {value[:40]!r}; it must be a {'whole ' if kind is int else ''}number"
+            ) from None
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidInput(f"{name} is {value!r}; it must be a {'whole ' if kind is int else ''}number")
+        raise InvalidInput(
+            f"{name} is {value!r}; it must be a {'whole ' if kind is int else ''}number"
+        )
     return value

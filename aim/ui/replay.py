@@ -6,7 +6,8 @@ from typing import Any
 
 from aim.ui.widgets import Shown
 
-# The template has no values in it, so that it is never drawn again: the script below owns what is inside.
+# The template has no values in it, so that it is never drawn again: the script below owns what is
+# inside.
 _FIGURE = """
 <figure class="aim-racer aim-{kind}">
   <figcaption><strong class="aim-name"></strong> <span class="aim-kind"></span></figcaption>
@@ -35,7 +36,8 @@ _TEMPLATE = f"""
 </section>
 """
 
-# Cells of the finished picture are uncovered when their code was there; until the image decoder is done a gap is left between them.
+# Cells of the finished picture are uncovered when their code was there; until the image decoder is
+# done a gap is left between them.
 _SCRIPT = """
 const root = element.querySelector('.aim-replay');
 const lanes = [...root.querySelectorAll('.aim-racer')];
@@ -137,11 +139,13 @@ load();
 
 
 class Replay(Shown):
-    """Two grids filling in at the pace of two measured runs; nothing is shown while the value is None.
+    """Two grids filling in at the pace of two measured runs; nothing is shown while the value is
+    None.
 
-    The value is a dictionary: ``grid`` codes each way, ``codes`` in a picture, ``pictures`` shown, ``columns`` of them, ``result`` in
-    words, and two ``racers``, each with ``name``, ``kind``, ``code_seconds`` (codes,), ``seconds`` to the picture, ``sheet`` (a
-    PNG of the pictures as a file of Gradio's), ``arrival`` and ``alt`` in words.
+    The value is a dictionary: ``grid`` codes each way, ``codes`` in a picture, ``pictures`` shown,
+    ``columns`` of them, ``result`` in words, and two ``racers``, each with ``name``, ``kind``,
+    ``code_seconds`` (codes,), ``seconds`` to the picture, ``sheet`` (a PNG of the pictures as a
+    file of Gradio's), ``arrival`` and ``alt`` in words.
     """
 
     def __init__(self, value: dict[str, Any] | None = None, **kwargs: Any) -> None:

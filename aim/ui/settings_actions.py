@@ -1,4 +1,6 @@
-"""Settings of the Generate tab that come from elsewhere: another model, a PNG, a link, a picture of the visit."""
+"""Settings of the Generate tab that come from elsewhere: another model, a PNG, a link, a picture of
+the visit.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ class Boxes(NamedTuple):
 
 def class_choices(pipe: Pipeline) -> list[tuple[str, int]]:
     """(title, ImageNet index) of every class that the model knows, by name."""
-    return sorted(((pipe.title(index), index) for index in pipe.classes), key=lambda choice: choice[0].casefold())
+    return sorted(
+        ((pipe.title(index), index) for index in pipe.classes),
+        key=lambda choice: choice[0].casefold(),
+    )
 
 
 def first_class(pipe: Pipeline, wanted: Any = FIRST_CLASS) -> int:
@@ -51,7 +56,8 @@ def describe(pipe: Pipeline) -> str:
     size, codes = pipe.tokenizer.config.image_size, pipe.model.config.num_tokens
     previews = " Previews are rough here, one colour a code." if pipe.rough_previews else ""
     return (
-        f"**{pipe.name}** draws {size}×{size} pixels as {codes} codes, one after another; dots are codes not drawn yet.{previews} "
+        f"**{pipe.name}** draws {size}×{size} pixels as {codes} codes, one after another; dots are "
+        f"codes not drawn yet.{previews} "
         f"The picture is shown enlarged and smoothed; the PNG has its own {size}×{size} pixels."
     )
 
@@ -63,7 +69,9 @@ class SettingsActions:
         self.models, self.boxes = models, boxes
 
     def switch(self, name: str, index: Any, old: str) -> Iterator[Update]:
-        """Load the model that was picked, and take over its classes and defaults; if it cannot be had, keep the old one."""
+        """Load the model that was picked, and take over its classes and defaults; if it cannot be
+        had, keep the old one.
+        """
         boxes = self.boxes
         try:
             future = self.models.fetch(name)
@@ -79,12 +87,23 @@ class SettingsActions:
         own = new.sampling
         yield {
             boxes.label: gr.update(choices=class_choices(new), value=first_class(new, index)),
-            **{boxes.cfg_scale: own.cfg_scale, boxes.temperature: own.temperature, boxes.top_k: own.top_k, boxes.top_p: own.top_p},
-            **{boxes.note: describe(new), boxes.current: name, boxes.progress: status("idle", f"{new.name} is ready")},
+            **{
+                boxes.cfg_scale: own.cfg_scale,
+                boxes.temperature: own.temperature,
+                boxes.top_k: own.top_k,
+                boxes.top_p: own.top_p,
+            },
+            **{
+                boxes.note: describe(new),
+                boxes.current: name,
+                boxes.progress: status("idle", f"{new.name} is ready"),
+            },
         }
 
     def restore(self, values: Mapping[str, Any], old: str) -> Iterator[Update]:
-        """Set the page to parameters from outside, loading their model if it is another; say where the picture may come out otherwise."""
+        """Set the page to parameters from outside, loading their model if it is another; say where
+        the picture may come out otherwise.
+        """
         boxes = self.boxes
         try:
             wanted = recall(values, self.models)
@@ -98,8 +117,15 @@ class SettingsActions:
             gr.Warning(str(error))
             yield {boxes.progress: status("failed", str(error))}
             return
-        named = {boxes.model: wanted.model, boxes.label: index, boxes.seed: wanted.seed, boxes.pictures: wanted.count}
-        sampling = {box: getattr(wanted, name) for name, box in boxes._asdict().items() if name in NUMBERS}
+        named = {
+            boxes.model: wanted.model,
+            boxes.label: index,
+            boxes.seed: wanted.seed,
+            boxes.pictures: wanted.count,
+        }
+        sampling = {
+            box: getattr(wanted, name) for name, box in boxes._asdict().items() if name in NUMBERS
+        }
         known = {box: value for box, value in {**named, **sampling}.items() if value is not None}
         fixed = {} if wanted.seed is None else {boxes.random_seed: False}
         told = differences(values, here)
@@ -111,7 +137,9 @@ class SettingsActions:
     def opened(self, request: gr.Request) -> Iterator[Update]:
         """Take over the settings in the link that the page was opened with."""
         boxes = self.boxes
-        values = {name: request.query_params[name] for name in NAMES if name in request.query_params}
+        values = {
+            name: request.query_params[name] for name in NAMES if name in request.query_params
+        }
         if values:
             yield from self.restore(values, self.models.default)
         else:

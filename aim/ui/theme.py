@@ -1,4 +1,6 @@
-"""How the page looks: its own colours, the system's fonts (nothing is fetched from anywhere), and a few rules of CSS."""
+"""How the page looks: its own colours, the system's fonts (nothing is fetched from anywhere), and a
+few rules of CSS.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,12 @@ _SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica 
 _SYSTEM_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 THEME = themes.Base(
-    primary_hue=_CORAL, secondary_hue=_TEAL, neutral_hue=_INK, radius_size="lg", font=_SYSTEM_FONTS, font_mono=_SYSTEM_MONO
+    primary_hue=_CORAL,
+    secondary_hue=_TEAL,
+    neutral_hue=_INK,
+    radius_size="lg",
+    font=_SYSTEM_FONTS,
+    font_mono=_SYSTEM_MONO,
 ).set(
     body_background_fill="*neutral_50",
     body_background_fill_dark="*neutral_950",
@@ -225,4 +232,9 @@ input.subdued { color: var(--neutral-600) !important; }
   .aim-table th, .aim-table td { padding-inline: 0.3rem; white-space: normal; overflow-wrap: anywhere; font-size: 0.8rem; }
   .aim-table th:first-child { min-width: 5.5rem; overflow-wrap: normal; }
 }
-""".replace("PICTURES", "".join(_PICTURE.replace("NAME", name) for name in ("picture", "explored", "inside-picture", "map")))
+""".replace(
+    "PICTURES",
+    "".join(
+        _PICTURE.replace("NAME", name) for name in ("picture", "explored", "inside-picture", "map")
+    ),
+)

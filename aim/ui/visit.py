@@ -1,4 +1,6 @@
-"""What somebody made in one visit: a gallery whose pictures give their settings back, a zip of all, a link, a PNG that is read again."""
+"""What somebody made in one visit: a gallery whose pictures give their settings back, a zip of all,
+a link, a PNG that is read again.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class Picture(NamedTuple):
         """Its settings in one line."""
         p = self.parameters
         sampling = f"guidance {p['cfg_scale']:g}, temperature {p['temperature']:g}"
-        limits = (f", top-k {p['top_k']}" if p["top_k"] else "") + (f", top-p {p['top_p']:g}" if p["top_p"] < 1 else "")
+        limits = (f", top-k {p['top_k']}" if p["top_k"] else "") + (
+            f", top-p {p['top_p']:g}" if p["top_p"] < 1 else ""
+        )
         return f"{p['class_name']}, seed {p['seed']}, {sampling}{limits}, {p['model']}"
 
 
@@ -53,13 +57,17 @@ def collect(screen: VisitScreen, made: Made | None, pictures: Sequence[Picture])
     return {
         screen.gallery: [(picture.path, picture.caption) for picture in grown],
         screen.pictures: grown,
-        screen.pack: gr.update(value=keep(zip_bytes(grown), "aim-pictures.zip", screen.pack), interactive=True),
+        screen.pack: gr.update(
+            value=keep(zip_bytes(grown), "aim-pictures.zip", screen.pack), interactive=True
+        ),
         screen.film: gr.update(value=made.film, interactive=True),
     }
 
 
 def zip_bytes(pictures: Sequence[Picture]) -> bytes:
-    """All pictures of a visit that are still there, named and numbered in the order in which they were made."""
+    """All pictures of a visit that are still there, named and numbered in the order in which they
+    were made.
+    """
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed already
         for number, picture in enumerate(reversed(pictures), 1):

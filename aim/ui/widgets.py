@@ -1,4 +1,6 @@
-"""The page's own components. Inputs hand on what they are given, so that one place checks it and can say what is allowed."""
+"""The page's own components. Inputs hand on what they are given, so that one place checks it and
+can say what is allowed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ import gradio as gr
 
 from aim.config import SamplingParams
 
-# A component of a template is filled in by JavaScript: text is escaped there, and is never part of the template itself.
+# A component of a template is filled in by JavaScript: text is escaped there, and is never part of
+# the template itself.
 _STATUS = """
 <div class="aim-status aim-${value.state}">
   <div class="aim-bar" role="progressbar" aria-label="Progress" aria-valuenow="${value.step}" aria-valuemax="${value.total}">
@@ -61,7 +64,9 @@ class Whole(gr.Number):
 
 
 class Status(gr.HTML):
-    """A bar, a line of text and a rate; the value is a dictionary with ``state``, ``step``, ``total``, ``text``, ``codes_per_second``."""
+    """A bar, a line of text and a rate; the value is a dictionary with ``state``, ``step``,
+    ``total``, ``text``, ``codes_per_second``.
+    """
 
     def __init__(self, value: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(value, **{"html_template": _STATUS, "js_on_load": None, **kwargs})
@@ -83,22 +88,34 @@ class Shown(gr.HTML):
 def drawn(elem_id: str, alt_text: str = "The picture, as far as it is drawn") -> gr.Image:
     """Where a picture is drawn: one of the names that ``theme`` knows."""
     return gr.Image(
-        format="png", type="filepath", label="Picture", show_label=False, interactive=False, buttons=["fullscreen"], elem_id=elem_id,
+        format="png", type="filepath", label="Picture", show_label=False, interactive=False,
+        buttons=["fullscreen"], elem_id=elem_id,
         alt_text=alt_text,
     )  # fmt: skip
 
 
 def guidance_and_temperature(sampling: SamplingParams) -> tuple[Range, Range]:
     """Sliders that start at a model's own values."""
-    cfg_scale = Range(0, 15, sampling.cfg_scale, step=0.05, label="Guidance", info="Pull towards the class; 1 is none.")
-    return cfg_scale, Range(0, 2, sampling.temperature, step=0.01, label="Temperature", info="0 takes the likeliest.")
+    cfg_scale = Range(
+        0,
+        15,
+        sampling.cfg_scale,
+        step=0.05,
+        label="Guidance",
+        info="Pull towards the class; 1 is none.",
+    )
+    return cfg_scale, Range(
+        0, 2, sampling.temperature, step=0.01, label="Temperature", info="0 takes the likeliest."
+    )
 
 
 def seed_and_random(tab: str = "", random: bool = False) -> tuple[Whole, gr.Checkbox]:
     """A seed, and whether each picture has a new one; ``tab`` begins their ids."""
     seed = Whole(0, precision=0, label="Seed", elem_id=f"{tab}seed", min_width=120)
     name = f"{tab}random" if tab else "random-seed"
-    return seed, gr.Checkbox(random, label="Random", info="A new seed each time.", elem_id=name, min_width=120)
+    return seed, gr.Checkbox(
+        random, label="Random", info="A new seed each time.", elem_id=name, min_width=120
+    )
 
 
 def draw_and_stop(tab: str) -> tuple[gr.Button, gr.Button]:

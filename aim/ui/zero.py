@@ -1,7 +1,8 @@
-"""ZeroGPU Spaces: the GPU is there only inside a call, in a process forked for it. Each drawing drives an engine of its own there.
+"""ZeroGPU Spaces: the GPU is there only inside a call, in a process forked for it. Each drawing
+drives an engine of its own there.
 
-The package ``spaces`` does the forking. What crosses between the processes are requests and events, which hold no tensors. Pictures and
-previews are made where the page is, on the CPU.
+The package ``spaces`` does the forking. What crosses between the processes are requests and events,
+which hold no tensors. Pictures and previews are made where the page is, on the CPU.
 """
 
 from __future__ import annotations
@@ -24,20 +25,26 @@ Drive = Callable[[Request], Generator[Event, None, None]]
 
 
 def use_zero_gpu(pipe: Pipeline, device: str = "cuda") -> None:
-    """Let every drawing of ``pipe``, which is on the CPU, run on ``device`` in a process that ``spaces`` forks for it.
+    """Let every drawing of ``pipe``, which is on the CPU, run on ``device`` in a process that
+    ``spaces`` forks for it.
 
     AimError where ``spaces`` is not installed.
     """
     try:
         spaces: Any = importlib.import_module("spaces")
     except ImportError as error:
-        raise AimError("a ZeroGPU Space needs the package spaces, which Spaces install by themselves: pip install spaces") from error
+        raise AimError(
+            "a ZeroGPU Space needs the package spaces, which Spaces install by themselves: pip "
+            "install spaces"
+        ) from error
     pipe.use_server(ZeroServer(spaces.GPU(duration=SECONDS)(_driver(pipe.model, device))))
 
 
 def _driver(model: Prior, device: str) -> Drive:
     def drive(request: Request) -> Generator[Event, None, None]:
-        """In the process that has the GPU: the events of one request. Eager, as kernels and graphs would be made anew in every call."""
+        """In the process that has the GPU: the events of one request. Eager, as kernels and graphs
+        would be made anew in every call.
+        """
         yield from Engine(model.to(device), max_requests=1, captured=False).run([request])
 
     return drive
@@ -86,9 +93,13 @@ class ZeroServer:
 
 
 class ZeroSubscription(Iterator[Event]):
-    """The events of one call. ``close`` may be called from any thread; the call ends before its next event."""
+    """The events of one call. ``close`` may be called from any thread; the call ends before its
+    next event.
+    """
 
-    def __init__(self, server: ZeroServer, request: Request, events: Generator[Event, None, None]) -> None:
+    def __init__(
+        self, server: ZeroServer, request: Request, events: Generator[Event, None, None]
+    ) -> None:
         self.request, self.step = request, 0
         self._server, self._events = server, events
         self._closed = self._done = False
@@ -100,7 +111,9 @@ class ZeroSubscription(Iterator[Event]):
         if not self._closed:
             try:
                 event = next(self._events)
-            except Exception as error:  # of the model, or spaces' own: no GPU is free, the time is over
+            except (
+                Exception
+            ) as error:  # of the model, or spaces' own: no GPU is free, the time is over
                 event = Failed(self.request.id, error)
         if event is None or self._closed:
             event = Cancelled(self.request.id)
@@ -108,7 +121,8 @@ class ZeroSubscription(Iterator[Event]):
             self.step = len(event.codes)
         if isinstance(event, LAST):
             self._done = True
-            self._events.close()  # here, as a generator can only be closed by the thread that runs it
+            # here, as a generator can only be closed by the thread that runs it
+            self._events.close()
         self._server.count(event)
         return event
 

@@ -20,7 +20,12 @@ MIB = 2**20
 
 def test_a_machine_without_a_gpu() -> None:
     here = Machine.of(CPU)
-    assert (here.device, here.python, here.pytorch, here.aim) == ("cpu", platform.python_version(), torch.__version__, __version__)
+    assert (here.device, here.python, here.pytorch, here.aim) == (
+        "cpu",
+        platform.python_version(),
+        torch.__version__,
+        __version__,
+    )
     assert here.name
     assert here.threads == torch.get_num_threads()
     assert (here.driver, here.cuda, here.capability, here.memory_gib) == (None, None, None, None)
@@ -45,7 +50,9 @@ def test_a_program_that_fails_says_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_copy_counts_what_is_read_and_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_host_seconds", lambda work, device, repeats: [0.5, 0.1, 0.2][:repeats])
+    monkeypatch.setattr(
+        machine, "_host_seconds", lambda work, device, repeats: [0.5, 0.1, 0.2][:repeats]
+    )
     assert copy_bandwidth(CPU, size=MIB, repeats=3) == pytest.approx(2 * MIB / 0.2)
 
 

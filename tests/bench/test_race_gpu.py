@@ -1,4 +1,6 @@
-"""A race and scaling on a GPU: clocks of the device and of the host agree, memory is told apart, folds are not broken by sampling."""
+"""A race and scaling on a GPU: clocks of the device and of the host agree, memory is told apart,
+folds are not broken by sampling.
+"""
 
 from __future__ import annotations
 

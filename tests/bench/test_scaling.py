@@ -1,4 +1,6 @@
-"""Scaling on tiny models: what is measured, what is made up from it, what is left out and why, and the words for it."""
+"""Scaling on tiny models: what is measured, what is made up from it, what is left out and why, and
+the words for it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,17 @@ import pytest
 import torch
 from rich.console import Console
 
-from aim.bench import Cost, Missing, Scaling, as_csv, as_json, sampled, scaling, scaling_table, verdicts
+from aim.bench import (
+    Cost,
+    Missing,
+    Scaling,
+    as_csv,
+    as_json,
+    sampled,
+    scaling,
+    scaling_table,
+    verdicts,
+)
 from aim.bench.sampled import FULL, Timed, fits
 from aim.config import MODELS, ModelSpec, VQConfig
 from aim.engine import Engine
@@ -39,7 +51,9 @@ def measured(tokens: list[int], batches: list[int], **rest: object) -> Scaling:
 
 
 class Line:
-    """Stands for the steps of a batch: a step at position p takes a + b p seconds. Keeps the positions that were asked for."""
+    """Stands for the steps of a batch: a step at position p takes a + b p seconds. Keeps the
+    positions that were asked for.
+    """
 
     def __init__(self, a: float, b: float, fold: float = 0.0) -> None:
         self._a, self._b, self._fold = a, b, fold
@@ -47,7 +61,9 @@ class Line:
 
     def seconds(self, start: int, count: int) -> list[float]:
         self.asked += range(start, start + count)
-        return [self._a + self._b * p + self._fold * (p % 16 == 15) for p in range(start, start + count)]
+        return [
+            self._a + self._b * p + self._fold * (p % 16 == 15) for p in range(start, start + count)
+        ]
 
 
 class TestAlong:
@@ -89,7 +105,9 @@ class TestAlong:
 
 
 class TestSteps:
-    def test_rows_stand_where_they_are_put(self, tiny_model: AiM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_rows_stand_where_they_are_put(
+        self, tiny_model: AiM, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         seen: list[list[int]] = []
         step = Runner.step
 
@@ -112,7 +130,9 @@ class TestSteps:
         assert sampled._Filled(model).config is model.config
 
     def test_the_sum_is_near_what_a_drawing_takes(self) -> None:
-        """Not a gate on speed: a sum of sampled steps that is off by a factor would be a mistake."""
+        """Not a gate on speed: a sum of sampled steps that is off by a factor would be a
+        mistake.
+        """
         from aim.bench.runs import timed
         from aim.bench.speed import requests_for
 
@@ -128,9 +148,17 @@ class TestResult:
     def test_every_size_of_both(self) -> None:
         done: list[tuple[int, int]] = []
         said: list[str] = []
-        found = measured([16, 64], [1, 2], seconds=120.0, say=said.append, progress=lambda a, b: done.append((a, b)))
+        found = measured(
+            [16, 64],
+            [1, 2],
+            seconds=120.0,
+            say=said.append,
+            progress=lambda a, b: done.append((a, b)),
+        )
         assert found.missing == ()
-        assert {(c.model, c.tokens, c.batch) for c in found.costs} == {(n, t, b) for n in CONFIGS for t in (16, 64) for b in (1, 2)}
+        assert {(c.model, c.tokens, c.batch) for c in found.costs} == {
+            (n, t, b) for n in CONFIGS for t in (16, 64) for b in (1, 2)
+        }
         assert done == [(i, 8) for i in range(9)]
         assert said[0] == "aim-tiny, 16 codes, batch 1"
         for cost in found.costs:
@@ -142,7 +170,9 @@ class TestResult:
         aim, gpt = ([found.cost(name, tokens, 1) for tokens in (16, 256)] for name in CONFIGS)
         assert aim[0] and aim[1] and gpt[0] and gpt[1]
         assert aim[0].sequence_bytes == aim[1].sequence_bytes
-        assert gpt[1].sequence_bytes == sum(part.nbytes for part in tiny_gpt(num_tokens=256).new_state(2))
+        assert gpt[1].sequence_bytes == sum(
+            part.nbytes for part in tiny_gpt(num_tokens=256).new_state(2)
+        )
         assert gpt[1].sequence_bytes > 4 * gpt[0].sequence_bytes
 
     def test_both_axes_come_first(self) -> None:
@@ -159,7 +189,10 @@ class TestResult:
     def test_stop_keeps_what_there_is(self) -> None:
         said: list[str] = []
         found = measured([16, 64], [1], seconds=4.0, say=said.append, stop=lambda: len(said) > 2)
-        assert [(cost.model, cost.tokens) for cost in found.costs] == [("aim-tiny", 16), ("gpt-tiny", 16)]
+        assert [(cost.model, cost.tokens) for cost in found.costs] == [
+            ("aim-tiny", 16),
+            ("gpt-tiny", 16),
+        ]
         assert [lack.error for lack in found.missing] == ["stopped", "stopped"]
 
     def test_what_does_not_fit_is_left_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,9 +201,13 @@ class TestResult:
         assert Missing("gpt-tiny", 1024, 1, "out of memory") in found.missing
         assert found.cost("aim-tiny", 16, 1) is not None
 
-    def test_a_failed_allocation_counts_as_out_of_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failed_allocation_counts_as_out_of_memory(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def fail(*_: object) -> Cost:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+            raise RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            )
 
         monkeypatch.setitem(scaling.__globals__, "cost", fail)
         assert {lack.error for lack in measured([16], [1]).missing} == {"out of memory"}
@@ -192,7 +229,9 @@ class TestResult:
         with pytest.raises(InvalidInput, match="no model is called 'aim-x'"):
             scaling(("aim-x", "gpt-tiny"), [16], [1], "cpu")
 
-    def test_who_knows_nothing_of_memory_is_let_through(self, tiny_model: AiM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_who_knows_nothing_of_memory_is_let_through(
+        self, tiny_model: AiM, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(sampled, "free_memory", lambda device: None)
         assert fits(tiny_model, 10**9)
 
@@ -206,25 +245,31 @@ def made(aim: list[float], gpt: list[float], sizes: list[tuple[int, int]]) -> Sc
         for seconds, (tokens, batch) in zip(times, sizes, strict=True)
     ]
     tokens, batches = (tuple(dict.fromkeys(part)) for part in zip(*sizes, strict=True))
-    return dataclasses.replace(blank, costs=tuple(costs), missing=(), tokens=tokens, batches=batches)
+    return dataclasses.replace(
+        blank, costs=tuple(costs), missing=(), tokens=tokens, batches=batches
+    )
 
 
 class TestWords:
     def test_who_wins_where_and_where_it_turns(self) -> None:
         found = made([2.0, 8.0, 32.0], [1.0, 8.1, 64.0], [(256, 1), (1024, 1), (4096, 1)])
         assert verdicts(found) == [
-            "Batch 1: aim-tiny is faster at 4,096 codes; gpt-tiny is faster at 256 codes; even at 1,024 codes; "
+            "Batch 1: aim-tiny is faster at 4,096 codes; gpt-tiny is faster at 256 codes; even at "
+            "1,024 codes; "
             "as fast as each other near 1,000."
         ]
 
     def test_along_the_batch(self) -> None:
         found = made([1.0, 4.0], [2.0, 2.0], [(256, 1), (256, 4)])
         assert verdicts(found)[-1] == (
-            "256 codes an image: aim-tiny is faster at 1 at once; gpt-tiny is faster at 4 at once; as fast as each other near 2."
+            "256 codes an image: aim-tiny is faster at 1 at once; gpt-tiny is faster at 4 at once; "
+            "as fast as each other near 2."
         )
 
     def test_one_who_always_wins(self) -> None:
-        assert verdicts(made([1.0, 2.0], [3.0, 4.0], [(256, 1), (1024, 1)])) == ["Batch 1: aim-tiny is faster at 256 and 1,024 codes."]
+        assert verdicts(made([1.0, 2.0], [3.0, 4.0], [(256, 1), (1024, 1)])) == [
+            "Batch 1: aim-tiny is faster at 256 and 1,024 codes."
+        ]
 
     def test_nothing_measured(self) -> None:
         assert verdicts(measured([16], [1], seconds=1e-9)) == ["Batch 1: not measured for both."]
@@ -233,9 +278,14 @@ class TestWords:
 class TestOutput:
     def test_json_csv_and_table_say_the_same(self, tmp_path: Path) -> None:
         found = made([2.0, 8.0], [1.0, 8.1], [(256, 1), (1024, 1)])
-        found = dataclasses.replace(found, costs=found.costs[:3], missing=(Missing("gpt-tiny", 1024, 1, "out of memory"),))
+        found = dataclasses.replace(
+            found, costs=found.costs[:3], missing=(Missing("gpt-tiny", 1024, 1, "out of memory"),)
+        )
         told = json.loads(as_json(found))
-        assert [Cost(**{**cost, "step_ms": tuple(map(tuple, cost["step_ms"]))}) for cost in told["costs"]] == list(found.costs)
+        assert [
+            Cost(**{**cost, "step_ms": tuple(map(tuple, cost["step_ms"]))})
+            for cost in told["costs"]
+        ] == list(found.costs)
         rows = list(csv.DictReader(io.StringIO(as_csv(found))))
         assert [(row["model"], row["tokens"], row["seconds"], row["error"]) for row in rows] == [
             ("aim-tiny", "256", "2.0", ""),

@@ -1,4 +1,6 @@
-"""The benchmark on a tiny random model: its numbers agree with each other, its command answers, bad input is named."""
+"""The benchmark on a tiny random model: its numbers agree with each other, its command answers, bad
+input is named.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,20 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_model: AiM, tiny_vq: VQ, tmp_path: Path) -> Cli:
-    """Runs a command: (exit code, standard output, standard error). A model called tiny has a place among the named ones."""
+def cli(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_model: AiM,
+    tiny_vq: VQ,
+    tmp_path: Path,
+) -> Cli:
+    """Runs a command: (exit code, standard output, standard error). A model called tiny has a place
+    among the named ones.
+    """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(MODELS, "tiny", ModelSpec("tiny", tiny_model.config, tiny_vq.config, "none"))
+    monkeypatch.setitem(
+        MODELS, "tiny", ModelSpec("tiny", tiny_model.config, tiny_vq.config, "none")
+    )
     for name, value in {"AIM_DTYPE": "float32", "AIM_DEVICE": "cpu", "AIM_THREADS": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(speed, "copy_bandwidth", lambda device: 1e9)
@@ -55,8 +67,16 @@ def report(tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Report:
 
 class TestReport:
     def test_a_result_for_every_batch_size(self, report: Report, tiny_model: AiM) -> None:
-        assert [(s.batch, s.rows, s.repeats) for s in report.batches if isinstance(s, Speed)] == [(1, 2, 2), (3, 6, 2)]
-        assert (report.model, report.version, report.backend, report.dtype) == ("tiny", "0123456789ab", "packed", "float32")
+        assert [(s.batch, s.rows, s.repeats) for s in report.batches if isinstance(s, Speed)] == [
+            (1, 2, 2),
+            (3, 6, 2),
+        ]
+        assert (report.model, report.version, report.backend, report.dtype) == (
+            "tiny",
+            "0123456789ab",
+            "packed",
+            "float32",
+        )
         assert (report.guidance, report.tokens, report.image_size) == (3.0, 16, 16)
         assert report.parameters == sum(weight.numel() for weight in tiny_model.parameters())
 
@@ -70,10 +90,17 @@ class TestReport:
             assert s.step_ms > 0
             assert s.first_code_ms > 0
             assert 0 < s.decode_ms_per_image * s.batch < 1e3 * s.seconds_max
-            assert s.floor_ms == pytest.approx(1e3 * (s.weight_bytes + s.state_bytes) / report.copy_bandwidth)
+            assert s.floor_ms == pytest.approx(
+                1e3 * (s.weight_bytes + s.state_bytes) / report.copy_bandwidth
+            )
             assert s.floor_fraction == pytest.approx(s.floor_ms / s.step_ms_mean)
             assert s.warmup_seconds > 0
-            assert (s.captures, s.capture_seconds, s.images_per_second_overlapped, s.reserved_memory_bytes) == (0, 0, None, None)
+            assert (
+                s.captures,
+                s.capture_seconds,
+                s.images_per_second_overlapped,
+                s.reserved_memory_bytes,
+            ) == (0, 0, None, None)
 
     def test_json_is_one_line_with_everything(self, report: Report) -> None:
         line = as_json(report)
@@ -100,12 +127,16 @@ class TestRuns:
     def test_draw_gives_the_codes_of_the_pipeline(self, tiny_pipeline: Pipeline) -> None:
         requests = requests_for(tiny_pipeline.model, 3)
         codes = draw(Engine(tiny_pipeline.model, max_requests=3), requests)
-        expected = list(tiny_pipeline.draw([tiny_pipeline.classes[r.label] for r in requests], seed=0))
+        expected = list(
+            tiny_pipeline.draw([tiny_pipeline.classes[r.label] for r in requests], seed=0)
+        )
         np.testing.assert_array_equal(codes, expected)
 
     def test_requests_are_the_same_every_time(self, tiny_model: AiM) -> None:
         first, second = requests_for(tiny_model, 20), requests_for(tiny_model, 20)
-        assert [(r.label, r.seed, r.params) for r in first] == [(r.label, r.seed, r.params) for r in second]
+        assert [(r.label, r.seed, r.params) for r in first] == [
+            (r.label, r.seed, r.params) for r in second
+        ]
         assert len({r.label for r in first}) > 1
         assert [r.seed for r in first] == list(range(20))
         assert first[0].params == tiny_model.config.sampling
@@ -141,7 +172,9 @@ class TestRuns:
         assert engine.idle
 
     @pytest.mark.parametrize("chunk", [1, 2])
-    def test_pictures_decoded_beside_the_next_batch_are_the_same(self, tiny_pipeline: Pipeline, chunk: int) -> None:
+    def test_pictures_decoded_beside_the_next_batch_are_the_same(
+        self, tiny_pipeline: Pipeline, chunk: int
+    ) -> None:
         model, painter = tiny_pipeline.model, Painter(tiny_pipeline.tokenizer)
         painter.chunk = chunk
         engine = Engine(model, max_requests=3)
@@ -157,7 +190,10 @@ class TestRandomWeights:
         first, second = random_model("aim-s"), random_model("aim-s")
         assert torch.equal(torch.get_rng_state(), state)
         for a, b in ((first.model, second.model), (first.tokenizer, second.tokenizer)):
-            assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+            assert all(
+                torch.equal(x, y)
+                for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+            )
         assert not any(weight.requires_grad for weight in first.model.parameters())
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -172,12 +208,26 @@ class TestRandomWeights:
 
 class TestCommand:
     def test_table_then_a_line_of_json(self, cli: Cli, tmp_path: Path) -> None:
-        code, out, err = cli("--model", "tiny", "--random-weights", "--batch", "2,1", "--repeats", 1, "--json", tmp_path / "out.json")
+        code, out, err = cli(
+            "--model",
+            "tiny",
+            "--random-weights",
+            "--batch",
+            "2,1",
+            "--repeats",
+            1,
+            "--json",
+            tmp_path / "out.json",
+        )
         assert (code, err) == (0, "")
         *table, line = out.splitlines()
         found = json.loads(line)
         assert [result["batch"] for result in found["batches"]] == [2, 1]
-        assert (found["model"], found["version"], found["machine"]["threads"]) == ("tiny", "random", 1)
+        assert (found["model"], found["version"], found["machine"]["threads"]) == (
+            "tiny",
+            "random",
+            1,
+        )
         assert any("images/s" in row for row in table)
         assert (tmp_path / "out.json").read_text(encoding="utf-8") == line + "\n"
 
@@ -189,18 +239,28 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["--batch", "abc"], "batch is 'abc'; it must be whole numbers in [1, 4096], separated by commas, as in 1,16,64"),
+            (
+                ["--batch", "abc"],
+                "batch is 'abc'; it must be whole numbers in [1, 4096], separated by commas, as in "
+                "1,16,64",
+            ),
             (["--batch", "0"], "batch is '0'"),
             (["--batch", "1,,2"], "batch is '1,,2'"),
             (["--batch", "1,-2"], "batch is '1,-2'"),
             (["--batch", "5000"], "batch is '5000'"),
-            (["--model", "aim-m", "--random-weights"], "no model is called 'aim-m', and random weights are for named ones"),
+            (
+                ["--model", "aim-m", "--random-weights"],
+                "no model is called 'aim-m', and random weights are for named ones",
+            ),
             (["--model", "aim-m"], "no model is called 'aim-m'"),
             (
                 ["--model", "tiny", "--random-weights", "--backend", "magic"],
                 "backend is 'magic'; it must be one of auto, fused, mamba-ssm, eager",
             ),
-            (["--model", "tiny", "--random-weights", "--backend", "fused"], "backend is 'fused', but it needs an NVIDIA GPU"),
+            (
+                ["--model", "tiny", "--random-weights", "--backend", "fused"],
+                "backend is 'fused', but it needs an NVIDIA GPU",
+            ),
             (["--json", "nowhere/out.json"], "cannot write nowhere/out.json: there is no folder"),
             (["--json", "."], "cannot write .: it is a folder"),
         ],
@@ -219,7 +279,9 @@ def test_batches_are_taken_once_in_order() -> None:
     assert parse_batches(" 16,1, 16,4096") == [16, 1, 4096]
 
 
-def test_more_batches_are_drawn_while_there_is_time(tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_batches_are_drawn_while_there_is_time(
+    tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(speed, "copy_bandwidth", lambda device: 1e9)
     (result,) = bench(tiny_pipeline, [1], repeats=1, seconds=0.3).batches
     assert isinstance(result, Speed)
@@ -227,7 +289,9 @@ def test_more_batches_are_drawn_while_there_is_time(tiny_pipeline: Pipeline, mon
     assert result.seconds_max * result.repeats >= 0.3
 
 
-def test_what_does_not_fit_does_not_end_the_benchmark(tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_fit_does_not_end_the_benchmark(
+    tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(speed, "copy_bandwidth", lambda device: 1e9)
     measure = speed.measure
 
@@ -242,13 +306,19 @@ def test_what_does_not_fit_does_not_end_the_benchmark(tiny_pipeline: Pipeline, m
     assert isinstance(small, Speed)
 
 
-def test_an_engine_that_was_made_smaller_counts_as_out_of_memory(tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny_pipeline, "engine", lambda max_requests: Engine(tiny_pipeline.model, max_requests=1))
+def test_an_engine_that_was_made_smaller_counts_as_out_of_memory(
+    tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        tiny_pipeline, "engine", lambda max_requests: Engine(tiny_pipeline.model, max_requests=1)
+    )
     with pytest.raises(torch.OutOfMemoryError, match="1 of 2 images"):
         speed.measure(tiny_pipeline, 2, 1e9)
 
 
-def test_the_backend_is_the_pipeline_s(tiny_model: AiM, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backend_is_the_pipeline_s(
+    tiny_model: AiM, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(speed, "copy_bandwidth", lambda device: 1e9)
     pipe = Pipeline(tiny_model, tiny_vq, backend="eager")
     report = bench(pipe, [1], repeats=1)

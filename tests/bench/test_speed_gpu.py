@@ -31,7 +31,11 @@ def test_every_number_is_there() -> None:
 def test_pictures_decoded_beside_the_next_batch_are_the_same(batch: int) -> None:
     pipe = random_pipeline("aim-s", "cuda", "bfloat16")
     backend = pick(pipe.model)
-    model, engine, painter = backend.model, backend.engine(max_requests=batch), Painter(pipe.tokenizer)
+    model, engine, painter = (
+        backend.model,
+        backend.engine(max_requests=batch),
+        Painter(pipe.tokenizer),
+    )
     alone = paint(painter, draw(engine, requests_for(model, batch)))
     seconds, beside = overlapped(engine, [requests_for(model, batch) for _ in range(3)], painter)
     assert seconds > 0

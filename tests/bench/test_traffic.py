@@ -1,4 +1,6 @@
-"""Bytes a step must move, against numbers worked out by hand, the tensors themselves and the tables of docs/performance.md."""
+"""Bytes a step must move, against numbers worked out by hand, the tensors themselves and the tables
+of docs/performance.md.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ BANDWIDTH = 4.2e12  # of the copies of the GPU that the document compares with
 
 def test_the_weights_of_aim_xl() -> None:
     projections = 1536 * 6448 + 3072 * 1536
-    assert aim_traffic(MODELS["aim-xl"].config, 2, itemsize=2).weights == 2 * (48 * projections + 16384 * 1536) == 1_454_112_768
+    assert (
+        aim_traffic(MODELS["aim-xl"].config, 2, itemsize=2).weights
+        == 2 * (48 * projections + 16384 * 1536)
+        == 1_454_112_768
+    )
 
 
 @pytest.mark.parametrize(("state_itemsize", "layer"), [(2, 786_432), (4, 1_572_864)])
@@ -37,9 +43,15 @@ def test_the_floor_of_aim_xl() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_tensors_are_as_large_as_the_formula_says(make_model: Callable[..., AiM], dtype: torch.dtype) -> None:
+def test_the_tensors_are_as_large_as_the_formula_says(
+    make_model: Callable[..., AiM], dtype: torch.dtype
+) -> None:
     model = make_model().to_dtype(dtype)
-    read = [w for name, w in model.named_parameters() if any(part in name for part in ("in_proj", "out_proj", "word_embeddings"))]
+    read = [
+        w
+        for name, w in model.named_parameters()
+        if any(part in name for part in ("in_proj", "out_proj", "word_embeddings"))
+    ]
     assert aim_matrices(model.config) == sum(weight.numel() for weight in read)
     moved = traffic(model, rows=6)
     assert moved.weights == sum(weight.nbytes for weight in read)
@@ -47,13 +59,16 @@ def test_the_tensors_are_as_large_as_the_formula_says(make_model: Callable[..., 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_transformer_reads_its_matrices_and_what_is_filled_of_its_cache(dtype: torch.dtype) -> None:
+def test_a_transformer_reads_its_matrices_and_what_is_filled_of_its_cache(
+    dtype: torch.dtype,
+) -> None:
     model = tiny_gpt(num_tokens=64).to_dtype(dtype)
     read = [w for name, w in model.named_parameters() if w.dim() == 2 and "embedding" not in name]
     assert gpt_matrices(model.config) == sum(weight.numel() for weight in read)
     moved = traffic(model, rows=6)
     assert moved.weights == sum(weight.nbytes for weight in read)
-    item = sum(part[:, :6, :, 0].nbytes for part in model.new_state(6))  # of all rows: keys and values of one position
+    # of all rows: keys and values of one position
+    item = sum(part[:, :6, :, 0].nbytes for part in model.new_state(6))
     assert moved.state == sum(position * item + item for position in range(64)) // 64
 
 
@@ -65,13 +80,17 @@ def test_a_cache_may_be_wider_than_the_weights() -> None:
 
 
 def test_a_model_that_knows_its_traffic_is_believed() -> None:
-    assert traffic(SimpleNamespace(traffic=lambda rows: (100, 7 * rows)), rows=3) == Traffic(100, 21)
+    assert traffic(SimpleNamespace(traffic=lambda rows: (100, 7 * rows)), rows=3) == Traffic(
+        100, 21
+    )
 
 
 @pytest.mark.parametrize("name", ["aim-b", "aim-l", "aim-xl", "aim-1b"])
 def test_the_table_of_floors_is_true(name: str) -> None:
     config = MODELS[name].config
-    moved = [aim_traffic(config, 2 * batch, itemsize=2, state_itemsize=2) for batch in (1, 16, 64, 256)]
+    moved = [
+        aim_traffic(config, 2 * batch, itemsize=2, state_itemsize=2) for batch in (1, 16, 64, 256)
+    ]
     alone = 1e3 * moved[0].weights / BANDWIDTH
     cells = [f"{m.total / 1e9:.2f} GB, {m.floor_ms(BANDWIDTH):.2f} ms" for m in moved]
     row = f"| {name} | {moved[0].weights / 1e9:.3f} GB, {alone:.3f} ms | {' | '.join(cells)} |"

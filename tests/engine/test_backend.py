@@ -27,11 +27,15 @@ from tests import foreign
 from tests.engine.lanes import LateLane
 from tests.tiny import random_gpt, random_model
 
-either_prior = pytest.mark.parametrize("tiny_model", [random_model(), random_gpt()], ids=["aim", "gpt"])
+either_prior = pytest.mark.parametrize(
+    "tiny_model", [random_model(), random_gpt()], ids=["aim", "gpt"]
+)
 
 
 class Gpu:
-    """A model that says it is on a GPU, when asked where to pick its path; the rest is the model's."""
+    """A model that says it is on a GPU, when asked where to pick its path; the rest is the
+    model's.
+    """
 
     def __init__(self, model: Prior) -> None:
         self._model = model
@@ -66,7 +70,9 @@ def fast(monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: Prior) -> 
 
 
 @either_prior
-def test_on_a_cpu_it_is_packed_and_nothing_is_said(tiny_model: Prior, caplog: pytest.LogCaptureFixture) -> None:
+def test_on_a_cpu_it_is_packed_and_nothing_is_said(
+    tiny_model: Prior, caplog: pytest.LogCaptureFixture
+) -> None:
     packed = pick(tiny_model)
     assert packed.name == "packed"
     assert type(packed.model) is (PackedAiM if isinstance(tiny_model, AiM) else PackedGPT)
@@ -77,23 +83,36 @@ def test_on_a_cpu_it_is_packed_and_nothing_is_said(tiny_model: Prior, caplog: py
 
 def test_what_cannot_be_is_refused_before_a_model_is_loaded() -> None:
     cpu = torch.device("cpu")
-    with pytest.raises(InvalidInput, match="'turbo'; it must be one of auto, fused, mamba-ssm, eager"):
+    with pytest.raises(
+        InvalidInput, match="'turbo'; it must be one of auto, fused, mamba-ssm, eager"
+    ):
         check("turbo", cpu)
     for wanted in ("fused", "mamba-ssm"):
-        with pytest.raises(InvalidInput, match=f"'{wanted}', but it needs an NVIDIA GPU, and the device is cpu; take auto or eager"):
+        with pytest.raises(
+            InvalidInput,
+            match=f"'{wanted}', but it needs an NVIDIA GPU, and the device is cpu; take auto or eager",
+        ):
             check(wanted, cpu)
     assert "cpu" in check("auto", cpu)
 
 
 @pytest.mark.parametrize(
-    ("capability", "triton", "reason"), [((7, 5), True, "8.0 or more, and Old One has 7.5"), ((9, 0), False, "Triton")]
+    ("capability", "triton", "reason"),
+    [((7, 5), True, "8.0 or more, and Old One has 7.5"), ((9, 0), False, "Triton")],
 )
 def test_what_stands_in_the_way(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tiny_model: AiM, capability: tuple, triton: bool, reason: str
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tiny_model: AiM,
+    capability: tuple,
+    triton: bool,
+    reason: str,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old One")
-    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: object() if triton else None)
+    monkeypatch.setattr(
+        backends.importlib.util, "find_spec", lambda name: object() if triton else None
+    )
     gpu = Gpu(tiny_model)
     with pytest.raises(InvalidInput, match="take auto or eager"):
         pick(gpu, "fused")
@@ -113,7 +132,11 @@ class TestFused:
         engine = picked.engine(2)
         request = Request(1, SamplingParams(cfg_scale=3.0), seed=4)
         codes = [e.codes.tolist() for e in engine.run([request]) if isinstance(e, Finished)]
-        assert codes == [e.codes.tolist() for e in Engine(tiny_model, 2, captured=False).run([request]) if isinstance(e, Finished)]
+        assert codes == [
+            e.codes.tolist()
+            for e in Engine(tiny_model, 2, captured=False).run([request])
+            if isinstance(e, Finished)
+        ]
         assert engine.captures == 1
 
     def test_eager_if_asked_for(self, fast: Fast, lane: LateLane, tiny_model: Prior) -> None:
@@ -131,14 +154,27 @@ class TestFused:
             lambda fast, lane: setattr(lane, "broken", True),
             lambda fast, lane: fast.vanishes(),
         ],
-        ids=["it cannot be built", "it cannot be captured", "it does not run", "it cannot be imported"],
+        ids=[
+            "it cannot be built",
+            "it cannot be captured",
+            "it does not run",
+            "it cannot be imported",
+        ],
     )
     def test_where_it_does_not_run(
-        self, fast: Fast, lane: LateLane, tiny_model: Prior, caplog: pytest.LogCaptureFixture, trouble: Callable
+        self,
+        fast: Fast,
+        lane: LateLane,
+        tiny_model: Prior,
+        caplog: pytest.LogCaptureFixture,
+        trouble: Callable,
     ) -> None:
         trouble(fast, lane)
         gpu = Gpu(tiny_model)
-        with caplog.at_level(logging.WARNING, "aim.engine.backend"), caplog.at_level(logging.WARNING, "aim"):
+        with (
+            caplog.at_level(logging.WARNING, "aim.engine.backend"),
+            caplog.at_level(logging.WARNING, "aim"),
+        ):
             picked = pick(gpu)
         assert (picked.name, picked.model) == ("eager", gpu)
         assert "fused kernels do not run here" in picked.reason
@@ -155,7 +191,10 @@ class TestFused:
 
 
 class TestMambaSsm:
-    REQUESTS = (Request(1, SamplingParams(cfg_scale=3.0), seed=4), Request(2, SamplingParams(cfg_scale=1.0), seed=5))
+    REQUESTS = (
+        Request(1, SamplingParams(cfg_scale=3.0), seed=4),
+        Request(2, SamplingParams(cfg_scale=1.0), seed=5),
+    )
 
     @pytest.fixture(autouse=True)
     def _gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,9 +202,15 @@ class TestMambaSsm:
         monkeypatch.setattr(backends, "ExternalAiM", lambda gpu: ExternalAiM(gpu._model))
 
     def codes(self, engine: Engine) -> list[list[int]]:
-        return [event.codes.tolist() for event in engine.run(list(self.REQUESTS)) if isinstance(event, Finished)]
+        return [
+            event.codes.tolist()
+            for event in engine.run(list(self.REQUESTS))
+            if isinstance(event, Finished)
+        ]
 
-    def test_where_it_runs(self, monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: AiM) -> None:
+    def test_where_it_runs(
+        self, monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: AiM
+    ) -> None:
         foreign.install(monkeypatch)
         picked = pick(Gpu(tiny_model), "mamba-ssm")
         assert (picked.name, type(picked.model), picked.reason) == ("mamba-ssm", ExternalAiM, "")
@@ -174,7 +219,11 @@ class TestMambaSsm:
         assert engine.captures == 1
 
     def test_one_package_will_do(
-        self, monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: AiM, caplog: pytest.LogCaptureFixture
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        lane: LateLane,
+        tiny_model: AiM,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         foreign.install(monkeypatch, ["mamba_ssm"])
         with caplog.at_level(logging.WARNING, "aim"):
@@ -184,29 +233,47 @@ class TestMambaSsm:
         assert picked.reason in caplog.records[-1].getMessage()
         assert len(self.codes(picked.engine(2))) == 2
 
-    def test_it_need_not_be_captured(self, monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: AiM) -> None:
+    def test_it_need_not_be_captured(
+        self, monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: AiM
+    ) -> None:
         foreign.install(monkeypatch)
         lane.refuse = True
         engine = pick(Gpu(tiny_model), "mamba-ssm").engine(2)
         assert (len(self.codes(engine)), engine.captures) == (2, 0)
 
-    def test_without_the_packages_it_is_refused_before_a_model_is_loaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_the_packages_it_is_refused_before_a_model_is_loaded(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         foreign.install(monkeypatch, [])
-        with pytest.raises(InvalidInput, match=r"mamba_ssm \(ModuleNot.* nor causal_conv1d \(ModuleNot.*requirements-cuda.txt"):
+        with pytest.raises(
+            InvalidInput,
+            match=r"mamba_ssm \(ModuleNot.* nor causal_conv1d \(ModuleNot.*requirements-cuda.txt",
+        ):
             check("mamba-ssm", torch.device("cuda"))
 
-    def test_kernels_that_fail_are_told(self, monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: AiM) -> None:
+    def test_kernels_that_fail_are_told(
+        self, monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: AiM
+    ) -> None:
         foreign.install(monkeypatch)
-        monkeypatch.setattr(sys.modules["causal_conv1d"], "causal_conv1d_update", lambda *args, **options: 1 / 0)
-        with pytest.raises(InvalidInput, match=r"mamba-ssm's kernels do not run here \(ZeroDivisionError.*take auto or eager"):
+        monkeypatch.setattr(
+            sys.modules["causal_conv1d"], "causal_conv1d_update", lambda *args, **options: 1 / 0
+        )
+        with pytest.raises(
+            InvalidInput,
+            match=r"mamba-ssm's kernels do not run here \(ZeroDivisionError.*take auto or eager",
+        ):
             pick(Gpu(tiny_model), "mamba-ssm")
 
     def test_it_is_not_for_a_transformer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         foreign.install(monkeypatch)
-        with pytest.raises(InvalidInput, match=r"'mamba-ssm', but .* this one is a Transformer; take auto or eager"):
+        with pytest.raises(
+            InvalidInput, match=r"'mamba-ssm', but .* this one is a Transformer; take auto or eager"
+        ):
             pick(Gpu(random_gpt()), "mamba-ssm")
 
-    def test_auto_does_not_take_it(self, monkeypatch: pytest.MonkeyPatch, fast: Fast, lane: LateLane, tiny_model: AiM) -> None:
+    def test_auto_does_not_take_it(
+        self, monkeypatch: pytest.MonkeyPatch, fast: Fast, lane: LateLane, tiny_model: AiM
+    ) -> None:
         foreign.install(monkeypatch)
         assert pick(Gpu(tiny_model)).name == "fused"
         fast.vanishes()
@@ -247,8 +314,12 @@ class TestMemory:
         assert pool_bytes(vast, 10**6) > 4 * 10**15
         assert tiny_model.new_state(1)[0].device.type == "cpu", "only while measured"
 
-    @pytest.mark.parametrize(("free", "fits"), [(1000, 16), (320, 16), (319, 8), (90, 4), (25, 1), (0, 1), (-5, 1)])
+    @pytest.mark.parametrize(
+        ("free", "fits"), [(1000, 16), (320, 16), (319, 8), (90, 4), (25, 1), (0, 1), (-5, 1)]
+    )
     def test_as_many_as_fit(self, caplog: pytest.LogCaptureFixture, free: int, fits: int) -> None:
         with caplog.at_level(logging.WARNING, "aim"):
             assert fitting(16, lambda slots: 10 * slots, free) == fits
-        assert [f"{fits} at once" in record.getMessage() for record in caplog.records] == [True] * (fits < 16)
+        assert [f"{fits} at once" in record.getMessage() for record in caplog.records] == [True] * (
+            fits < 16
+        )

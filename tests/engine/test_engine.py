@@ -13,7 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aim.config import SamplingParams
-from aim.engine import Cancelled, Engine, Event, Failed, Finished, Progress, Queued, Request, Started, runner
+from aim.engine import (
+    Cancelled,
+    Engine,
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Queued,
+    Request,
+    Started,
+    runner,
+)
 from aim.errors import GenerationError, InvalidInput, QueueFull
 from aim.models.gpt_packed import PackedGPT
 from aim.models.prior import Prior
@@ -21,7 +32,11 @@ from aim.sampling import RowParams, Rows, draw_rows, explain, guide, sample
 from tests.tiny import random_gpt, random_model
 
 GUIDED, PLAIN = SamplingParams(cfg_scale=3.0), SamplingParams(cfg_scale=1.0)
-MODELS: dict[str, Callable[[], Any]] = {"aim": random_model, "gpt": random_gpt, "packed gpt": lambda: PackedGPT(random_gpt())}
+MODELS: dict[str, Callable[[], Any]] = {
+    "aim": random_model,
+    "gpt": random_gpt,
+    "packed gpt": lambda: PackedGPT(random_gpt()),
+}
 
 
 @pytest.fixture(scope="module", params=["aim", "gpt"])
@@ -48,7 +63,9 @@ def assert_empty(engine: Engine) -> None:
 
 
 def codes_of(events: list[Event], request: Request) -> list[int]:
-    return next(e.codes.tolist() for e in events if isinstance(e, Finished) and e.request_id == request.id)
+    return next(
+        e.codes.tolist() for e in events if isinstance(e, Finished) and e.request_id == request.id
+    )
 
 
 def alone(model: Prior, request: Request) -> list[int]:
@@ -77,8 +94,12 @@ class TestOneRequest:
         request = Request(2, GUIDED, preview_every=8)
         assert kinds(list(engine.run([request])), request) == [Started, Progress, Finished]
 
-    def test_codes_are_what_the_model_and_the_sampler_say(self, tiny_model: Prior, engine: Engine) -> None:
-        request = Request(3, SamplingParams(cfg_scale=2.0, temperature=0.9, top_k=20, top_p=0.9), seed=77)
+    def test_codes_are_what_the_model_and_the_sampler_say(
+        self, tiny_model: Prior, engine: Engine
+    ) -> None:
+        request = Request(
+            3, SamplingParams(cfg_scale=2.0, temperature=0.9, top_k=20, top_p=0.9), seed=77
+        )
         labels = torch.tensor([3, 5])
         cond, state = tiny_model.condition(labels), tiny_model.new_state(2)
         last, expected = torch.zeros(2, dtype=torch.int64), []
@@ -94,14 +115,23 @@ class TestOneRequest:
         asked = Request(3, GUIDED, seed=77, preview_every=7, explain=True)
         other = Request(1, GUIDED, seed=5, preview_every=5)
         events = list(engine.run([other, asked]))
-        assert all(e.notes is None for e in events if isinstance(e, (Progress, Finished)) and e.request_id == other.id)
-        told = [e for e in events if isinstance(e, (Progress, Finished)) and e.request_id == asked.id]
+        assert all(
+            e.notes is None
+            for e in events
+            if isinstance(e, (Progress, Finished)) and e.request_id == other.id
+        )
+        told = [
+            e for e in events if isinstance(e, (Progress, Finished)) and e.request_id == asked.id
+        ]
         codes, notes = torch.from_numpy(told[-1].codes), told[-1].notes
         assert [len(e.notes) for e in told] == [7, 14, 16]
         assert all((e.notes == notes[: len(e.notes)]).all() for e in told)
-        cond, uncond = tiny_model(codes[None, :-1].expand(2, -1), torch.tensor([3, 5]))  # (16, 64) each
+        # (16, 64) each
+        cond, uncond = tiny_model(codes[None, :-1].expand(2, -1), torch.tensor([3, 5]))
         expected = explain(cond, uncond, guide(cond, uncond, torch.full((16,), 3.0)), codes)
-        torch.testing.assert_close(torch.from_numpy(notes)[:, :8], expected[:, :8], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            torch.from_numpy(notes)[:, :8], expected[:, :8], atol=1e-3, rtol=1e-3
+        )
 
     def test_its_parts_all_matter(self, tiny_model: Prior) -> None:
         requests = [
@@ -139,15 +169,27 @@ class TestTheLine:
         with pytest.raises(QueueFull):
             engine.submit(Request(0))
         first = engine.step()
-        assert [(e.request_id, e.place) for e in first if isinstance(e, Queued)] == [(requests[4 + i].id, 1 + i) for i in range(3)]
+        assert [(e.request_id, e.place) for e in first if isinstance(e, Queued)] == [
+            (requests[4 + i].id, 1 + i) for i in range(3)
+        ]
         assert engine.step() == [], "no news"
         engine.cancel(requests[4].id)
         events = engine.step()
-        assert events == [Cancelled(requests[4].id), Queued(requests[5].id, 1), Queued(requests[6].id, 2)]
+        assert events == [
+            Cancelled(requests[4].id),
+            Queued(requests[5].id, 1),
+            Queued(requests[6].id, 2),
+        ]
         engine.cancel(requests[0].id)
-        assert engine.step() == [Cancelled(requests[0].id), Queued(requests[6].id, 1), Started(requests[5].id)]
+        assert engine.step() == [
+            Cancelled(requests[0].id),
+            Queued(requests[6].id, 1),
+            Started(requests[5].id),
+        ]
         rest = list(engine.run())
-        assert {e.request_id for e in rest if isinstance(e, Finished)} == {requests[i].id for i in (1, 2, 3, 5, 6)}
+        assert {e.request_id for e in rest if isinstance(e, Finished)} == {
+            requests[i].id for i in (1, 2, 3, 5, 6)
+        }
 
     def test_run_takes_more_than_the_line_holds(self, engine: Engine) -> None:
         requests = [Request(i % 5, GUIDED, seed=i) for i in range(20)]
@@ -164,7 +206,11 @@ class TestTheLine:
         assert engine.step() == [Started(requests[4].id)]
 
     def test_alone_is_alone(self, tiny_model: Prior, engine: Engine) -> None:
-        requests = [Request(0, GUIDED, seed=1), Request(1, GUIDED, seed=2, alone=True), Request(2, GUIDED, seed=3)]
+        requests = [
+            Request(0, GUIDED, seed=1),
+            Request(1, GUIDED, seed=2, alone=True),
+            Request(2, GUIDED, seed=3),
+        ]
         events = list(engine.run(requests))
         order = [(type(e), e.request_id) for e in events if isinstance(e, (Started, Finished))]
         assert order == [(kind, r.id) for r in requests for kind in (Started, Finished)]
@@ -208,7 +254,9 @@ class TestCancel:
 
 
 class Moody:
-    """A model that misbehaves on demand: ``mood`` sees the logits of every step, and may change them or raise."""
+    """A model that misbehaves on demand: ``mood`` sees the logits of every step, and may change
+    them or raise.
+    """
 
     def __init__(self, model: Prior, mood: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self._model, self.mood = model, mood
@@ -223,7 +271,9 @@ class Moody:
 class TestFailure:
     @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
     @pytest.mark.parametrize("row", [2, 3])
-    def test_logits_that_are_not_finite_fail_their_request_alone(self, tiny_model: Prior, value: float, row: int) -> None:
+    def test_logits_that_are_not_finite_fail_their_request_alone(
+        self, tiny_model: Prior, value: float, row: int
+    ) -> None:
         calls = []
 
         def mood(logits: torch.Tensor) -> torch.Tensor:
@@ -256,7 +306,9 @@ class TestFailure:
         again = Request(1, GUIDED, seed=4)
         assert codes_of(list(engine.run([again])), again) == alone(tiny_model, request)
 
-    def test_a_model_that_raises_fails_who_runs_and_serves_who_waits(self, tiny_model: Prior) -> None:
+    def test_a_model_that_raises_fails_who_runs_and_serves_who_waits(
+        self, tiny_model: Prior
+    ) -> None:
         calls = []
 
         def mood(logits: torch.Tensor) -> torch.Tensor:
@@ -273,7 +325,9 @@ class TestFailure:
         assert all(codes_of(events, r) == alone(tiny_model, r) for r in requests[2:])
         assert_empty(engine)
 
-    def test_a_request_that_cannot_join_fails_alone(self, tiny_model: Prior, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_request_that_cannot_join_fails_alone(
+        self, tiny_model: Prior, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         engine = Engine(tiny_model, 2)
         condition = tiny_model.condition
 
@@ -334,17 +388,26 @@ def references(tiny_model: Prior) -> dict[int, tuple[list[int], dict[int, bytes]
 
 @pytest.mark.parametrize("tiny_model", MODELS, indirect=True, scope="module")
 class TestOneSeedOneImage:
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
     @given(data=st.data())
     def test_codes_and_logits_are_equal_alone_and_in_any_company(
-        self, tiny_model: Prior, references: dict, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
+        self,
+        tiny_model: Prior,
+        references: dict,
+        monkeypatch: pytest.MonkeyPatch,
+        data: st.DataObject,
     ) -> None:
         witness = Witness()
         monkeypatch.setattr(runner, "draw_rows", witness)
         engine = Engine(tiny_model, data.draw(st.integers(1, 5)), 64)
         order = data.draw(st.permutations(SPECS))
         arrivals = data.draw(st.lists(st.integers(0, 30), min_size=len(order), max_size=len(order)))
-        lifetimes = data.draw(st.lists(st.integers(1, 60), min_size=len(order), max_size=len(order)))  # in steps, then cancelled
+        # in steps, then cancelled
+        lifetimes = data.draw(
+            st.lists(st.integers(1, 60), min_size=len(order), max_size=len(order))
+        )
         events: list[Event] = []
         requests = [Request(label, params, seed, preview_every=5) for seed, label, params in order]
         for step in range(400):
@@ -364,7 +427,9 @@ class TestOneSeedOneImage:
             if isinstance(last, Finished):
                 assert last.codes.tolist() == codes
                 assert len(witness.seen[request.seed]) == 16
-            assert all(logits[position] == bits for position, bits in witness.seen[request.seed].items())
+            assert all(
+                logits[position] == bits for position, bits in witness.seen[request.seed].items()
+            )
 
     def test_the_row_moves_and_nothing_changes(self, tiny_model: Prior, references: dict) -> None:
         engine = Engine(tiny_model, 4)
@@ -385,8 +450,15 @@ class TestOneSeedOneImage:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("make", [random_model, random_gpt])
-def test_codes_are_equal_at_the_size_of_a_real_vocabulary(make: Callable[..., Prior], dtype: torch.dtype) -> None:
+def test_codes_are_equal_at_the_size_of_a_real_vocabulary(
+    make: Callable[..., Prior], dtype: torch.dtype
+) -> None:
     model = make(vocab_size=16384, num_tokens=4).to_dtype(dtype)
-    requests = [Request(i % 5, SamplingParams(cfg_scale=[3.0, 1.0][i % 2], top_p=[1.0, 0.9][i % 3 == 0]), seed=i) for i in range(9)]
+    requests = [
+        Request(
+            i % 5, SamplingParams(cfg_scale=[3.0, 1.0][i % 2], top_p=[1.0, 0.9][i % 3 == 0]), seed=i
+        )
+        for i in range(9)
+    ]
     events = list(Engine(model).run(requests))
     assert all(codes_of(events, r) == alone(model, r) for r in requests)

@@ -1,4 +1,6 @@
-"""The engine on a GPU: fused kernels, captured steps, nothing waited for. ``python tests/engine/test_gpu.py`` runs it without pytest."""
+"""The engine on a GPU: fused kernels, captured steps, nothing waited for. ``python
+tests/engine/test_gpu.py`` runs it without pytest.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,17 @@ from functools import lru_cache
 import torch
 
 from aim.config import SamplingParams
-from aim.engine import Cancelled, Engine, Event, Failed, Finished, Preparing, Progress, Request, Server
+from aim.engine import (
+    Cancelled,
+    Engine,
+    Event,
+    Failed,
+    Finished,
+    Preparing,
+    Progress,
+    Request,
+    Server,
+)
 from aim.engine.backend import Backend, pick
 from aim.engine.memory import limit, pool_bytes
 from aim.models.prior import Prior
@@ -23,7 +35,14 @@ with suppress(ImportError):
 
     pytestmark = pytest.mark.gpu
 
-AIM = {"d_model": 256, "n_layer": 6, "vocab_size": 1024, "num_tokens": 96, "headdim": 32, "d_state": 32}
+AIM = {
+    "d_model": 256,
+    "n_layer": 6,
+    "vocab_size": 1024,
+    "num_tokens": 96,
+    "headdim": 32,
+    "d_state": 32,
+}
 GPT = {"d_model": 256, "n_layer": 6, "vocab_size": 1024, "num_tokens": 100, "n_head": 4}
 PARAMS = [
     SamplingParams(3.0),
@@ -48,7 +67,9 @@ def either_prior(test: Callable[[str], None]) -> Callable[[], None]:
 
 
 def random_prior(prior: str, dtype: torch.dtype) -> Prior:
-    """A random model that draws about a hundred codes, on the GPU; the same weights in every dtype."""
+    """A random model that draws about a hundred codes, on the GPU; the same weights in every
+    dtype.
+    """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     model = random_model(**AIM) if prior == "aim" else random_gpt(**GPT)
     return model.to_dtype(dtype).to("cuda")
@@ -67,7 +88,9 @@ def mixed(count: int, **changes: object) -> list[Request]:
 
 def finished(events: list[Event]) -> dict[int, list[int]]:
     """Codes by request id, in the order of their arrival."""
-    assert not [e for e in events if isinstance(e, Failed)], [e.error for e in events if isinstance(e, Failed)]
+    assert not [e for e in events if isinstance(e, Failed)], [
+        e.error for e in events if isinstance(e, Failed)
+    ]
     return {e.request_id: e.codes.tolist() for e in events if isinstance(e, Finished)}
 
 
@@ -88,7 +111,10 @@ def test_sixteen_mixed_requests_equal_eager_float32_token_for_token(prior: str) 
     fused, eager = backend(torch.float32, prior=prior), backend(torch.float32, "eager", prior)
     requests = mixed(16, explain=True)
     expected = list(eager.engine(16).run(requests))
-    for run in (lambda engine: list(engine.run(requests)), lambda engine: staggered(engine, requests)):
+    for run in (
+        lambda engine: list(engine.run(requests)),
+        lambda engine: staggered(engine, requests),
+    ):
         engine = fused.engine(16)
         got = run(engine)
         assert finished(got) == finished(expected)
@@ -96,7 +122,12 @@ def test_sixteen_mixed_requests_equal_eager_float32_token_for_token(prior: str) 
     notes = {e.request_id: torch.from_numpy(e.notes) for e in expected if isinstance(e, Finished)}
     for event in got:
         if isinstance(event, Finished):
-            torch.testing.assert_close(torch.from_numpy(event.notes)[:, :8], notes[event.request_id][:, :8], atol=1e-3, rtol=1e-3)
+            torch.testing.assert_close(
+                torch.from_numpy(event.notes)[:, :8],
+                notes[event.request_id][:, :8],
+                atol=1e-3,
+                rtol=1e-3,
+            )
 
 
 @either_prior
@@ -116,7 +147,9 @@ def test_bfloat16_logits_are_near_float32(prior: str) -> None:
             for now in range(c.num_tokens + int(starts.max())):
                 at = now - starts
                 positions = torch.where(at < c.num_tokens, at, -1).clamp(min=-1)
-                logits = model.step(codes[row, (positions - 1).clamp(min=0)], positions, cond, state)
+                logits = model.step(
+                    codes[row, (positions - 1).clamp(min=0)], positions, cond, state
+                )
                 busy = positions >= 0
                 got[row[busy], positions[busy]] = logits[busy]
             error = ((got - want).norm() / want.norm()).item()
@@ -138,9 +171,12 @@ def test_bfloat16_codes_do_not_depend_on_who_shares_the_bucket(prior: str) -> No
     engine = backend(torch.bfloat16, prior=prior).engine(8)
     request, others = Request(1, SamplingParams(3.0), seed=5), [r for r in mixed(40) if r.rows == 2]
     made = []
-    for first in range(4):  # in each place of four, each time with others: 8 rows from the first code to the last
+    # in each place of four, each time with others: 8 rows from the first code to the last
+    for first in range(4):
         company = others[3 * first : 3 * first + 3]
-        made.append(finished(list(engine.run([*company[:first], request, *company[first:]])))[request.id])
+        made.append(
+            finished(list(engine.run([*company[:first], request, *company[first:]])))[request.id]
+        )
     assert made[1:] == made[:1] * 3
     assert engine.captures == 1
 
@@ -151,7 +187,10 @@ def test_a_bfloat16_request_alone_is_the_same_every_time(prior: str) -> None:
     request = Request(1, SamplingParams(3.0), seed=5, alone=True)
     quiet = finished(list(engine.run([request])))
     busy = mixed(9)
-    assert finished(staggered(engine, [*busy[:5], request, *busy[5:]], every=3))[request.id] == quiet[request.id]
+    assert (
+        finished(staggered(engine, [*busy[:5], request, *busy[5:]], every=3))[request.id]
+        == quiet[request.id]
+    )
 
 
 @either_prior
@@ -201,16 +240,23 @@ def test_progress_comes_in_order_with_codes_that_stay() -> None:
     requests = mixed(6, preview_every=1, explain=True)
     events = list(engine.run(requests))
     for request in requests:
-        told = [e for e in events if isinstance(e, (Progress, Finished)) and e.request_id == request.id]
+        told = [
+            e for e in events if isinstance(e, (Progress, Finished)) and e.request_id == request.id
+        ]
         assert [len(e.codes) for e in told] == list(range(1, 97))
         assert all((e.codes == told[-1].codes[: len(e.codes)]).all() for e in told)
-        assert all(e.notes is not None and (e.notes == told[-1].notes[: len(e.codes)]).all() for e in told)
+        assert all(
+            e.notes is not None and (e.notes == told[-1].notes[: len(e.codes)]).all() for e in told
+        )
         assert [e.seconds for e in told] == sorted(e.seconds for e in told)
 
 
 def test_cancelled_at_once_and_nobody_else_hears_of_it() -> None:
     engine = backend(torch.float32).engine(4)
-    request, other = Request(1, PARAMS[0], seed=1, preview_every=1), Request(2, PARAMS[3], seed=2, preview_every=7)
+    request, other = (
+        Request(1, PARAMS[0], seed=1, preview_every=1),
+        Request(2, PARAMS[3], seed=2, preview_every=7),
+    )
     expected = finished(list(engine.run([other])))
     for steps in (0, 1, 30, 95, 96):  # the last one: drawn, but perhaps not told
         engine.submit(request)
@@ -242,7 +288,9 @@ def test_a_server_stops_promptly() -> None:
 
 @contextmanager
 def no_synchronisation() -> Iterator[None]:
-    """Inside it, an operation that makes the host wait for the device raises; waiting for an event does not."""
+    """Inside it, an operation that makes the host wait for the device raises; waiting for an event
+    does not.
+    """
     torch.cuda.set_sync_debug_mode("error")
     try:
         yield
@@ -267,7 +315,8 @@ def test_other_threads_use_the_gpu_while_a_step_is_captured() -> None:
 
     def work() -> None:
         try:
-            while not stop.is_set():  # no random numbers: PyTorch's generator is not free while any thread captures
+            # no random numbers: PyTorch's generator is not free while any thread captures
+            while not stop.is_set():
                 a = torch.full((64 + rounds[0] % 64, 512), 0.5, device="cuda")
                 (a @ a.T).sum().cpu()
                 rounds[0] += 1
@@ -322,7 +371,9 @@ def test_memory_is_estimated_and_respected(prior: str) -> None:
 
 def main() -> None:
     """Every test above, with the time that it took."""
-    tests: dict[str, Callable[[], None]] = {name: test for name, test in globals().items() if name.startswith("test_")}
+    tests: dict[str, Callable[[], None]] = {
+        name: test for name, test in globals().items() if name.startswith("test_")
+    }
     failures = 0
     for name, test in tests.items():
         started = time.perf_counter()

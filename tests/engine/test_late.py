@@ -1,4 +1,6 @@
-"""The engine where copies arrive late and steps are captured, as on a GPU: a stand-in for its lane, driven by hand."""
+"""The engine where copies arrive late and steps are captured, as on a GPU: a stand-in for its lane,
+driven by hand.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,19 @@ import torch
 from torch import Tensor
 
 from aim.config import SamplingParams
-from aim.engine import Cancelled, Engine, Event, Failed, Finished, Preparing, Progress, Queued, Request, Server, Started
+from aim.engine import (
+    Cancelled,
+    Engine,
+    Event,
+    Failed,
+    Finished,
+    Preparing,
+    Progress,
+    Queued,
+    Request,
+    Server,
+    Started,
+)
 from aim.engine import lane as lanes
 from aim.engine import runner as runners
 from aim.engine.lane import Lane
@@ -37,7 +51,9 @@ def engine(tiny_model: AiM, lane: LateLane) -> Iterator[Engine]:
 def alone(model: AiM, request: Request) -> list[int]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lanes, "connect", Lane)
-        return next(e.codes.tolist() for e in Engine(model, 1).run([request]) if isinstance(e, Finished))
+        return next(
+            e.codes.tolist() for e in Engine(model, 1).run([request]) if isinstance(e, Finished)
+        )
 
 
 def of(events: list[Event], request: Request) -> list[Event]:
@@ -46,11 +62,15 @@ def of(events: list[Event], request: Request) -> list[Event]:
 
 class TestCopies:
     def test_come_late_and_in_order(self, tiny_model: AiM, engine: Engine, lane: LateLane) -> None:
-        requests = [Request(i, GUIDED, seed=i, preview_every=1 + i, explain=i == 1) for i in range(4)]
+        requests = [
+            Request(i, GUIDED, seed=i, preview_every=1 + i, explain=i == 1) for i in range(4)
+        ]
         events = list(engine.run(requests))
         for request in requests:
             told = [e for e in of(events, request) if isinstance(e, (Progress, Finished))]
-            assert [len(e.codes) for e in told] == [n for n in range(1, 17) if n == 16 or n % request.preview_every == 0]
+            assert [len(e.codes) for e in told] == [
+                n for n in range(1, 17) if n == 16 or n % request.preview_every == 0
+            ]
             assert isinstance(told[-1], Finished)
             assert told[-1].codes.tolist() == alone(tiny_model, request)
             assert all((e.codes == told[-1].codes[: len(e.codes)]).all() for e in told)
@@ -58,12 +78,16 @@ class TestCopies:
             assert all((e.notes is not None) == request.explain for e in told)
             assert not request.explain or all(e.notes.shape == (len(e.codes), 13) for e in told)
 
-    def test_nothing_is_waited_for_while_somebody_runs(self, engine: Engine, lane: LateLane) -> None:
+    def test_nothing_is_waited_for_while_somebody_runs(
+        self, engine: Engine, lane: LateLane
+    ) -> None:
         requests = [Request(0, GUIDED, seed=i, preview_every=1) for i in range(7)]
         list(engine.run(requests))
         assert lane.waits == lane.lag + 1, "for the last codes, when there was nothing else to do"
 
-    def test_rows_are_free_before_the_last_codes_have_arrived(self, tiny_model: AiM, engine: Engine, lane: LateLane) -> None:
+    def test_rows_are_free_before_the_last_codes_have_arrived(
+        self, tiny_model: AiM, engine: Engine, lane: LateLane
+    ) -> None:
         lane.lag = 100
         first, second = Request(0, GUIDED, id=1), Request(1, GUIDED, seed=1, id=2)
         engine.submit(first)
@@ -77,9 +101,13 @@ class TestCopies:
             engine.submit(Request(0, id=1))
         events = list(engine.run())
         assert [e.request_id for e in events if isinstance(e, Finished)] == [1, 2]
-        assert all(of(events, r)[-1].codes.tolist() == alone(tiny_model, r) for r in (first, second))
+        assert all(
+            of(events, r)[-1].codes.tolist() == alone(tiny_model, r) for r in (first, second)
+        )
 
-    def test_what_moves_and_leaves_does_not_disturb_copies_under_way(self, tiny_model: AiM, engine: Engine, lane: LateLane) -> None:
+    def test_what_moves_and_leaves_does_not_disturb_copies_under_way(
+        self, tiny_model: AiM, engine: Engine, lane: LateLane
+    ) -> None:
         lane.lag = 6
         requests = [Request(i, GUIDED, seed=i, preview_every=3) for i in range(4)]
         for request in requests[:2]:
@@ -95,7 +123,10 @@ class TestCopies:
 class TestCancel:
     def test_while_codes_are_under_way(self, engine: Engine, lane: LateLane) -> None:
         lane.lag = 5
-        request, other = Request(1, GUIDED, preview_every=1), Request(2, GUIDED, seed=4, preview_every=4)
+        request, other = (
+            Request(1, GUIDED, preview_every=1),
+            Request(2, GUIDED, seed=4, preview_every=4),
+        )
         engine.submit(request)
         engine.submit(other)
         events = [event for _ in range(9) for event in engine.step()]
@@ -152,7 +183,12 @@ class TestCancel:
 class TestFailure:
     @pytest.mark.parametrize("at", [3, 15])
     def test_a_broken_code_is_found_when_it_arrives(
-        self, tiny_model: AiM, engine: Engine, lane: LateLane, monkeypatch: pytest.MonkeyPatch, at: int
+        self,
+        tiny_model: AiM,
+        engine: Engine,
+        lane: LateLane,
+        monkeypatch: pytest.MonkeyPatch,
+        at: int,
     ) -> None:
         def damaged(logits: Tensor, rows: object) -> None:
             position = int(rows.positions[0])  # type: ignore[attr-defined]
@@ -172,7 +208,9 @@ class TestFailure:
         assert len([e for e in told if isinstance(e, Failed)]) == 1
         assert of(events, fine)[-1].codes.tolist() == alone(tiny_model, fine)
 
-    def test_a_device_that_is_gone_ends_everybody_once(self, engine: Engine, lane: LateLane) -> None:
+    def test_a_device_that_is_gone_ends_everybody_once(
+        self, engine: Engine, lane: LateLane
+    ) -> None:
         requests = [Request(i, GUIDED, seed=i, preview_every=2) for i in range(3)]
         for request in requests:
             engine.submit(request)
@@ -181,10 +219,14 @@ class TestFailure:
         while not engine.idle:
             events += engine.step()
         for request in requests:
-            assert [type(e) for e in of(events, request) if isinstance(e, (Failed, Finished))] == [Failed]
+            assert [type(e) for e in of(events, request) if isinstance(e, (Failed, Finished))] == [
+                Failed
+            ]
         lane.broken = False
 
-    def test_a_model_that_raises_spares_what_was_drawn(self, tiny_model: AiM, lane: LateLane, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_model_that_raises_spares_what_was_drawn(
+        self, tiny_model: AiM, lane: LateLane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         engine = Engine(tiny_model, 4)
         lane.lag = 50
         first, second = Request(0, GUIDED), Request(1, GUIDED, seed=2)
@@ -203,11 +245,16 @@ class TestFailure:
 
 
 class TestGraphs:
-    def test_each_size_once_and_everybody_is_told_before(self, tiny_model: AiM, engine: Engine, lane: LateLane) -> None:
+    def test_each_size_once_and_everybody_is_told_before(
+        self, tiny_model: AiM, engine: Engine, lane: LateLane
+    ) -> None:
         first = Request(0, GUIDED, seed=1)
         engine.submit(first)
         events = engine.step()
-        assert events == [Started(first.id), Preparing(first.id, "Preparing the GPU for 2 images at once …")]
+        assert events == [
+            Started(first.id),
+            Preparing(first.id, "Preparing the GPU for 2 images at once …"),
+        ]
         assert engine.captures == 0
         assert engine.step() == []
         assert (engine.captures, engine._scheduler.running[first.id].step) == (1, 1)
@@ -215,27 +262,38 @@ class TestGraphs:
         for request in others:
             engine.submit(request)
         events = engine.step()
-        assert {e.request_id for e in events if isinstance(e, Preparing)} == {first.id, *(r.id for r in others)}
+        assert {e.request_id for e in events if isinstance(e, Preparing)} == {
+            first.id,
+            *(r.id for r in others),
+        }
         late = Request(4, GUIDED, seed=4)
         engine.submit(late)
-        assert [e for e in engine.step() if isinstance(e, Preparing)] != [], "somebody else is to know, too"
+        assert [e for e in engine.step() if isinstance(e, Preparing)] != [], (
+            "somebody else is to know, too"
+        )
         events = list(engine.run())
         assert engine.captures == 2
         assert not [e for e in events if isinstance(e, Preparing)]
         for request in (first, *others, late):
-            assert of(events, request)[-1].codes.tolist() == alone(tiny_model, request), "warming up has changed nothing"
+            assert of(events, request)[-1].codes.tolist() == alone(tiny_model, request), (
+                "warming up has changed nothing"
+            )
         list(engine.run([Request(i % 5, GUIDED, seed=i) for i in range(12)]))
         assert engine.captures == 2
         assert engine.warmup_seconds > 0
 
-    def test_preparing_is_not_model_time(self, engine: Engine, lane: LateLane, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_preparing_is_not_model_time(
+        self, engine: Engine, lane: LateLane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(lane, "capture", lambda run: time.sleep(0.5) or run)
         finished = list(engine.run([Request(0, GUIDED)]))[-1]
         assert engine.capture_seconds >= 0.5
         assert isinstance(finished, Finished)
         assert 0 < finished.seconds < 0.5
 
-    def test_where_it_fails_the_step_runs_without(self, engine: Engine, lane: LateLane, caplog: pytest.LogCaptureFixture) -> None:
+    def test_where_it_fails_the_step_runs_without(
+        self, engine: Engine, lane: LateLane, caplog: pytest.LogCaptureFixture
+    ) -> None:
         lane.refuse = True
         request = Request(0, GUIDED, seed=3)
         with caplog.at_level(logging.WARNING, "aim"):

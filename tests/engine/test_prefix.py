@@ -1,4 +1,6 @@
-"""Requests that begin with given codes: kept exactly, read in one pass, and drawn on from as if they had been drawn."""
+"""Requests that begin with given codes: kept exactly, read in one pass, and drawn on from as if
+they had been drawn.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +34,18 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 
 def drawn(engine: Engine, *requests: Request) -> list[list[int]]:
-    found = {event.request_id: event.codes.tolist() for event in engine.run(requests) if isinstance(event, Finished)}
+    found = {
+        event.request_id: event.codes.tolist()
+        for event in engine.run(requests)
+        if isinstance(event, Finished)
+    }
     return [found[request.id] for request in requests]
 
 
 @pytest.mark.parametrize("params", [GUIDED, PLAIN], ids=["guided", "plain"])
-def test_a_drawing_that_is_taken_back_to_any_code_and_left_as_it_was_ends_as_before(model: Any, params: SamplingParams) -> None:
+def test_a_drawing_that_is_taken_back_to_any_code_and_left_as_it_was_ends_as_before(
+    model: Any, params: SamplingParams
+) -> None:
     engine = Engine(model, 4)
     [whole] = drawn(engine, Request(2, params, seed=7))
     for kept in range(model.config.num_tokens):
@@ -46,10 +54,15 @@ def test_a_drawing_that_is_taken_back_to_any_code_and_left_as_it_was_ends_as_bef
 
 
 def test_company_changes_nothing(model: Any) -> None:
-    requests = [Request(i, p, seed=i, prefix=range(n)) for i, (p, n) in enumerate([(GUIDED, 5), (PLAIN, 1), (GUIDED, 0), (GUIDED, 15)])]
+    requests = [
+        Request(i, p, seed=i, prefix=range(n))
+        for i, (p, n) in enumerate([(GUIDED, 5), (PLAIN, 1), (GUIDED, 0), (GUIDED, 15)])
+    ]
     together = drawn(Engine(model, 4), *requests)
     assert together == [drawn(Engine(model, 1), request)[0] for request in requests]
-    assert [codes[:n] for codes, n in zip(together, (5, 1, 0, 15), strict=True)] == [list(range(n)) for n in (5, 1, 0, 15)]
+    assert [codes[:n] for codes, n in zip(together, (5, 1, 0, 15), strict=True)] == [
+        list(range(n)) for n in (5, 1, 0, 15)
+    ]
 
 
 def test_what_the_slot_held_before_does_not_matter(model: Any) -> None:
@@ -61,7 +74,11 @@ def test_what_the_slot_held_before_does_not_matter(model: Any) -> None:
 
 def test_another_class_goes_another_way(model: Any) -> None:
     engine = Engine(model, 2)
-    one, other = drawn(engine, Request(0, GUIDED, seed=5, prefix=(1, 2, 3)), Request(4, GUIDED, seed=5, prefix=(1, 2, 3)))
+    one, other = drawn(
+        engine,
+        Request(0, GUIDED, seed=5, prefix=(1, 2, 3)),
+        Request(4, GUIDED, seed=5, prefix=(1, 2, 3)),
+    )
     assert one[:3] == other[:3] == [1, 2, 3]
     assert one != other
 
@@ -88,10 +105,15 @@ def test_rows_that_move_take_their_prefix_along(model: Any) -> None:
 
 def test_values_that_are_out_of_range(model: Any) -> None:
     engine = Engine(model, 1)
-    with pytest.raises(InvalidInput, match="prefix has 16 codes; it must leave some to draw, of 16"):
+    with pytest.raises(
+        InvalidInput, match="prefix has 16 codes; it must leave some to draw, of 16"
+    ):
         engine.submit(Request(0, prefix=range(16)))
     for code in (-1, 64):
-        with pytest.raises(InvalidInput, match=rf"prefix holds the code {code}; codes are whole numbers in \[0, 63\]"):
+        with pytest.raises(
+            InvalidInput,
+            match=rf"prefix holds the code {code}; codes are whole numbers in \[0, 63\]",
+        ):
             engine.submit(Request(0, prefix=(1, code)))
     for prefix in ([0.5], [[1, 2]], "ab"):
         with pytest.raises(InvalidInput, match="it must be a sequence of codes"):
@@ -99,7 +121,9 @@ def test_values_that_are_out_of_range(model: Any) -> None:
     assert engine.idle
 
 
-def test_a_prefix_that_cannot_be_read_fails_its_own_request_alone(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prefix_that_cannot_be_read_fails_its_own_request_alone(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = Engine(model, 2)
     [want] = drawn(engine, Request(2, GUIDED, seed=1))
 

@@ -20,7 +20,9 @@ def test_guidance_takes_two_rows() -> None:
     assert request(1.0).rows == 1
 
 
-@pytest.mark.parametrize("changes", [{"seed": -1}, {"seed": 2**32}, {"preview_every": -1}, {"preview_every": 1.5}])
+@pytest.mark.parametrize(
+    "changes", [{"seed": -1}, {"seed": 2**32}, {"preview_every": -1}, {"preview_every": 1.5}]
+)
 def test_a_request_out_of_range_is_refused(changes: dict) -> None:
     with pytest.raises(InvalidInput, match=next(iter(changes))):
         Request(0, **changes)
@@ -35,7 +37,11 @@ def test_lowest_slots_first_and_first_come_first_served() -> None:
     requests = [request(1.0), request(), request(), request(1.0)]
     for r in requests:
         scheduler.add(r)
-    assert [(e.request, e.slots) for e in scheduler.admit()] == [(requests[0], [0]), (requests[1], [1, 2]), (requests[2], [3, 4])]
+    assert [(e.request, e.slots) for e in scheduler.admit()] == [
+        (requests[0], [0]),
+        (requests[1], [1, 2]),
+        (requests[2], [3, 4]),
+    ]
     scheduler.remove(requests[0].id)
     scheduler.remove(requests[1].id)
     assert [e.slots for e in scheduler.admit()] == [[0]]
@@ -126,12 +132,17 @@ class TestAnyHistory:
         for _ in range(data.draw(st.integers(1, 25))):
             action = data.draw(st.sampled_from(["add", "admit", "remove", "compact"]))
             if action == "add":
-                r = request(data.draw(st.sampled_from([1.0, 2.0])), alone=data.draw(st.sampled_from([False, False, True])))
+                r = request(
+                    data.draw(st.sampled_from([1.0, 2.0])),
+                    alone=data.draw(st.sampled_from([False, False, True])),
+                )
                 try:
                     scheduler.add(r)
                 except QueueFull:
                     assert len(scheduler.waiting) >= 3
-                    assert sum(place > 0 for _, place in scheduler.places()) >= 2, "the new one would have been third or worse"
+                    assert sum(place > 0 for _, place in scheduler.places()) >= 2, (
+                        "the new one would have been third or worse"
+                    )
                 else:
                     alive.add(r.id)
             elif action == "admit":
@@ -151,9 +162,17 @@ class TestAnyHistory:
                 assert bool(moves) == (scheduler.rows < before)
             taken = [slot for entry in scheduler.running.values() for slot in entry.slots]
             assert len(taken) == len(set(taken)) == scheduler.used <= 2 * capacity
-            assert len(scheduler.running) == 1 or not any(e.request.alone for e in scheduler.running.values())
-            assert all(content[slot] == entry.request.id for entry in scheduler.running.values() for slot in entry.slots)
-            assert all(len(entry.slots) == entry.request.rows for entry in scheduler.running.values())
+            assert len(scheduler.running) == 1 or not any(
+                e.request.alone for e in scheduler.running.values()
+            )
+            assert all(
+                content[slot] == entry.request.id
+                for entry in scheduler.running.values()
+                for slot in entry.slots
+            )
+            assert all(
+                len(entry.slots) == entry.request.rows for entry in scheduler.running.values()
+            )
             assert {r.id for r in scheduler.waiting} | set(scheduler.running) == alive
         for gone in alive:
             scheduler.remove(gone)

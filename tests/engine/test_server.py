@@ -14,7 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aim.config import SamplingParams
-from aim.engine import Cancelled, Engine, Failed, Finished, Progress, Queued, Request, Server, Started
+from aim.engine import (
+    Cancelled,
+    Engine,
+    Failed,
+    Finished,
+    Progress,
+    Queued,
+    Request,
+    Server,
+    Started,
+)
 from aim.errors import GenerationError, InvalidInput, QueueFull
 from aim.models.aim import AiM
 
@@ -22,7 +32,9 @@ GUIDED = SamplingParams(cfg_scale=3.0)
 
 
 class Gated:
-    """A model that takes a step for every permit, so that a test knows where the engine is; ``release`` lets it run freely."""
+    """A model that takes a step for every permit, so that a test knows where the engine is;
+    ``release`` lets it run freely.
+    """
 
     def __init__(self, model: AiM) -> None:
         self._model = model
@@ -81,7 +93,9 @@ def assert_empty(server: Server) -> None:
 
 
 def alone(model: AiM, request: Request) -> list[int]:
-    return next(e.codes.tolist() for e in Engine(model, 1).run([request]) if isinstance(e, Finished))
+    return next(
+        e.codes.tolist() for e in Engine(model, 1).run([request]) if isinstance(e, Finished)
+    )
 
 
 def test_a_stream_tells_everything(server: Server, gated: Gated, tiny_model: AiM) -> None:
@@ -110,7 +124,9 @@ def test_a_slow_client_finds_the_newest_progress(server: Server, gated: Gated) -
 
 
 @pytest.mark.parametrize("steps", [0, 5])
-def test_cancelled_within_a_step_by_another_thread(server: Server, gated: Gated, steps: int) -> None:
+def test_cancelled_within_a_step_by_another_thread(
+    server: Server, gated: Gated, steps: int
+) -> None:
     stream = server.stream(Request(1, GUIDED, preview_every=4))
     gated.permit(steps)
     until(lambda: gated.entered == steps + 1)  # it is inside the next step
@@ -143,7 +159,9 @@ def test_breaking_out_of_a_loop_cancels(server: Server, gated: Gated) -> None:
     until(lambda: server.engine.idle)
 
 
-def test_two_clients_share_steps_and_a_third_sees_its_place(server: Server, gated: Gated, tiny_model: AiM) -> None:
+def test_two_clients_share_steps_and_a_third_sees_its_place(
+    server: Server, gated: Gated, tiny_model: AiM
+) -> None:
     requests = [Request(i, GUIDED, seed=i) for i in range(4)]
     streams = [server.stream(r) for r in requests]
     with pytest.raises(QueueFull):
@@ -164,7 +182,9 @@ def test_bad_input_is_refused_at_once(server: Server) -> None:
     assert not server._mailboxes
 
 
-def test_a_model_that_explodes_fails_its_requests_and_the_next_is_served(server: Server, gated: Gated, tiny_model: AiM) -> None:
+def test_a_model_that_explodes_fails_its_requests_and_the_next_is_served(
+    server: Server, gated: Gated, tiny_model: AiM
+) -> None:
     streams = [server.stream(Request(i, GUIDED)) for i in range(2)]
     until(lambda: gated.entered == 1)
     gated.explode = True
@@ -195,7 +215,9 @@ def test_closing_cancels_everything_and_refuses_more(gated: Gated) -> None:
     server.close()
 
 
-def test_whoever_waits_for_a_thread_that_died_is_told(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_waits_for_a_thread_that_died_is_told(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("aim.engine.server._PATIENCE", 0.01)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     server = Server(Engine(gated))
@@ -215,7 +237,11 @@ def test_two_hundred_random_requests_leave_nothing(tiny_model: AiM) -> None:
     scales = torch.randint(1, 4, (200,), generator=random).tolist()
 
     def client(i: int) -> str:
-        stream = server.stream(Request(i % 5, SamplingParams(cfg_scale=float(scales[i])), seed=i, preview_every=scales[i]))
+        stream = server.stream(
+            Request(
+                i % 5, SamplingParams(cfg_scale=float(scales[i])), seed=i, preview_every=scales[i]
+            )
+        )
         for n, event in enumerate(stream):
             if fates[i] and n == fates[i]:
                 if fates[i] == 1:
@@ -238,12 +264,24 @@ def test_two_hundred_random_requests_leave_nothing(tiny_model: AiM) -> None:
     assert threading.active_count() == threads
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([1.0, 2.0]), st.integers(0, 20)), min_size=2, max_size=8))
-def test_codes_do_not_depend_on_who_else_is_there(tiny_model: AiM, specs: list[tuple[int, float, int]]) -> None:
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.sampled_from([1.0, 2.0]), st.integers(0, 20)),
+        min_size=2,
+        max_size=8,
+    )
+)
+def test_codes_do_not_depend_on_who_else_is_there(
+    tiny_model: AiM, specs: list[tuple[int, float, int]]
+) -> None:
     """Real threads: what runs together with what is up to the clock."""
     server = Server(Engine(tiny_model, max_requests=3, max_waiting=9))
-    requests = [Request(label, SamplingParams(cfg_scale=scale), seed=seed) for label, scale, seed in specs]
+    requests = [
+        Request(label, SamplingParams(cfg_scale=scale), seed=seed) for label, scale, seed in specs
+    ]
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda r: list(server.stream(r))[-1].codes.tolist(), requests))
     server.close()

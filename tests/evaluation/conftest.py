@@ -25,4 +25,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def make_set(tiny_pipeline: Pipeline, tmp_path: Path) -> Callable[..., SampleSet]:
     """A set of 12 images, in batches of 4, none drawn yet."""
-    return lambda name="set", count=12: SampleSet(tiny_pipeline, tmp_path / name, count, seed=5, batch=4)
+    return lambda name="set", count=12: SampleSet(
+        tiny_pipeline, tmp_path / name, count, seed=5, batch=4
+    )

@@ -12,7 +12,9 @@ SIZE = 16
 
 
 class Eyes:
-    """Features without a network: what a few blocks of an image look like; with spatial features and five classes."""
+    """Features without a network: what a few blocks of an image look like; with spatial features
+    and five classes.
+    """
 
     def __init__(self, name: str = "eyes") -> None:
         self.name, self.images = name, 0
@@ -20,7 +22,9 @@ class Eyes:
     def __call__(self, images: Tensor) -> Seen:
         if images.any():  # not the one by which the number of features is learned
             self.images += len(images)
-        blocks = torch.nn.functional.adaptive_avg_pool2d(images.double() / 255, 2).flatten(1).float()
+        blocks = (
+            torch.nn.functional.adaptive_avg_pool2d(images.double() / 255, 2).flatten(1).float()
+        )
         return Seen(blocks, (blocks[:, :5] * 20).softmax(1), blocks[:, ::3] ** 2)
 
 

@@ -1,4 +1,6 @@
-"""An evaluation from end to end: figures, references and their cache, presets, and the command on one and on two processes."""
+"""An evaluation from end to end: figures, references and their cache, presets, and the command on
+one and on two processes.
+"""
 
 from __future__ import annotations
 
@@ -42,29 +44,62 @@ class TestEvaluate:
         result = evaluate(images, eyes, folder, say=said.append)
         assert result is not None
         drawn = torch.cat(list(images.images(5)))
-        real = torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in sorted(folder.rglob("*.png"))])).permute(0, 3, 1, 2)
+        real = torch.from_numpy(
+            np.stack([np.asarray(Image.open(path)) for path in sorted(folder.rglob("*.png"))])
+        ).permute(0, 3, 1, 2)
         ours, theirs = (observe(Eyes(), [batch]) for batch in (drawn, real))
-        assert result["fid"] == pytest.approx(frechet_distance(ours.statistics, theirs.statistics), rel=1e-6)
+        assert result["fid"] == pytest.approx(
+            frechet_distance(ours.statistics, theirs.statistics), rel=1e-6
+        )
         assert ours.spatial is not None and theirs.spatial is not None
-        assert result["sfid"] == pytest.approx(frechet_distance(ours.spatial, theirs.spatial), rel=1e-6)
-        assert (result["precision"], result["recall"]) == precision_recall(theirs.features, ours.features)
+        assert result["sfid"] == pytest.approx(
+            frechet_distance(ours.spatial, theirs.spatial), rel=1e-6
+        )
+        assert (result["precision"], result["recall"]) == precision_recall(
+            theirs.features, ours.features
+        )
         assert ours.probabilities is not None
         p = ours.probabilities.double()
-        assert result["inception_score"] == pytest.approx((p * (p / p.mean(0)).log()).sum(1).mean().exp().item())
+        assert result["inception_score"] == pytest.approx(
+            (p * (p / p.mean(0)).log()).sum(1).mean().exp().item()
+        )
         assert result["asked_class"] == (p.argmax(1) == torch.arange(12) % 5).double().mean().item()
-        assert (result["features"], result["reference"], result["reference_images"]) == ("eyes", str(folder), 30)
-        assert (result["model"], result["version"], result["count"], result["seed"], result["cfg_scale"]) == (
+        assert (result["features"], result["reference"], result["reference_images"]) == (
+            "eyes",
+            str(folder),
+            30,
+        )
+        assert (
+            result["model"],
+            result["version"],
+            result["count"],
+            result["seed"],
+            result["cfg_scale"],
+        ) == (
             *("tiny", "0123456789ab", 12, 5),
             images.pipe.sampling.cfg_scale,
         )
         assert result["check"]["images"] == 12
         assert json.loads((images.folder / "evaluation.json").read_text()) == result
         assert said == ["Reading the reference", "Drawing", "Checking", "Packing", "Measuring"]
-        assert sorted(path.name for path in images.folder.iterdir()) == ["evaluation.json", "png", "samples.npz", "settings.json"]
+        assert sorted(path.name for path in images.folder.iterdir()) == [
+            "evaluation.json",
+            "png",
+            "samples.npz",
+            "settings.json",
+        ]
 
     def test_only_the_first_process_measures(self, make_set: Callable[..., SampleSet]) -> None:
         order: list[int] = []
-        assert evaluate(make_set(), rank=1, world=2, wait=lambda: order.append(len(list((make_set().folder / "png").iterdir())))) is None
+        assert (
+            evaluate(
+                make_set(),
+                rank=1,
+                world=2,
+                wait=lambda: order.append(len(list((make_set().folder / "png").iterdir()))),
+            )
+            is None
+        )
         assert order == [6]
         result = evaluate(make_set(), Eyes(), world=2)
         assert result is not None
@@ -74,17 +109,25 @@ class TestEvaluate:
         result = evaluate(make_set(), Eyes(), npz=False)
         assert result is not None
         assert result["inception_score"] >= 1
-        assert [result[name] for name in ("fid", "sfid", "precision", "recall", "reference")] == [None] * 5
+        assert [result[name] for name in ("fid", "sfid", "precision", "recall", "reference")] == [
+            None
+        ] * 5
         assert not (make_set().folder / "samples.npz").exists()
         plain = evaluate(make_set())
         assert plain is not None
         assert not set(NAMES) & plain.keys()
 
-    def test_a_reference_needs_features(self, make_set: Callable[..., SampleSet], folder: Path) -> None:
-        with pytest.raises(InvalidInput, match="needs features to be seen by; name them with --features"):
+    def test_a_reference_needs_features(
+        self, make_set: Callable[..., SampleSet], folder: Path
+    ) -> None:
+        with pytest.raises(
+            InvalidInput, match="needs features to be seen by; name them with --features"
+        ):
             evaluate(make_set(), None, folder)
 
-    def test_nothing_is_drawn_for_a_reference_that_is_not_there(self, make_set: Callable[..., SampleSet], tmp_path: Path) -> None:
+    def test_nothing_is_drawn_for_a_reference_that_is_not_there(
+        self, make_set: Callable[..., SampleSet], tmp_path: Path
+    ) -> None:
         with pytest.raises(InvalidInput, match="there is no reference"):
             evaluate(make_set(), Eyes(), tmp_path / "absent.npz")
         assert list((make_set().folder / "png").iterdir()) == []
@@ -104,7 +147,15 @@ class TestEvaluate:
         console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
         console.print(as_table(result))
         text = console.export_text()
-        for part in ("tiny 0123456789ab, 12 images, cfg scale 3", f"{result['fid']:.4f}", "sFID", "IS", "2 - 3", "4 of 4", "by eyes"):
+        for part in (
+            "tiny 0123456789ab, 12 images, cfg scale 3",
+            f"{result['fid']:.4f}",
+            "sFID",
+            "IS",
+            "2 - 3",
+            "4 of 4",
+            "by eyes",
+        ):
             assert part in text
 
 
@@ -112,18 +163,25 @@ class TestPresets:
     def test_shipped_is_the_model_s_own(self) -> None:
         assert preset("shipped", TINY) == (TINY.sampling, 5_000)
 
-    @pytest.mark.parametrize(("name", "guidance"), [("aim-b", 2.0), ("aim-l", 1.75), ("aim-xl", 1.75), ("aim-1b", 1.75)])
+    @pytest.mark.parametrize(
+        ("name", "guidance"), [("aim-b", 2.0), ("aim-l", 1.75), ("aim-xl", 1.75), ("aim-1b", 1.75)]
+    )
     def test_paper(self, name: str, guidance: float) -> None:
         config = dataclasses.replace(MODELS[name].config, sampling=SamplingParams(9.0, 0.5, 7, 0.5))
         assert preset("paper", config) == (SamplingParams(guidance, 1.0, 0, 1.0), 50_000)
 
     @pytest.mark.parametrize("config", [TINY, TINY_GPT, MODELS["gpt-b"].config])
     def test_paper_knows_no_other_model(self, config: Any) -> None:
-        with pytest.raises(InvalidInput, match=r"the paper has no settings for a model of .*; take --preset shipped"):
+        with pytest.raises(
+            InvalidInput,
+            match=r"the paper has no settings for a model of .*; take --preset shipped",
+        ):
             preset("paper", config)
 
     def test_there_is_no_other(self) -> None:
-        with pytest.raises(InvalidInput, match="preset is 'best'; it must be one of shipped, paper"):
+        with pytest.raises(
+            InvalidInput, match="preset is 'best'; it must be one of shipped, paper"
+        ):
             preset("best", TINY)
 
 
@@ -138,7 +196,19 @@ def judge(tmp_path: Path) -> Path:
 @pytest.fixture
 def arguments(tiny_checkpoint: Path, judge: Path, folder: Path) -> list[str]:
     where = ["--model", str(tiny_checkpoint), "--device", "cpu", "--dtype", "float32"]
-    return [*where, "--features", str(judge), "--reference", str(folder), "--batch", "4", "--count", "11", "--seed", "3"]
+    return [
+        *where,
+        "--features",
+        str(judge),
+        "--reference",
+        str(folder),
+        "--batch",
+        "4",
+        "--count",
+        "11",
+        "--seed",
+        "3",
+    ]
 
 
 class TestCommand:
@@ -147,51 +217,104 @@ class TestCommand:
         app.command()(command)
         return CliRunner().invoke(app, list(arguments))
 
-    def test_prints_a_table_and_one_line_of_json(self, arguments: list[str], tmp_path: Path, judge: Path) -> None:
-        result = self.run(*arguments, "--out", str(tmp_path / "out"), "--top-k", "9", "--cache", str(tmp_path / "kept"))
+    def test_prints_a_table_and_one_line_of_json(
+        self, arguments: list[str], tmp_path: Path, judge: Path
+    ) -> None:
+        result = self.run(
+            *arguments,
+            "--out",
+            str(tmp_path / "out"),
+            "--top-k",
+            "9",
+            "--cache",
+            str(tmp_path / "kept"),
+        )
         assert result.exit_code == 0, result.output
         found = json.loads(result.stdout.splitlines()[-1])
         assert found == json.loads((tmp_path / "out" / "evaluation.json").read_text())
-        assert (found["count"], found["top_k"], found["cfg_scale"], found["seed"], found["threads"]) == (11, 9, 3.0, 3, 1)
+        assert (
+            found["count"],
+            found["top_k"],
+            found["cfg_scale"],
+            found["seed"],
+            found["threads"],
+        ) == (11, 9, 3.0, 3, 1)
         assert found["features"] == JudgeFeatures.load(judge).name
         assert all(found[name] is not None for name in NAMES if name != "sfid")
         assert "FID" in result.stdout
         assert len(list((tmp_path / "kept").iterdir())) == 1
 
-    def test_inception_is_the_default_for_a_reference(self, arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_inception_is_the_default_for_a_reference(
+        self, arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         monkeypatch.setitem(sys.modules, "torch_fidelity", None)
         at = arguments.index("--features")
         result = self.run(*arguments[:at], *arguments[at + 2 :], "--out", str(tmp_path / "out"))
         assert isinstance(result.exception, AimError)
         assert "Inception features need torch-fidelity" in str(result.exception)
 
-    def test_the_paper_s_settings_are_not_for_every_model(self, arguments: list[str], tmp_path: Path) -> None:
+    def test_the_paper_s_settings_are_not_for_every_model(
+        self, arguments: list[str], tmp_path: Path
+    ) -> None:
         result = self.run(*arguments, "--preset", "paper", "--out", str(tmp_path / "out"))
         assert isinstance(result.exception, InvalidInput)
         assert "take --preset shipped" in str(result.exception)
         assert not (tmp_path / "out").exists()
 
-    def test_one_and_two_processes_give_the_same_images_and_figures(self, arguments: list[str], tmp_path: Path) -> None:
+    def test_one_and_two_processes_give_the_same_images_and_figures(
+        self, arguments: list[str], tmp_path: Path
+    ) -> None:
         script = tmp_path / "evaluate.py"
-        script.write_text("import typer\nfrom aim.evaluation.command import evaluate\ntyper.run(evaluate)\n")
-        environ = {**os.environ, "PYTHONPATH": str(Path(aim.__file__).parent.parent), "CUDA_VISIBLE_DEVICES": ""}
+        script.write_text(
+            "import typer\nfrom aim.evaluation.command import evaluate\ntyper.run(evaluate)\n"
+        )
+        environ = {
+            **os.environ,
+            "PYTHONPATH": str(Path(aim.__file__).parent.parent),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         found = []
         for count in (1, 2):
-            launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"] if count > 1 else []
-            full = [sys.executable, *launch, str(script), *arguments, "--out", str(tmp_path / str(count))]
-            done = subprocess.run(full, env=environ, capture_output=True, text=True, timeout=120, check=False)
+            launch = (
+                ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+                if count > 1
+                else []
+            )
+            full = [
+                sys.executable,
+                *launch,
+                str(script),
+                *arguments,
+                "--out",
+                str(tmp_path / str(count)),
+            ]
+            done = subprocess.run(
+                full, env=environ, capture_output=True, text=True, timeout=120, check=False
+            )
             assert done.returncode == 0, done.stdout + done.stderr
             found.append(json.loads(done.stdout.splitlines()[-1]))
-        one, two = ({path.name: path.read_bytes() for path in (tmp_path / name / "png").iterdir()} for name in ("1", "2"))
+        one, two = (
+            {path.name: path.read_bytes() for path in (tmp_path / name / "png").iterdir()}
+            for name in ("1", "2")
+        )
         assert len(one) == 11
         assert one == two
-        assert (tmp_path / "1" / "samples.npz").stat().st_size == (tmp_path / "2" / "samples.npz").stat().st_size
+        assert (tmp_path / "1" / "samples.npz").stat().st_size == (
+            tmp_path / "2" / "samples.npz"
+        ).stat().st_size
         assert [result["processes"] for result in found] == [1, 2]
         assert all(found[0][name] == found[1][name] for name in NAMES)
 
 
 @pytest.mark.parametrize(
-    ("name", "world", "wanted"), [("cuda", 2, "cuda:1"), ("cuda", 1, "cuda"), ("cpu", 2, "cpu"), ("cuda:0", 2, "cuda:0"), ("mps", 2, "mps")]
+    ("name", "world", "wanted"),
+    [
+        ("cuda", 2, "cuda:1"),
+        ("cuda", 1, "cuda"),
+        ("cpu", 2, "cpu"),
+        ("cuda:0", 2, "cuda:0"),
+        ("mps", 2, "mps"),
+    ],
 )
 def test_each_process_has_a_gpu_of_its_own(name: str, world: int, wanted: str) -> None:
     assert own_device(name, Settings(world=world, rank=world - 1, local_rank=world - 1)) == wanted

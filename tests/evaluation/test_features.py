@@ -22,7 +22,13 @@ from aim.training.data import normalize
 
 
 def images(count: int, size: int = 16, seed: int = 0) -> Tensor:
-    return torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return torch.randint(
+        0,
+        256,
+        (count, 3, size, size),
+        generator=torch.Generator().manual_seed(seed),
+        dtype=torch.uint8,
+    )
 
 
 @pytest.fixture
@@ -55,7 +61,8 @@ class TestJudge:
         path = tmp_path / "other.safetensors"
         save_file({"head.weight": torch.zeros(5, 10)}, path)
         with pytest.raises(
-            InvalidInput, match=r"other.safetensors is not a judge .*train one with `python -m aim.evaluation.report judge`"
+            InvalidInput,
+            match=r"other.safetensors is not a judge .*train one with `python -m aim.evaluation.report judge`",
         ):
             JudgeFeatures.load(path)
 
@@ -65,7 +72,10 @@ class TestJudge:
 
 
 def test_an_unknown_network_is_named() -> None:
-    with pytest.raises(InvalidInput, match=r"features is 'resnet'; it must be inception or the .safetensors file of a judge"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"features is 'resnet'; it must be inception or the .safetensors file of a judge",
+    ):
         load_features("resnet")
 
 
@@ -100,7 +110,9 @@ class FakeInception(nn.Module):
 
     fails: Exception | None = None
 
-    def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None) -> None:
+    def __init__(
+        self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None
+    ) -> None:
         super().__init__()
         assert features_list == ["2048", "logits_unbiased"]
         if self.fails is not None:
@@ -121,7 +133,10 @@ class FakeInception(nn.Module):
 @pytest.fixture
 def fidelity(monkeypatch: pytest.MonkeyPatch) -> type[FakeInception]:
     module: Any = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
-    module.FeatureExtractorInceptionV3, module.URL_INCEPTION_V3 = FakeInception, "https://example.org/weights.pth"
+    module.FeatureExtractorInceptionV3, module.URL_INCEPTION_V3 = (
+        FakeInception,
+        "https://example.org/weights.pth",
+    )
     monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", module)
     monkeypatch.setattr(FakeInception, "fails", None)
@@ -138,8 +153,12 @@ class TestInception:
         with torch.no_grad():
             seen, layer = features(batch), network.Mixed_6d.branch1x1(batch.float() / 255)
             assert torch.allclose(seen.features, layer.mean((2, 3))[:, :12])
-            assert torch.allclose(seen.probabilities, (seen.features @ network.fc.weight.T).softmax(1))
-        wanted = torch.stack([layer[:, c, y, x] for y in range(5) for x in range(5) for c in range(7)], 1)
+            assert torch.allclose(
+                seen.probabilities, (seen.features @ network.fc.weight.T).softmax(1)
+            )
+        wanted = torch.stack(
+            [layer[:, c, y, x] for y in range(5) for x in range(5) for c in range(7)], 1
+        )
         assert torch.equal(seen.spatial, wanted)  # ADM's order, so that its statistics fit
 
     def test_weights_from_a_file(self, fidelity: type[FakeInception], tmp_path: Path) -> None:
@@ -152,7 +171,9 @@ class TestInception:
 
     def test_a_file_of_something_else(self, fidelity: type[FakeInception], tmp_path: Path) -> None:
         torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
-        with pytest.raises(InvalidInput, match=r"w.pth does not hold torch-fidelity's Inception weights"):
+        with pytest.raises(
+            InvalidInput, match=r"w.pth does not hold torch-fidelity's Inception weights"
+        ):
             InceptionFeatures.load(weights=tmp_path / "w.pth")
 
     def test_code_in_a_file_is_not_run(self, fidelity: type[FakeInception], tmp_path: Path) -> None:
@@ -165,24 +186,40 @@ class TestInception:
             InceptionFeatures.load(weights=tmp_path / "w.pth")
         assert not (tmp_path / "sprung").exists()
 
-    def test_no_network(self, fidelity: type[FakeInception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_network(
+        self, fidelity: type[FakeInception], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(FakeInception, "fails", URLError("no route"))
-        with pytest.raises(AimError, match=r"no route.*download https://example.org/weights.pth by hand.*--inception, or take a judge"):
+        with pytest.raises(
+            AimError,
+            match=r"no route.*download https://example.org/weights.pth by hand.*--inception, or take a judge",
+        ):
             load_features("inception")
 
     def test_no_torch_fidelity(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "torch_fidelity", None)
         with pytest.raises(
-            AimError, match=r"Inception features need torch-fidelity .*pip install torch-fidelity, or take a judge: --features"
+            AimError,
+            match=r"Inception features need torch-fidelity .*pip install torch-fidelity, or take a judge: --features",
         ):
             load_features("inception")
 
-    @pytest.mark.skipif(importlib.util.find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
+    @pytest.mark.skipif(
+        importlib.util.find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed"
+    )
     def test_of_torch_fidelity_itself(self, tmp_path: Path) -> None:
         module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
-        blank: Any = type("Blank", (module.FeatureExtractorInceptionV3,), {"load_state_dict": lambda self, state: None})
+        blank: Any = type(
+            "Blank",
+            (module.FeatureExtractorInceptionV3,),
+            {"load_state_dict": lambda self, state: None},
+        )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
             torch.save(blank("blank", ["2048"]).state_dict(), tmp_path / "w.pth")
         seen = InceptionFeatures.load(weights=tmp_path / "w.pth")(images(2))
-        assert (seen.features.shape, seen.probabilities.shape, seen.spatial.shape) == ((2, 2048), (2, 1008), (2, 7 * 17 * 17))
+        assert (seen.features.shape, seen.probabilities.shape, seen.spatial.shape) == (
+            (2, 2048),
+            (2, 1008),
+            (2, 7 * 17 * 17),
+        )

@@ -65,20 +65,32 @@ class TestSampling:
         pipe.close()
 
     def test_images_are_those_of_a_pipeline(self, tiny_pipeline: Pipeline) -> None:
-        images = sample_images(tiny_pipeline.model, tiny_pipeline.tokenizer, self.ROWS, PARAMS, seed=40, batch=3)
+        images = sample_images(
+            tiny_pipeline.model, tiny_pipeline.tokenizer, self.ROWS, PARAMS, seed=40, batch=3
+        )
         assert images.shape == (7, 3, 16, 16)
         assert images.dtype == torch.uint8
         drawn = [
-            tiny_pipeline.picture(codes) for codes in tiny_pipeline.draw([tiny_pipeline.classes[row] for row in self.ROWS], 40, PARAMS)
+            tiny_pipeline.picture(codes)
+            for codes in tiny_pipeline.draw(
+                [tiny_pipeline.classes[row] for row in self.ROWS], 40, PARAMS
+            )
         ]
-        wanted = torch.from_numpy(np.stack([np.asarray(image) for image in drawn])).permute(0, 3, 1, 2)
-        assert (images.int() - wanted.int()).abs().max() <= 1  # decoded together, so rounded differently
+        wanted = torch.from_numpy(np.stack([np.asarray(image) for image in drawn])).permute(
+            0, 3, 1, 2
+        )
+        # decoded together, so rounded differently
+        assert (images.int() - wanted.int()).abs().max() <= 1
 
     def test_a_row_that_is_no_class(self, tiny_model: AiM) -> None:
-        with pytest.raises(InvalidInput, match=r"class row is 5; it must be a whole number in \[0, 4\]"):
+        with pytest.raises(
+            InvalidInput, match=r"class row is 5; it must be a whole number in \[0, 4\]"
+        ):
             sample_codes(tiny_model, [0, 5], PARAMS)
 
-    def test_a_failure_is_raised(self, tiny_model: AiM, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failure_is_raised(
+        self, tiny_model: AiM, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def explode(*_: object) -> None:
             raise GenerationError("not finite")
 

@@ -9,10 +9,19 @@ import torch
 from torch import Tensor
 
 from aim.errors import InvalidInput
-from aim.evaluation.metrics import Moments, Statistics, frechet_distance, inception_score, nearest_distances, precision_recall
+from aim.evaluation.metrics import (
+    Moments,
+    Statistics,
+    frechet_distance,
+    inception_score,
+    nearest_distances,
+    precision_recall,
+)
 
 
-def features(count: int, width: int, seed: int = 0, shift: float = 0.0, scale: float = 1.0) -> Tensor:
+def features(
+    count: int, width: int, seed: int = 0, shift: float = 0.0, scale: float = 1.0
+) -> Tensor:
     """Correlated, as a network's are."""
     g = torch.Generator().manual_seed(seed)
     mix = torch.randn(width, width, generator=g) / width**0.5
@@ -37,9 +46,16 @@ def by_sqrtm(a: Tensor, b: Tensor) -> float:
 
 
 def by_eigenvalues(a: Tensor, b: Tensor) -> float:
-    """By the eigenvalues of the product, which is not symmetric; where it is singular, SciPy's root is not to be trusted."""
+    """By the eigenvalues of the product, which is not symmetric; where it is singular, SciPy's root
+    is not to be trusted.
+    """
     (m, s), (n, t) = of_numpy(a), of_numpy(b)
-    return float((m - n) @ (m - n) + np.trace(s) + np.trace(t) - 2 * np.sqrt(np.linalg.eigvals(s @ t).astype(complex)).real.sum())
+    return float(
+        (m - n) @ (m - n)
+        + np.trace(s)
+        + np.trace(t)
+        - 2 * np.sqrt(np.linalg.eigvals(s @ t).astype(complex)).real.sum()
+    )
 
 
 class TestFrechetDistance:
@@ -47,7 +63,9 @@ class TestFrechetDistance:
     @pytest.mark.parametrize("shift", [0.0, 0.3, 10.0])
     def test_equals_an_independent_computation(self, width: int, shift: float) -> None:
         a, b = features(300, width, 1), features(200, width, 2, shift, 1.5)
-        assert frechet_distance(statistics(a), statistics(b)) == pytest.approx(by_sqrtm(a, b), rel=1e-9)
+        assert frechet_distance(statistics(a), statistics(b)) == pytest.approx(
+            by_sqrtm(a, b), rel=1e-9
+        )
 
     @pytest.mark.parametrize(("first", "second"), [(10, 200), (200, 10), (10, 12), (2, 2)])
     def test_of_singular_covariances(self, first: int, second: int) -> None:
@@ -57,8 +75,16 @@ class TestFrechetDistance:
         assert found == pytest.approx(frechet_distance(statistics(b), statistics(a)), rel=1e-6)
 
     def test_of_covariances_that_commute_is_a_sum_over_axes(self) -> None:
-        a = Statistics(torch.tensor([1.0, 2.0, 3.0]).double(), torch.diag(torch.tensor([4.0, 0.0, 9.0]).double()), 9)
-        b = Statistics(torch.tensor([1.0, 0.0, 3.0]).double(), torch.diag(torch.tensor([1.0, 5.0, 0.0]).double()), 9)
+        a = Statistics(
+            torch.tensor([1.0, 2.0, 3.0]).double(),
+            torch.diag(torch.tensor([4.0, 0.0, 9.0]).double()),
+            9,
+        )
+        b = Statistics(
+            torch.tensor([1.0, 0.0, 3.0]).double(),
+            torch.diag(torch.tensor([1.0, 5.0, 0.0]).double()),
+            9,
+        )
         assert frechet_distance(a, b) == pytest.approx(4 + (2 - 1) ** 2 + 5 + 9, abs=1e-12)
 
     def test_of_a_set_and_itself_is_nothing(self) -> None:
@@ -68,10 +94,15 @@ class TestFrechetDistance:
     def test_of_features_far_from_zero(self) -> None:
         a, b = features(300, 8, 1).double(), features(300, 8, 2, 0.5).double()
         near = frechet_distance(statistics(a), statistics(b))
-        assert frechet_distance(statistics(a + 1e6), statistics(b + 1e6)) == pytest.approx(near, rel=1e-6)
+        assert frechet_distance(statistics(a + 1e6), statistics(b + 1e6)) == pytest.approx(
+            near, rel=1e-6
+        )
 
     def test_of_other_widths(self) -> None:
-        with pytest.raises(InvalidInput, match="features have 4 and 5 numbers; both sets must be seen by the same network"):
+        with pytest.raises(
+            InvalidInput,
+            match="features have 4 and 5 numbers; both sets must be seen by the same network",
+        ):
             frechet_distance(statistics(features(9, 4)), statistics(features(9, 5)))
 
     def test_of_numbers_that_are_none(self) -> None:
@@ -108,7 +139,10 @@ class TestInceptionScore:
         p = torch.rand(40, 6, generator=torch.Generator().manual_seed(0)).double()
         p /= p.sum(1, keepdim=True)
         parts = [part.numpy() for part in (p[:15], p[15:30], p[30:])]
-        scores = [np.exp(np.mean([(row * np.log(row / part.mean(0))).sum() for row in part])) for part in parts]
+        scores = [
+            np.exp(np.mean([(row * np.log(row / part.mean(0))).sum() for row in part]))
+            for part in parts
+        ]
         mean, spread = inception_score(p, split=15)
         assert mean == pytest.approx(np.mean(scores), rel=1e-12)
         assert spread == pytest.approx(np.std(scores), rel=1e-9)
@@ -124,7 +158,14 @@ class TestInceptionScore:
 
 def slow_precision(real: np.ndarray, drawn: np.ndarray, k: int) -> float:
     radii = [np.sort([np.linalg.norm(a - b) for b in real])[k] for a in real]
-    return float(np.mean([any(np.linalg.norm(x - a) <= r for a, r in zip(real, radii, strict=True)) for x in drawn]))
+    return float(
+        np.mean(
+            [
+                any(np.linalg.norm(x - a) <= r for a, r in zip(real, radii, strict=True))
+                for x in drawn
+            ]
+        )
+    )
 
 
 class TestPrecisionRecall:
@@ -136,7 +177,9 @@ class TestPrecisionRecall:
         assert 0 < precision < 1
         assert 0 < recall < 1
         a, b = (part.numpy().astype(np.float64) for part in (real, drawn))
-        assert (precision, recall) == pytest.approx((slow_precision(a, b, k), slow_precision(b, a, k)))
+        assert (precision, recall) == pytest.approx(
+            (slow_precision(a, b, k), slow_precision(b, a, k))
+        )
 
     def test_of_equal_and_of_distant_sets(self) -> None:
         real = features(50, 8)
@@ -157,7 +200,12 @@ class TestNearestDistances:
     @pytest.mark.parametrize("block", [1, 7, 100])
     def test_by_the_definition(self, block: int) -> None:
         a, b = features(12, 6, 1), features(20, 6, 2)
-        wanted = np.sort(np.linalg.norm(a.numpy().astype(np.float64)[:, None] - b.numpy().astype(np.float64), axis=2), axis=1)[:, :4]
+        wanted = np.sort(
+            np.linalg.norm(
+                a.numpy().astype(np.float64)[:, None] - b.numpy().astype(np.float64), axis=2
+            ),
+            axis=1,
+        )[:, :4]
         np.testing.assert_allclose(nearest_distances(a, b, 4, block), wanted, rtol=1e-9)
 
     def test_to_a_copy_is_nothing(self) -> None:

@@ -36,10 +36,14 @@ class TestReference:
         assert torch.equal(first.features, second.features)
         assert first.spatial is not None and second.spatial is not None
         assert torch.equal(first.spatial.mean, second.spatial.mean)
-        assert [path.name.startswith("real-eyes-") for path in (folder.parent / CACHE).iterdir()] == [True]
+        assert [
+            path.name.startswith("real-eyes-") for path in (folder.parent / CACHE).iterdir()
+        ] == [True]
 
     @pytest.mark.parametrize("change", ["picture", "more", "features", "size", "damage"])
-    def test_is_seen_again_where_something_changed(self, folder: Path, tmp_path: Path, change: str) -> None:
+    def test_is_seen_again_where_something_changed(
+        self, folder: Path, tmp_path: Path, change: str
+    ) -> None:
         eyes, size, cache = Eyes(), SIZE, tmp_path / "cache"
         load_reference(folder, eyes, size, cache=cache)
         seen, eyes.images = eyes.images, 0
@@ -58,7 +62,9 @@ class TestReference:
         load_reference(folder, eyes, size, cache=cache)
         assert eyes.images == seen
 
-    def test_without_a_place_to_keep_it(self, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_without_a_place_to_keep_it(
+        self, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         (tmp_path / "file").write_text("")
         with caplog.at_level(logging.WARNING, "aim"):
             found = load_reference(folder, Eyes(), SIZE, cache=tmp_path / "file")
@@ -73,11 +79,20 @@ class TestReference:
             picture.save(tmp_path / "real" / f"{i}.png")
         found = load_reference(tmp_path / "real", Eyes(), SIZE)
         assert found.features is not None
-        assert torch.allclose(found.features[:, ::4], torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), atol=0.02)
+        assert torch.allclose(
+            found.features[:, ::4], torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), atol=0.02
+        )
 
     def test_statistics_of_adm_come_before_its_images(self, tmp_path: Path) -> None:
         mean, covariance, spatial = np.full(12, 0.5), np.eye(12), np.zeros(4)
-        path = npz(tmp_path / "adm.npz", arr_0=pixels(20), mu=mean, sigma=covariance, mu_s=spatial, sigma_s=np.eye(4))
+        path = npz(
+            tmp_path / "adm.npz",
+            arr_0=pixels(20),
+            mu=mean,
+            sigma=covariance,
+            mu_s=spatial,
+            sigma_s=np.eye(4),
+        )
         found = load_reference(path, Eyes(), SIZE)
         assert torch.equal(found.statistics.mean, torch.full((12,), 0.5, dtype=torch.float64))
         assert found.spatial is not None
@@ -86,39 +101,63 @@ class TestReference:
         assert found.features.shape == (20, 12)
 
     def test_statistics_of_another_network_are_left_aside(self, tmp_path: Path) -> None:
-        path = npz(tmp_path / "adm.npz", arr_0=pixels(20), mu=np.zeros(2048), sigma=np.zeros((2048, 2048)))
+        path = npz(
+            tmp_path / "adm.npz", arr_0=pixels(20), mu=np.zeros(2048), sigma=np.zeros((2048, 2048))
+        )
         found = load_reference(path, Eyes(), SIZE)
         assert (len(found.statistics.mean), found.statistics.images) == (12, 20)
 
-    def test_statistics_alone_have_no_precision(self, make_set: Callable[..., SampleSet], tmp_path: Path) -> None:
-        path = npz(tmp_path / "stats.npz", mu=np.zeros(12, np.float32), sigma=np.eye(12, dtype=np.float32))
+    def test_statistics_alone_have_no_precision(
+        self, make_set: Callable[..., SampleSet], tmp_path: Path
+    ) -> None:
+        path = npz(
+            tmp_path / "stats.npz", mu=np.zeros(12, np.float32), sigma=np.eye(12, dtype=np.float32)
+        )
         for _ in range(2):  # computed, and from the cache
             result = evaluate(make_set(), Eyes(), path)
             assert result is not None
             assert result["fid"] > 0
-            assert [result[name] for name in ("sfid", "precision", "recall", "reference_images")] == [None] * 4
+            assert [
+                result[name] for name in ("sfid", "precision", "recall", "reference_images")
+            ] == [None] * 4
 
-    def test_no_more_features_are_kept_than_adm_has(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_more_features_are_kept_than_adm_has(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         assert MOST == 10_000
         monkeypatch.setattr("aim.evaluation.reference.MOST", 7)
         path, eyes = npz(tmp_path / "many.npz", arr_0=pixels(20)), Eyes()
         found = load_reference(path, eyes, SIZE)
         assert (eyes.images, found.statistics.images) == (20, 20)
-        wanted = eyes(torch.from_numpy(pixels(20)).permute(0, 3, 1, 2)).features[[0, 2, 5, 8, 11, 14, 17]]
+        wanted = eyes(torch.from_numpy(pixels(20)).permute(0, 3, 1, 2)).features[
+            [0, 2, 5, 8, 11, 14, 17]
+        ]
         assert found.features is not None
         assert torch.equal(found.features, wanted)
 
     @pytest.mark.parametrize(
         ("arrays", "message"),
         [
-            ({"arr_0": pixels(4, size=8)}, r"images of .* are 8x8, those that are drawn 16x16; take a reference of that size"),
-            ({"x": np.zeros(3)}, "holds no images, arr_0, and no statistics, mu and sigma; take another reference for eyes"),
+            (
+                {"arr_0": pixels(4, size=8)},
+                r"images of .* are 8x8, those that are drawn 16x16; take a reference of that size",
+            ),
+            (
+                {"x": np.zeros(3)},
+                "holds no images, arr_0, and no statistics, mu and sigma; take another reference "
+                "for eyes",
+            ),
             ({"mu": np.zeros(5), "sigma": np.eye(5)}, "statistics of 5 numbers, not 12"),
-            ({"mu": np.zeros(12), "sigma": np.eye(5)}, r"mu and sigma of .* must be floating point, \(F,\) and \(F, F\)"),
+            (
+                {"mu": np.zeros(12), "sigma": np.eye(5)},
+                r"mu and sigma of .* must be floating point, \(F,\) and \(F, F\)",
+            ),
             ({"arr_0": pixels(1)}, "at least 2 images"),
         ],
     )
-    def test_that_will_not_do(self, tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+    def test_that_will_not_do(
+        self, tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+    ) -> None:
         with pytest.raises(InvalidInput, match=message):
             load_reference(npz(tmp_path / "r.npz", **arrays), Eyes(), SIZE)
 

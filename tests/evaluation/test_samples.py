@@ -28,7 +28,13 @@ PARAMS = SamplingParams(cfg_scale=2.0, temperature=0.9, top_k=40)
 def make(tiny_pipeline: Pipeline, tmp_path: Path) -> Callable[..., SampleSet]:
     """A set of 13 images in the folder called ``name``, opened."""
 
-    def build(name: str = "set", count: int = COUNT, params: SamplingParams = PARAMS, seed: int = SEED, batch: int = 4) -> SampleSet:
+    def build(
+        name: str = "set",
+        count: int = COUNT,
+        params: SamplingParams = PARAMS,
+        seed: int = SEED,
+        batch: int = 4,
+    ) -> SampleSet:
         images = SampleSet(tiny_pipeline, tmp_path / name, count, params, seed, batch)
         images.open()
         return images
@@ -49,13 +55,20 @@ def drawn(make: Callable[..., SampleSet]) -> SampleSet:
 
 
 class TestDrawing:
-    def test_image_i_is_that_of_its_class_and_seed(self, drawn: SampleSet, tiny_pipeline: Pipeline) -> None:
+    def test_image_i_is_that_of_its_class_and_seed(
+        self, drawn: SampleSet, tiny_pipeline: Pipeline
+    ) -> None:
         labels = [tiny_pipeline.classes[i % 5] for i in range(COUNT)]
         wanted = tiny_pipeline.pictures(tiny_pipeline.draw(labels, SEED, PARAMS))
         found = list(drawn.arrays())
-        assert [image.tobytes() for image in found] == [np.asarray(image).tobytes() for image in wanted]
+        assert [image.tobytes() for image in found] == [
+            np.asarray(image).tobytes() for image in wanted
+        ]
         assert drawn.classes() == labels
-        assert media.read_parameters(drawn.path(7)) == {**tiny_pipeline.parameters(labels[7], SEED + 7, PARAMS), "device": "cpu"}
+        assert media.read_parameters(drawn.path(7)) == {
+            **tiny_pipeline.parameters(labels[7], SEED + 7, PARAMS),
+            "device": "cpu",
+        }
 
     @pytest.mark.parametrize("world", [2, 3, 20])
     @pytest.mark.parametrize("batch", [1, 64])
@@ -77,7 +90,9 @@ class TestDrawing:
         make().draw(1, 3, lambda done, total: heard.append((done, total)))
         assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
-    def test_a_failure_is_raised_and_what_is_done_is_kept(self, make: Callable[..., SampleSet], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failure_is_raised_and_what_is_done_is_kept(
+        self, make: Callable[..., SampleSet], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         images = make()
         codes = images._codes
 
@@ -91,7 +106,9 @@ class TestDrawing:
         monkeypatch.undo()
         assert images.draw() < COUNT
 
-    def test_a_batch_is_filled_up_where_its_size_matters(self, drawn: SampleSet, make: Callable[..., SampleSet]) -> None:
+    def test_a_batch_is_filled_up_where_its_size_matters(
+        self, drawn: SampleSet, make: Callable[..., SampleSet]
+    ) -> None:
         images = make("filled")
         images._padded = True
         together = list(images._codes(range(COUNT)))
@@ -113,7 +130,9 @@ class TestResuming:
         assert {path: path.stat().st_mtime_ns for path in times} == times
         assert drawn.draw() == 0
 
-    @pytest.mark.parametrize("damage", ["cut", "empty", "noise", "pixels", "text", "other seed", "other size"])
+    @pytest.mark.parametrize(
+        "damage", ["cut", "empty", "noise", "pixels", "text", "other seed", "other size"]
+    )
     def test_a_damaged_file_is_drawn_again(self, drawn: SampleSet, damage: str) -> None:
         before, path = contents(drawn), drawn.path(3)
         whole, parameters = path.read_bytes(), media.read_parameters(path)
@@ -137,11 +156,14 @@ class TestResuming:
 
     def test_a_file_cut_anywhere_is_seen(self, drawn: SampleSet) -> None:
         whole = drawn.path(3).read_bytes()
-        for length in range(0, len(whole) - 12, 17):  # the last chunk, of 12 bytes, only says that it is the last
+        # the last chunk, of 12 bytes, only says that it is the last
+        for length in range(0, len(whole) - 12, 17):
             drawn.path(3).write_bytes(whole[:length])
             assert drawn.read(3) is None, length
 
-    def test_in_a_folder_of_the_same_set(self, drawn: SampleSet, make: Callable[..., SampleSet]) -> None:
+    def test_in_a_folder_of_the_same_set(
+        self, drawn: SampleSet, make: Callable[..., SampleSet]
+    ) -> None:
         assert make(batch=2).draw() == 0
         assert json.loads((drawn.folder / "settings.json").read_text()) == drawn.settings()
 
@@ -153,7 +175,9 @@ class TestResuming:
             ({"params": SamplingParams(cfg_scale=2.0, temperature=0.9)}, "its top_k is 40, not 0"),
         ],
     )
-    def test_not_in_a_folder_of_another(self, make: Callable[..., SampleSet], change: dict[str, Any], message: str) -> None:
+    def test_not_in_a_folder_of_another(
+        self, make: Callable[..., SampleSet], change: dict[str, Any], message: str
+    ) -> None:
         make()
         with pytest.raises(InvalidInput, match=f"{message}; draw into another folder with --out"):
             make(**change)
@@ -162,11 +186,19 @@ class TestResuming:
         self, make: Callable[..., SampleSet], tiny_pipeline: Pipeline, tmp_path: Path
     ) -> None:
         make()
-        for change in ({"version": "other"}, {"tokenizer": "other"}, {"threads": 99}, {"dtype": "bfloat16"}):
+        for change in (
+            {"version": "other"},
+            {"tokenizer": "other"},
+            {"threads": 99},
+            {"dtype": "bfloat16"},
+        ):
             path = tmp_path / "set" / "settings.json"
             before = path.read_text()
             path.write_text(json.dumps({**json.loads(before), **change}))
-            with pytest.raises(InvalidInput, match=f"its {next(iter(change))} is {next(iter(change.values()))}, not "):
+            with pytest.raises(
+                InvalidInput,
+                match=f"its {next(iter(change))} is {next(iter(change.values()))}, not ",
+            ):
                 make()
             path.write_text(before)
         make()
@@ -189,19 +221,29 @@ class TestSelfCheck:
         assert abs(found["rounding_mean"]) < 0.02
         assert 0.45 < found["rounding_most"] <= 0.501
 
-    def test_sees_pixels_that_were_cut_instead_of_rounded(self, make: Callable[..., SampleSet], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_sees_pixels_that_were_cut_instead_of_rounded(
+        self, make: Callable[..., SampleSet], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         images = make()
         with monkeypatch.context() as patch:
-            patch.setattr(media, "to_bytes", lambda pixels: pixels.detach().clamp(-1, 1).add(1).mul(127.5).to(torch.uint8))
+            patch.setattr(
+                media,
+                "to_bytes",
+                lambda pixels: pixels.detach().clamp(-1, 1).add(1).mul(127.5).to(torch.uint8),
+            )
             images.draw()
-            with pytest.raises(AimError, match=r"differ from their files .*'rounding_mean': -0\.[45]"):
+            with pytest.raises(
+                AimError, match=r"differ from their files .*'rounding_mean': -0\.[45]"
+            ):
                 images.check()
         with pytest.raises(AimError, match="draw into another folder"):
             images.check()
 
     def test_sees_a_file_that_is_missing(self, drawn: SampleSet) -> None:
         drawn.path(4).unlink()
-        with pytest.raises(AimError, match="holds 12 of 13 images; the same command draws the others"):
+        with pytest.raises(
+            AimError, match="holds 12 of 13 images; the same command draws the others"
+        ):
             drawn.check()
         with pytest.raises(AimError, match=r"000004.png is missing or damaged"):
             list(drawn.arrays())
@@ -244,7 +286,9 @@ class TestArray:
             ({"arr_0": np.zeros((0, 4, 4, 3), np.uint8)}, r"is uint8 \(0, 4, 4, 3\)"),
         ],
     )
-    def test_of_something_else(self, tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+    def test_of_something_else(
+        self, tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+    ) -> None:
         np.savez(tmp_path / "other.npz", **arrays)  # type: ignore[arg-type]
         with pytest.raises(InvalidInput, match=message):
             list(read_npz(tmp_path / "other.npz", 4))
@@ -259,7 +303,9 @@ class TestArray:
 
     def test_nothing_is_left_of_one_that_is_not_finished(self, tmp_path: Path) -> None:
         for some in (np.zeros((2, 4, 4, 3), np.uint8), np.zeros((3, 5, 5, 3), np.uint8)):
-            with pytest.raises(InvalidInput, match=r"there are 2 images and 3 labels|image 0 is uint8 \(5, 5, 3\)"):
+            with pytest.raises(
+                InvalidInput, match=r"there are 2 images and 3 labels|image 0 is uint8 \(5, 5, 3\)"
+            ):
                 write_npz(tmp_path / "x.npz", some, [1, 2, 3], 4)
         assert list(tmp_path.iterdir()) == []
 
@@ -274,7 +320,9 @@ class TestArray:
         ({"seed": MAX_SEED - 3}, f"seed is {MAX_SEED + 9}"),
     ],
 )
-def test_what_cannot_be_drawn(make: Callable[..., SampleSet], change: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_drawn(
+    make: Callable[..., SampleSet], change: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InvalidInput, match=message):
         make(**change)
 

@@ -1,7 +1,8 @@
 """Deterministic weights for golden tests: no file, the same values on any machine.
 
 ``fill(state_dict)`` overwrites every floating tensor with values that depend only on the tensor's
-name, its shape and the element's index (splitmix64), scaled so that activations stay near unit size.
+name, its shape and the element's index (splitmix64), scaled so that activations stay near unit
+size.
 """
 
 import zlib
@@ -15,7 +16,9 @@ def uniform(name: str, shape: tuple[int, ...], salt: int = 0) -> np.ndarray:
     n = int(np.prod(shape)) if shape else 1
     with np.errstate(over="ignore"):
         seed = np.uint64(zlib.crc32(name.encode()) + (salt << 32))
-        z = (np.arange(1, n + 1, dtype=np.uint64) + seed * np.uint64(0x632BE59BD9B4E019)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (
+            np.arange(1, n + 1, dtype=np.uint64) + seed * np.uint64(0x632BE59BD9B4E019)
+        ) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
@@ -45,7 +48,9 @@ def value(name: str, shape: tuple[int, ...], salt: int = 0) -> np.ndarray:
 
 
 def fill(state_dict: dict[str, torch.Tensor], salt: int = 0) -> None:
-    """Overwrite ``state_dict`` in place; a tied tensor takes the value of its first name in sorted order."""
+    """Overwrite ``state_dict`` in place; a tied tensor takes the value of its first name in sorted
+    order.
+    """
     seen: set[int] = set()
     for name in sorted(state_dict):
         t = state_dict[name]

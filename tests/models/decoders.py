@@ -38,12 +38,19 @@ def eager(model: Prior) -> Prior:
 
 
 PACKED = [Case(random_model, PackedAiM), Case(random_gpt, PackedGPT)]
-CASES = [Case(random_model, eager), Case(random_gpt, eager), *PACKED, Case(random_model, ExternalAiM)]
+CASES = [
+    Case(random_model, eager),
+    Case(random_gpt, eager),
+    *PACKED,
+    Case(random_model, ExternalAiM),
+]
 
 
 def codes_of(model: Decoder, rows: int, seed: int = 3) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(model.config.vocab_size, (rows, model.config.num_tokens), generator=generator)
+    return torch.randint(
+        model.config.vocab_size, (rows, model.config.num_tokens), generator=generator
+    )
 
 
 def labels_of(model: Decoder, rows: int) -> Tensor:
@@ -54,7 +61,10 @@ def play(model: Any, codes: Tensor, labels: Tensor, steps: int = 0) -> tuple[Ten
     """All logits (R, T, V) step by step, and the last state; or of the first ``steps``."""
     cond, state = model.condition(labels), model.new_state(len(labels))
     steps = steps or model.config.num_tokens
-    made = [model.step(codes[:, max(i - 1, 0)], torch.full((len(labels),), i), cond, state) for i in range(steps)]
+    made = [
+        model.step(codes[:, max(i - 1, 0)], torch.full((len(labels),), i), cond, state)
+        for i in range(steps)
+    ]
     return torch.stack(made, 1), state
 
 

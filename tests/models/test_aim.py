@@ -1,4 +1,6 @@
-"""AiM's own promises, beside those of every prior: positions, adaLN kinds that convert, sequences by other kernels."""
+"""AiM's own promises, beside those of every prior: positions, adaLN kinds that convert, sequences
+by other kernels.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def test_adaln_group_as_plain_adaln(make_model: Make, kind: str):
     codes, labels = codes_of(model, 2), labels_of(model, 2)
     plain = as_plain_adaln(model)
     assert not plain.config.adaln_group
-    torch.testing.assert_close(plain(codes[:, :-1], labels), model(codes[:, :-1], labels), atol=FAR, rtol=FAR)
+    torch.testing.assert_close(
+        plain(codes[:, :-1], labels), model(codes[:, :-1], labels), atol=FAR, rtol=FAR
+    )
 
 
 def test_plain_adaln_as_adaln_group_and_back(make_model: Make):
@@ -51,7 +55,9 @@ def test_plain_adaln_as_adaln_group_and_back(make_model: Make):
     group = as_adaln_group(model)
     assert group.config.adaln_group
     assert group.config.num_groups == model.config.n_layer
-    torch.testing.assert_close(group(codes[:, :-1], labels), model(codes[:, :-1], labels), atol=FAR, rtol=FAR)
+    torch.testing.assert_close(
+        group(codes[:, :-1], labels), model(codes[:, :-1], labels), atol=FAR, rtol=FAR
+    )
     back = as_plain_adaln(group).state_dict()
     assert all(torch.equal(back[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -63,7 +69,9 @@ class OnGpu(AiM):
 
 
 @pytest.mark.parametrize("scan", ["torch", "mamba-ssm"])
-def test_sequences_by_other_operations(make_model: Make, monkeypatch: pytest.MonkeyPatch, scan: str):
+def test_sequences_by_other_operations(
+    make_model: Make, monkeypatch: pytest.MonkeyPatch, scan: str
+):
     foreign.install(monkeypatch)
     model = make_model()
     codes, labels = codes_of(model, 3)[:, :-1], labels_of(model, 3)
@@ -77,10 +85,17 @@ def test_sequences_by_other_operations(make_model: Make, monkeypatch: pytest.Mon
 
 def test_sequences_by_what_is_not_there(make_model: Make, monkeypatch: pytest.MonkeyPatch):
     model = make_model()
-    with pytest.raises(InvalidInput, match="'mamba-ssm', which needs an NVIDIA GPU, and the model is on cpu; take auto or torch"):
+    with pytest.raises(
+        InvalidInput,
+        match="'mamba-ssm', which needs an NVIDIA GPU, and the model is on cpu; take auto or torch",
+    ):
         model.use_scan("mamba-ssm")
-    with pytest.raises(InvalidInput, match="scan is 'fused'; it must be one of auto, torch, mamba-ssm"):
+    with pytest.raises(
+        InvalidInput, match="scan is 'fused'; it must be one of auto, torch, mamba-ssm"
+    ):
         model.use_scan("fused")
     foreign.install(monkeypatch, [])
-    with pytest.raises(InvalidInput, match=r"neither mamba_ssm .* imports; install as requirements-cuda.txt says"):
+    with pytest.raises(
+        InvalidInput, match=r"neither mamba_ssm .* imports; install as requirements-cuda.txt says"
+    ):
         OnGpu(model.config).use_scan("mamba-ssm")

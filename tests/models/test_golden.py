@@ -1,4 +1,6 @@
-"""The networks compute what the official code computed: logits, images, codes, names, shapes and counts."""
+"""The networks compute what the official code computed: logits, images, codes, names, shapes and
+counts.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Golden(NamedTuple):
     facts: dict[str, Any]  # the metadata, parsed
 
     def picked(self, logits: Tensor) -> Tensor:
-        """Of logits (B, T, V), the positions and entries that are stored; all where the file does not say."""
+        """Of logits (B, T, V), the positions and entries that are stored; all where the file does
+        not say.
+        """
         positions = self.facts.get("token_positions", range(logits.shape[1]))
         return logits[:, list(positions)][:, :, :: self.facts.get("vocab_stride", 1)]
 
@@ -51,12 +55,17 @@ def filled(golden: Golden) -> Prior:
     given = golden.facts["config"]
     sizes = {name: given[name] for name in ("n_layer", "vocab_size", "num_classes")}
     if "model_type" in given:
-        model = build(GPTConfig(given["dim"], n_head=given["n_head"], num_tokens=given["block_size"], **sizes)).eval()
+        model = build(
+            GPTConfig(given["dim"], n_head=given["n_head"], num_tokens=given["block_size"], **sizes)
+        ).eval()
         fill(model.state_dict(), golden.facts["salt"])
         return model
     sizes |= {name: given[name] for name in ("d_model", "num_tokens", "adaln_group", "num_groups")}
     model = build(AiMConfig(**sizes, position_offset=1)).eval()
-    fill({f"mamba.backbone.{name}": tensor for name, tensor in model.state_dict().items()}, golden.facts["salt"])
+    fill(
+        {f"mamba.backbone.{name}": tensor for name, tensor in model.state_dict().items()},
+        golden.facts["salt"],
+    )
     return model
 
 
@@ -95,28 +104,44 @@ def forward(model: Prior, golden: Golden) -> Tensor:
 def test_tiny_logits(name: str):
     golden = read(name)
     model = filled(golden)
-    assert relative_error(golden.picked(forward(model, golden)), golden.tensors["forward_logits"]) < 1e-5
+    assert (
+        relative_error(golden.picked(forward(model, golden)), golden.tensors["forward_logits"])
+        < 1e-5
+    )
     for decoder in (model, prepared(model)):
-        assert relative_error(golden.picked(decoded(decoder, golden)), golden.tensors["decode_logits"]) < 1e-5
+        assert (
+            relative_error(golden.picked(decoded(decoder, golden)), golden.tensors["decode_logits"])
+            < 1e-5
+        )
 
 
 @torch.no_grad()
 def test_aim_b_logits():
     golden = read("aim_b")
     model = filled(golden)
-    assert relative_error(golden.picked(forward(model, golden)), golden.tensors["forward_logits"]) < 1e-4
+    assert (
+        relative_error(golden.picked(forward(model, golden)), golden.tensors["forward_logits"])
+        < 1e-4
+    )
     for decoder in (model, prepared(model)):
-        assert relative_error(golden.picked(decoded(decoder, golden)), golden.tensors["decode_logits"]) < 1e-4
+        assert (
+            relative_error(golden.picked(decoded(decoder, golden)), golden.tensors["decode_logits"])
+            < 1e-4
+        )
 
 
 @torch.no_grad()
 def test_vq_f16_images_and_codes():
     golden = read("aim_b")
     vq = VQ(VQ_F16).eval()
-    fill({f"vqvae.{name}": tensor for name, tensor in vq.state_dict().items()}, golden.facts["salt"])
+    fill(
+        {f"vqvae.{name}": tensor for name, tensor in vq.state_dict().items()}, golden.facts["salt"]
+    )
     image = vq.decode(golden.tensors["vq_codes"].long())
     assert relative_error(image[:, :, ::8, ::8], golden.tensors["vq_image_8x"]) < 1e-4
-    torch.testing.assert_close(image.mean(), golden.tensors["vq_image_mean"].squeeze(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        image.mean(), golden.tensors["vq_image_mean"].squeeze(), rtol=1e-4, atol=1e-6
+    )
     wave = torch.sin(0.0137 * torch.arange(3 * 256 * 256)).view(1, 3, 256, 256)
     assert torch.equal(vq.encode(wave), golden.tensors["vq_encoded"].long())
 
@@ -133,8 +158,13 @@ def test_names_shapes_and_counts_are_the_official_ones(official: str):
 
 @pytest.mark.parametrize("official", LLAMAGEN_NAMED)
 def test_names_shapes_and_counts_are_llamagens(official: str):
-    model, want = blank(lambda: build(MODELS[LLAMAGEN_NAMED[official]].config)), LLAMAGEN_LAYOUT[official]
-    assert {name: list(tensor.shape) for name, tensor in model.state_dict().items()} == want["tensors"]
+    model, want = (
+        blank(lambda: build(MODELS[LLAMAGEN_NAMED[official]].config)),
+        LLAMAGEN_LAYOUT[official],
+    )
+    assert {name: list(tensor.shape) for name, tensor in model.state_dict().items()} == want[
+        "tensors"
+    ]
     assert count(model) == want["params"]
 
 
@@ -143,6 +173,8 @@ def test_aim_1b_has_1_3_billion_parameters():
 
 
 def test_the_bundled_models_are_small_and_of_one_size():
-    aim_s, gpt_s = (count(blank(lambda name=name: build(MODELS[name].config))) for name in ("aim-s", "gpt-s"))
+    aim_s, gpt_s = (
+        count(blank(lambda name=name: build(MODELS[name].config))) for name in ("aim-s", "gpt-s")
+    )
     assert aim_s <= 20e6
     assert abs(gpt_s / aim_s - 1) < 0.05

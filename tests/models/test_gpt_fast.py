@@ -1,4 +1,6 @@
-"""The Transformer's fused step equals its eager one at every age: in Triton's interpreter at small sizes, on a GPU at real ones."""
+"""The Transformer's fused step equals its eager one at every age: in Triton's interpreter at small
+sizes, on a GPU at real ones.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,15 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from aim.models import gpt_fast
 from aim.models.gpt_fast import MOST, CacheState, FastGPT
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter computes with NaN what it then masks
+# the interpreter computes with NaN what it then masks
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 BFLOAT16 = 5e-2  # of logits, between two ways of rounding; the interpreter rounds towards zero
 SMALL = {"d_model": 32, "n_head": 2, "vocab_size": 16, "multiple_of": 16}
-DTYPES = pytest.mark.parametrize(("dtype", "far"), [(torch.float32, FLOAT32), (torch.bfloat16, BFLOAT16)], ids=["float32", "bfloat16"])
+DTYPES = pytest.mark.parametrize(
+    ("dtype", "far"),
+    [(torch.float32, FLOAT32), (torch.bfloat16, BFLOAT16)],
+    ids=["float32", "bfloat16"],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +54,12 @@ def poisoned(model: FastGPT, slots: int) -> CacheState:
 
 
 @DTYPES
-@pytest.mark.parametrize(("rows", "most"), [(1, MOST), (2, MOST), (3, MOST), (3, 2)], ids=["one", "few", "some", "many"])
-def test_steps_of_rows_of_different_ages(monkeypatch: pytest.MonkeyPatch, rows: int, most: int, dtype: torch.dtype, far: float):
+@pytest.mark.parametrize(
+    ("rows", "most"), [(1, MOST), (2, MOST), (3, MOST), (3, 2)], ids=["one", "few", "some", "many"]
+)
+def test_steps_of_rows_of_different_ages(
+    monkeypatch: pytest.MonkeyPatch, rows: int, most: int, dtype: torch.dtype, far: float
+):
     monkeypatch.setattr(gpt_fast, "MOST", most)
     eager, fast = pair(dtype, num_tokens=9)
     codes, labels = codes_of(fast, rows), torch.arange(rows) % 6
@@ -57,7 +68,10 @@ def test_steps_of_rows_of_different_ages(monkeypatch: pytest.MonkeyPatch, rows: 
         positions = step - torch.arange(rows) % 3
         positions = torch.where(positions < fast.config.num_tokens, positions, -1)
         busy = positions >= 0
-        got, want = fast.step(at(codes, positions), positions, cond, state), eager.step(at(codes, positions), positions, cond, memory)
+        got, want = (
+            fast.step(at(codes, positions), positions, cond, state),
+            eager.step(at(codes, positions), positions, cond, memory),
+        )
         assert distance(got[busy], want[busy]) < far
     assert not state.arrived.any()
 
@@ -69,9 +83,17 @@ def test_prefill_equals_forward_and_leaves_the_cache_of_the_steps(length: int):
     cond, state = torch.randn(5, fast.config.d_model), poisoned(fast, 5)
     cond[slots] = fast.condition(labels)
     want = eager(codes[:, :-1], labels)
-    assert distance(fast.prefill(codes[:, :length], cond, state, slots), want[:, : length + 1]) < FLOAT32
+    assert (
+        distance(fast.prefill(codes[:, :length], cond, state, slots), want[:, : length + 1])
+        < FLOAT32
+    )
     for i in range(length + 1, length + 3):
-        assert distance(fast.step(codes[:, i - 1], torch.full((2,), i), cond, state, slots), want[:, i]) < FLOAT32
+        assert (
+            distance(
+                fast.step(codes[:, i - 1], torch.full((2,), i), cond, state, slots), want[:, i]
+            )
+            < FLOAT32
+        )
     assert state.keys[:, [0, 2, 3]].isnan().all()
 
 
@@ -82,7 +104,13 @@ def test_an_idle_row_writes_nothing(slots: list[int] | None):
     for part in state[:2]:
         part.normal_()
     before = state.gather(torch.arange(4))
-    fast.step(torch.tensor([1, 2, 3, 4]), torch.tensor([5, -1, 0, -1]), cond, state, slots and torch.tensor(slots))
+    fast.step(
+        torch.tensor([1, 2, 3, 4]),
+        torch.tensor([5, -1, 0, -1]),
+        cond,
+        state,
+        slots and torch.tensor(slots),
+    )
     where = slots or [0, 1, 2, 3]
     for part, old in zip(state[:2], before[:2], strict=True):
         changed = (part != old).flatten(2).any(-1)
@@ -92,7 +120,11 @@ def test_an_idle_row_writes_nothing(slots: list[int] | None):
 
 def test_copied_slots_go_on_like_their_source():
     _, fast = pair()
-    codes, cond, state = codes_of(fast, 2), fast.condition(torch.tensor([1, 5, 1, 5])), poisoned(fast, 4)
+    codes, cond, state = (
+        codes_of(fast, 2),
+        fast.condition(torch.tensor([1, 5, 1, 5])),
+        poisoned(fast, 4),
+    )
     fast.prefill(codes[:, :5], cond, state, torch.tensor([0, 1]))
     state.copy(torch.tensor([0, 1]), torch.tensor([2, 3]))
     assert state.slots == 4
@@ -107,7 +139,13 @@ def test_a_row_has_the_same_float32_bits_in_any_company():
 
     def played(order: list[int]) -> Tensor:
         cond, state = fast.condition(labels[order]), poisoned(fast, 4)
-        return torch.stack([fast.step(codes[order, max(i - 1, 0)], torch.full((4,), i), cond, state) for i in range(4)], 1)
+        return torch.stack(
+            [
+                fast.step(codes[order, max(i - 1, 0)], torch.full((4,), i), cond, state)
+                for i in range(4)
+            ],
+            1,
+        )
 
     first, second = played([0, 1, 2, 3]), played([4, 3, 5, 1])
     assert torch.equal(first[[1, 3]], second[[3, 1]])
@@ -115,7 +153,11 @@ def test_a_row_has_the_same_float32_bits_in_any_company():
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"n_head": 4}, "head_dim 8,"), ({"d_model": 48, "n_head": 1}, "head_dim 48,"), ({"multiple_of": 4}, "d_ffn 88$")],
+    [
+        ({"n_head": 4}, "head_dim 8,"),
+        ({"d_model": 48, "n_head": 1}, "head_dim 48,"),
+        ({"multiple_of": 4}, "d_ffn 88$"),
+    ],
 )
 def test_sizes_that_the_kernels_do_not_take_are_refused(changes: dict[str, int], named: str):
     with pytest.raises(InvalidInput, match=f"not .*{named}"):
@@ -127,13 +169,22 @@ def test_traffic_of_gpt_xl():
         model = GPT(MODELS["gpt-xl"].config).to_dtype(torch.bfloat16)
     fast = FastGPT.__new__(FastGPT)
     fast.config, fast.dtype = model.config, model.dtype
-    read = [weight for name, weight in model.named_parameters() if weight.dim() == 2 and "embed" not in name]
+    read = [
+        weight
+        for name, weight in model.named_parameters()
+        if weight.dim() == 2 and "embed" not in name
+    ]
     item = 36 * 2 * 1280 * 2  # bytes: a key and a value of every layer
     # at position p, p items are read and one is written
-    assert fast.traffic(32) == (2 * sum(weight.numel() for weight in read), 32 * item * sum(p + 1 for p in range(256)) // 256)
+    assert fast.traffic(32) == (
+        2 * sum(weight.numel() for weight in read),
+        32 * item * sum(p + 1 for p in range(256)) // 256,
+    )
 
 
-@pytest.mark.skipif(DEVICE == "cuda", reason="tests/engine/test_gpu.py does this with captured steps")
+@pytest.mark.skipif(
+    DEVICE == "cuda", reason="tests/engine/test_gpu.py does this with captured steps"
+)
 def test_an_engine_draws_the_codes_of_the_eager_model():
     eager, fast = pair()
     params = SamplingParams(3.0), SamplingParams(1.0), SamplingParams(1.0, 0.7, 5)
@@ -141,7 +192,13 @@ def test_an_engine_draws_the_codes_of_the_eager_model():
 
     def drawn(model: GPT | FastGPT) -> dict[int, list[int]]:
         events = list(Engine(model, 3).run(requests))
-        return {requests.index(r): e.codes.tolist() for e in events if isinstance(e, Finished) for r in requests if r.id == e.request_id}
+        return {
+            requests.index(r): e.codes.tolist()
+            for e in events
+            if isinstance(e, Finished)
+            for r in requests
+            if r.id == e.request_id
+        }
 
     want = drawn(eager)
     assert sorted(want) == [0, 1, 2]
@@ -150,9 +207,13 @@ def test_an_engine_draws_the_codes_of_the_eager_model():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "far"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=["float32", "bfloat16"]
+)
 @pytest.mark.parametrize("rows", [2, 32, 96])
-def test_gpt_b_over_a_whole_picture_with_rows_of_different_ages(monkeypatch: pytest.MonkeyPatch, rows: int, dtype: torch.dtype, far: float):
+def test_gpt_b_over_a_whole_picture_with_rows_of_different_ages(
+    monkeypatch: pytest.MonkeyPatch, rows: int, dtype: torch.dtype, far: float
+):
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     torch.manual_seed(0)
     eager = GPT(MODELS["gpt-b"].config).eval().requires_grad_(False)
@@ -160,12 +221,20 @@ def test_gpt_b_over_a_whole_picture_with_rows_of_different_ages(monkeypatch: pyt
         weight.mul_(20.0 if "embed" in name else 2.0 if "wqkv" in name else 1.0)
     fast = FastGPT(copy.deepcopy(eager).to_dtype(dtype))
     codes, labels = codes_of(fast, rows), torch.arange(rows) * 37 % 1001
-    given, cond, state, memory = eager.condition(labels), fast.condition(labels), poisoned(fast, rows), eager.new_state(rows)
+    given, cond, state, memory = (
+        eager.condition(labels),
+        fast.condition(labels),
+        poisoned(fast, rows),
+        eager.new_state(rows),
+    )
     starts, worst = torch.arange(rows) * 7 % 41, torch.zeros(rows)
     for step in range(256):
         positions = (step - starts).clamp(min=-1)
         last = at(codes, positions)
-        got, want = fast.step(last, positions, cond, state), eager.step(last, positions, given, memory)
+        got, want = (
+            fast.step(last, positions, cond, state),
+            eager.step(last, positions, given, memory),
+        )
         error = (got - want).norm(dim=1) / want.norm(dim=1)
         worst = torch.where((positions >= 0) & ~(error <= worst), error, worst)  # NaN stays
     assert worst.max().item() < far, worst.tolist()

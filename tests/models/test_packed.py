@@ -1,4 +1,6 @@
-"""What the packed steps promise beyond what every step does: the same numbers in float32 and in bfloat16, on a CPU alone."""
+"""What the packed steps promise beyond what every step does: the same numbers in float32 and in
+bfloat16, on a CPU alone.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,18 @@ def played(model: Decoder, rows: int, steps: int) -> Tensor:
     return play(model, codes, torch.arange(rows) % (model.config.num_classes + 1), steps)[0]
 
 
-ADALN = [{"adaln_group": False, "num_groups": 1}, {"num_groups": 2}, {"num_groups": 1, "position_offset": 1}]
+ADALN = [
+    {"adaln_group": False, "num_groups": 1},
+    {"num_groups": 2},
+    {"num_groups": 1, "position_offset": 1},
+]
 HEADS = [{}, {"n_head": 1}, {"n_head": 16}, {"d_model": 36, "n_head": 3, "multiple_of": 7}]
 
 
-@pytest.mark.parametrize(("case", "changes"), [*((AIM, changes) for changes in ADALN), *((GPT, changes) for changes in HEADS)])
+@pytest.mark.parametrize(
+    ("case", "changes"),
+    [*((AIM, changes) for changes in ADALN), *((GPT, changes) for changes in HEADS)],
+)
 def test_equals_eager_in_float32(case: Case, changes: dict):
     model = case.make(**changes)
     assert apart(played(case.prepare(model), 4, 16), played(model, 4, 16)) < 1e-6
@@ -55,7 +64,9 @@ def test_is_as_near_to_float32_as_eager_in_bfloat16(case: Case):
     assert apart(packed, want) < max(1.2 * apart(eager, want), 1e-2)
     codes, slots, prepared = torch.randint(64, (3, 9)), torch.tensor([2, 0, 1]), case.prepare(model)
     got = prepared.prefill(codes, prepared.condition(slots), prepared.new_state(3), slots)
-    assert apart(got, model.prefill(codes, model.condition(slots), model.new_state(3), slots)) < 2e-2
+    assert (
+        apart(got, model.prefill(codes, model.condition(slots), model.new_state(3), slots)) < 2e-2
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,11 +100,19 @@ def test_a_poisoned_slot_leaves_its_neighbours_alone(case: Case):
 
 def test_an_engine_on_it_draws_what_one_on_the_eager_model_does_alone_and_in_company(case: Case):
     eager = case.make()
-    params = [SamplingParams(cfg_scale=3.0), SamplingParams(cfg_scale=1.0), SamplingParams(cfg_scale=2.0, top_k=20, top_p=0.9)]
+    params = [
+        SamplingParams(cfg_scale=3.0),
+        SamplingParams(cfg_scale=1.0),
+        SamplingParams(cfg_scale=2.0, top_k=20, top_p=0.9),
+    ]
     requests = [Request(i % 5, params[i % 3], seed=i) for i in range(7)]
 
     def drawn(model: Decoder, most: int) -> dict[int, list[int]]:
-        return {e.request_id: e.codes.tolist() for e in Engine(model, most).run(requests) if isinstance(e, Finished)}
+        return {
+            e.request_id: e.codes.tolist()
+            for e in Engine(model, most).run(requests)
+            if isinstance(e, Finished)
+        }
 
     want = drawn(eager, 1)
     assert len(want) == len(requests)

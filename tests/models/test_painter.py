@@ -18,12 +18,19 @@ from aim.models.vq import VQ
 
 
 def random_codes(count: int, vq: VQ) -> np.ndarray:
-    return np.random.default_rng(0).integers(vq.config.codebook_size, size=(count, vq.config.grid**2))
+    return np.random.default_rng(0).integers(
+        vq.config.codebook_size, size=(count, vq.config.grid**2)
+    )
 
 
 @torch.no_grad()
 def decoded(vq: VQ, codes: np.ndarray) -> np.ndarray:
-    return media.to_bytes(vq.decode(torch.from_numpy(codes).to(vq.quant_conv.weight.device))).permute(0, 2, 3, 1).cpu().numpy()
+    return (
+        media.to_bytes(vq.decode(torch.from_numpy(codes).to(vq.quant_conv.weight.device)))
+        .permute(0, 2, 3, 1)
+        .cpu()
+        .numpy()
+    )
 
 
 def test_images_come_in_order_and_equal_those_decoded_alone(tiny_vq: VQ):
@@ -35,10 +42,16 @@ def test_images_come_in_order_and_equal_those_decoded_alone(tiny_vq: VQ):
     assert list(Painter(tiny_vq).paint([])) == []
 
 
-def test_decoding_begins_before_the_last_codes_are_drawn(tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch):
+def test_decoding_begins_before_the_last_codes_are_drawn(
+    tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch
+):
     events: list[str] = []
     begin = Painter.begin
-    monkeypatch.setattr(Painter, "begin", lambda self, codes: events.append(f"decode {len(codes)}") or begin(self, codes))
+    monkeypatch.setattr(
+        Painter,
+        "begin",
+        lambda self, codes: events.append(f"decode {len(codes)}") or begin(self, codes),
+    )
     paint = Painter(tiny_vq)
     paint.chunk = 2
 
@@ -48,7 +61,16 @@ def test_decoding_begins_before_the_last_codes_are_drawn(tiny_vq: VQ, monkeypatc
             yield codes
 
     assert len(list(paint.paint(drawn()))) == 5
-    assert events == ["drawn", "drawn", "decode 2", "drawn", "drawn", "decode 2", "drawn", "decode 1"]
+    assert events == [
+        "drawn",
+        "drawn",
+        "decode 2",
+        "drawn",
+        "drawn",
+        "decode 2",
+        "drawn",
+        "decode 1",
+    ]
 
 
 def test_few_parts_are_under_way_at_a_time(tiny_vq: VQ):
@@ -68,7 +90,11 @@ def test_few_parts_are_under_way_at_a_time(tiny_vq: VQ):
 
 @pytest.mark.parametrize(
     "codes, message",
-    [([[0] * 15], r"shape \(15,\); an image has \(16,\)"), ([[0] * 15 + [64]], r"\[0, 64\]"), ([[0] * 15 + [-1]], r"\[-1, 0\]")],
+    [
+        ([[0] * 15], r"shape \(15,\); an image has \(16,\)"),
+        ([[0] * 15 + [64]], r"\[0, 64\]"),
+        ([[0] * 15 + [-1]], r"\[-1, 0\]"),
+    ],
 )
 def test_what_cannot_be_codes_is_refused(tiny_vq: VQ, codes: list[list[int]], message: str):
     with pytest.raises(InvalidInput, match=message):
@@ -128,7 +154,17 @@ def test_threads_share_the_recorded_decoding(tiny_vq: VQ):
 
 
 @pytest.mark.parametrize(
-    ("count", "parts"), [(0, []), (1, [1]), (3, [3]), (5, [4, 1]), (7, [4, 3]), (20, [16, 4]), (70, [64, 4, 2]), (256, [64] * 4)]
+    ("count", "parts"),
+    [
+        (0, []),
+        (1, [1]),
+        (3, [3]),
+        (5, [4, 1]),
+        (7, [4, 3]),
+        (20, [16, 4]),
+        (70, [64, 4, 2]),
+        (256, [64] * 4),
+    ],
 )
 def test_no_part_is_more_than_half_empty(count: int, parts: list[int]) -> None:
     assert list(painter._parts(count, (1, 4, 16, 64))) == parts

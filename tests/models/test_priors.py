@@ -1,4 +1,5 @@
-"""What every prior and every form of its step promises: step equals prefill equals forward, and rows do not touch each other.
+"""What every prior and every form of its step promises: step equals prefill equals forward, and
+rows do not touch each other.
 
 ``ExternalAiM`` is here with stand-ins for its packages.
 """
@@ -39,7 +40,11 @@ def assert_same(a: Any, b: Any) -> None:
 
 @pytest.mark.parametrize(
     ("case", "changes"),
-    [pytest.param(c, kind, id=f"{c} {name}") for c in CASES for name, kind in (KINDS if c.make is random_model else {"": {}}).items()],
+    [
+        pytest.param(c, kind, id=f"{c} {name}")
+        for c in CASES
+        for name, kind in (KINDS if c.make is random_model else {"": {}}).items()
+    ],
 )
 def test_step_equals_forward(case: Case, changes: dict):
     model = case.make(**changes)
@@ -108,7 +113,13 @@ def test_an_idle_row_writes_nothing(case: Case, dtype: torch.dtype, slots: list[
     for part in state:
         part.normal_()
     before = state._make(part.clone() for part in state)
-    model.step(torch.tensor([1, 2, 3, 4]), torch.tensor([5, -1, 0, -1]), cond, state, slots and torch.tensor(slots))
+    model.step(
+        torch.tensor([1, 2, 3, 4]),
+        torch.tensor([5, -1, 0, -1]),
+        cond,
+        state,
+        slots and torch.tensor(slots),
+    )
     where = slots or [0, 1, 2, 3]
     idle, busy = torch.tensor([where[1], where[3]]), torch.tensor([where[0], where[2]])
     assert_same(state.gather(idle), before.gather(idle))
@@ -150,11 +161,22 @@ def test_class_embeddings_condition_like_labels(case: Case):
     assert torch.equal(model.condition(table[labels]), model.condition(labels))
 
 
-@pytest.mark.parametrize(("make", "kept"), [(random_model, (torch.bfloat16, torch.float32)), (random_gpt, (torch.bfloat16,) * 2)])
+@pytest.mark.parametrize(
+    ("make", "kept"),
+    [(random_model, (torch.bfloat16, torch.float32)), (random_gpt, (torch.bfloat16,) * 2)],
+)
 def test_bfloat16_keeps_float32_where_it_must_and_stays_near(make: Callable, kept: tuple):
     exact, model = make(), make().to_dtype(torch.bfloat16)
     small = {name for name, tensor in model.state_dict().items() if tensor.dtype == torch.float32}
-    ends = ("norm.weight", "norm_f.weight", "norm_final.weight", "A_log", "dt_bias", "D", "scale_shift_table")
+    ends = (
+        "norm.weight",
+        "norm_f.weight",
+        "norm_final.weight",
+        "A_log",
+        "dt_bias",
+        "D",
+        "scale_shift_table",
+    )
     assert small == {name for name in model.state_dict() if name.endswith(ends)}
     assert {t.dtype for t in model.state_dict().values()} == {torch.float32, torch.bfloat16}
     assert model.dtype == torch.bfloat16
@@ -167,14 +189,20 @@ def test_bfloat16_keeps_float32_where_it_must_and_stays_near(make: Callable, kep
         assert apart(got, want) < 3e-2
 
 
-@pytest.mark.parametrize(("make", "changes"), [*((random_model, kind) for kind in KINDS.values()), (random_gpt, {})])
+@pytest.mark.parametrize(
+    ("make", "changes"), [*((random_model, kind) for kind in KINDS.values()), (random_gpt, {})]
+)
 @torch.enable_grad()
 def test_every_weight_gets_a_gradient(make: Callable, changes: dict):
     model = make(**changes).requires_grad_(True).train()
     codes, labels = codes_of(model, 4), labels_of(model, 4)
     logits = model(codes[:, :-1], labels)
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), codes.flatten()).backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]
+    without = [
+        name
+        for name, p in model.named_parameters()
+        if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()
+    ]
     assert without == []
 
 
@@ -191,10 +219,17 @@ WIDE = {
 
 
 @pytest.mark.parametrize(
-    ("case", "config"), [pytest.param(case, config, id=f"{case} {name}") for case in CASES for name, config in WIDE[case.make].items()]
+    ("case", "config"),
+    [
+        pytest.param(case, config, id=f"{case} {name}")
+        for case in CASES
+        for name, config in WIDE[case.make].items()
+    ],
 )
 def test_a_row_has_the_same_bits_alone_and_among_others(case: Case, config: PriorConfig):
-    """In float32, rows padded to a multiple of 4: what the engine's promise of one image a seed stands on."""
+    """In float32, rows padded to a multiple of 4: what the engine's promise of one image a seed
+    stands on.
+    """
     generator = torch.Generator().manual_seed(5)
     torch.manual_seed(0)
     whole = build(config).eval()
@@ -203,16 +238,25 @@ def test_a_row_has_the_same_bits_alone_and_among_others(case: Case, config: Prio
             weight.normal_(std=0.05)
     model = case.prepare(whole)
     rows = 16
-    codes, labels = codes_of(model, rows), torch.randint(config.num_classes, (rows,), generator=generator)
+    codes, labels = (
+        codes_of(model, rows),
+        torch.randint(config.num_classes, (rows,), generator=generator),
+    )
 
     def played(order: Tensor) -> dict[int, Tensor]:
         made, _ = play(model, codes[order], labels[order], steps=6)
         return {row: made[place] for place, row in enumerate(order.tolist())}
 
-    alone = {row: logits for i in range(0, rows, 4) for row, logits in played(torch.arange(i, i + 4)).items()}
+    alone = {
+        row: logits
+        for i in range(0, rows, 4)
+        for row, logits in played(torch.arange(i, i + 4)).items()
+    }
     for count in (4, 8, 12, 16):
         order = torch.randperm(rows, generator=generator)[:count]
-        different = [row for row, logits in played(order).items() if not torch.equal(logits, alone[row])]
+        different = [
+            row for row, logits in played(order).items() if not torch.equal(logits, alone[row])
+        ]
         assert different == [], f"{count} rows"
 
 
@@ -227,6 +271,8 @@ def test_a_row_has_the_same_bits_however_old_the_others_are(case: Case, dtype: t
     for now in range(-83, 100):
         positions = (now + ages).clamp(min=-1)
         positions[positions >= 100] = -1
-        logits = model.step(codes[torch.arange(4), (positions - 1).clamp(min=0)], positions, cond, state)
+        logits = model.step(
+            codes[torch.arange(4), (positions - 1).clamp(min=0)], positions, cond, state
+        )
         for row in (positions >= 0).nonzero().flatten().tolist():
             assert torch.equal(logits[row], want[row, positions[row]]), (row, now)

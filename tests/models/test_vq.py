@@ -74,7 +74,9 @@ def test_group_norm_casts_its_weights_to_the_activations():
         norm.weight.normal_()
         norm.bias.normal_()
     x = torch.randn(2, 64, 4, 4)
-    torch.testing.assert_close(norm(x), F.group_norm(x, 32, norm.weight, norm.bias, 1e-6), rtol=0, atol=0)
+    torch.testing.assert_close(
+        norm(x), F.group_norm(x, 32, norm.weight, norm.bias, 1e-6), rtol=0, atol=0
+    )
     out = norm(x.bfloat16())
     assert out.dtype == torch.bfloat16
     assert norm.weight.dtype == torch.float32
@@ -83,11 +85,15 @@ def test_group_norm_casts_its_weights_to_the_activations():
 
 
 def test_quantizing_passes_the_gradient_straight_through(tiny_vq: VQ):
-    features = F.normalize(torch.randn(1, tiny_vq.config.codebook_dim, 2, 2), dim=1).requires_grad_()
+    features = F.normalize(
+        torch.randn(1, tiny_vq.config.codebook_dim, 2, 2), dim=1
+    ).requires_grad_()
     quantized = tiny_vq.quantize_features(features)
     assert quantized.codes.shape == (1, 4)
     table = F.normalize(tiny_vq.quantize.embedding.weight, dim=-1)
-    torch.testing.assert_close(quantized.vectors.permute(0, 2, 3, 1).flatten(0, 2), table[quantized.codes[0]])
+    torch.testing.assert_close(
+        quantized.vectors.permute(0, 2, 3, 1).flatten(0, 2), table[quantized.codes[0]]
+    )
     towards = torch.randn_like(features)
     (quantized.vectors * towards).sum().backward()
     torch.testing.assert_close(features.grad, towards)
@@ -98,19 +104,30 @@ def test_training_reaches_every_weight(tiny_vq: VQ):
     vq = copy.deepcopy(tiny_vq).requires_grad_(True).train()
     x = images(4, 16, 16)
     quantized = vq.quantize_features(vq.features(x))
-    loss = F.mse_loss(vq.decode_vectors(quantized.vectors), x) + quantized.codebook_loss + quantized.commitment_loss
+    loss = (
+        F.mse_loss(vq.decode_vectors(quantized.vectors), x)
+        + quantized.codebook_loss
+        + quantized.commitment_loss
+    )
     loss.backward()
-    without = [name for name, p in vq.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    without = [
+        name for name, p in vq.named_parameters() if p.grad is None or not p.grad.isfinite().all()
+    ]
     assert without == []
     assert vq.last_weight.grad is not None
     assert vq.last_weight.shape == (3, 32, 3, 3)
 
 
-@pytest.mark.parametrize("config, grid", [(VQ_F16, 16), (VQ_F4, 16), (VQConfig(image_size=32, ch_mult=(1, 2)), 16)])
+@pytest.mark.parametrize(
+    "config, grid", [(VQ_F16, 16), (VQ_F4, 16), (VQConfig(image_size=32, ch_mult=(1, 2)), 16)]
+)
 def test_grids(config: VQConfig, grid: int):
     vq = blank(lambda: VQ(config))
     assert vq.config.grid == grid
-    assert sum(name.endswith("upsample.conv.weight") for name in vq.state_dict()) == len(config.ch_mult) - 1
+    assert (
+        sum(name.endswith("upsample.conv.weight") for name in vq.state_dict())
+        == len(config.ch_mult) - 1
+    )
 
 
 def test_f16_has_llamagens_codebook():
@@ -120,7 +137,9 @@ def test_f16_has_llamagens_codebook():
 
 @pytest.mark.parametrize("shape", [(2, 4, 4), (1, 3, 4), (1, 1, 1)])
 @torch.no_grad()
-def test_the_fused_decoder_equals_the_plain_one(tiny_vq: VQ, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch):
+def test_the_fused_decoder_equals_the_plain_one(
+    tiny_vq: VQ, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+):
     pytest.importorskip("triton", reason="Triton is not installed")
     from aim.models import vq_fast
 

@@ -1,4 +1,6 @@
-"""Attention and its rotary embedding against the formulas, and a new item's bits, which nobody else's items change."""
+"""Attention and its rotary embedding against the formulas, and a new item's bits, which nobody
+else's items change.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,14 @@ def asked_anew() -> Iterator[None]:
     attention._can_reach.cache_clear()
 
 
-def items(rows: int, heads: int, room: int, size: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+def items(
+    rows: int, heads: int, room: int, size: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor]:
     """q (R, H, head_dim), keys and values (R, H, C, head_dim)."""
     generator = torch.Generator().manual_seed(rows + 10 * heads + size)
-    q, keys, values = (torch.randn(rows, heads, n, size, generator=generator) for n in (1, room, room))
+    q, keys, values = (
+        torch.randn(rows, heads, n, size, generator=generator) for n in (1, room, room)
+    )
     return q[:, :, 0] * 2, keys.to(dtype), values.to(dtype)
 
 
@@ -40,7 +46,9 @@ def twin(q: Tensor, keys: Tensor, values: Tensor, counts: list[int]) -> Tensor:
     return out
 
 
-@pytest.mark.parametrize(("grid", "size", "base"), [(1, 4, 10.0), (3, 12, 100.0), (4, 16, 10000.0), (16, 64, 10000.0)])
+@pytest.mark.parametrize(
+    ("grid", "size", "base"), [(1, 4, 10.0), (3, 12, 100.0), (4, 16, 10000.0), (16, 64, 10000.0)]
+)
 def test_the_rotary_table_is_the_formula_and_the_class_is_zero(grid: int, size: int, base: float):
     table = rotary_table(grid, size, base, torch.device("cpu"))
     assert table.shape == (1 + grid * grid, size // 2, 2)
@@ -48,8 +56,13 @@ def test_the_rotary_table_is_the_formula_and_the_class_is_zero(grid: int, size: 
     for item in range(grid * grid):
         for i in range(size // 4):
             frequency = base ** (-4 * i / size)
-            for place, angle in ((i, item // grid * frequency), (size // 4 + i, item % grid * frequency)):
-                assert table[1 + item, place].tolist() == pytest.approx([math.cos(angle), math.sin(angle)], abs=2e-6)
+            for place, angle in (
+                (i, item // grid * frequency),
+                (size // 4 + i, item % grid * frequency),
+            ):
+                assert table[1 + item, place].tolist() == pytest.approx(
+                    [math.cos(angle), math.sin(angle)], abs=2e-6
+                )
 
 
 def test_turns_are_products_of_complex_numbers():
@@ -62,7 +75,10 @@ def test_turns_are_products_of_complex_numbers():
 def test_a_score_of_two_turned_items_depends_on_how_far_apart_they_are():
     q, k = torch.randn(2, 16)
     table = rotary_table(6, 16, 10000.0, torch.device("cpu"))[1:].view(6, 6, 8, 2)
-    scores = [rotate(q, table[row, column]) @ rotate(k, table[row + 2, column + 1]) for row, column in ((0, 0), (3, 0), (1, 4), (3, 4))]
+    scores = [
+        rotate(q, table[row, column]) @ rotate(k, table[row + 2, column + 1])
+        for row, column in ((0, 0), (3, 0), (1, 4), (3, 4))
+    ]
     torch.testing.assert_close(torch.stack(scores), scores[0].expand(4), atol=1e-4, rtol=1e-4)
 
 
@@ -85,7 +101,9 @@ def test_attention_over_a_sequence_is_that_of_each_item(length: int):
         (1, 256, 33, [33, 2], 33),
     ],
 )
-def test_one_item_attends_to_its_row_alone(heads: int, size: int, items_: int, counts: list[int], filled: int, dtype: torch.dtype):
+def test_one_item_attends_to_its_row_alone(
+    heads: int, size: int, items_: int, counts: list[int], filled: int, dtype: torch.dtype
+):
     room = capacity(items_)
     q, keys, values = items(len(counts), heads, room, size, dtype)
     read = reach(filled, room, size)
@@ -114,17 +132,26 @@ def test_bits_do_not_depend_on_others(data: st.DataObject):
     together = attend_one(q, keys, values, counts, room)
     rows = data.draw(st.lists(st.integers(0, 7), min_size=1, max_size=8, unique=True))
     filled = data.draw(st.integers(int(counts[rows].max()), room))
-    assert torch.equal(attend_one(q[rows], keys[rows], values[rows], counts[rows], filled), together[rows])
+    assert torch.equal(
+        attend_one(q[rows], keys[rows], values[rows], counts[rows], filled), together[rows]
+    )
 
 
 def test_only_what_is_filled_is_read():
     assert [capacity(n) for n in (1, BLOCK, BLOCK + 1)] == [BLOCK, BLOCK, 2 * BLOCK]
-    assert [reach(n, 8 * BLOCK, 64) for n in (1, BLOCK, BLOCK + 1, 8 * BLOCK)] == [BLOCK, BLOCK, 2 * BLOCK, 8 * BLOCK]
+    assert [reach(n, 8 * BLOCK, 64) for n in (1, BLOCK, BLOCK + 1, 8 * BLOCK)] == [
+        BLOCK,
+        BLOCK,
+        2 * BLOCK,
+        8 * BLOCK,
+    ]
     assert reach(1, 8 * BLOCK, 8) == 2 * BLOCK, "small heads, small products"
     assert reach(1, BLOCK, 8) == BLOCK
 
 
-def test_where_bits_would_depend_on_it_everything_is_read(monkeypatch: pytest.MonkeyPatch, asked_anew: None):
+def test_where_bits_would_depend_on_it_everything_is_read(
+    monkeypatch: pytest.MonkeyPatch, asked_anew: None
+):
     right = attention.attend_reached
 
     def by_length(q: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:

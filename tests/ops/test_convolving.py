@@ -1,4 +1,6 @@
-"""The convolution's kernels equal their twin, values and gradients, on odd shapes and strided input."""
+"""The convolution's kernels equal their twin, values and gradients, on odd shapes and strided
+input.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,11 @@ from aim.ops.convolving import convolve
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 16, 4), (2, 37, 70, 4), (3, 64, 64, 2), (1, 65, 130, 3), (1, 40, 8, 1)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 16, 4), (2, 37, 70, 4), (3, 64, 64, 2), (1, 65, 130, 3), (1, 40, 8, 1)],
+    ids=str,
+)
 def test_values_and_gradients(shape: tuple[int, int, int, int]) -> None:
     rows, length, channels, taps = shape
     g = torch.Generator().manual_seed(length)
@@ -35,4 +41,6 @@ def test_bfloat16_stays_bfloat16() -> None:
     weight, bias = torch.randn(16, 4, device=DEVICE), torch.randn(16, device=DEVICE)
     y = convolve(x, weight, bias)
     assert y.dtype == torch.bfloat16
-    torch.testing.assert_close(y.float(), shifted_sum(x, weight, bias).float(), atol=2e-2, rtol=1e-2)
+    torch.testing.assert_close(
+        y.float(), shifted_sum(x, weight, bias).float(), atol=2e-2, rtol=1e-2
+    )

@@ -1,4 +1,6 @@
-"""The Transformer's decoding kernels equal their readable twins on odd shapes; what they must not read is NaN."""
+"""The Transformer's decoding kernels equal their readable twins on odd shapes; what they must not
+read is NaN.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,46 @@ from torch import Tensor
 pytest.importorskip("triton", reason="Triton is not installed")
 from aim.ops.attention import rotary_table
 from aim.ops.decode import attention as kernels
-from aim.ops.decode.attention import add_norm, attend, attend_reference, embed, embed_reference, gate, gate_reference
-from aim.ops.decode.linear import linear_in, linear_in_reference, linear_out, linear_out_reference, out_parts
+from aim.ops.decode.attention import (
+    add_norm,
+    attend,
+    attend_reference,
+    embed,
+    embed_reference,
+    gate,
+    gate_reference,
+)
+from aim.ops.decode.linear import (
+    linear_in,
+    linear_in_reference,
+    linear_out,
+    linear_out_reference,
+    out_parts,
+)
 from aim.ops.decode.product import product_in, product_out, product_reference, tiles
-from tests.ops.test_decode import DEVICE, DTYPES, NAN, OVERLAP, close, guarded, poison, random, same, settle
+from tests.ops.test_decode import (
+    DEVICE,
+    DTYPES,
+    NAN,
+    OVERLAP,
+    close,
+    guarded,
+    poison,
+    random,
+    same,
+    settle,
+)
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter computes with NaN what it then masks
+# the interpreter computes with NaN what it then masks
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
-def aged(positions: list[int], heads: int, size: int, room: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Keys and values (S, H, C, P) of rows with so many items and of one row more, NaN beyond; and positions (S,)."""
+def aged(
+    positions: list[int], heads: int, size: int, room: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values (S, H, C, P) of rows with so many items and of one row more, NaN beyond; and
+    positions (S,).
+    """
     at = torch.tensor([*positions, 5], device=DEVICE)
     keys, values = (random(len(at), heads, room, size, seed=i, dtype=dtype) for i in range(2))
     empty = torch.arange(room, device=DEVICE) >= at[:, None]
@@ -27,7 +59,9 @@ def aged(positions: list[int], heads: int, size: int, room: int, dtype: torch.dt
     return keys, values, at
 
 
-def check_attend(positions: list[int], heads: int, size: int, grid: int, dtype: torch.dtype) -> None:
+def check_attend(
+    positions: list[int], heads: int, size: int, grid: int, dtype: torch.dtype
+) -> None:
     rows, room, width = len(positions), 32 * -(-(grid**2) // 32), heads * size
     keys, values, at = aged(positions, heads, size, room, dtype)
     turns = rotary_table(grid, size, 10000.0, DEVICE)
@@ -46,7 +80,9 @@ def check_attend(positions: list[int], heads: int, size: int, grid: int, dtype: 
 
 @DTYPES
 @pytest.mark.parametrize("plan", [(16, 1), (32, 2), (256, 8)])
-def test_attend_at_every_age(monkeypatch: pytest.MonkeyPatch, plan: tuple[int, int], dtype: torch.dtype):
+def test_attend_at_every_age(
+    monkeypatch: pytest.MonkeyPatch, plan: tuple[int, int], dtype: torch.dtype
+):
     monkeypatch.setattr(kernels, "_plan", lambda programs: plan)
     check_attend([0, -1, 1, 15, 16, 17, 63], 3, 16, 8, dtype)
 
@@ -69,7 +105,11 @@ def test_attend_at_the_sizes_of_gpt_b(rows: int, dtype: torch.dtype):
 def test_embed(dtype: torch.dtype):
     width, positions = 48, torch.tensor([3, 0, -1, 9], device=DEVICE)
     codes = torch.tensor([5, 2, 10**6], device=DEVICE)
-    words, classes, weight = random(23, width, dtype=dtype), random(5, width, seed=1), random(width, seed=2)
+    words, classes, weight = (
+        random(23, width, dtype=dtype),
+        random(5, width, seed=1),
+        random(width, seed=2),
+    )
     residual, behind = guarded(3, width, torch.float32)
     x, behind_x = guarded(3, width, dtype)
     settle()
@@ -94,7 +134,11 @@ def test_embed_reads_the_class_alone_at_position_0():
 @DTYPES
 def test_add_norm(dtype: torch.dtype):
     rows, width = 3, 40
-    residual, update, weight = random(rows, width), random(rows, width, seed=1, dtype=dtype), random(width, seed=2)
+    residual, update, weight = (
+        random(rows, width),
+        random(rows, width, seed=1, dtype=dtype),
+        random(width, seed=2),
+    )
     wanted = residual + update.float()
     x, behind = guarded(rows, width, dtype)
     settle()
@@ -118,8 +162,13 @@ def test_gate(dtype: torch.dtype, rows: int, features: int):
 @DTYPES
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize(("rows", "features", "length"), [(1, 38, 48), (2, 70, 48), (2, 22, 1040)])
-def test_linear_in_of_a_plain_norm(dtype: torch.dtype, rows: int, features: int, length: int, gated: bool):
-    x, weight = random(rows, length, dtype=dtype), random(features, length, seed=1, dtype=dtype) * length**-0.5
+def test_linear_in_of_a_plain_norm(
+    dtype: torch.dtype, rows: int, features: int, length: int, gated: bool
+):
+    x, weight = (
+        random(rows, length, dtype=dtype),
+        random(features, length, seed=1, dtype=dtype) * length**-0.5,
+    )
     squares = random(rows, 3, seed=2).square() * length
     out, behind = guarded(rows, features // 2 if gated else features, dtype)
     settle()
@@ -137,7 +186,9 @@ def test_linear_out_without_norm_and_gate(dtype: torch.dtype, rows: int):
     wanted = linear_out_reference(u, weight, None, residual, 1.0)
     (scaled, behind), sums = guarded(rows, width, dtype), poison(rows, out_parts(width))
     settle()
-    linear_out(u, weight, None, residual, gain.expand(rows, -1), None, 0, scaled, sums, 1e-2, OVERLAP)
+    linear_out(
+        u, weight, None, residual, gain.expand(rows, -1), None, 0, scaled, sums, 1e-2, OVERLAP
+    )
     close(residual, wanted, torch.float32)
     close(scaled, wanted * gain, dtype)
     close(sums.sum(1), wanted.square().sum(1), torch.float32)
@@ -146,9 +197,14 @@ def test_linear_out_without_norm_and_gate(dtype: torch.dtype, rows: int):
 
 @DTYPES
 @pytest.mark.parametrize("gated", [False, True])
-@pytest.mark.parametrize(("rows", "features", "length"), [(3, 70, 48), (20, 130, 256), (33, 18, 192)])
+@pytest.mark.parametrize(
+    ("rows", "features", "length"), [(3, 70, 48), (20, 130, 256), (33, 18, 192)]
+)
 def test_product_in(dtype: torch.dtype, rows: int, features: int, length: int, gated: bool):
-    x, weight = random(rows, length, dtype=dtype), random(features, length, seed=1, dtype=dtype) * length**-0.5
+    x, weight = (
+        random(rows, length, dtype=dtype),
+        random(features, length, seed=1, dtype=dtype) * length**-0.5,
+    )
     for squares in (None, random(rows, 3, seed=2).square() * length):
         out, behind = guarded(rows, features // 2 if gated else features, dtype)
         settle()
@@ -158,7 +214,9 @@ def test_product_in(dtype: torch.dtype, rows: int, features: int, length: int, g
 
 
 @DTYPES
-@pytest.mark.parametrize(("rows", "features", "length"), [(3, 70, 48), (20, 40, 256), (33, 130, 640)])
+@pytest.mark.parametrize(
+    ("rows", "features", "length"), [(3, 70, 48), (20, 40, 256), (33, 130, 640)]
+)
 def test_product_out_adds_its_shares_up(dtype: torch.dtype, rows: int, features: int, length: int):
     x, weight = random(rows, length, dtype=dtype), random(features, length, seed=1, dtype=dtype)
     residual, gain = random(rows, features, seed=3), random(features, seed=4)

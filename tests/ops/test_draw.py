@@ -1,4 +1,6 @@
-"""The noise is what its definition in unsigned 32-bit integers says, and looks random in every direction."""
+"""The noise is what its definition in unsigned 32-bit integers says, and looks random in every
+direction.
+"""
 
 import numpy as np
 import pytest
@@ -29,7 +31,10 @@ def reference(seed: int, position: int, codes: int) -> np.ndarray:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(-1, 5000)), min_size=1, max_size=5), st.sampled_from([1, 2, 37, 2048]))
+@given(
+    st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(-1, 5000)), min_size=1, max_size=5),
+    st.sampled_from([1, 2, 37, 2048]),
+)
 def test_equals_its_definition_bit_for_bit(rows: list[tuple[int, int]], codes: int):
     seeds, positions = torch.tensor(rows).T
     got = draw.uniform(seeds, positions, codes)
@@ -53,10 +58,13 @@ def test_arguments_are_left_alone():
     assert seeds.tolist() == [3, 4] and positions.tolist() == [5, 6]
 
 
-@pytest.mark.parametrize("hashed", [0, 1, 2**23, 2**24 - 1, 2**31, 2**32 - 257, 2**32 - 129, 2**32 - 1])
+@pytest.mark.parametrize(
+    "hashed", [0, 1, 2**23, 2**24 - 1, 2**31, 2**32 - 257, 2**32 - 129, 2**32 - 1]
+)
 def test_extreme_hashes_stay_inside_the_open_interval(monkeypatch: pytest.MonkeyPatch, hashed: int):
     monkeypatch.setattr(draw, "_mix", lambda x: torch.full_like(x, hashed))
-    monkeypatch.setattr(draw, "_mixed_codes", draw._mixed_codes.__wrapped__)  # else the cache would keep this hash
+    # else the cache would keep this hash
+    monkeypatch.setattr(draw, "_mixed_codes", draw._mixed_codes.__wrapped__)
     one = torch.zeros(1, dtype=torch.int64)
     u = draw.uniform(one, one, 4)
     g = draw.gumbel(one, one, 4)
@@ -77,7 +85,9 @@ def test_nearby_seeds_never_share_a_row():
 def test_gumbel_is_its_formula(codes: int):
     seeds = torch.arange(3)
     u = draw.uniform(seeds, seeds, codes).double().numpy()
-    np.testing.assert_allclose(draw.gumbel(seeds, seeds, codes).numpy(), -np.log(-np.log1p(-u)), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        draw.gumbel(seeds, seeds, codes).numpy(), -np.log(-np.log1p(-u)), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_noise_has_its_distribution():

@@ -1,4 +1,6 @@
-"""The fused draw against its PyTorch twin and float64, with what it must not touch poisoned first."""
+"""The fused draw against its PyTorch twin and float64, with what it must not touch poisoned
+first.
+"""
 
 import copy
 import itertools
@@ -25,7 +27,8 @@ CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 POISON = -77
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # the interpreter computes with NumPy
+# the interpreter computes with NumPy
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 
 
 @triton.jit
@@ -44,14 +47,19 @@ def gumbel_kernel(u, out, count, BLOCK: tl.constexpr):
 def uniforms(seeds: Tensor, positions: Tensor, codes: int) -> Tensor:
     out = torch.full((len(seeds), codes), math.nan, device=DEVICE)
     block = triton.next_power_of_2(codes)
-    uniform_kernel[(len(seeds),)](seeds.to(DEVICE), positions.to(DEVICE), out, codes, block, enable_fp_fusion=False)
+    uniform_kernel[(len(seeds),)](
+        seeds.to(DEVICE), positions.to(DEVICE), out, codes, block, enable_fp_fusion=False
+    )
     return out.cpu()
 
 
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.one_of(st.integers(0, 2**32 - 1), st.sampled_from([0, 2**31 - 1, 2**31, 2**32 - 1])), st.integers(0, 2**20)),
+        st.tuples(
+            st.one_of(st.integers(0, 2**32 - 1), st.sampled_from([0, 2**31 - 1, 2**31, 2**32 - 1])),
+            st.integers(0, 2**20),
+        ),
         min_size=1,
         max_size=5,
     ),
@@ -75,7 +83,9 @@ def test_gumbel_is_accurate_wherever_the_hash_falls():
     hashed = torch.cat([*near, *quarters, anywhere])
     u = hashed.float().add(0.5).mul(2.0**-32).clamp(max=draw.BELOW_ONE)
     out = torch.full_like(u, math.nan, device=DEVICE)
-    gumbel_kernel[(triton.cdiv(len(u), 4096),)](u.to(DEVICE), out, len(u), 4096, enable_fp_fusion=False)
+    gumbel_kernel[(triton.cdiv(len(u), 4096),)](
+        u.to(DEVICE), out, len(u), 4096, enable_fp_fusion=False
+    )
     exact = -(-torch.log1p(-u.double())).log()
     assert out.isfinite().all()
     torch.testing.assert_close(out.cpu().double(), exact, rtol=3e-7, atol=2e-7)
@@ -85,7 +95,9 @@ Request = tuple[SamplingParams, int, int, bool]  # parameters, seed, position, w
 
 
 def place(requests: list[Request], tokens: int, gaps: bool = False) -> Rows:
-    """Rows of these requests, poisoned where the draw is to write: the conditional ones first, then the others, reversed."""
+    """Rows of these requests, poisoned where the draw is to write: the conditional ones first, then
+    the others, reversed.
+    """
     guided = [i for i, (params, *_) in enumerate(requests) if params.cfg_scale != 1]
     count = len(requests) + len(guided)
     rows = Rows.new(count + 3 if gaps else count, tokens)
@@ -134,15 +146,21 @@ def compare(logits: Tensor, rows: Rows) -> Rows:
 
 MIXED = [
     SamplingParams(scale, temperature, top_k, top_p)
-    for temperature, top_k, top_p, scale in itertools.product((0, 1e-30, 1, 2), (0, 1, 5, 10**6), (1, 0.9, 0.01), (3.0, 1.0))
+    for temperature, top_k, top_p, scale in itertools.product(
+        (0, 1e-30, 1, 2), (0, 1, 5, 10**6), (1, 0.9, 0.01), (3.0, 1.0)
+    )
 ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("codes, stride", [(64, 5), (100, 1), (2032, 7), *([(16384, 1), (65536, 5)] if CUDA else [])])
+@pytest.mark.parametrize(
+    "codes, stride", [(64, 5), (100, 1), (2032, 7), *([(16384, 1), (65536, 5)] if CUDA else [])]
+)
 def test_every_mixture_in_one_batch_equals_the_twin(codes: int, stride: int, dtype: torch.dtype):
     seeds = itertools.cycle([0, 2**32 - 1, 2**31, 12345])
-    requests = [(params, next(seeds), i % 4, i % 3 == 0) for i, params in enumerate(MIXED[::stride])]
+    requests = [
+        (params, next(seeds), i % 4, i % 3 == 0) for i, params in enumerate(MIXED[::stride])
+    ]
     rows = place(requests, tokens=6)
     generator = torch.Generator().manual_seed(codes)
     for _ in range(2):
@@ -151,7 +169,9 @@ def test_every_mixture_in_one_batch_equals_the_twin(codes: int, stride: int, dty
         assert torch.equal(rows.positions, before.positions + 1)
         assert ((rows.last >= 0) & (rows.last < codes)).all()
         assert torch.equal(rows.last[rows.partner], rows.last) or len(rows.last) > len(requests)
-    assert (rows.drawn != POISON).sum() == 2 * len(requests), "one code a request and a step, none elsewhere"
+    assert (rows.drawn != POISON).sum() == 2 * len(requests), (
+        "one code a request and a step, none elsewhere"
+    )
     assert ((rows.notes != POISON).all(-1).sum(-1) == 2 * rows.explain).all()
 
 
@@ -168,10 +188,22 @@ some_params = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(1, 24), st.lists(some_params, min_size=1, max_size=4))
-def test_any_small_batch_equals_the_twin(data: st.DataObject, codes: int, params: list[SamplingParams]):
-    requests = [(p, data.draw(st.integers(0, 2**32 - 1)), data.draw(st.integers(0, 3)), data.draw(st.booleans())) for p in params]
+def test_any_small_batch_equals_the_twin(
+    data: st.DataObject, codes: int, params: list[SamplingParams]
+):
+    requests = [
+        (
+            p,
+            data.draw(st.integers(0, 2**32 - 1)),
+            data.draw(st.integers(0, 3)),
+            data.draw(st.booleans()),
+        )
+        for p in params
+    ]
     rows = place(requests, tokens=4)
-    values = data.draw(st.lists(quarters, min_size=codes * len(rows.last), max_size=codes * len(rows.last)))
+    values = data.draw(
+        st.lists(quarters, min_size=codes * len(rows.last), max_size=codes * len(rows.last))
+    )
     compare(torch.tensor(values).view(-1, codes), rows)
 
 
@@ -186,14 +218,16 @@ def survivors(logits: list[float], params: SamplingParams) -> set[int]:
     [
         ([1.0, 1.0, 1.0, 1.0], 1, 1.0, {0, 1, 2, 3}),  # nothing is greater than any
         ([1.0, 1.0, 0.0, 0.0], 2, 1.0, {0, 1}),
-        ([1.0, 1.0, 0.0, 0.0], 3, 1.0, {0, 1, 2, 3}),  # two are greater than the others, which is fewer than three
+        # two are greater than the others, which is fewer than three
+        ([1.0, 1.0, 0.0, 0.0], 3, 1.0, {0, 1, 2, 3}),
         ([0.0, 0.0, 0.0, 0.0], 0, 1e-9, {0, 1, 2, 3}),
         ([1.0, 0.5, 0.0, -1.0], 1, 1.0, {0}),
         ([1.0, 0.5, 0.0, -1.0], 2**31 - 1, 1.0, {0, 1, 2, 3}),
         ([1.0, 0.5, 0.0, -1.0], 0, 1e-9, {0}),
         ([math.log(6.0), math.log(3.0), 0.0], 0, 0.61, {0, 1}),  # masses above: 0, 0.6, 0.9
         ([math.log(6.0), math.log(3.0), 0.0], 0, 0.59, {0}),
-        ([math.log(6.0), math.log(3.0), 0.0], 2, 0.65, {0}),  # renormalised after top-k the first has 2/3
+        # renormalised after top-k the first has 2/3
+        ([math.log(6.0), math.log(3.0), 0.0], 2, 0.65, {0}),
         ([math.log(6.0), math.log(3.0), 0.0], 2, 0.67, {0, 1}),
     ],
 )
@@ -204,7 +238,10 @@ def test_what_top_k_and_top_p_keep(logits: list[float], top_k: int, top_p: float
 def test_temperature_zero_takes_the_lowest_of_several_maxima():
     logits = torch.zeros(2, 3000)
     logits[0, [1000, 1500, 2999]] = 1
-    rows = place([(SamplingParams(cfg_scale=1, temperature=0, top_k=3, top_p=0.5), 5, 0, False)] * 2, tokens=1)
+    rows = place(
+        [(SamplingParams(cfg_scale=1, temperature=0, top_k=3, top_p=0.5), 5, 0, False)] * 2,
+        tokens=1,
+    )
     assert compare(logits, rows).last.tolist() == [1000, 0]
 
 
@@ -220,7 +257,15 @@ def test_huge_logits_give_a_valid_code(value: float, scale: float):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("row", [1, 6])  # with its twin in row 6
 def test_a_logit_that_is_not_finite_breaks_its_own_request_alone(value: float, row: int):
-    requests = [(SamplingParams(cfg_scale=2.0 if i == 1 else 1.0, top_k=9, top_p=0.9, temperature=0.8), i, i, True) for i in range(6)]
+    requests = [
+        (
+            SamplingParams(cfg_scale=2.0 if i == 1 else 1.0, top_k=9, top_p=0.9, temperature=0.8),
+            i,
+            i,
+            True,
+        )
+        for i in range(6)
+    ]
     rows = place(requests, tokens=6)
     logits = torch.randn(7, 100, generator=torch.Generator().manual_seed(4))
     clean = fused(logits, rows)
@@ -229,12 +274,15 @@ def test_a_logit_that_is_not_finite_breaks_its_own_request_alone(value: float, r
     assert broken.last[[1, 6]].tolist() == [BROKEN, BROKEN] and broken.drawn[1, 1] == BROKEN
     assert broken.notes[1, 1].isnan().all()
     others = [0, 2, 3, 4, 5]
-    assert torch.equal(broken.drawn[others], clean.drawn[others]) and torch.equal(broken.notes[others], clean.notes[others])
+    assert torch.equal(broken.drawn[others], clean.drawn[others]) and torch.equal(
+        broken.notes[others], clean.notes[others]
+    )
     assert torch.equal(broken.positions, clean.positions)
 
 
 def test_rows_that_are_nobodys_or_done_are_left_alone():
-    requests = [(SamplingParams(), i, position, True) for i, position in enumerate((0, 4, -1, 3))]  # of 4 codes
+    # of 4 codes
+    requests = [(SamplingParams(), i, position, True) for i, position in enumerate((0, 4, -1, 3))]
     rows = place(requests, tokens=4, gaps=True)
     rows.positions[-3:] = torch.tensor([2, -1, 0])
     logits = torch.randn(len(rows.last) - 1, 100, generator=torch.Generator().manual_seed(6))
@@ -251,7 +299,9 @@ def test_rows_that_are_nobodys_or_done_are_left_alone():
 def test_a_row_is_the_same_alone_and_among_others():
     requests = [(params, 977 * i, i % 4, True) for i, params in enumerate(MIXED[::9])]
     together_rows = place(requests, tokens=4)
-    logits = torch.randn(len(together_rows.last), 100, generator=torch.Generator().manual_seed(7)) * 2
+    logits = (
+        torch.randn(len(together_rows.last), 100, generator=torch.Generator().manual_seed(7)) * 2
+    )
     together = fused(logits, together_rows)
     for i, request in enumerate(requests):
         rows = place([request], tokens=4)
@@ -262,7 +312,10 @@ def test_a_row_is_the_same_alone_and_among_others():
 
 def test_seed_and_position_each_change_the_draw():
     def codes(seeds: list[int], positions: list[int]) -> list[int]:
-        requests = [(SamplingParams(cfg_scale=1), s, p, False) for s, p in zip(seeds, positions, strict=True)]
+        requests = [
+            (SamplingParams(cfg_scale=1), s, p, False)
+            for s, p in zip(seeds, positions, strict=True)
+        ]
         return fused(torch.zeros(len(requests), 2032), place(requests, tokens=40)).last.tolist()
 
     assert len({*codes(list(range(40)), [3] * 40)}) > 35
@@ -272,7 +325,10 @@ def test_seed_and_position_each_change_the_draw():
 @pytest.mark.parametrize("codes", [3, 100, 2032])
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 def test_notes_equal_float64(codes: int, scale: float):
-    requests = [(SamplingParams(scale, temperature, 20, 0.9), i, 1, True) for i, temperature in enumerate((0, 0.5, 2))]
+    requests = [
+        (SamplingParams(scale, temperature, 20, 0.9), i, 1, True)
+        for i, temperature in enumerate((0, 0.5, 2))
+    ]
     rows = place(requests, tokens=2)
     logits = torch.randn(len(rows.last), codes, generator=torch.Generator().manual_seed(codes)) * 4
     logits[:3, 1] = logits[:3, 2]
@@ -303,7 +359,8 @@ def test_equally_likely_codes_are_noted_lowest_first():
 
 def test_what_it_does_not_support_it_says():
     assert not drawing.supports(torch.zeros(1, 8)), "a CPU"
-    for shape in ((1, drawing.LONGEST + 1), (2, 8)):  # more codes than a program holds, more rows than slots
+    # more codes than a program holds, more rows than slots
+    for shape in ((1, drawing.LONGEST + 1), (2, 8)):
         with pytest.raises(AssertionError):
             drawing.draw_fused(torch.zeros(shape), **vars(Rows.new(1, 1)))
 
@@ -315,7 +372,8 @@ def test_a_captured_draw_serves_every_request(draw_them: Callable[[Tensor, Rows]
     requests = [(params, i, i % 4, i % 2 == 0) for i, params in enumerate(MIXED[::3])]
     static = to_gpu(place(requests, tokens=8))
     logits = torch.empty(len(static.last), 2048, device="cuda")
-    draw_them(logits.zero_(), static)  # compiled, and the noise's constants made, before the capture
+    # compiled, and the noise's constants made, before the capture
+    draw_them(logits.zero_(), static)
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -326,7 +384,13 @@ def test_a_captured_draw_serves_every_request(draw_them: Callable[[Tensor, Rows]
         torch.cuda.set_sync_debug_mode("default")
     generator = torch.Generator().manual_seed(8)
     for shift in range(4):
-        changed = place([(p, seed + shift, position, told) for p, seed, position, told in requests[shift:] + requests[:shift]], tokens=8)
+        changed = place(
+            [
+                (p, seed + shift, position, told)
+                for p, seed, position, told in requests[shift:] + requests[:shift]
+            ],
+            tokens=8,
+        )
         for name, tensor in vars(changed).items():
             getattr(static, name).copy_(tensor)
         values = torch.randn(logits.shape, generator=generator) * 3
@@ -339,9 +403,19 @@ def test_a_captured_draw_serves_every_request(draw_them: Callable[[Tensor, Rows]
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_512_rows_of_16384_codes(dtype: torch.dtype):
-    requests = [(SamplingParams(2.0, 0.9, 500 * (i % 3), 1.0 - 0.1 * (i % 4)), i * 7919, i % 256, i % 50 == 0) for i in range(256)]
+    requests = [
+        (
+            SamplingParams(2.0, 0.9, 500 * (i % 3), 1.0 - 0.1 * (i % 4)),
+            i * 7919,
+            i % 256,
+            i % 50 == 0,
+        )
+        for i in range(256)
+    ]
     rows = place(requests, tokens=256)
-    compare((torch.randn(512, 16384, generator=torch.Generator().manual_seed(9)) * 3).to(dtype), rows)
+    compare(
+        (torch.randn(512, 16384, generator=torch.Generator().manual_seed(9)) * 3).to(dtype), rows
+    )
 
 
 @pytest.mark.gpu
@@ -355,4 +429,6 @@ def test_offsets_beyond_32_bits():
     drawing.draw_fused(logits, **vars(rows))
     assert rows.drawn[row, -1] == rows.last[row]
     assert rows.notes[row, -1, 1].item() == pytest.approx(math.log(64))
-    assert int(rows.notes.count_nonzero()) == 11, "one note, in which the divergence and the likeliest code are 0"
+    assert int(rows.notes.count_nonzero()) == 11, (
+        "one note, in which the divergence and the likeliest code are 0"
+    )

@@ -10,7 +10,14 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from aim.ops import group_norm as ops
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SHAPES = [(2, 1, 1, 32), (2, 1, 7, 64), (1, 8, 8, 128), (2, 15, 20, 32), (1, 20, 15, 256), (2, 5, 13, 512)]
+SHAPES = [
+    (2, 1, 1, 32),
+    (2, 1, 7, 64),
+    (1, 8, 8, 128),
+    (2, 15, 20, 32),
+    (1, 20, 15, 256),
+    (2, 5, 13, 512),
+]
 DTYPES = [torch.float32, torch.bfloat16]
 
 
@@ -24,7 +31,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch):
     made = torch.empty_like
     monkeypatch.setattr(torch, "empty_like", empty)
     create = Tensor.new_empty
-    monkeypatch.setattr(Tensor, "new_empty", lambda *args, **kwargs: create(*args, **kwargs).fill_(torch.nan))
+    monkeypatch.setattr(
+        Tensor, "new_empty", lambda *args, **kwargs: create(*args, **kwargs).fill_(torch.nan)
+    )
 
 
 def random(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> Tensor:
@@ -33,7 +42,11 @@ def random(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> Tensor:
 
 def close(got: Tensor, want: Tensor) -> None:
     assert got.dtype == want.dtype
-    tolerance = {"rtol": 2e-5, "atol": 2e-5} if want.dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-2}
+    tolerance = (
+        {"rtol": 2e-5, "atol": 2e-5}
+        if want.dtype == torch.float32
+        else {"rtol": 1e-2, "atol": 1e-2}
+    )
     torch.testing.assert_close(got, want, **tolerance)
 
 
@@ -52,10 +65,17 @@ def test_group_norm(shape: tuple[int, ...], dtype: torch.dtype, silu: bool, bias
 def test_chunks_of_several_tiles_and_a_ragged_end(monkeypatch: pytest.MonkeyPatch, parts: int):
     monkeypatch.setattr(ops, "TILE", 512)
     monkeypatch.setattr(ops, "PARTS", parts)
-    x, one, none = random((2, 15, 20, 64), torch.float32), torch.ones(64, device=DEVICE), torch.zeros(64, device=DEVICE)
+    x, one, none = (
+        random((2, 15, 20, 64), torch.float32),
+        torch.ones(64, device=DEVICE),
+        torch.zeros(64, device=DEVICE),
+    )
     found = ops.moments(x)
     assert found.means.shape[1] == -(-300 // found.chunk)
-    close(ops.group_norm(x, found, one, none, 1e-6, False), ops.group_norm_reference(x, one, none, 1e-6, False))
+    close(
+        ops.group_norm(x, found, one, none, 1e-6, False),
+        ops.group_norm_reference(x, one, none, 1e-6, False),
+    )
 
 
 @pytest.mark.parametrize("mean", [1e3, -1e5])
@@ -91,7 +111,11 @@ def test_join(shape: tuple[int, ...], dtype: torch.dtype, biased: bool, added: b
 
 
 def test_an_image_does_not_depend_on_its_batch():
-    x, weight, shift = random((3, 15, 20, 32), torch.bfloat16), random((32,), torch.float32, 1), random((32,), torch.float32, 2)
+    x, weight, shift = (
+        random((3, 15, 20, 32), torch.bfloat16),
+        random((32,), torch.float32, 1),
+        random((32,), torch.float32, 2),
+    )
     many = ops.group_norm(x, ops.moments(x), weight, shift, 1e-6)
     for i in range(3):
         one = x[i : i + 1].contiguous()

@@ -1,4 +1,6 @@
-"""Products with fixed weights: F.linear's values whatever the layout, rows alone, and F.linear itself where there is no other."""
+"""Products with fixed weights: F.linear's values whatever the layout, rows alone, and F.linear
+itself where there is no other.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,17 @@ def _asked_anew() -> Iterator[None]:
 
 def operands(shape: tuple[int, ...], out: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(shape, generator=generator), torch.randn(out, shape[-1], generator=generator)
+    x, weight = (
+        torch.randn(shape, generator=generator),
+        torch.randn(out, shape[-1], generator=generator),
+    )
     return x.to(dtype), weight.to(dtype)
 
 
 @pytest.mark.parametrize("dtype, near", [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-@pytest.mark.parametrize("shape, out", [((1, 1), 1), ((2, 64), 344), ((3, 33), 7), ((2, 5, 48), 17), ((300, 128), 64)])
+@pytest.mark.parametrize(
+    "shape, out", [((1, 1), 1), ((2, 64), 344), ((3, 33), 7), ((2, 5, 48), 17), ((300, 128), 64)]
+)
 def test_equals_linear(shape: tuple[int, ...], out: int, dtype: torch.dtype, near: float):
     x, weight = operands(shape, out, dtype)
     product, want = fixed_product(weight), F.linear(x.double(), weight.double())
@@ -40,7 +47,9 @@ def test_equals_linear(shape: tuple[int, ...], out: int, dtype: torch.dtype, nea
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("width, out", [(64, 344), (512, 2192), (1536, 768)])
-def test_a_row_has_the_same_bits_among_any_multiple_of_four(width: int, out: int, dtype: torch.dtype):
+def test_a_row_has_the_same_bits_among_any_multiple_of_four(
+    width: int, out: int, dtype: torch.dtype
+):
     x, weight = operands((48, width), out, dtype)
     product = fixed_product(weight)
     fours = torch.cat([product(part) for part in x.split(4)])
@@ -57,7 +66,9 @@ def test_where_packing_is_absent_or_wrong_it_is_linear(monkeypatch: pytest.Monke
     x, weight = operands((2, 64), 32, torch.bfloat16)
 
     def absent(weight: Tensor) -> linear.Product:
-        raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_reorder_linear_weight'")
+        raise AttributeError(
+            "'_OpNamespace' 'mkldnn' object has no attribute '_reorder_linear_weight'"
+        )
 
     def zero(weight: Tensor) -> linear.Product:
         return lambda x: x.new_zeros(x.shape[0], weight.shape[0])

@@ -18,7 +18,14 @@ def inputs(rows: int, length: int, heads: int, channels: int, size: int) -> dict
     dt = torch.rand(rows, length, heads, generator=make) * 0.2 + 1e-3
     A = -torch.rand(heads, generator=make) * 8 - 0.5
     D = torch.randn(heads, generator=make)
-    return {"x": x.unflatten(-1, (heads, channels)), "dt": dt.to(DEVICE), "A": A.to(DEVICE), "B": B, "C": C, "D": D.to(DEVICE)}
+    return {
+        "x": x.unflatten(-1, (heads, channels)),
+        "dt": dt.to(DEVICE),
+        "A": A.to(DEVICE),
+        "B": B,
+        "C": C,
+        "D": D.to(DEVICE),
+    }
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -31,7 +38,9 @@ def test_mixing_equals_the_scan_with_gradients(shape: tuple[int, int, int, int, 
     results = []
     for scan in (scan_mixing, lambda **kw: scan_chunked(**kw, chunk=32)[0]):
         y = scan(**given)
-        weight = torch.sin(torch.arange(y.numel(), device=DEVICE, dtype=torch.float32)).view(y.shape)
+        weight = torch.sin(torch.arange(y.numel(), device=DEVICE, dtype=torch.float32)).view(
+            y.shape
+        )
         results.append((y.detach(), *torch.autograd.grad((y * weight).sum(), list(given.values()))))
     for name, mine, wanted in zip(("y", *given), *results, strict=True):
         assert relative(mine, wanted) < 3e-5, (name, relative(mine, wanted))
@@ -42,5 +51,8 @@ def test_the_reference_is_the_definition():
     row, col = torch.randn(1, 1, 3), torch.randn(1, 1, 3)
     y = mix_reference(gram, x, row, col, torch.tensor([0.5]))
     for i in range(3):
-        wanted = 0.5 * x[0, i, 0] + sum(gram[0, i, j] * torch.exp(row[0, 0, i] - col[0, 0, j]) * x[0, j, 0] for j in range(i + 1))
+        wanted = 0.5 * x[0, i, 0] + sum(
+            gram[0, i, j] * torch.exp(row[0, 0, i] - col[0, 0, j]) * x[0, j, 0]
+            for j in range(i + 1)
+        )
         torch.testing.assert_close(y[0, i, 0], wanted)

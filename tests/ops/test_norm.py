@@ -29,7 +29,12 @@ def test_gate_is_multiplied_before_the_norm():
     y, z = torch.randn(2, 5, 33, generator=generator)
     weight = torch.randn(33, generator=generator)
     gated = y.double() * z.double() / (1 + torch.exp(-z.double()))
-    np.testing.assert_allclose(gated_rms_norm(y, z, weight).double().numpy(), oracle(gated, weight, 1e-5), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        gated_rms_norm(y, z, weight).double().numpy(),
+        oracle(gated, weight, 1e-5),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_half_precision_is_computed_and_returned_in_float32():

@@ -12,7 +12,9 @@ from aim.ops.scan import scan_chunked, scan_recurrent, state_step
 NAMES = ("x", "dt", "A", "B", "C", "D")
 
 
-def inputs(rows: int, length: int, heads: int = 3, channels: int = 5, size: int = 7, seed: int = 0) -> dict[str, Tensor]:
+def inputs(
+    rows: int, length: int, heads: int = 3, channels: int = 5, size: int = 7, seed: int = 0
+) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -28,8 +30,12 @@ def inputs(rows: int, length: int, heads: int = 3, channels: int = 5, size: int 
     }
 
 
-def oracle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The definition as a sum over the past, loop by loop, in float64; y (B, T, H, P), state (B, H, P, N)."""
+def oracle(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """The definition as a sum over the past, loop by loop, in float64; y (B, T, H, P), state (B, H,
+    P, N).
+    """
     x, dt, A, B, C, D = (t.double().numpy() for t in (x, dt, A, B, C, D))
     rows, length, heads, channels = x.shape
     y = np.zeros(x.shape)
@@ -73,9 +79,17 @@ def test_chunks_equal_the_sum_over_the_past(rows: int, length: int, chunk: int):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(1, 3), st.integers(1, 150), st.integers(1, 70), st.integers(1, 4), st.integers(1, 9), st.integers(1, 17), st.integers(0, 99)
+    st.integers(1, 3),
+    st.integers(1, 150),
+    st.integers(1, 70),
+    st.integers(1, 4),
+    st.integers(1, 9),
+    st.integers(1, 17),
+    st.integers(0, 99),
 )
-def test_chunks_equal_the_recurrence(rows: int, length: int, chunk: int, heads: int, channels: int, size: int, seed: int):
+def test_chunks_equal_the_recurrence(
+    rows: int, length: int, chunk: int, heads: int, channels: int, size: int, seed: int
+):
     given_ = inputs(rows, length, heads, channels, size, seed)
     y, state = scan_chunked(**given_, chunk=chunk)
     want_y, want_state = scan_recurrent(**given_)
@@ -91,7 +105,9 @@ def test_the_state_is_optional_and_changes_nothing():
 
 
 def test_strong_decay_does_not_overflow():
-    """Decays over a whole chunk underflow to 0; their inverse, which a careless form would need, is infinite."""
+    """Decays over a whole chunk underflow to 0; their inverse, which a careless form would need, is
+    infinite.
+    """
     given_ = inputs(1, 64)
     given_["dt"] = given_["dt"] * 100
     y, state = scan_chunked(**given_, chunk=64)

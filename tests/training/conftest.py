@@ -25,7 +25,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def _smooth(count: int, size: int = 16, seed: int = 0) -> Tensor:
     coarse = torch.rand(count, 3, 2, 2, generator=torch.Generator().manual_seed(seed)) * 255
-    return F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=True).round().to(torch.uint8)
+    return (
+        F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=True)
+        .round()
+        .to(torch.uint8)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,14 @@ import torch
 from fakes import Clock
 from torch import nn
 
-from aim.training.classifier import VGG, ClassifierRecipe, ResNet, accuracy, predict, train_classifier
+from aim.training.classifier import (
+    VGG,
+    ClassifierRecipe,
+    ResNet,
+    accuracy,
+    predict,
+    train_classifier,
+)
 from aim.training.data import ImageSet, normalize
 
 
@@ -27,7 +34,9 @@ def test_learns_two_classes_by_the_clock(network: type[VGG] | type[ResNet], cloc
     torch.manual_seed(0)
     model = network(2, (8, 16))
     clock.tick = 1.0
-    trained = train_classifier(model, stripes(64), ClassifierRecipe(seconds=41, batch=16, lr=1e-2, min_scale=0.8))
+    trained = train_classifier(
+        model, stripes(64), ClassifierRecipe(seconds=41, batch=16, lr=1e-2, min_scale=0.8)
+    )
     assert clock.now == 100 + 42, "a look at the start, then one a step"
     assert trained is model
     assert not model.training
@@ -42,7 +51,9 @@ def test_the_same_seed_trains_the_same(clock: Clock) -> None:
     weights = []
     for _ in range(2):
         torch.manual_seed(1)
-        model = train_classifier(VGG(2, (8,)), stripes(32), ClassifierRecipe(seconds=4, batch=16, seed=3))
+        model = train_classifier(
+            VGG(2, (8,)), stripes(32), ClassifierRecipe(seconds=4, batch=16, seed=3)
+        )
         weights.append(model.head.weight)
     assert torch.equal(*weights)
 

@@ -66,7 +66,9 @@ class TestLoadImages:
         data = load_images([folder], 8, classes=(0, 1, 207, 285))
         assert data.classes == (0, 1, 207, 285)
         assert data.labels.tolist() == [1, 3, 3]
-        with pytest.raises(InvalidInput, match=rf"class '{CAT}' of .* is not among the 2 asked for"):
+        with pytest.raises(
+            InvalidInput, match=rf"class '{CAT}' of .* is not among the 2 asked for"
+        ):
             load_images([folder], 8, classes=(1, 207))
 
     def test_classes_of_one_s_own(self, folder: Path, tmp_path: Path) -> None:
@@ -109,7 +111,9 @@ class TestLoadImages:
             ("P", "png", 0, (0, 0, 0)),
         ],
     )
-    def test_other_modes_become_rgb(self, tmp_path: Path, mode: str, suffix: str, colour: int, wanted: tuple[int, ...]) -> None:
+    def test_other_modes_become_rgb(
+        self, tmp_path: Path, mode: str, suffix: str, colour: int, wanted: tuple[int, ...]
+    ) -> None:
         put(tmp_path, f"{CAT}/a.{suffix}", Image.new(mode, (12, 10), colour))
         pixels = load_images([tmp_path], size=8).images[0].flatten(1).T
         assert (pixels.int() - torch.tensor(wanted)).abs().max() <= 3  # JPEG is lossy
@@ -121,7 +125,9 @@ class TestLoadImages:
     ) -> None:
         whole = load_images([folder], 8)
         bad = put(folder, f"{CAT}/ab.JPEG", noise(40, 40, 3))
-        bad.write_bytes({"cut short": bad.read_bytes()[:400], "no image": b"hello", "empty": b""}[how])
+        bad.write_bytes(
+            {"cut short": bad.read_bytes()[:400], "no image": b"hello", "empty": b""}[how]
+        )
         found = load_images([pack(folder)], 8)
         assert f"{CAT}/ab.JPEG cannot be read as an image" in caplog.text
         assert "1 of 4 images cannot be read" in caplog.text
@@ -131,10 +137,14 @@ class TestLoadImages:
     def test_no_image_can_be_read(self, tmp_path: Path) -> None:
         (tmp_path / CAT).mkdir()
         (tmp_path / CAT / "a.png").write_bytes(b"hello")
-        with pytest.raises(InvalidInput, match=rf"none of the 1 images can be read; the first is .*{CAT}/a.png"):
+        with pytest.raises(
+            InvalidInput, match=rf"none of the 1 images can be read; the first is .*{CAT}/a.png"
+        ):
             load_images([tmp_path])
 
-    def test_a_damaged_zip_file_names_the_image(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_damaged_zip_file_names_the_image(
+        self, folder: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         path = zipped(folder)
         content = bytearray(path.read_bytes())
         content[content.index(b"IDAT") + 8] ^= 255  # the pixels of the first member
@@ -144,14 +154,18 @@ class TestLoadImages:
 
 
 def test_to_keeps_everything() -> None:
-    data = ImageSet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), (1, 285)).to("meta")
+    data = ImageSet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), (1, 285)).to(
+        "meta"
+    )
     assert data.images.is_meta
     assert data.labels.is_meta
     assert data.classes == (1, 285)
 
 
 def test_normalize() -> None:
-    assert normalize(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([-1, -0.6, 1])
+    assert normalize(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx(
+        [-1, -0.6, 1]
+    )
 
 
 class TestRandomCrops:
@@ -177,7 +191,11 @@ class TestRandomCrops:
         """Of a ramp it is a ramp: the slope tells the scale, the values where it lies."""
         ramp = torch.arange(0, 256, 4, dtype=torch.uint8)
         images = ramp.view(1, 1, 64, 1).expand(500, 3, 64, 64).transpose(2, axis)
-        out = (random_crops(images, 0.6, torch.Generator().manual_seed(0)) + 1).mul(127.5).transpose(2, axis)[:, 0]
+        out = (
+            (random_crops(images, 0.6, torch.Generator().manual_seed(0)) + 1)
+            .mul(127.5)
+            .transpose(2, axis)[:, 0]
+        )
         line = out[..., 32]
         slope = (line[:, 40] - line[:, 24]) / 16 / 4
         scale = slope.abs()
@@ -185,7 +203,9 @@ class TestRandomCrops:
         assert (slope.min() < 0) == (axis == 3), "flipped left to right, never upside down"
         centre = (line[:, 31] + line[:, 32]) / 2 / 4 + 0.5  # in pixels
         assert ((centre - 32).abs() <= (1 - scale) * 32 + 0.01).all()
-        assert ((centre - 32) / (1 - scale)).abs()[scale < 0.9].max() > 28, "all the room there is, is used"
+        assert ((centre - 32) / (1 - scale)).abs()[scale < 0.9].max() > 28, (
+            "all the room there is, is used"
+        )
 
 
 class TestBatches:
@@ -207,7 +227,9 @@ class TestBatches:
         for _ in range(step):
             next(straight)
         resumed.step = step
-        assert [next(resumed).tolist() for _ in range(8)] == [next(straight).tolist() for _ in range(8)]
+        assert [next(resumed).tolist() for _ in range(8)] == [
+            next(straight).tolist() for _ in range(8)
+        ]
         assert resumed.step == step + 8
 
     def test_seeds_differ(self) -> None:

@@ -15,7 +15,10 @@ def table(model: AiM) -> torch.Tensor:
 
 
 def test_the_same_classes_change_nothing(tiny_model: AiM) -> None:
-    assert with_classes(tiny_model, tiny_model.config.classes, tiny_model.config.num_classes) is tiny_model
+    assert (
+        with_classes(tiny_model, tiny_model.config.classes, tiny_model.config.num_classes)
+        is tiny_model
+    )
 
 
 def test_known_classes_keep_their_rows_and_draw_the_same(tiny_model: AiM) -> None:
@@ -25,7 +28,9 @@ def test_known_classes_keep_their_rows_and_draw_the_same(tiny_model: AiM) -> Non
     assert new.config.classes == (old[3], 999, old[0]) and new.config.num_classes == 3
     assert torch.equal(table(new)[[0, 2, 3]], table(tiny_model)[[3, 0, 5]])
     codes = torch.randint(0, 64, (2, 15))
-    assert torch.equal(new.eval()(codes, torch.tensor([0, 3])), tiny_model(codes, torch.tensor([3, 5])))
+    assert torch.equal(
+        new.eval()(codes, torch.tensor([0, 3])), tiny_model(codes, torch.tensor([3, 5]))
+    )
 
 
 def test_new_classes_start_near_the_average_and_apart(tiny_model: AiM) -> None:
@@ -37,6 +42,8 @@ def test_new_classes_start_near_the_average_and_apart(tiny_model: AiM) -> None:
 
 
 @pytest.mark.parametrize(("classes", "count"), [((), 0), ((1, 2), 3)])
-def test_counts_that_disagree_are_refused(tiny_model: AiM, classes: tuple[int, ...], count: int) -> None:
+def test_counts_that_disagree_are_refused(
+    tiny_model: AiM, classes: tuple[int, ...], count: int
+) -> None:
     with pytest.raises(InvalidInput, match=f"num_classes is {count}"):
         with_classes(tiny_model, classes, count)

@@ -25,14 +25,17 @@ def test_ends_by_steps(out: Path, parts: Parts, clock: Clock) -> None:
     assert run.progress == 1
 
 
-def test_ends_by_the_clock_which_starts_after_three_steps(out: Path, parts: Parts, clock: Clock) -> None:
+def test_ends_by_the_clock_which_starts_after_three_steps(
+    out: Path, parts: Parts, clock: Clock
+) -> None:
     run = Run(out, parts(), seconds=20)
     going, at = [], []
     for _ in range(8):
         clock.now += 5
         at.append(run.progress)
         going.append(run.advance())
-    assert at == [0.25, 0.25, 0.25, 0.25, 0.5, 0.75, 1.0, 1.0]  # the first three steps count until they are done
+    # the first three steps count until they are done
+    assert at == [0.25, 0.25, 0.25, 0.25, 0.5, 0.75, 1.0, 1.0]
     assert going == [True] * 6 + [False] * 2
     assert run.elapsed == 25
 
@@ -71,7 +74,9 @@ def test_resumes_with_its_time_step_and_parts(out: Path, parts: Parts, clock: Cl
     clock.now += 8
     assert not again.advance()
     assert Run(out, {**second, "optimizer": other}, seconds=20).progress == 1
-    assert Run(out, {**second, "optimizer": other}, seconds=40).progress == 0.5, "a larger budget goes on"
+    assert Run(out, {**second, "optimizer": other}, seconds=40).progress == 0.5, (
+        "a larger budget goes on"
+    )
 
 
 def test_saves_at_the_end_and_now_and_then(out: Path, parts: Parts, clock: Clock) -> None:
@@ -110,7 +115,9 @@ def test_killed_while_saving(out: Path, parts: Parts, monkeypatch: pytest.Monkey
 
 def test_other_parts_are_refused(out: Path, parts: Parts) -> None:
     Run(out, parts(), seconds=10).save()
-    with pytest.raises(CheckpointError, match=r"holds \['model'\], not \['ema', 'model'\]; use another folder"):
+    with pytest.raises(
+        CheckpointError, match=r"holds \['model'\], not \['ema', 'model'\]; use another folder"
+    ):
         Run(out, {**parts(), "ema": nn.Linear(1, 1)}, seconds=10)
 
 
@@ -122,8 +129,14 @@ def test_log(out: Path, parts: Parts, clock: Clock, capsys: pytest.CaptureFixtur
     clock.now += 2.34
     run.log(loss=1.5)
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert lines == [{"step": 0, "seconds": 0.0, "loss": 0.12346, "name": "x"}, {"step": 4, "seconds": 2.3, "loss": 1.5}]
-    assert capsys.readouterr().out == "step 0 seconds 0 loss 0.1235 name x\nstep 4 seconds 2.3 loss 1.5\n"
+    assert lines == [
+        {"step": 0, "seconds": 0.0, "loss": 0.12346, "name": "x"},
+        {"step": 4, "seconds": 2.3, "loss": 1.5},
+    ]
+    assert (
+        capsys.readouterr().out
+        == "step 0 seconds 0 loss 0.1235 name x\nstep 4 seconds 2.3 loss 1.5\n"
+    )
 
 
 def test_channels_last() -> None:

@@ -27,20 +27,43 @@ def decayed(model: nn.Module) -> tuple[set[str], set[str]]:
 @pytest.mark.parametrize("adaln_group", [True, False])
 def test_decay_of_the_prior(make_model: Callable[..., AiM], adaln_group: bool) -> None:
     yes, no = decayed(make_model(adaln_group=adaln_group).requires_grad_(True))
-    mixers = {f"layers.{i}.mixer.{part}.weight" for i in range(2) for part in ("in_proj", "out_proj")}
-    own = {"adaln_group.1.weight"} if adaln_group else {f"layers.{i}.adaLN_modulation.1.weight" for i in range(2)}
+    mixers = {
+        f"layers.{i}.mixer.{part}.weight" for i in range(2) for part in ("in_proj", "out_proj")
+    }
+    own = (
+        {"adaln_group.1.weight"}
+        if adaln_group
+        else {f"layers.{i}.adaLN_modulation.1.weight" for i in range(2)}
+    )
     assert yes == {"final_layer.adaLN_modulation.1.weight"} | mixers | own
     for kept in ("A_log", "dt_bias", "D", "conv1d.weight", "conv1d.bias", "norm.weight"):
         assert f"layers.0.mixer.{kept}" in no
-    assert {"embeddings.word_embeddings.weight", "cls_embed.embedding_table.weight", "norm_f.weight"} <= no
+    assert {
+        "embeddings.word_embeddings.weight",
+        "cls_embed.embedding_table.weight",
+        "norm_f.weight",
+    } <= no
     assert ("layers.0.scale_shift_table" in no) == adaln_group
 
 
 def test_decay_of_the_transformer() -> None:
     yes, no = decayed(GPT(GPTConfig(32, 2, 2, vocab_size=64, num_classes=5, num_tokens=16)))
-    parts = ("attention.wqkv", "attention.wo", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
-    assert yes == {"output.weight"} | {f"layers.{i}.{part}.weight" for i in range(2) for part in parts}
-    assert {"tok_embeddings.weight", "cls_embedding.embedding_table.weight", "norm.weight", "layers.0.ffn_norm.weight"} <= no
+    parts = (
+        "attention.wqkv",
+        "attention.wo",
+        "feed_forward.w1",
+        "feed_forward.w2",
+        "feed_forward.w3",
+    )
+    assert yes == {"output.weight"} | {
+        f"layers.{i}.{part}.weight" for i in range(2) for part in parts
+    }
+    assert {
+        "tok_embeddings.weight",
+        "cls_embedding.embedding_table.weight",
+        "norm.weight",
+        "layers.0.ffn_norm.weight",
+    } <= no
 
 
 def test_decay_of_the_tokenizer(tiny_vq: VQ) -> None:
@@ -99,7 +122,10 @@ class TestEMA:
                 p.data += torch.randn(p.shape)
             ema.update()
             decay = min(0.5, (1 + n) / (10 + n))  # the latter until n = 8
-            expected = {name: decay * expected[name] + (1 - decay) * p.detach() for name, p in model.named_parameters()}
+            expected = {
+                name: decay * expected[name] + (1 - decay) * p.detach()
+                for name, p in model.named_parameters()
+            }
             for name, p in ema.model.named_parameters():
                 torch.testing.assert_close(p, expected[name])
 

@@ -1,4 +1,6 @@
-"""Stage 2 on a handful of codes: it memorises them, drops labels as asked, validates without dropout, resumes."""
+"""Stage 2 on a handful of codes: it memorises them, drops labels as asked, validates without
+dropout, resumes.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from aim.training.prior import PriorRecipe, PriorTrainer, validation_nll
 def code_set(versions: int = 1, count: int = 10, seed: int = 0) -> CodeSet:
     """Random codes of the tiny model; images of one class share theirs."""
     g = torch.Generator().manual_seed(seed)
-    codes = torch.randint(0, 64, (versions, 5, 16), generator=g, dtype=torch.int16).repeat(1, count // 5, 1)
+    codes = torch.randint(0, 64, (versions, 5, 16), generator=g, dtype=torch.int16).repeat(
+        1, count // 5, 1
+    )
     return CodeSet(codes, torch.arange(count) % 5, (1, 207, 281, 285, 985))
 
 
@@ -30,7 +34,9 @@ def code_set(versions: int = 1, count: int = 10, seed: int = 0) -> CodeSet:
 def train(tiny_model: AiM, out: Path) -> Any:
     """A trainer of ``steps`` steps."""
 
-    def make(steps: int, data: CodeSet | None = None, model: AiM | GPT | None = None, **changes: Any) -> PriorTrainer:
+    def make(
+        steps: int, data: CodeSet | None = None, model: AiM | GPT | None = None, **changes: Any
+    ) -> PriorTrainer:
         torch.manual_seed(0)
         recipe = PriorRecipe(**{"seconds": 1e9, "batch": 10, "lr": 1e-2, **changes})
         data = data or code_set()
@@ -54,7 +60,11 @@ def logged(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("config", [None, GPTConfig(32, 2, 2, vocab_size=64, num_classes=5, num_tokens=16)], ids=["AiM", "GPT"])
+@pytest.mark.parametrize(
+    "config",
+    [None, GPTConfig(32, 2, 2, vocab_size=64, num_classes=5, num_tokens=16)],
+    ids=["AiM", "GPT"],
+)
 def test_memorises(train: Any, out: Path, config: GPTConfig | None) -> None:
     trainer = train(120, model=config and GPT(config))
     assert 3.5 < trainer.validate() < 5.5  # log 64 is 4.16
@@ -70,7 +80,9 @@ def test_memorises(train: Any, out: Path, config: GPTConfig | None) -> None:
     assert figures["lr"] < 1e-3, "the cosine has come down"
 
 
-def test_validates_by_the_clock(train: Any, out: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validates_by_the_clock(
+    train: Any, out: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = train(1000, validate_every=30)
     monkeypatch.setattr(trainer, "_step", lambda _: (torch.zeros(()), torch.zeros(())))
     monkeypatch.setattr(trainer, "validate", lambda: 5.0)
@@ -89,7 +101,11 @@ def test_validation_drops_nothing(train: Any, make_model: Any) -> None:
     model = make_model(token_drop=0.5, mixer_drop=0.5)
     trainer = train(1, model=model.requires_grad_(True), class_drop=1.0)
     assert trainer.model.training
-    assert trainer.validate() == trainer.validate() == pytest.approx(nll(trainer.ema.model, trainer.val), rel=1e-5)
+    assert (
+        trainer.validate()
+        == trainer.validate()
+        == pytest.approx(nll(trainer.ema.model, trainer.val), rel=1e-5)
+    )
 
 
 def test_training_does_drop(make_model: Any) -> None:
@@ -107,20 +123,30 @@ class TestBatch:
             dropped = labels == 5
             assert dropped.float().mean().item() == pytest.approx(rate, abs=0.01)
             assert torch.equal(labels[~dropped], trainer.data.labels[pick][~dropped])
-            assert torch.equal(codes, trainer.data.codes[0, pick].long()), "a code stays with its image"
+            assert torch.equal(codes, trainer.data.codes[0, pick].long()), (
+                "a code stays with its image"
+            )
 
     @pytest.mark.parametrize(
-        ("versions", "shares"), [(1, [1.0]), (2, [0.5, 0.5]), (3, [0.2, 0.2, 0.6]), (8, [0.2, 0.2, *[0.1] * 6])], ids=str
+        ("versions", "shares"),
+        [(1, [1.0]), (2, [0.5, 0.5]), (3, [0.2, 0.2, 0.6]), (8, [0.2, 0.2, *[0.1] * 6])],
+        ids=str,
     )
-    def test_versions_come_in_their_shares(self, train: Any, versions: int, shares: list[float]) -> None:
+    def test_versions_come_in_their_shares(
+        self, train: Any, versions: int, shares: list[float]
+    ) -> None:
         data = code_set(versions)
-        numbered = data._replace(codes=torch.arange(versions, dtype=torch.int16).view(-1, 1, 1).expand(data.codes.shape))
+        numbered = data._replace(
+            codes=torch.arange(versions, dtype=torch.int16).view(-1, 1, 1).expand(data.codes.shape)
+        )
         codes, _ = train(1, numbered, plain_share=0.4)._batch(torch.arange(10).repeat(2000))
         found = torch.bincount(codes[:, 0], minlength=versions) / len(codes)
         assert found.tolist() == pytest.approx(shares, abs=0.015)
 
     @pytest.mark.parametrize("versions", [1, 2, 3, 8, 10, 18])
-    def test_the_largest_draw_is_the_last_version(self, train: Any, versions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_largest_draw_is_the_last_version(
+        self, train: Any, versions: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         trainer = train(1, code_set(versions))
         almost = 1 - 2.0**-24
 
@@ -138,7 +164,10 @@ def test_resumes(train: Any, out: Path) -> None:
     second = train(7)
     assert second.run_state.step == second.batches.step == 4
     for a, b in ((first.model, second.model), (first.ema.model, second.ema.model)):
-        assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+        assert all(
+            torch.equal(x, y)
+            for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+        )
     assert second.ema.updates == 4
     second.run()
     assert [line["step"] for line in logged(out)] == [4, 7]
@@ -161,7 +190,13 @@ def test_the_scan_is_the_recipes(train: Any, monkeypatch: pytest.MonkeyPatch) ->
 def test_recomputing_layers_and_parts_of_a_batch_change_nothing(train: Any, tmp_path: Path) -> None:
     plain = train(3)
     plain.run()
-    for number, changes in enumerate(({"checkpoint_layers": True}, {"accumulate": 5}, {"checkpoint_layers": True, "accumulate": 2})):
+    for number, changes in enumerate(
+        (
+            {"checkpoint_layers": True},
+            {"accumulate": 5},
+            {"checkpoint_layers": True, "accumulate": 2},
+        )
+    ):
         torch.manual_seed(0)
         model = AiM(plain.model.config)
         recipe = PriorRecipe(seconds=0, steps=3, batch=10, lr=1e-2, **changes)
@@ -170,7 +205,9 @@ def test_recomputing_layers_and_parts_of_a_batch_change_nothing(train: Any, tmp_
         assert other.validate() == pytest.approx(plain.validate(), rel=1e-4)
 
 
-def test_a_step_whose_gradient_is_not_finite_is_left_out(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_whose_gradient_is_not_finite_is_left_out(
+    train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = train(3, patience=3)
     before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("nan")))
@@ -178,7 +215,9 @@ def test_a_step_whose_gradient_is_not_finite_is_left_out(train: Any, monkeypatch
         trainer._step(0.5)
     assert all(torch.equal(v, before[k]) for k, v in trainer.model.state_dict().items())
     assert trainer.ema.updates == 0
-    with pytest.raises(AimError, match=r"the gradient's norm is nan for 3 steps in a row.*lower lr than 0.01"):
+    with pytest.raises(
+        AimError, match=r"the gradient's norm is nan for 3 steps in a row.*lower lr than 0.01"
+    ):
         trainer._step(0.5)
     monkeypatch.undo()
     trainer._step(0.5)

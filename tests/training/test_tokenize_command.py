@@ -35,9 +35,32 @@ def folder(tmp_path: Path, tiny_vq: VQ, smooth_images: Callable[..., torch.Tenso
 
 
 def run(folder: Path, out: str, *more: str, processes: int = 1, code: int = 0) -> tuple[str, str]:
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    full = [sys.executable, *launch, "-m", "aim", "tokenize", str(folder / "images"), "--out", str(folder / out), "--device", "cpu"]
-    full += ["--tokenizer", str(folder / "vq.safetensors"), "--shard-size", "6", "--batch", "4", *more]
+    launch = (
+        ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        if processes > 1
+        else []
+    )
+    full = [
+        sys.executable,
+        *launch,
+        "-m",
+        "aim",
+        "tokenize",
+        str(folder / "images"),
+        "--out",
+        str(folder / out),
+        "--device",
+        "cpu",
+    ]
+    full += [
+        "--tokenizer",
+        str(folder / "vq.safetensors"),
+        "--shard-size",
+        "6",
+        "--batch",
+        "4",
+        *more,
+    ]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(full, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == code, done.stdout + done.stderr
@@ -46,7 +69,11 @@ def run(folder: Path, out: str, *more: str, processes: int = 1, code: int = 0) -
 
 def test_one_and_two_processes_write_the_same_codes(folder: Path, tiny_vq: VQ) -> None:
     out, err = run(folder, "one", "--versions", "random:4", "--check")
-    assert "20 images in" in out and "20 now, 1 could not be read" in out and "all codes are there" in out
+    assert (
+        "20 images in" in out
+        and "20 now, 1 could not be read" in out
+        and "all codes are there" in out
+    )
     assert "checked 20 images in 4 files" in out
     assert "dogs/07.png cannot be read as an image" in err
     out, _ = run(folder, "two", "--versions", "random:4", processes=2)
@@ -82,17 +109,37 @@ def test_what_is_there_is_kept_and_classes_may_be_those_of_others(folder: Path) 
 
 def test_errors_are_one_line(folder: Path) -> None:
     _, err = run(folder, "codes", "--versions", "many", code=2)
-    assert err.strip().splitlines()[-1].startswith("error: versions is 'many'; it must be plain, flip, ten-crop")
+    assert (
+        err.strip()
+        .splitlines()[-1]
+        .startswith("error: versions is 'many'; it must be plain, flip, ten-crop")
+    )
 
 
-def test_a_damaged_tokenizer_is_told_as_such(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_tokenizer_is_told_as_such(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = folder / "vq.safetensors"
     weights = load_file(path)
     weights.pop("quant_conv.bias")
     save_file(weights, path, read_metadata(path))
-    for message in ("does not fit its configuration: tensor quant_conv.bias missing", "cannot be read as a safetensors file"):
+    for message in (
+        "does not fit its configuration: tensor quant_conv.bias missing",
+        "cannot be read as a safetensors file",
+    ):
         with pytest.raises(SystemExit) as ended:
-            main(["tokenize", str(folder / "images"), "--out", str(folder / "codes"), "--tokenizer", str(path), "--device", "cpu"])
+            main(
+                [
+                    "tokenize",
+                    str(folder / "images"),
+                    "--out",
+                    str(folder / "codes"),
+                    "--tokenizer",
+                    str(path),
+                    "--device",
+                    "cpu",
+                ]
+            )
         assert ended.value.code == 2
         err = capsys.readouterr().err
         assert err.startswith(f"error: {path} {message}") and err.count("\n") == 1

@@ -1,4 +1,6 @@
-"""Stage 1 on images that are easy: it learns, the discriminator comes in, it resumes; and the measures of a tokenizer."""
+"""Stage 1 on images that are easy: it learns, the discriminator comes in, it resumes; and the
+measures of a tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ from aim.training.loop import Run
 from aim.training.losses import perceptual_distance
 from aim.training.tokenizer import CodeUse, TokenizerRecipe, TokenizerTrainer, psnr, reconstruct
 
-SMALL = VQConfig(image_size=16, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 1, 1), num_res_blocks=1)  # a grid of 4x4
+# a grid of 4x4
+SMALL = VQConfig(
+    image_size=16, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 1, 1), num_res_blocks=1
+)
 
 
 @pytest.fixture
@@ -45,18 +50,25 @@ def copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def changed(module: torch.nn.Module, before: dict[str, torch.Tensor]) -> bool:
-    return any(not torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    return any(
+        not torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items()
+    )
 
 
 def test_learns(train: Any, smooth: ImageSet, out: Path) -> None:
-    trainer = train(200, seed=1, perceptual=0.1, adversarial=0.05, adversarial_start=0.8)  # the networks are random: pixels come first
+    # the networks are random: pixels come first
+    trainer = train(200, seed=1, perceptual=0.1, adversarial=0.05, adversarial_start=0.8)
     discriminator = copied(trainer.discriminator)
     before = psnr(reconstruct(trainer.ema.model, smooth.images), smooth.images)
     model = trainer.run()
     assert model is trainer.ema.model
     assert not model.training
     pixels = smooth.images.float()
-    grey = (20 * torch.log10(255 / (pixels - pixels.mean()).square().mean((1, 2, 3)).sqrt())).mean().item()
+    grey = (
+        (20 * torch.log10(255 / (pixels - pixels.mean()).square().mean((1, 2, 3)).sqrt()))
+        .mean()
+        .item()
+    )
     assert psnr(reconstruct(model, smooth.images), smooth.images) > max(before + 2.5, grey + 0.8)
     [figures] = logged(out)
     assert figures["step"] == 200
@@ -113,12 +125,16 @@ def test_one_step_follows_the_sum_of_the_losses(train: Any) -> None:
     images = random_crops(trainer.data.images[pick], 1.0, torch.Generator().manual_seed(50))
     quantized = model.quantize_features(model.features(images))
     made = model.decode_vectors(quantized.vectors)
-    total = (made - images).square().mean() + perceptual_distance(trainer.loss_network, made, images)
+    total = (made - images).square().mean() + perceptual_distance(
+        trainer.loss_network, made, images
+    )
     total = total - 0.3 * figures["weight"] * critic(made).mean()
     (total + quantized.codebook_loss + 0.25 * quantized.commitment_loss).backward()
     assert got.keys() == dict(model.named_parameters()).keys()
     for name, p in model.named_parameters():
-        torch.testing.assert_close(got[name], p.grad, atol=1e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            got[name], p.grad, atol=1e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_resumes(train: Any, out: Path) -> None:
@@ -161,7 +177,10 @@ def test_gradients_that_are_not_finite_are_not_taken(train: Any) -> None:
     before = copied(trainer.model.encoder)
     trainer._step(0.5)
     assert not changed(trainer.model.encoder, before)
-    with pytest.raises(AimError, match=r"for 2 steps in a row, up to step 0; go on from .*state\.pt with a lower lr than 0.002"):
+    with pytest.raises(
+        AimError,
+        match=r"for 2 steps in a row, up to step 0; go on from .*state\.pt with a lower lr than 0.002",
+    ):
         trainer._step(0.5)
 
 
@@ -214,7 +233,9 @@ class TestCodeUse:
                 assert torch.equal(table[row], before[row])
             else:
                 torch.testing.assert_close(table[row].norm(), length)
-                assert torch.isclose(vectors, table[row] / length, atol=1e-5).all(1).any(), "one of the features"
+                assert torch.isclose(vectors, table[row] / length, atol=1e-5).all(1).any(), (
+                    "one of the features"
+                )
         assert use.counts.tolist() == [0] * 6
 
     def test_when_all_are_used_nothing_changes(self) -> None:
@@ -251,13 +272,20 @@ def test_psnr_of_a_perfect_copy_is_finite(smooth: ImageSet) -> None:
     assert 100 < psnr(smooth.images, smooth.images) < math.inf
 
 
-def test_the_decoder_alone_learns_and_codes_keep_their_meaning(train: Any, smooth: ImageSet) -> None:
+def test_the_decoder_alone_learns_and_codes_keep_their_meaning(
+    train: Any, smooth: ImageSet
+) -> None:
     trainer = train(40, decoder_only=True, perceptual=0.1, adversarial=0.05, adversarial_start=0.5)
-    encoder, quantize, decoder = (copied(part) for part in (trainer.model.encoder, trainer.model.quantize, trainer.model.decoder))
+    encoder, quantize, decoder = (
+        copied(part)
+        for part in (trainer.model.encoder, trainer.model.quantize, trainer.model.decoder)
+    )
     codes = trainer.model.encode(normalize(smooth.images))
     before = psnr(reconstruct(trainer.ema.model, smooth.images), smooth.images)
     model = trainer.run()
-    assert not changed(trainer.model.encoder, encoder) and not changed(trainer.model.quantize, quantize)
+    assert not changed(trainer.model.encoder, encoder) and not changed(
+        trainer.model.quantize, quantize
+    )
     assert changed(trainer.model.decoder, decoder)
     assert torch.equal(model.encode(normalize(smooth.images)), codes)
     assert psnr(reconstruct(model, smooth.images), smooth.images) > before + 1

@@ -36,7 +36,14 @@ def source(tmp_path: Path, smooth_images: Callable[..., Tensor]) -> Images:
 @pytest.fixture
 def shards(tiny_vq: VQ, source: Images, out: Path) -> Callable[..., Report]:
     def make(**changes: Any) -> Report:
-        settings = {"model": tiny_vq, "source": source, "out": out, "versions": "flip", "shard_size": 5, "batch": 4}
+        settings = {
+            "model": tiny_vq,
+            "source": source,
+            "out": out,
+            "versions": "flip",
+            "shard_size": 5,
+            "batch": 4,
+        }
         return tokenize_shards(**{**settings, **changes})
 
     return make
@@ -47,26 +54,38 @@ def images(source: Images, size: int) -> Tensor:
 
 
 class TestVersions:
-    @pytest.mark.parametrize(("text", "wanted"), [("plain", 1), ("flip", 2), ("ten-crop", 10), ("random", 8), ("random:3", 3)])
+    @pytest.mark.parametrize(
+        ("text", "wanted"),
+        [("plain", 1), ("flip", 2), ("ten-crop", 10), ("random", 8), ("random:3", 3)],
+    )
     def test_parse(self, text: str, wanted: int) -> None:
         assert Versions.parse(text).number == wanted
 
-    @pytest.mark.parametrize("text", ["", "plain:2", "random:2", "random:x", "random:101", "five-crop"])
+    @pytest.mark.parametrize(
+        "text", ["", "plain:2", "random:2", "random:x", "random:101", "five-crop"]
+    )
     def test_others_are_refused(self, text: str) -> None:
-        with pytest.raises(InvalidInput, match=f"versions is '{text}'; it must be plain, flip, ten-crop or random"):
+        with pytest.raises(
+            InvalidInput, match=f"versions is '{text}'; it must be plain, flip, ten-crop or random"
+        ):
             Versions.parse(text)
 
-    def test_ten_crop_is_centre_and_corners_with_their_mirror_images(self, shards: Any, tiny_vq: VQ, source: Images, out: Path) -> None:
+    def test_ten_crop_is_centre_and_corners_with_their_mirror_images(
+        self, shards: Any, tiny_vq: VQ, source: Images, out: Path
+    ) -> None:
         shards(versions="ten-crop")
         whole = images(source, 17)  # 1.1 times 16
-        at = [(0, 0), (0, 0), (0, 1), (1, 0), (1, 1)]  # the centre of one pixel more lies at its corner
+        # the centre of one pixel more lies at its corner
+        at = [(0, 0), (0, 0), (0, 1), (1, 0), (1, 1)]
         found = CodeSet.load(out).codes.long()
         for i, (top, left) in enumerate(at):
             square = whole[:, :, top : top + 16, left : left + 16]
             assert torch.equal(found[2 * i], tiny_vq.encode(normalize(square)))
             assert torch.equal(found[2 * i + 1], tiny_vq.encode(normalize(square.flip(3))))
 
-    def test_random_crops_are_the_same_in_whichever_batch(self, shards: Any, tiny_vq: VQ, source: Images, out: Path) -> None:
+    def test_random_crops_are_the_same_in_whichever_batch(
+        self, shards: Any, tiny_vq: VQ, source: Images, out: Path
+    ) -> None:
         shards(versions="random:4", seed=3)
         found, plan = CodeSet.load(out).codes.long(), Versions.parse("random:4")
         whole = images(source, 16)
@@ -87,7 +106,9 @@ def test_shards_are_one_set_with_its_classes(shards: Any, source: Images, out: P
     found = CodeSet.load(out)
     assert found.codes.shape == (2, 12, 16) and found.codes.dtype == torch.int16
     assert found.labels.tolist() == [0] * 6 + [1] * 6
-    assert found.names == ("cats", "dogs") and found.codebook_size == 64 and len(found.tokenizer) == 12
+    assert (
+        found.names == ("cats", "dogs") and found.codebook_size == 64 and len(found.tokenizer) == 12
+    )
     assert read_classes(out) == ((), ("cats", "dogs"))
     assert [shard.images for shard in check(out).shards] == [5, 5, 2]
 
@@ -95,7 +116,10 @@ def test_shards_are_one_set_with_its_classes(shards: Any, source: Images, out: P
 def test_processes_share_the_shards(shards: Any, out: Path) -> None:
     second = shards(rank=1, world=2)
     assert (second.images, second.complete) == (5, False)
-    with pytest.raises(InvalidInput, match=r"has no codes\.json: its codes are not finished; run `python -m aim tokenize` again"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"has no codes\.json: its codes are not finished; run `python -m aim tokenize` again",
+    ):
         CodeSet.load(out)
     first = shards(rank=0, world=2)
     assert (first.images, first.complete) == (7, True)
@@ -104,14 +128,18 @@ def test_processes_share_the_shards(shards: Any, out: Path) -> None:
     assert torch.equal(CodeSet.load(out.with_name("alone")).codes, whole.codes)
 
 
-def test_what_is_sound_is_kept_and_what_is_damaged_made_again(shards: Any, out: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_sound_is_kept_and_what_is_damaged_made_again(
+    shards: Any, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shards()
     before = CodeSet.load(out)
     path, kept = out / shard_name(1), (out / shard_name(0)).stat().st_mtime_ns
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="is damaged: its content is not what was written as shard 1"):
+    with pytest.raises(
+        CheckpointError, match="is damaged: its content is not what was written as shard 1"
+    ):
         check(out)
     (out / shard_name(2)).write_bytes(b"cut")
     assert shards().encoded == 7
@@ -121,11 +149,16 @@ def test_what_is_sound_is_kept_and_what_is_damaged_made_again(shards: Any, out: 
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"versions": "plain"}, "versions is 'flip:2', not 'plain:1'"), ({"seed": 1}, "seed is 0")]
+    ("change", "message"),
+    [({"versions": "plain"}, "versions is 'flip:2', not 'plain:1'"), ({"seed": 1}, "seed is 0")],
 )
-def test_codes_made_otherwise_are_not_mixed_in(shards: Any, out: Path, change: dict[str, Any], message: str) -> None:
+def test_codes_made_otherwise_are_not_mixed_in(
+    shards: Any, out: Path, change: dict[str, Any], message: str
+) -> None:
     shards()
-    with pytest.raises(InvalidInput, match=f"was made with other settings, its {message}.*choose another folder"):
+    with pytest.raises(
+        InvalidInput, match=f"was made with other settings, its {message}.*choose another folder"
+    ):
         shards(**change)
 
 
@@ -133,9 +166,17 @@ def test_what_a_shard_says_of_itself_is_checked(shards: Any, out: Path) -> None:
     shards()
     path = out / shard_name(1)
     found, about = read_file(path)
-    for wrong in (found._replace(names=("cats", "dogz")), found._replace(classes=(1, 285)), found._replace(tokenizer="0" * 12)):
-        wrong.save(path, {name: about[name] for name in ("settings", "shard", "first", "skipped", "hash")})
-        with pytest.raises(CheckpointError, match="is damaged: its content is not what was written as shard 1"):
+    for wrong in (
+        found._replace(names=("cats", "dogz")),
+        found._replace(classes=(1, 285)),
+        found._replace(tokenizer="0" * 12),
+    ):
+        wrong.save(
+            path, {name: about[name] for name in ("settings", "shard", "first", "skipped", "hash")}
+        )
+        with pytest.raises(
+            CheckpointError, match="is damaged: its content is not what was written as shard 1"
+        ):
             check(out)
 
 
@@ -159,7 +200,10 @@ def test_a_full_disk_is_told(shards: Any, out: Path, monkeypatch: pytest.MonkeyP
         raise SafetensorError("No space left on device")
 
     monkeypatch.setattr(CodeSet, "save", full)
-    with pytest.raises(InvalidInput, match=r"cannot write to .*No space left on device; make room, or choose another folder"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"cannot write to .*No space left on device; make room, or choose another folder",
+    ):
         shards()
 
 
@@ -181,7 +225,9 @@ class TestDamagedImages:
         for i in items:
             Path(source.name(i)).write_bytes(b"hello")
 
-    def test_they_are_named_counted_and_left_out(self, shards: Any, source: Images, out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_they_are_named_counted_and_left_out(
+        self, shards: Any, source: Images, out: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         self.spoil(source, 2, 11)
         report = shards()
         assert (report.images, report.skipped) == (10, 2)
@@ -192,19 +238,29 @@ class TestDamagedImages:
         assert [len(shard["skipped"]) for shard in index["shards"]] == [1, 0, 1]
         check(out)
 
-    def test_too_many_in_a_row(self, shards: Any, source: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_too_many_in_a_row(
+        self, shards: Any, source: Images, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(decoding, "MOST_BAD", 3)
         self.spoil(source, 1, 2, 3)
-        with pytest.raises(InvalidInput, match=r"3 images in a row cannot be read; the last: .*cats/03\.png"):
+        with pytest.raises(
+            InvalidInput, match=r"3 images in a row cannot be read; the last: .*cats/03\.png"
+        ):
             shards()
 
     def test_not_one_can_be_read(self, shards: Any, source: Images) -> None:
         self.spoil(source, *range(12))
-        with pytest.raises(InvalidInput, match=r"none of the 12 images can be read; the first is .*cats/00\.png"):
+        with pytest.raises(
+            InvalidInput, match=r"none of the 12 images can be read; the first is .*cats/00\.png"
+        ):
             shards()
 
 
-@pytest.mark.parametrize("change", [{"shard_size": 0}, {"batch": 0}, {"world": 0}, {"rank": 1}, {"rank": -1}])
+@pytest.mark.parametrize(
+    "change", [{"shard_size": 0}, {"batch": 0}, {"world": 0}, {"rank": 1}, {"rank": -1}]
+)
 def test_numbers_out_of_range(shards: Any, change: dict[str, int]) -> None:
-    with pytest.raises(InvalidInput, match=f"{next(iter(change))} is {next(iter(change.values()))}; it must be"):
+    with pytest.raises(
+        InvalidInput, match=f"{next(iter(change))} is {next(iter(change.values()))}; it must be"
+    ):
         shards(**change)

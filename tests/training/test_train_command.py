@@ -1,4 +1,6 @@
-"""``python -m aim train prior`` as a person runs it: alone, killed and resumed, on two processes, sharded, from a checkpoint."""
+"""``python -m aim train prior`` as a person runs it: alone, killed and resumed, on two processes,
+sharded, from a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,25 @@ from aim.training.command import Inputs, read_settings, train_prior
 
 pytest.importorskip("accelerate")
 
-TINY = {"d_model": 32, "n_layer": 2, "num_groups": 2, "vocab_size": 64, "num_tokens": 16, "d_state": 16, "headdim": 16}
-PLAIN = ["model.token_drop=0", "model.mixer_drop=0", "compile=false", "seconds=0", "batch=8", "log_every=1", "lr=0.003", "schedule=linear"]
+TINY = {
+    "d_model": 32,
+    "n_layer": 2,
+    "num_groups": 2,
+    "vocab_size": 64,
+    "num_tokens": 16,
+    "d_state": 16,
+    "headdim": 16,
+}
+PLAIN = [
+    "model.token_drop=0",
+    "model.mixer_drop=0",
+    "compile=false",
+    "seconds=0",
+    "batch=8",
+    "log_every=1",
+    "lr=0.003",
+    "schedule=linear",
+]
 SETTINGS = [*(f"model.{k}={v}" for k, v in TINY.items()), *PLAIN]
 
 
@@ -36,21 +55,52 @@ def folder(tmp_path: Path, tiny_vq: VQ) -> Path:
     """Codes of five classes and their tokenizer."""
     g = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 64, (3, 24, 16), generator=g, dtype=torch.int16)
-    CodeSet(codes, torch.arange(24) % 5, (1, 207, 281, 285, 985)).save(tmp_path / "codes.safetensors")
-    CodeSet(codes[:1, :8], torch.arange(8) % 5, (1, 207, 281, 285, 985)).save(tmp_path / "val.safetensors")
+    CodeSet(codes, torch.arange(24) % 5, (1, 207, 281, 285, 985)).save(
+        tmp_path / "codes.safetensors"
+    )
+    CodeSet(codes[:1, :8], torch.arange(8) % 5, (1, 207, 281, 285, 985)).save(
+        tmp_path / "val.safetensors"
+    )
     save_tokenizer(tmp_path / "tok.safetensors", tiny_vq, {})
     return tmp_path
 
 
-def command(folder: Path, out: str, *changes: str, extra: tuple[str, ...] = (), launch: tuple[str, ...] = ("-m", "aim")) -> list[str]:
+def command(
+    folder: Path,
+    out: str,
+    *changes: str,
+    extra: tuple[str, ...] = (),
+    launch: tuple[str, ...] = ("-m", "aim"),
+) -> list[str]:
     sets = [part for change in (*SETTINGS, *changes) for part in ("--set", change)]
-    paths = ["--codes", str(folder / "codes.safetensors"), "--val", str(folder / "val.safetensors"), "--out", str(folder / out)]
-    return [sys.executable, *launch, "train", "prior", *paths, "--device", "cpu", "--tracker", "none", *sets, *extra]
+    paths = [
+        "--codes",
+        str(folder / "codes.safetensors"),
+        "--val",
+        str(folder / "val.safetensors"),
+        "--out",
+        str(folder / out),
+    ]
+    return [
+        sys.executable,
+        *launch,
+        "train",
+        "prior",
+        *paths,
+        "--device",
+        "cpu",
+        "--tracker",
+        "none",
+        *sets,
+        *extra,
+    ]
 
 
 def run(arguments: list[str], code: int = 0) -> str:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(arguments, env=env, capture_output=True, text=True, timeout=150, check=False)
+    done = subprocess.run(
+        arguments, env=env, capture_output=True, text=True, timeout=150, check=False
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -70,7 +120,11 @@ def launched(count: int) -> tuple[str, ...]:
 def test_sigkill_and_resume_end_with_the_same_weights_bit_for_bit(folder: Path) -> None:
     drops = ("model.token_drop=0.2", "model.mixer_drop=0.2", "steps=60", "save_every=0")
     run(command(folder, "whole", *drops))
-    process = subprocess.Popen(command(folder, "killed", *drops), stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        command(folder, "killed", *drops),
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     deadline = time.monotonic() + 60
     while not (folder / "killed" / "log.jsonl").exists() or len(log(folder / "killed")) < 10:
         assert time.monotonic() < deadline and process.poll() is None
@@ -89,7 +143,9 @@ def test_sigkill_and_resume_end_with_the_same_weights_bit_for_bit(folder: Path) 
 
 def test_sigterm_saves_and_says_how_to_go_on(folder: Path) -> None:
     arguments = command(folder, "out", "steps=100000")
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while not (folder / "out" / "log.jsonl").exists():
         assert time.monotonic() < deadline and process.poll() is None
@@ -121,28 +177,65 @@ def test_two_processes_train_to_the_loss_of_one(folder: Path, extra: tuple[str, 
 
 
 def test_a_sharded_run_resumes(folder: Path) -> None:
-    run(command(folder, "whole", "steps=8", "schedule=constant", extra=("--fsdp",), launch=launched(2)))
-    run(command(folder, "parts", "steps=4", "schedule=constant", extra=("--fsdp",), launch=launched(2)))
-    run(command(folder, "parts", "steps=8", "schedule=constant", extra=("--fsdp",), launch=launched(2)))
-    assert log(folder / "parts")[-1]["loss"] == pytest.approx(log(folder / "whole")[-1]["loss"], rel=1e-5)
+    run(
+        command(
+            folder, "whole", "steps=8", "schedule=constant", extra=("--fsdp",), launch=launched(2)
+        )
+    )
+    run(
+        command(
+            folder, "parts", "steps=4", "schedule=constant", extra=("--fsdp",), launch=launched(2)
+        )
+    )
+    run(
+        command(
+            folder, "parts", "steps=8", "schedule=constant", extra=("--fsdp",), launch=launched(2)
+        )
+    )
+    assert log(folder / "parts")[-1]["loss"] == pytest.approx(
+        log(folder / "whole")[-1]["loss"], rel=1e-5
+    )
 
 
 def inputs(folder: Path, out: str, *changes: str, **more: Any) -> Inputs:
     config = more.pop("config", "aim-s")
-    return Inputs(config, folder / "codes.safetensors", folder / "val.safetensors", folder / out, (*SETTINGS, *changes), **more)
+    return Inputs(
+        config,
+        folder / "codes.safetensors",
+        folder / "val.safetensors",
+        folder / out,
+        (*SETTINGS, *changes),
+        **more,
+    )
 
 
 def test_the_model_loads_with_its_tokenizer_and_is_tuned_for_other_classes(folder: Path) -> None:
-    assert train_prior(inputs(folder, "base", "steps=3", tokenizer=folder / "tok.safetensors"), tracker="none", device="cpu") == 0
+    assert (
+        train_prior(
+            inputs(folder, "base", "steps=3", tokenizer=folder / "tok.safetensors"),
+            tracker="none",
+            device="cpu",
+        )
+        == 0
+    )
     base = load_model(folder / "base" / "model.safetensors")
     assert base.model.config.classes == (1, 207, 281, 285, 985)
     old = CodeSet.load(folder / "codes.safetensors")
     CodeSet(old.codes, old.labels % 3, (207, 3, 985)).save(folder / "codes.safetensors")
     CodeSet(old.codes, old.labels % 3, (207, 3, 985)).save(folder / "val.safetensors")
-    tuned = inputs(folder, "tuned", "steps=2", "lr=0", init=str(folder / "base" / "model.safetensors"))
+    tuned = inputs(
+        folder, "tuned", "steps=2", "lr=0", init=str(folder / "base" / "model.safetensors")
+    )
     assert train_prior(tuned, tracker="none", device="cpu") == 0
-    rows, before = (m.cls_embed.embedding_table.weight for m in (load_model(folder / "tuned" / "model.safetensors").model, base.model))
-    assert torch.equal(rows[0], before[1]) and torch.equal(rows[2], before[4]) and torch.equal(rows[3], before[5])
+    rows, before = (
+        m.cls_embed.embedding_table.weight
+        for m in (load_model(folder / "tuned" / "model.safetensors").model, base.model)
+    )
+    assert (
+        torch.equal(rows[0], before[1])
+        and torch.equal(rows[2], before[4])
+        and torch.equal(rows[3], before[5])
+    )
     assert not any(torch.equal(rows[1], row) for row in before)
 
 
@@ -157,25 +250,44 @@ def images(tmp_path: Path, smooth_images: Callable[..., torch.Tensor]) -> Path:
 
 
 def test_from_images_with_classes_of_one_s_own(folder: Path, images: Path) -> None:
-    of_images: dict[str, Any] = {"codes": None, "val": None, "images": [str(images)], "tokenizer": folder / "tok.safetensors"}
+    of_images: dict[str, Any] = {
+        "codes": None,
+        "val": None,
+        "images": [str(images)],
+        "tokenizer": folder / "tok.safetensors",
+    }
     new = inputs(folder, "own", "steps=2")._replace(**of_images)
     assert train_prior(new, tracker="none", device="cpu") == 0
     found = CodeSet.load(folder / "own" / "codes")
     assert found.codes.shape == (2, 24, 16)
     pipe = aim.load(folder / "own" / "model.safetensors", device="cpu")
     assert pipe.model.config.class_names == ("Cat", "tea cup")
-    assert [pipe.resolve(label) for label in ("cat", "tea cup", "Tea Cup (1)", 1, "0")] == [0, 1, 1, 1, 0]
+    assert [pipe.resolve(label) for label in ("cat", "tea cup", "Tea Cup (1)", 1, "0")] == [
+        0,
+        1,
+        1,
+        1,
+        0,
+    ]
     assert pipe.title(1) == "tea cup (1)"
-    with pytest.raises(InvalidInput, match="model has 2 classes of its own, the nearest: tea cup, Cat"):
+    with pytest.raises(
+        InvalidInput, match="model has 2 classes of its own, the nearest: tea cup, Cat"
+    ):
         pipe.resolve("teacups")
     assert pipe.parameters("cat", 0, pipe.sampling)["class_name"] == "Cat"
     pipe.close()
     (images / "Cat").rename(images / "dog")
     new = new._replace(
-        out=folder / "tuned", init=str(folder / "own" / "model.safetensors"), tokenizer=None, changes=(*SETTINGS, "steps=1", "lr=0")
+        out=folder / "tuned",
+        init=str(folder / "own" / "model.safetensors"),
+        tokenizer=None,
+        changes=(*SETTINGS, "steps=1", "lr=0"),
     )
     assert train_prior(new, tracker="none", device="cpu") == 0
-    rows, before = (load_model(folder / n / "model.safetensors").model.cls_embed.embedding_table.weight for n in ("tuned", "own"))
+    rows, before = (
+        load_model(folder / n / "model.safetensors").model.cls_embed.embedding_table.weight
+        for n in ("tuned", "own")
+    )
     assert torch.equal(rows[1:], before[1:])
     assert not torch.equal(rows[0], before[0])
 
@@ -194,9 +306,15 @@ def test_codes_of_another_tokenizer_are_refused(folder: Path) -> None:
     codes = CodeSet.load(folder / "codes.safetensors")
     codes._replace(tokenizer="0123456789ab", codebook_size=64).save(folder / "codes.safetensors")
     with pytest.raises(InvalidInput, match="made by another tokenizer"):
-        train_prior(inputs(folder, "out", "steps=1", tokenizer=folder / "tok.safetensors"), tracker="none", device="cpu")
+        train_prior(
+            inputs(folder, "out", "steps=1", tokenizer=folder / "tok.safetensors"),
+            tracker="none",
+            device="cpu",
+        )
     codes._replace(codebook_size=128).save(folder / "codes.safetensors")
-    with pytest.raises(InvalidInput, match="training codes are of a codebook of 128; the model's has 64"):
+    with pytest.raises(
+        InvalidInput, match="training codes are of a codebook of 128; the model's has 64"
+    ):
         train_prior(inputs(folder, "out", "steps=1"), tracker="none", device="cpu")
 
 
@@ -215,18 +333,26 @@ def test_codes_of_another_tokenizer_are_refused(folder: Path) -> None:
         ("accumulate=3", "batch is 8; it must be a multiple of 1 processes times accumulate = 3"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_the_first_step(folder: Path, change: str, message: str) -> None:
+def test_what_does_not_fit_is_refused_before_the_first_step(
+    folder: Path, change: str, message: str
+) -> None:
     with pytest.raises(InvalidInput) as error:
         train_prior(inputs(folder, "out", "steps=1", change), tracker="none", device="cpu")
     assert message in str(error.value)
     assert not (folder / "out" / "state.pt").exists()
 
 
-@pytest.mark.parametrize("name", ["aim-s", "aim-b", "aim-l", "aim-xl", "aim-1b", "gpt-s", "gpt-b", "gpt-l", "gpt-xl"])
+@pytest.mark.parametrize(
+    "name", ["aim-s", "aim-b", "aim-l", "aim-xl", "aim-1b", "gpt-s", "gpt-b", "gpt-l", "gpt-xl"]
+)
 def test_shipped_configs_are_settings_of_their_models(name: str) -> None:
     model, recipe, of_model = read_settings(Inputs(name, Path(), None, Path()))
     assert model == name
-    assert recipe.weight_decay == 0.05 and (recipe.beta1, recipe.beta2) == (0.9, 0.95) and recipe.class_drop == 0.1
+    assert (
+        recipe.weight_decay == 0.05
+        and (recipe.beta1, recipe.beta2) == (0.9, 0.95)
+        and recipe.class_drop == 0.1
+    )
     if not name.endswith("-s"):
         assert recipe.rate == pytest.approx(1e-4 * recipe.batch / 256)
         assert recipe.epochs == (350 if name in ("aim-xl", "aim-1b") else 300)
@@ -235,5 +361,7 @@ def test_shipped_configs_are_settings_of_their_models(name: str) -> None:
 
 
 def test_an_unknown_config_is_named(folder: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"no training config 'aim-q'; take one of aim-1b, aim-b"):
+    with pytest.raises(
+        InvalidInput, match=r"no training config 'aim-q'; take one of aim-1b, aim-b"
+    ):
         train_prior(inputs(folder, "out", config="aim-q"), tracker="none", device="cpu")

@@ -1,4 +1,6 @@
-"""``python -m aim train tokenizer`` as a person runs it: alone, on two processes, stopped and resumed, streamed, from a tokenizer."""
+"""``python -m aim train tokenizer`` as a person runs it: alone, on two processes, stopped and
+resumed, streamed, from a tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,24 @@ from aim.training.tokenizer_command import Inputs, read_images, read_settings, t
 
 pytest.importorskip("accelerate")
 
-TINY = {"image_size": 16, "codebook_size": 64, "z_channels": 32, "ch": 32, "ch_mult": "[1,1,1]", "num_res_blocks": 1}
-RUN = ["seconds=0", "batch=8", "lr=0.002", "ema=0.9", "compile=false", "log_every=1", "validate_every=4", "adversarial_start=0.5"]
+TINY = {
+    "image_size": 16,
+    "codebook_size": 64,
+    "z_channels": 32,
+    "ch": 32,
+    "ch_mult": "[1,1,1]",
+    "num_res_blocks": 1,
+}
+RUN = [
+    "seconds=0",
+    "batch=8",
+    "lr=0.002",
+    "ema=0.9",
+    "compile=false",
+    "log_every=1",
+    "validate_every=4",
+    "adversarial_start=0.5",
+]
 SETTINGS = (*(f"model.{name}={value}" for name, value in TINY.items()), *RUN)
 
 
@@ -37,7 +55,9 @@ def images(tmp_path: Path, smooth_images: Callable[..., torch.Tensor]) -> Path:
         path = tmp_path / "images" / ("cats", "dogs")[i % 2] / f"{i:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
-    (tmp_path / "images" / "cats" / "cut.png").write_bytes((tmp_path / "images" / "cats" / "00.png").read_bytes()[:60])
+    (tmp_path / "images" / "cats" / "cut.png").write_bytes(
+        (tmp_path / "images" / "cats" / "00.png").read_bytes()[:60]
+    )
     return tmp_path / "images"
 
 
@@ -50,7 +70,9 @@ def network(tmp_path: Path, tiny_vgg: VGG) -> Path:
 @pytest.fixture
 def train(images: Path, network: Path, tmp_path: Path) -> Callable[..., int]:
     def run(out: str, *changes: str, **rest: Any) -> int:
-        inputs = Inputs("vq-f4", [str(images)], [], tmp_path / out, (*SETTINGS, *changes), loss_network=network)
+        inputs = Inputs(
+            "vq-f4", [str(images)], [], tmp_path / out, (*SETTINGS, *changes), loss_network=network
+        )
         return train_tokenizer(inputs._replace(**{name: rest.pop(name) for name in list(rest) if name in Inputs._fields}), tracker="none",
                                device="cpu", **rest)  # fmt: skip
 
@@ -61,7 +83,9 @@ def logged(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_trains_and_says_what_it_wrote(train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trains_and_says_what_it_wrote(
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     drawn: list[Path] = []
     assert train("out", "steps=8", draw=lambda vq, held, to: drawn.append(to)) == 0
     out = tmp_path / "out"
@@ -84,30 +108,66 @@ def test_trains_and_says_what_it_wrote(train: Callable[..., int], tmp_path: Path
 
 
 def test_two_processes_learn_what_one_does(images: Path, network: Path, tmp_path: Path) -> None:
-    sets = [part for change in (*SETTINGS, "steps=6", "adversarial_start=0") for part in ("--set", change)]
+    sets = [
+        part
+        for change in (*SETTINGS, "steps=6", "adversarial_start=0")
+        for part in ("--set", change)
+    ]
     for count in (1, 2):
-        launch = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", "-m", "aim") if count > 1 else ("-m", "aim")
-        full = [sys.executable, *launch, "train", "tokenizer", str(images), "--out", str(tmp_path / str(count)), "--config", "vq-f4"]
+        launch = (
+            (
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                f"--nproc_per_node={count}",
+                "-m",
+                "aim",
+            )
+            if count > 1
+            else ("-m", "aim")
+        )
+        full = [
+            sys.executable,
+            *launch,
+            "train",
+            "tokenizer",
+            str(images),
+            "--out",
+            str(tmp_path / str(count)),
+            "--config",
+            "vq-f4",
+        ]
         full += ["--loss-network", str(network), "--tracker", "none", "--device", "cpu", *sets]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run(full, env=env, capture_output=True, text=True, timeout=150, check=False)
+        done = subprocess.run(
+            full, env=env, capture_output=True, text=True, timeout=150, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
     one, two = (logged(tmp_path / name) for name in ("1", "2"))
     assert len(one) == len(two) == 6
     for first, second in zip(one, two, strict=True):
         for name in ("mse", "perceptual", "commitment", "discriminator", "weight", "used"):
-            assert second[name] == pytest.approx(first[name], rel=1e-3, abs=2e-5), (first["step"], name)
+            assert second[name] == pytest.approx(first[name], rel=1e-3, abs=2e-5), (
+                first["step"],
+                name,
+            )
     ours, theirs = (load_file(tmp_path / name / "vq.safetensors") for name in ("1", "2"))
-    assert all(torch.allclose(ours[name].float(), theirs[name].float(), rtol=2e-2, atol=1e-3) for name in ours)
+    assert all(
+        torch.allclose(ours[name].float(), theirs[name].float(), rtol=2e-2, atol=1e-3)
+        for name in ours
+    )
     assert len(list((tmp_path / "2" / "sheets").iterdir())) == 2
 
 
-def test_streamed_images_are_those_in_memory(images: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_streamed_images_are_those_in_memory(
+    images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     streamed, held = StreamedImages(open_images([images]), 16, held=7), load_images([images], 16)
     numbers = [i for i in range(49) if i % 7]
     assert len(streamed) == len(numbers) == 42
     cut = next(i for i in range(49) if "cut" in streamed.source.name(i))
-    whole = torch.cat([held.images[:cut], held.images[cut : cut + 1], held.images[cut:]])  # the next takes its place
+    # the next takes its place
+    whole = torch.cat([held.images[:cut], held.images[cut : cut + 1], held.images[cut:]])
     pick = torch.tensor([0, 41, numbers.index(cut), 3, 3])
     assert torch.equal(streamed.pixels(pick), whole[torch.tensor(numbers)[pick]])
     assert streamed.skipped == {cut}
@@ -118,7 +178,9 @@ def test_streamed_images_are_those_in_memory(images: Path, caplog: pytest.LogCap
 def test_a_folder_of_damaged_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cats").mkdir()
     (tmp_path / "cats" / "a.png").write_bytes(b"hello")
-    with pytest.raises(InvalidInput, match=r"images in a row cannot be read, from .*cats/a\.png on"):
+    with pytest.raises(
+        InvalidInput, match=r"images in a row cannot be read, from .*cats/a\.png on"
+    ):
         StreamedImages(open_images([tmp_path]), 16).pixels(torch.tensor([0]))
 
 
@@ -143,7 +205,9 @@ def test_ahead_keeps_the_order_and_passes_on_errors() -> None:
         next(Ahead(batches, fail))
 
 
-def test_a_loss_network_is_trained_where_none_is_given(train: Callable[..., int], tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_loss_network_is_trained_where_none_is_given(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.setattr("aim.training.tokenizer_command.VGG", lambda classes: VGG(classes, (4, 8)))
     assert train("out", "steps=1", "loss_network_seconds=0.2", loss_network=None) == 0
     path = tmp_path / "out" / "loss_network.safetensors"
@@ -159,9 +223,13 @@ def test_from_a_tokenizer(train: Callable[..., int], tmp_path: Path) -> None:
     assert train("second", "steps=2", "decoder_only=true", init=start) == 0
     before, after = load_file(start), load_file(tmp_path / "second" / "vq.safetensors")
     kept = {name for name in before if torch.equal(before[name], after[name])}
-    assert {name for name in before if name.startswith(("encoder.", "quantize.", "quant_conv."))} <= kept
+    assert {
+        name for name in before if name.startswith(("encoder.", "quantize.", "quant_conv."))
+    } <= kept
     assert "decoder.conv_out.weight" not in kept
-    with pytest.raises(InvalidInput, match=r"first/vq\.safetensors is another tokenizer than vq-f4"):
+    with pytest.raises(
+        InvalidInput, match=r"first/vq\.safetensors is another tokenizer than vq-f4"
+    ):
         train("third", "steps=2", "model.codebook_size=128", init=start)
 
 
@@ -185,7 +253,10 @@ def test_settings_are_refused_before_the_first_step(
 def test_a_loss_network_needs_two_classes(train: Callable[..., int], images: Path) -> None:
     for path in (images / "dogs").iterdir():
         path.rename(images / "cats" / path.name)
-    with pytest.raises(InvalidInput, match="learns from classes, and the images have 1; give a trained one with --loss-network"):
+    with pytest.raises(
+        InvalidInput,
+        match="learns from classes, and the images have 1; give a trained one with --loss-network",
+    ):
         train("out", loss_network=None)
 
 
@@ -199,7 +270,9 @@ def test_other_files_are_no_loss_network(tmp_path: Path) -> None:
 
 def test_validation_images_take_the_classes_of_the_others(images: Path, tmp_path: Path) -> None:
     for stream in (False, True):
-        data, held = read_images(Inputs("vq-f4", [str(images)], [str(images)], tmp_path, stream=stream), 16, ALONE)
+        data, held = read_images(
+            Inputs("vq-f4", [str(images)], [str(images)], tmp_path, stream=stream), 16, ALONE
+        )
         assert held.names == ("cats", "dogs")
         assert (len(data), len(held)) == (49 if stream else 48, 48)
 

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio_client asks
-os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000"  # a summary of every call, which only warns
+# a summary of every call, which only warns
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000"
 
 import pytest
 import torch
@@ -28,7 +29,8 @@ from pages import Brake, Page, until
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
 
@@ -37,13 +39,17 @@ FLAGS = (
 def grid_vq() -> VQ:
     """A random tokenizer of 16x16 codes and 64x64 pixels."""
     torch.manual_seed(1)
-    config = VQConfig(image_size=64, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 1, 2), num_res_blocks=1)
+    config = VQConfig(
+        image_size=64, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 1, 2), num_res_blocks=1
+    )
     return VQ(config).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
 def make_pipe(make_model: Callable[..., AiM], grid_vq: VQ) -> Callable[..., tuple[Pipeline, Brake]]:
-    """A pipeline on a random model of 256 codes, and the brake of its model; ``running`` and ``waiting`` bound its engine."""
+    """A pipeline on a random model of 256 codes, and the brake of its model; ``running`` and
+    ``waiting`` bound its engine.
+    """
 
     def make(running: int = 16, waiting: int = 64) -> tuple[Pipeline, Brake]:
         model, brake = make_model(num_tokens=256), Brake()
@@ -57,13 +63,23 @@ def make_pipe(make_model: Callable[..., AiM], grid_vq: VQ) -> Callable[..., tupl
 
 @pytest.fixture(scope="session")
 def make_rival(make_model: Callable[..., AiM], grid_vq: VQ) -> Callable[[str, Brake], Pipeline]:
-    """A tiny pipeline in the place of a named model with random weights, of its family, and as slow as a brake makes it."""
+    """A tiny pipeline in the place of a named model with random weights, of its family, and as slow
+    as a brake makes it.
+    """
 
     def make(name: str, brake: Brake) -> Pipeline:
         model = make_model(num_tokens=256)
         if name.startswith("gpt"):
-            same = {"vocab_size": model.config.vocab_size, "num_classes": model.config.num_classes, "classes": model.config.classes}
-            model = GPT(GPTConfig(64, 2, 2, num_tokens=256, multiple_of=64, **same)).eval().requires_grad_(False)
+            same = {
+                "vocab_size": model.config.vocab_size,
+                "num_classes": model.config.num_classes,
+                "classes": model.config.classes,
+            }
+            model = (
+                GPT(GPTConfig(64, 2, 2, num_tokens=256, multiple_of=64, **same))
+                .eval()
+                .requires_grad_(False)
+            )
         model.step = brake(model.step)  # type: ignore[method-assign]
         return Pipeline(model, grid_vq, name, "random", backend="eager")
 
@@ -72,7 +88,9 @@ def make_rival(make_model: Callable[..., AiM], grid_vq: VQ) -> Callable[[str, Br
 
 @pytest.fixture(scope="session")
 def served(
-    make_pipe: Callable[..., tuple[Pipeline, Brake]], make_rival: Callable[[str, Brake], Pipeline], tmp_path_factory: pytest.TempPathFactory
+    make_pipe: Callable[..., tuple[Pipeline, Brake]],
+    make_rival: Callable[[str, Brake], Pipeline],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Page]:
     """One page for all tests; the hub is out of its reach, and its random weights are tiny."""
     pipe, brake = make_pipe()
@@ -95,7 +113,8 @@ def served(
         patch.setattr(ui_models, "load", load)
         patch.setattr(ui_models, "bundled_folder", lambda: bundled)
         patch.setattr(ui_models, "random_pipeline", lambda name, *_: make_rival(name, rivals))
-        patch.setattr(import_module("aim.bench.race"), "copy_bandwidth", lambda device: 1e10)  # seconds, for a number that no test asks for
+        # seconds, for a number that no test asks for
+        patch.setattr(import_module("aim.bench.race"), "copy_bandwidth", lambda device: 1e10)
         blocks = aim.ui.build("tiny", backend="eager")
         _, url, _ = blocks.launch(prevent_thread_lock=True, quiet=True, **aim.ui.LAUNCH)
         yield Page(url, pipe, brake, blocks, rivals, attempts)

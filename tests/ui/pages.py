@@ -1,4 +1,6 @@
-"""What the tests of the page share: a page that is being served, a model that can be slowed down, and waiting."""
+"""What the tests of the page share: a page that is being served, a model that can be slowed down,
+and waiting.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from aim.pipeline import Pipeline
 
 @dataclass
 class Brake:
-    """Slows every step of a model down to ``seconds``, so that there is time to look and to interfere."""
+    """Slows every step of a model down to ``seconds``, so that there is time to look and to
+    interfere.
+    """
 
     seconds: float = 0.0
     steps: int = 0
@@ -37,7 +41,8 @@ class Page:
     brake: Brake
     blocks: gr.Blocks
     rivals: Brake = field(default_factory=Brake)  # of the models that race
-    attempts: list[str] = field(default_factory=list)  # names of models that were asked for and are out of reach
+    # names of models that were asked for and are out of reach
+    attempts: list[str] = field(default_factory=list)
 
     def settle(self, seconds: float = 10.0) -> bool:
         """Wait until nobody draws; False if somebody still does after ``seconds``."""
@@ -46,7 +51,10 @@ class Page:
 
 def show(tab: Any, name: str) -> None:
     """Open the page's tab ``name``, which on a phone is in the menu of those that do not fit."""
-    found, menu = tab.get_by_role("tab", name=name, exact=True), tab.locator(".overflow-menu > button").first
+    found, menu = (
+        tab.get_by_role("tab", name=name, exact=True),
+        tab.locator(".overflow-menu > button").first,
+    )
     tab.wait_for_timeout(300)  # Gradio measures which tabs fit
     assert until(lambda: found.is_visible() or menu.is_visible())
     if found.is_visible():

@@ -1,4 +1,6 @@
-"""Every tab, wide and narrow, light and dark: the accessibility checker finds nothing serious; screenshots are kept."""
+"""Every tab, wide and narrow, light and dark: the accessibility checker finds nothing serious;
+screenshots are kept.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,26 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
 KEPT = os.environ.get("AIM_SCREENSHOTS")  # a folder; else they lie in pytest's own
 SERIOUS = ("serious", "critical")
 BUTTONS = {"Generate": "#generate", "Inside": "#inside", "Explore": "#explore", "Compare": "#sweep"}
-DONE = {"Generate": "#progress", "Inside": "#inside-progress", "Explore": "#explore-progress", "Compare": "#compare-progress"}
+DONE = {
+    "Generate": "#progress",
+    "Inside": "#inside-progress",
+    "Explore": "#explore-progress",
+    "Compare": "#compare-progress",
+}
 
 
-@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light")], ids=["wide", "dark", "narrow"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light")],
+    ids=["wide", "dark", "narrow"],
+)
 def test_nothing_serious_is_found(
-    page: Page, browser: Any, size: dict[str, int], scheme: str, tmp_path: Path, request: pytest.FixtureRequest
+    page: Page,
+    browser: Any,
+    size: dict[str, int],
+    scheme: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
     context.set_default_timeout(30_000)
@@ -35,14 +51,22 @@ def test_nothing_serious_is_found(
             show(tab, name)
         if name in BUTTONS:
             tab.click(BUTTONS[name])
-            assert until(lambda name=name: tab.locator(f"{DONE[name]} .aim-done").count() == 1, 60), name
+            assert until(
+                lambda name=name: tab.locator(f"{DONE[name]} .aim-done").count() == 1, 60
+            ), name
             assert until(lambda name=name: tab.is_enabled(BUTTONS[name]))
         tab.wait_for_timeout(600)  # buttons that are enabled have faded in
-        tab.screenshot(path=folder / f"{request.node.callspec.id}-{name.lower()}.png", full_page=True)
-        assert tab.evaluate("() => document.documentElement.scrollWidth") <= size["width"], f"{name} scrolls sideways"
+        tab.screenshot(
+            path=folder / f"{request.node.callspec.id}-{name.lower()}.png", full_page=True
+        )
+        assert tab.evaluate("() => document.documentElement.scrollWidth") <= size["width"], (
+            f"{name} scrolls sideways"
+        )
         for violation in Axe().run(tab).response["violations"]:
             if violation["impact"] in SERIOUS:
                 nodes = [f"{node['target']}: {node['html'][:160]}" for node in violation["nodes"]]
-                found += [f"{name}: {violation['id']} ({violation['help']}): {node}" for node in nodes]
+                found += [
+                    f"{name}: {violation['id']} ({violation['help']}): {node}" for node in nodes
+                ]
     context.close()
     assert found == []

@@ -1,4 +1,6 @@
-"""Every example of docs/api.md, run against a page as it is written there; and nothing is missing from its table."""
+"""Every example of docs/api.md, run against a page as it is written there; and nothing is missing
+from its table.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def example(language: str, page: Page) -> str:
 
 def test_every_endpoint_is_in_the_table(page: Page) -> None:
     api = page.blocks.get_api_info()
-    told = set(re.findall(r"`(/[a-z_]+)`", DOCS.read_text(encoding="utf-8").partition("A class is")[0]))
+    told = set(
+        re.findall(r"`(/[a-z_]+)`", DOCS.read_text(encoding="utf-8").partition("A class is")[0])
+    )
     assert told == set(api["named_endpoints"])
 
 
@@ -41,7 +45,9 @@ def test_python(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 def test_curl(page: Page) -> None:
-    done = subprocess.run(["sh", "-c", example("sh", page)], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        ["sh", "-c", example("sh", page)], capture_output=True, text=True, timeout=60, check=True
+    )
     last = done.stdout.strip().split("\n\n")[-1]
     assert last.startswith("event: complete")
     parameters = json.loads(last.partition("data: ")[2])[4]
@@ -56,4 +62,6 @@ def test_javascript(page: Page, browser: Any) -> None:
     tab.on("console", lambda message: said.append(message.text))
     tab.evaluate(f"async () => {{ {example('js', page)} }}")
     context.close()
-    assert any(line.startswith("goldfish 7 ") and "/gradio_api/file=" in line for line in said), said
+    assert any(line.startswith("goldfish 7 ") and "/gradio_api/file=" in line for line in said), (
+        said
+    )

@@ -8,9 +8,16 @@ from aim.ui.branches import GIVEN, Branch, tree
 
 
 def branch(
-    number: int, parent: int = 0, rows: int = 0, title: str = "goldfish (1)", settings: str = "seed 1", cost: str = "fast"
+    number: int,
+    parent: int = 0,
+    rows: int = 0,
+    title: str = "goldfish (1)",
+    settings: str = "seed 1",
+    cost: str = "fast",
 ) -> Branch:
-    return Branch(number, parent, rows, title, settings, cost, np.zeros(4, np.int64), f"/{number}.png")
+    return Branch(
+        number, parent, rows, title, settings, cost, np.zeros(4, np.int64), f"/{number}.png"
+    )
 
 
 def test_captions_say_where_a_picture_comes_from() -> None:

@@ -1,4 +1,6 @@
-"""The Compare tab in a real browser and its API: sweeps, blends, refusals, Stop; completion through the API."""
+"""The Compare tab in a real browser and its API: sweeps, blends, refusals, Stop; completion through
+the API.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
 
 @pytest.fixture
 def tab(page: Page, browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    context = browser.new_context(viewport=getattr(request, "param", DESKTOP), accept_downloads=True)
+    context = browser.new_context(
+        viewport=getattr(request, "param", DESKTOP), accept_downloads=True
+    )
     context.set_default_timeout(30_000)
     tab = context.new_page()
     tab.goto(page.url)
@@ -50,10 +54,17 @@ def test_a_sweep(page: Page, tab: Any, tmp_path: Path) -> None:
         tab.click("#compare-png")
     path = tmp_path / waiting.value.suggested_filename
     waiting.value.save_as(path)
-    wanted = sweep(page.pipe, Axis("cfg_scale", (1.0, 3.0)), Axis("temperature", (0.5, 1.0)), "goldfish", 0)
+    wanted = sweep(
+        page.pipe, Axis("cfg_scale", (1.0, 3.0)), Axis("temperature", (0.5, 1.0)), "goldfish", 0
+    )
     assert Image.open(path).tobytes() == wanted.tobytes()
     inside = media.read_parameters(path)
-    assert (inside["kind"], inside["cfg_scale"], inside["temperature"], inside["class"]) == ("sweep", [1.0, 3.0], [0.5, 1.0], 1)
+    assert (inside["kind"], inside["cfg_scale"], inside["temperature"], inside["class"]) == (
+        "sweep",
+        [1.0, 3.0],
+        [0.5, 1.0],
+        1,
+    )
     tab.screenshot(path=tmp_path / "sweep.png", full_page=True)
 
 
@@ -67,7 +78,12 @@ def test_a_blend(tab: Any) -> None:
 def test_nonsense_is_refused_in_words(tab: Any) -> None:
     tab.locator("#across-values input, #across-values textarea").first.fill("1, lots")
     tab.click("#sweep")
-    assert until(lambda: "values of cfg_scale are '1, lots'; they must be numbers with commas between them" in said(tab))
+    assert until(
+        lambda: (
+            "values of cfg_scale are '1, lots'; they must be numbers with commas between them"
+            in said(tab)
+        )
+    )
     assert until(lambda: tab.is_enabled("#sweep"))
 
 
@@ -98,9 +114,14 @@ def test_a_phone_needs_no_sideways_scrolling(tab: Any) -> None:
 
 
 def test_the_api_sweeps_and_blends(page: Page, client: Client) -> None:
-    picture, progress, png = client.predict("goldfish", "seed", "1,2", "top_k", "0,5", 0, None, None, api_name="/sweep")
+    picture, progress, png = client.predict(
+        "goldfish", "seed", "1,2", "top_k", "0,5", 0, None, None, api_name="/sweep"
+    )
     assert progress["state"] == "done"
-    assert Image.open(png).tobytes() == sweep(page.pipe, Axis("seed", (1, 2)), Axis("top_k", (0, 5)), "goldfish").tobytes()
+    assert (
+        Image.open(png).tobytes()
+        == sweep(page.pipe, Axis("seed", (1, 2)), Axis("top_k", (0, 5)), "goldfish").tobytes()
+    )
     assert Path(picture).read_bytes() == Path(png).read_bytes()
     *_, png = client.predict("goldfish", "tabby", 3, 7, None, None, api_name="/blend")
     assert Image.open(png).tobytes() == blend(page.pipe, "goldfish", "tabby", 3, 7).tobytes()
@@ -111,7 +132,9 @@ def test_the_api_sweeps_and_blends(page: Page, client: Client) -> None:
 def test_the_api_completes_a_picture(page: Page, client: Client, tmp_path: Path, mode: str) -> None:
     path = tmp_path / "photo.jpg"
     Image.effect_noise((90, 60), 90).convert(mode).save(path, "JPEG")
-    outputs = list(client.submit(handle_file(path), 6, "goldfish", None, None, 3, api_name="/complete"))
+    outputs = list(
+        client.submit(handle_file(path), 6, "goldfish", None, None, 3, api_name="/complete")
+    )
     picture, progress = outputs[-1]
     assert progress["state"] == "done"
     *_, frame = page.pipe.complete(path, 6, "goldfish", seed=3)
@@ -121,9 +144,12 @@ def test_the_api_completes_a_picture(page: Page, client: Client, tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("rows", "content", "message"), [(0, None, r"rows is 0; .*\[1, 15\]"), (4, b"text", "the file cannot be read as a picture")]
+    ("rows", "content", "message"),
+    [(0, None, r"rows is 0; .*\[1, 15\]"), (4, b"text", "the file cannot be read as a picture")],
 )
-def test_what_cannot_be_completed(client: Client, tmp_path: Path, rows: int, content: bytes | None, message: str) -> None:
+def test_what_cannot_be_completed(
+    client: Client, tmp_path: Path, rows: int, content: bytes | None, message: str
+) -> None:
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "PNG")
     path = tmp_path / "a.png"

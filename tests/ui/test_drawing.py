@@ -44,7 +44,12 @@ def test_views_grow_and_end_with_the_whole_picture(make_pipe: Make):
         assert view.image.mode == "RGBA"
         assert opaque(view.image) == view.step / 256
     last = views[-1]
-    assert (last.state, last.step, last.image.mode, last.image.size) == ("done", 256, "RGB", (64, 64))
+    assert (last.state, last.step, last.image.mode, last.image.size) == (
+        "done",
+        256,
+        "RGB",
+        (64, 64),
+    )
     assert last.rate == pytest.approx(256 / last.seconds)
     assert pipe.server.engine.idle
 
@@ -62,16 +67,22 @@ def test_what_is_prepared_is_told(make_pipe: Make, monkeypatch: pytest.MonkeyPat
     assert views[-1].state == "done"
 
 
-def test_views_come_no_faster_than_a_page_takes_them(make_pipe: Make, monkeypatch: pytest.MonkeyPatch):
+def test_views_come_no_faster_than_a_page_takes_them(
+    make_pipe: Make, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(drawing, "MAX_FPS", 5)
     pipe, brake = make_pipe()
     brake.seconds = 0.002
     started = time.monotonic()
-    count = sum(view.state == "drawing" and view.step > 0 for view in Drawing().views(pipe, request(), 1))
+    count = sum(
+        view.state == "drawing" and view.step > 0 for view in Drawing().views(pipe, request(), 1)
+    )
     assert 2 <= count <= (time.monotonic() - started) * 5 + 1
 
 
-def test_a_slow_decoder_takes_its_share_and_no_more(make_pipe: Make, monkeypatch: pytest.MonkeyPatch):
+def test_a_slow_decoder_takes_its_share_and_no_more(
+    make_pipe: Make, monkeypatch: pytest.MonkeyPatch
+):
     pipe, _ = make_pipe()
     monkeypatch.setattr(pipe, "preview", lambda codes: time.sleep(0.02) or len(codes))
     monkeypatch.setattr(drawing, "MAX_FPS", 1e6)

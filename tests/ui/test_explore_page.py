@@ -81,10 +81,15 @@ def test_rewind_and_branch(tab: Any, asked: list[Request]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK"])
-def test_a_picture_of_one_s_own_is_finished(tab: Any, page: Page, asked: list[Request], mode: str) -> None:
+def test_a_picture_of_one_s_own_is_finished(
+    tab: Any, page: Page, asked: list[Request], mode: str
+) -> None:
     out = io.BytesIO()
     Image.effect_noise((90, 60), 90).convert(mode).save(out, "JPEG")
-    tab.set_input_files("#given input[type=file]", {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": out.getvalue()})
+    tab.set_input_files(
+        "#given input[type=file]",
+        {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": out.getvalue()},
+    )
     tab.wait_for_function("() => document.querySelectorAll('#branches img').length === 1")
     assert "Your picture as 16x16 codes keep it" in said(tab)
     assert tab.input_value("#rows-kept input[type=number]") == "8"
@@ -105,9 +110,14 @@ def saved(kind: str) -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize(("kind", "name"), [("12 megapixels", "photo.jpg"), ("1x1", "dot.png"), ("animated", "waving.gif")])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("12 megapixels", "photo.jpg"), ("1x1", "dot.png"), ("animated", "waving.gif")],
+)
 def test_pictures_of_every_kind_are_taken(tab: Any, kind: str, name: str) -> None:
-    tab.set_input_files("#given input[type=file]", {"name": name, "mimeType": "image/*", "buffer": saved(kind)})
+    tab.set_input_files(
+        "#given input[type=file]", {"name": name, "mimeType": "image/*", "buffer": saved(kind)}
+    )
     tab.wait_for_function("() => document.querySelectorAll('#branches img').length === 1")
     assert "Your picture as 16x16 codes keep it" in said(tab)
 
@@ -117,15 +127,28 @@ def test_an_upload_of_200_mb_is_refused_and_the_page_goes_on(tab: Any, tmp_path:
     with path.open("wb") as file:
         file.truncate(200_000_000)
     tab.set_input_files("#given input[type=file]", path)
-    assert until(lambda: "maximum" in tab.inner_text("body").lower() and "size" in tab.inner_text("body").lower(), 30)
+    assert until(
+        lambda: (
+            "maximum" in tab.inner_text("body").lower() and "size" in tab.inner_text("body").lower()
+        ),
+        30,
+    )
     tab.reload()
     show(tab, "Explore")
     draw(tab, 1)
 
 
 def test_what_is_no_picture_is_refused_and_the_page_goes_on(tab: Any) -> None:
-    tab.set_input_files("#given input[type=file]", {"name": "notes.png", "mimeType": "image/png", "buffer": b"just some text"})
-    assert until(lambda: "cannot be read as a picture (its format is not known); take a PNG, JPEG or WebP" in said(tab))
+    tab.set_input_files(
+        "#given input[type=file]",
+        {"name": "notes.png", "mimeType": "image/png", "buffer": b"just some text"},
+    )
+    assert until(
+        lambda: (
+            "cannot be read as a picture (its format is not known); take a PNG, JPEG or WebP"
+            in said(tab)
+        )
+    )
     draw(tab, 1)
 
 

@@ -22,7 +22,11 @@ def get(page: Page, path: str) -> httpx.Response:
 
 def metric(page: Page, name: str) -> float:
     text = get(page, "/metrics").text
-    return float(next(line for line in text.splitlines() if re.match(rf"{name}(\{{|\s)", line)).rpartition(" ")[2])
+    return float(
+        next(line for line in text.splitlines() if re.match(rf"{name}(\{{|\s)", line)).rpartition(
+            " "
+        )[2]
+    )
 
 
 def test_up_and_ready(page: Page) -> None:
@@ -34,14 +38,20 @@ def test_up_and_ready(page: Page) -> None:
 def test_not_ready_while_the_model_warms_up(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page.blocks, "health", Health(page.blocks.health.models))  # type: ignore[attr-defined]
     found = get(page, "/readyz")
-    assert (found.status_code, found.json()["reason"]) == (503, "the model is loading or warming up")
+    assert (found.status_code, found.json()["reason"]) == (
+        503,
+        "the model is loading or warming up",
+    )
     assert get(page, "/healthz").status_code == 200
     assert metric(page, "aim_ready") == 0
 
 
 def test_metrics_count_what_was_drawn(page: Page) -> None:
     assert until(lambda: get(page, "/readyz").status_code == 200)
-    before = {name: metric(page, f"aim_{name}_total") for name in ("requests", "finished", "codes", "cancelled", "seconds")}
+    before = {
+        name: metric(page, f"aim_{name}_total")
+        for name in ("requests", "finished", "codes", "cancelled", "seconds")
+    }
     page.pipe.generate(["goldfish", "tabby"])
     stream = page.pipe.stream("goldfish", preview_every=1)
     page.brake.seconds = 0.02
@@ -57,7 +67,12 @@ def test_metrics_count_what_was_drawn(page: Page) -> None:
     assert metric(page, "aim_finished_total") == before["finished"] + 2
     assert metric(page, "aim_codes_total") == before["codes"] + 512
     assert metric(page, "aim_seconds_total") > before["seconds"]
-    assert metric(page, "aim_running") == metric(page, "aim_waiting") == metric(page, "aim_failed_total") == 0
+    assert (
+        metric(page, "aim_running")
+        == metric(page, "aim_waiting")
+        == metric(page, "aim_failed_total")
+        == 0
+    )
     assert metric(page, "aim_up_seconds") > 0
 
 
@@ -66,8 +81,13 @@ def test_metrics_are_prometheus_text(page: Page) -> None:
     assert found.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     lines = found.text.splitlines()
     for line in lines:
-        assert re.fullmatch(r'# (HELP|TYPE) aim_[a-z_]+ .+|aim_[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.e+-]+', line), line
-    assert any('aim_model_info{model="tiny",version="0123456789ab",package=' in line for line in lines)
+        assert re.fullmatch(
+            r'# (HELP|TYPE) aim_[a-z_]+ .+|aim_[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.e+-]+',
+            line,
+        ), line
+    assert any(
+        'aim_model_info{model="tiny",version="0123456789ab",package=' in line for line in lines
+    )
 
 
 def test_they_answer_while_the_model_draws(page: Page) -> None:
@@ -89,7 +109,9 @@ def test_the_mcp_server_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "mcp", None)
     monkeypatch.setattr(aim.ui, "find_spec", lambda name: None)
     monkeypatch.setattr(aim.ui, "build", lambda *a, **k: pytest.fail("nothing is built"))
-    with pytest.raises(AimError, match=r'the MCP server needs the package mcp: pip install "gradio\[mcp\]"'):
+    with pytest.raises(
+        AimError, match=r'the MCP server needs the package mcp: pip install "gradio\[mcp\]"'
+    ):
         aim.ui.launch(mcp=True)
 
 

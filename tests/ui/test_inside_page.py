@@ -1,4 +1,6 @@
-"""The Inside tab in a real browser: maps while a picture is drawn and after, and the choice at one code."""
+"""The Inside tab in a real browser: maps while a picture is drawn and after, and the choice at one
+code.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,10 @@ def test_maps_while_it_draws_and_after(tab: Any, page: Page, tmp_path: Path) -> 
         tab.get_by_label(name, exact=True).check()
         assert until(lambda before=first: tab.get_attribute("#map img", "src") != before)
         first = tab.get_attribute("#map img", "src")
-    assert key(tab) == "The colour that each code has by itself; the decoder makes the picture of them."
+    assert (
+        key(tab)
+        == "The colour that each code has by itself; the decoder makes the picture of them."
+    )
     tab.screenshot(path=tmp_path / "inside.png", full_page=True)
 
 
@@ -65,7 +70,10 @@ def test_a_clicked_code_tells_what_else_was_likely(tab: Any) -> None:
     assert "Code 37" in tab.inner_text("#choice")
     assert tab.input_value("#inside-row input") == "3"
     assert tab.locator("#choice tbody tr").count() == 5
-    shares = [float(text.rstrip("%")) for text in tab.locator("#choice tbody td:last-child").all_inner_texts()]
+    shares = [
+        float(text.rstrip("%"))
+        for text in tab.locator("#choice tbody td:last-child").all_inner_texts()
+    ]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) <= 100 + 1e-6 and math.isfinite(sum(shares))
     tab.locator("#inside-column input").fill("16")
@@ -77,7 +85,9 @@ def test_places_outside_the_grid_are_refused(tab: Any) -> None:
     draw(tab)
     tab.locator("#inside-row input").fill("17")
     tab.locator("#inside-row input").press("Tab")
-    assert until(lambda: "row is 17; it must be a whole number in [1, 16]" in tab.inner_text("body"))
+    assert until(
+        lambda: "row is 17; it must be a whole number in [1, 16]" in tab.inner_text("body")
+    )
 
 
 def test_stop(tab: Any, page: Page) -> None:

@@ -41,7 +41,11 @@ def test_a_map_has_a_cell_for_each_code_and_nothing_elsewhere(kind: str) -> None
     found = values(kind, notes)
     light = cells[:6, :3] @ [0.2126, 0.7152, 0.0722]
     assert (np.argsort(light) == np.argsort(found)).all(), "brighter is more"
-    assert f"Darkest {found.min():.3g}" in key and f"brightest {found.max():.3g}" in key and f"mean {found.mean():.3g}" in key
+    assert (
+        f"Darkest {found.min():.3g}" in key
+        and f"brightest {found.max():.3g}" in key
+        and f"mean {found.mean():.3g}" in key
+    )
 
 
 def test_probabilities_are_not_logarithms() -> None:
@@ -53,7 +57,9 @@ def test_equal_values_and_no_values_are_no_trouble() -> None:
     codes, notes = noted(3)
     notes[:, 1] = 2.0
     image, _ = draw_map("entropy", codes, notes, COLOURS, GRID)
-    assert len({tuple(pixel) for pixel in np.asarray(image)[::CELL, ::CELL].reshape(-1, 4)[:3]}) == 1
+    assert (
+        len({tuple(pixel) for pixel in np.asarray(image)[::CELL, ::CELL].reshape(-1, 4)[:3]}) == 1
+    )
     empty, key = draw_map("entropy", codes[:0], notes[:0], COLOURS, GRID)
     assert np.asarray(empty)[..., 3].max() == 0
     assert key == MAPS["entropy"].explanation
@@ -64,8 +70,12 @@ def test_the_table_names_the_drawn_code_and_the_likeliest() -> None:
     codes[6] = int(notes[6, 10])
     said = table(6, codes, notes, COLOURS, GRID)
     assert "Code 7, row 2, column 3" in said
-    assert f"code {codes[6]} was drawn, at a probability of {100 * math.exp(notes[6, 0]):.3g}%" in said
-    for code, share in zip(notes[6, 8:13].astype(int), ("40%", "20%", "10%", "5%", "1%"), strict=True):
+    assert (
+        f"code {codes[6]} was drawn, at a probability of {100 * math.exp(notes[6, 0]):.3g}%" in said
+    )
+    for code, share in zip(
+        notes[6, 8:13].astype(int), ("40%", "20%", "10%", "5%", "1%"), strict=True
+    ):
         assert f"{code}{' (drawn)' if code == codes[6] else ''}</td><td>{share}</td>" in said
         assert f"background: rgb{tuple(COLOURS[code].tolist())}" in said
     assert said.count("(drawn)") == 1
@@ -79,9 +89,14 @@ def test_fewer_than_five_codes_may_be_possible() -> None:
 
 def test_a_place_that_is_not_drawn() -> None:
     codes, notes = noted(3)
-    assert table(9, codes, notes, COLOURS, GRID) == "<p>Code 10, row 3, column 2: not drawn yet.</p>"
+    assert (
+        table(9, codes, notes, COLOURS, GRID) == "<p>Code 10, row 3, column 2: not drawn yet.</p>"
+    )
 
 
-@pytest.mark.parametrize(("at", "place"), [((0, 0), 0), ((CELL, 0), 1), ((3.5 * CELL, 2 * CELL), 11), ((999, 999), 15), ((-3, 5), 0)])
+@pytest.mark.parametrize(
+    ("at", "place"),
+    [((0, 0), 0), ((CELL, 0), 1), ((3.5 * CELL, 2 * CELL), 11), ((999, 999), 15), ((-3, 5), 0)],
+)
 def test_a_click_on_the_map(at: tuple[float, float], place: int) -> None:
     assert place_of(*at, GRID) == place

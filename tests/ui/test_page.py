@@ -15,7 +15,8 @@ from pages import Page, until
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
 
-# The share of the shown picture that is transparent: codes that are not drawn yet. Null while a picture is still on its way.
+# The share of the shown picture that is transparent: codes that are not drawn yet. Null while a
+# picture is still on its way.
 ABSENT = """() => {
   const image = document.querySelector('#picture img');
   if (!image || !image.complete || !image.naturalWidth) return null;
@@ -60,7 +61,9 @@ def class_box(tab: Any) -> Any:
 
 
 def pick(tab: Any, text: str, title: str) -> None:
-    """Type ``text`` over the class that is there, and take ``title``, the only one left to choose."""
+    """Type ``text`` over the class that is there, and take ``title``, the only one left to
+    choose.
+    """
     box = class_box(tab)
     box.click()
     box.press_sequentially(text, delay=20)
@@ -99,7 +102,9 @@ def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path
     assert until(watch, 10), f"saw {seen}"
     assert seen == sorted(seen, reverse=True)
     assert all(0 < absent < 1 for absent in seen)
-    tab.wait_for_function("() => /^[0-9]+ \\/ 256 codes$/.test(document.querySelector('.aim-text').innerText)")
+    tab.wait_for_function(
+        "() => /^[0-9]+ \\/ 256 codes$/.test(document.querySelector('.aim-text').innerText)"
+    )
     assert tab.inner_text(".aim-rate").endswith("codes/s")
     assert tab.is_disabled("#generate")
     tab.screenshot(path=tmp_path / "running.png")
@@ -130,7 +135,9 @@ def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path
     tab.screenshot(path=tmp_path / "done.png")
 
     tab.click("#reuse-seed")
-    tab.wait_for_function(f"() => document.querySelector('#seed input').value === '{parameters['seed']}'")
+    tab.wait_for_function(
+        f"() => document.querySelector('#seed input').value === '{parameters['seed']}'"
+    )
     assert not tab.is_checked("#random-seed input")
     tab.click("#generate")
     tab.wait_for_selector(".aim-drawing")
@@ -186,7 +193,10 @@ def test_a_model_out_of_reach_leaves_the_old_one_usable(page: Page, open_tab: An
     box.click()
     tab.get_by_role("option", name="aim-b (880 MB download)").click()
     tab.wait_for_selector(".aim-failed")
-    assert "aim-b could not be loaded, so tiny stays in use: aim-b could not be fetched" in progress(tab)
+    assert (
+        "aim-b could not be loaded, so tiny stays in use: aim-b could not be fetched"
+        in progress(tab)
+    )
     assert until(lambda: box.input_value() == "tiny")
     assert page.attempts[-1:] == ["aim-b"]
     tab.screenshot(path=tmp_path / "out-of-reach.png")
@@ -195,13 +205,18 @@ def test_a_model_out_of_reach_leaves_the_old_one_usable(page: Page, open_tab: An
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_the_picture_follows_the_buttons(page: Page, open_tab: Any, tmp_path: Path, scheme: str):
+def test_on_a_phone_the_picture_follows_the_buttons(
+    page: Page, open_tab: Any, tmp_path: Path, scheme: str
+):
     tab = open_tab(PHONE, scheme)
     tab.click("#generate")
     tab.wait_for_selector("#gif:not([disabled])")
     tab.screenshot(path=tmp_path / f"phone-{scheme}.png", full_page=True)
     assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    places = [tab.locator(selector).bounding_box() for selector in ("#class", "#generate", "#picture", "#progress", "#png", "#seed")]
+    places = [
+        tab.locator(selector).bounding_box()
+        for selector in ("#class", "#generate", "#picture", "#progress", "#png", "#seed")
+    ]
     assert all(above["y"] + above["height"] <= below["y"] for above, below in pairwise(places))
     picture = places[2]
     assert picture["width"] == pytest.approx(picture["height"])

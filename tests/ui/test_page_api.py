@@ -1,4 +1,6 @@
-"""The page's API, as a program uses it: what it streams, what it refuses, and that nobody who leaves stays behind."""
+"""The page's API, as a program uses it: what it streams, what it refuses, and that nobody who
+leaves stays behind.
+"""
 
 from __future__ import annotations
 
@@ -53,20 +55,40 @@ def test_endpoints_are_named_and_internals_are_hidden(client: Client):
         *("/complete", "/sweep", "/blend", "/stop_compare"),
     }
     assert not api["unnamed_endpoints"]
-    names = [parameter["parameter_name"] for parameter in api["named_endpoints"]["/generate"]["parameters"]]
-    assert names == ["label", "model", "cfg_scale", "temperature", "top_k", "top_p", "seed", "random_seed", "preview_every", "count"]
+    names = [
+        parameter["parameter_name"]
+        for parameter in api["named_endpoints"]["/generate"]["parameters"]
+    ]
+    assert names == [
+        "label",
+        "model",
+        "cfg_scale",
+        "temperature",
+        "top_k",
+        "top_p",
+        "seed",
+        "random_seed",
+        "preview_every",
+        "count",
+    ]
 
 
 def test_a_picture_streams_and_carries_its_parameters(page: Page, client: Client):
     page.brake.seconds = 0.003
-    outputs = stream(client, cfg_scale=2.5, top_k=20, label="golden retriever (207)", preview_every=4)
+    outputs = stream(
+        client, cfg_scale=2.5, top_k=20, label="golden retriever (207)", preview_every=4
+    )
     assert states(outputs)[0] == "starting"
     assert states(outputs)[-1] == "done"
     steps = [progress["step"] for _, progress, *_ in outputs]
     assert steps == sorted(steps)
     assert steps[-1] == outputs[-1][1]["total"] == 256
     assert outputs[-1][1]["codes_per_second"] > 0
-    previews = [Image.open(picture) for picture, progress, *_ in outputs if picture and progress["state"] == "drawing"]
+    previews = [
+        Image.open(picture)
+        for picture, progress, *_ in outputs
+        if picture and progress["state"] == "drawing"
+    ]
     assert len(previews) >= 2
     assert all(preview.mode == "RGBA" and preview.getextrema()[3][0] == 0 for preview in previews)
     picture, _, png, gif, parameters = outputs[-1]
@@ -89,7 +111,9 @@ def test_a_random_seed_is_reported_and_draws_the_same_again(page: Page, client: 
 
 
 def test_what_is_left_out_is_the_model_s_own(page: Page, client: Client):
-    *_, parameters = stream(client, label=281, cfg_scale=None, temperature=None, top_k=None, top_p=None)[-1]
+    *_, parameters = stream(
+        client, label=281, cfg_scale=None, temperature=None, top_k=None, top_p=None
+    )[-1]
     assert parameters == page.pipe.parameters(281, 7, page.pipe.sampling)
 
 
@@ -99,7 +123,11 @@ def test_what_is_left_out_is_the_model_s_own(page: Page, client: Client):
         ({"label": "goldfisch"}, r"label: there is no class 'goldfisch'.*goldfish \(1\).*"),
         ({"label": 2}, r"label: this model does not know great white shark \(2\).*goldfish \(1\)"),
         ({"label": None}, r"label: class is None"),
-        ({"model": "/etc/passwd"}, r"model: there is no model '/etc/passwd' here; choose one of tiny, aim-s, aim-b, aim-l, aim-xl"),
+        (
+            {"model": "/etc/passwd"},
+            r"model: there is no model '/etc/passwd' here; choose one of tiny, aim-s, aim-b, "
+            r"aim-l, aim-xl",
+        ),
         ({"model": 3}, r"model: there is no model 3"),
         ({"cfg_scale": 31}, r"cfg_scale: cfg_scale is 31; it must be a number in \[0, 30\]"),
         ({"temperature": -0.1}, r"temperature: temperature is -0.1; .*\[0, 10\]"),
@@ -109,10 +137,15 @@ def test_what_is_left_out_is_the_model_s_own(page: Page, client: Client):
         ({"seed": None}, r"seed: seed is None"),
         ({"preview_every": -1}, r"preview_every: preview_every is -1"),
         ({"preview_every": "x"}, r"preview_every: preview_every is 'x'"),
-        ({"top_p": 2, "temperature": 11}, r"2 parameter\(s\) failed validation:\n- temperature: .*\n- top_p"),
+        (
+            {"top_p": 2, "temperature": 11},
+            r"2 parameter\(s\) failed validation:\n- temperature: .*\n- top_p",
+        ),
     ],
 )
-def test_bad_input_is_refused_before_it_queues(page: Page, client: Client, values: dict[str, Any], message: str):
+def test_bad_input_is_refused_before_it_queues(
+    page: Page, client: Client, values: dict[str, Any], message: str
+):
     before = page.brake.steps
     with pytest.raises(ValidationError, match=message):
         refused(client, **values)
@@ -135,12 +168,19 @@ def test_classes_are_those_that_the_model_knows(page: Page, client: Client):
     assert len(seen) > 1
 
 
-def test_two_people_at_once_share_the_batch_and_get_what_they_would_alone(page: Page, tmp_path: Path):
+def test_two_people_at_once_share_the_batch_and_get_what_they_would_alone(
+    page: Page, tmp_path: Path
+):
     page.brake.seconds = 0.005
-    people = [Client(page.url, verbose=False, download_files=str(tmp_path / str(i))) for i in range(2)]
+    people = [
+        Client(page.url, verbose=False, download_files=str(tmp_path / str(i))) for i in range(2)
+    ]
     before = page.brake.steps
     labels = (1, 985)
-    jobs = [person.submit(label=label, **FIXED, api_name="/generate") for person, label in zip(people, labels, strict=True)]
+    jobs = [
+        person.submit(label=label, **FIXED, api_name="/generate")
+        for person, label in zip(people, labels, strict=True)
+    ]
     results = [job.result(timeout=30) for job in jobs]
     assert page.brake.steps - before < 2 * 256, "they were drawn one after the other"
     page.brake.seconds = 0.0
@@ -151,11 +191,15 @@ def test_two_people_at_once_share_the_batch_and_get_what_they_would_alone(page: 
 
 
 class Visitor:
-    """A browser's requests, one by one: gradio's own client cannot cancel at once, nor walk away."""
+    """A browser's requests, one by one: gradio's own client cannot cancel at once, nor walk
+    away.
+    """
 
     def __init__(self, page: Page, session: str) -> None:
         self.api, self.session = page.url.rstrip("/") + "/gradio_api", session
-        self.fn_index = next(index for index, fn in page.blocks.fns.items() if fn.api_name == "generate")
+        self.fn_index = next(
+            index for index, fn in page.blocks.fns.items() if fn.api_name == "generate"
+        )
 
     def join(self) -> str:
         values = ["goldfish", "tiny", 2.0, 1.0, 0, 1.0, 0, True, 8, 1]
@@ -164,7 +208,9 @@ class Visitor:
 
     def listen(self, until_text: str) -> None:
         """Read what is sent until a line has ``until_text`` in it, and hang up."""
-        with httpx.stream("GET", f"{self.api}/queue/data", params={"session_hash": self.session}, timeout=10) as events:
+        with httpx.stream(
+            "GET", f"{self.api}/queue/data", params={"session_hash": self.session}, timeout=10
+        ) as events:
             assert any(until_text in line for line in events.iter_lines())
 
     def cancel(self, event_id: str) -> None:
@@ -203,7 +249,10 @@ def test_a_client_that_hangs_up_leaves_the_engine(page: Page, client: Client):
 def test_stop_ends_only_one_s_own_drawing(page: Page, client: Client, tmp_path: Path):
     page.brake.seconds = 0.01
     other = Client(page.url, verbose=False, download_files=str(tmp_path / "other"))
-    mine, theirs = client.submit("goldfish", api_name="/generate"), other.submit("goldfish", api_name="/generate")
+    mine, theirs = (
+        client.submit("goldfish", api_name="/generate"),
+        other.submit("goldfish", api_name="/generate"),
+    )
     before = page.brake.steps
     assert until(lambda: page.brake.steps >= before + 30 and len(theirs.outputs()) > 1)
     client.predict(api_name="/stop")
@@ -220,19 +269,50 @@ class TestActions:
 
     @pytest.fixture
     def screen(self) -> Screen:
-        return Screen(gr.Image(), gr.HTML(), gr.DownloadButton(), gr.DownloadButton(), gr.JSON(), gr.Button(), gr.Button(), gr.State())
+        return Screen(
+            gr.Image(),
+            gr.HTML(),
+            gr.DownloadButton(),
+            gr.DownloadButton(),
+            gr.JSON(),
+            gr.Button(),
+            gr.Button(),
+            gr.State(),
+        )
 
     @pytest.fixture
-    def act(self, make_pipe: Callable[..., tuple[Pipeline, Brake]], screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    def act(
+        self,
+        make_pipe: Callable[..., tuple[Pipeline, Brake]],
+        screen: Screen,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> Iterator[Any]:
         """Actions on a model that draws for one and lets one more wait."""
         pipe, brake = make_pipe(running=1, waiting=1)
         monkeypatch.setattr(ui_models, "load", lambda *_, **__: pipe)
-        yield SimpleNamespace(actions=Actions(Models("tiny", "auto", "auto"), screen), pipe=pipe, brake=brake, screen=screen)
+        yield SimpleNamespace(
+            actions=Actions(Models("tiny", "auto", "auto"), screen),
+            pipe=pipe,
+            brake=brake,
+            screen=screen,
+        )
         pipe.close()
 
     @staticmethod
     def run(act: Any, session: str, model: str = "tiny") -> Iterator[dict[Any, Any]]:
-        return act.actions.generate("goldfish", model, None, None, None, None, 0, True, 0, 1, SimpleNamespace(session_hash=session))
+        return act.actions.generate(
+            "goldfish",
+            model,
+            None,
+            None,
+            None,
+            None,
+            0,
+            True,
+            0,
+            1,
+            SimpleNamespace(session_hash=session),
+        )
 
     def test_the_line_shows_a_place_and_a_full_one_is_explained(self, act: Any):
         act.brake.seconds = 0.01
@@ -240,7 +320,11 @@ class TestActions:
         shown = [next(first), next(first)]
         next(second)
         waiting = next(second)[act.screen.progress]
-        assert (waiting["state"], waiting["place"], waiting["text"]) == ("waiting", 1, "Number 1 in line")
+        assert (waiting["state"], waiting["place"], waiting["text"]) == (
+            "waiting",
+            1,
+            "Number 1 in line",
+        )
         next(third)
         failed = next(third)
         assert failed[act.screen.progress]["state"] == "failed"
@@ -261,7 +345,8 @@ class TestActions:
         ended: list[Any] = []
         thread = threading.Thread(target=lambda: ended.extend(second))
         thread.start()
-        act.actions.stop(SimpleNamespace(session_hash="b"))  # what the page does when the tab is closed
+        # what the page does when the tab is closed
+        act.actions.stop(SimpleNamespace(session_hash="b"))
         thread.join(5)
         assert ended[-1][act.screen.progress]["state"] == "stopped"
         first.close()
@@ -273,7 +358,10 @@ class TestActions:
         run = self.run(act, "a", "aim-b")
         next(run)
         loading = next(run)[act.screen.progress]
-        assert (loading["state"], loading["text"]) == ("loading", "Loading aim-b (880 MB download) …")
+        assert (loading["state"], loading["text"]) == (
+            "loading",
+            "Loading aim-b (880 MB download) …",
+        )
         act.actions.stop(SimpleNamespace(session_hash="a"))
         *_, last = run
         assert last[act.screen.progress]["state"] == "stopped"

@@ -18,7 +18,9 @@ from aim.ui.pairs import Pair, classes, find, offered
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Sources that were loaded; whatever is asked for is there, but aim-l only at the second attempt."""
+    """Sources that were loaded; whatever is asked for is there, but aim-l only at the second
+    attempt.
+    """
     calls: list[str] = []
 
     def load(source: str, device: str, dtype: str, backend: str) -> SimpleNamespace:
@@ -38,7 +40,9 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_page_s_own_model_comes_first_and_downloads_say_their_size(loads: list[str], bundled: Path):
+def test_the_page_s_own_model_comes_first_and_downloads_say_their_size(
+    loads: list[str], bundled: Path
+):
     for name in ("aim-s", "gpt-s"):
         (bundled / f"{name}.safetensors").touch()
     assert Models("aim-s", "auto", "auto").choices == [
@@ -69,25 +73,40 @@ def test_a_bundled_model_whose_file_is_not_there_is_not_offered(loads: list[str]
 
 
 def test_pairs_race_with_their_weights_where_both_can_be_had(loads: list[str], bundled: Path):
-    hub = ["aim-b/gpt-b", "aim-b/gpt-b random", "aim-l/gpt-l", "aim-l/gpt-l random", "aim-xl/gpt-xl random"]
+    hub = [
+        "aim-b/gpt-b",
+        "aim-b/gpt-b random",
+        "aim-l/gpt-l",
+        "aim-l/gpt-l random",
+        "aim-xl/gpt-xl random",
+    ]
     (bundled / "aim-s.safetensors").touch()
     without = Models("aim-s", "auto", "auto")
     (bundled / "gpt-s.safetensors").touch()
     models = Models("aim-s", "auto", "auto")
     assert [pair.name for pair in offered(models)] == ["aim-s/gpt-s", *hub]
-    assert [pair.name for pair in offered(without)] == ["aim-s/gpt-s random", *hub], "a page's offer stays what it was"
+    assert [pair.name for pair in offered(without)] == ["aim-s/gpt-s random", *hub], (
+        "a page's offer stays what it was"
+    )
     assert find("aim-s/gpt-s", models).title == "aim-s, gpt-s (bundled)"
     assert find("aim-b/gpt-b", models).title == "aim-b, gpt-b (1.6 GB download)"
     for wrong in ("aim-s/gpt-b", ["aim-s/gpt-s"]):
-        with pytest.raises(InvalidInput, match=r"there is no pair .* here; choose one of aim-s/gpt-s, aim-b/gpt-b"):
+        with pytest.raises(
+            InvalidInput, match=r"there is no pair .* here; choose one of aim-s/gpt-s, aim-b/gpt-b"
+        ):
             find(wrong, models)
 
 
-def test_classes_of_a_pair_are_its_own_imagenet_s_or_not_known_yet(bundled: Path, tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+def test_classes_of_a_pair_are_its_own_imagenet_s_or_not_known_yet(
+    bundled: Path, tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
     (bundled / "aim-s.safetensors").touch()
     monkeypatch.setattr(ui_models, "load", lambda *_, **__: tiny_pipeline)
     models = Models("mine", "auto", "auto")
-    assert classes(Pair("aim-s", "gpt-s", random=True), models)[:2] == [("class 0", 0), ("class 1", 1)]
+    assert classes(Pair("aim-s", "gpt-s", random=True), models)[:2] == [
+        ("class 0", 0),
+        ("class 1", 1),
+    ]
     assert len(classes(Pair("aim-b", "gpt-b", random=True), models) or []) == 1000
     assert classes(Pair("aim-s", "gpt-s", random=False), models) is None
     models.get("aim-s")
@@ -106,7 +125,9 @@ def test_a_failed_load_is_tried_again_and_a_good_one_is_kept(loads: list[str]):
 def test_two_who_want_a_model_share_one_load(monkeypatch: pytest.MonkeyPatch, loads: list[str]):
     models = Models("aim-s", "auto", "auto")
     go = threading.Event()
-    monkeypatch.setattr(ui_models, "load", lambda *_, **__: go.wait(5) and SimpleNamespace(name="aim-b"))
+    monkeypatch.setattr(
+        ui_models, "load", lambda *_, **__: go.wait(5) and SimpleNamespace(name="aim-b")
+    )
     first, second = models.fetch("aim-b"), models.fetch("aim-b")
     assert models.peek("aim-b") is None
     go.set()
@@ -115,7 +136,9 @@ def test_two_who_want_a_model_share_one_load(monkeypatch: pytest.MonkeyPatch, lo
 
 def test_a_page_is_built_from_a_folder(tiny_checkpoint: Path):
     page = aim.ui.build(str(tiny_checkpoint), device="cpu", dtype="float32")
-    label = next(block for block in page.blocks.values() if getattr(block, "label", None) == "Class")
+    label = next(
+        block for block in page.blocks.values() if getattr(block, "label", None) == "Class"
+    )
     assert label.value == 1
     assert ("golden retriever (207)", 207) in label.choices
 

@@ -1,4 +1,6 @@
-"""Races through the page's API: what is streamed and returned, what is refused, and when times are not clean."""
+"""Races through the page's API: what is streamed and returned, what is refused, and when times are
+not clean.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ def client(page: Page) -> Client:
 
 def test_a_race_is_streamed_and_returned_as_json_and_files(page: Page, client: Client):
     described = client.view_api(return_format="dict", print_info=False)["named_endpoints"]["/race"]
-    assert [parameter["parameter_name"] for parameter in described["parameters"]] == ["pair", "batch", "label"]
+    assert [parameter["parameter_name"] for parameter in described["parameters"]] == [
+        "pair",
+        "batch",
+        "label",
+    ]
     outputs = list(client.submit(PAIR, 1, "golden retriever", api_name="/race"))
     states = [progress["state"] for _, progress, *_ in outputs]
     assert states[0] == "starting" and states[-1] == "done" and "drawing" in states
@@ -45,7 +51,12 @@ def test_a_race_is_streamed_and_returned_as_json_and_files(page: Page, client: C
     assert all(result is None for result, *_ in outputs[:-1])
     result, progress, csv_file, json_file = outputs[-1]
     assert (progress["step"], progress["total"]) == (12, 12)
-    assert (result["title"], result["batch"], result["laps"], result["disturbed"]) == ("golden retriever (207)", 1, 5, False)
+    assert (result["title"], result["batch"], result["laps"], result["disturbed"]) == (
+        "golden retriever (207)",
+        1,
+        5,
+        False,
+    )
     for racer in result["racers"]:
         for lap in racer["laps"]:
             assert lap["code_seconds"] == sorted(lap["code_seconds"])
@@ -68,19 +79,26 @@ def test_somebody_who_draws_meanwhile_is_told_of(page: Page, client: Client):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (("aim-b/gpt-xl", 1, 1), "pair: there is no pair 'aim-b/gpt-xl' here; choose one of aim-s/gpt-s"),
+        (
+            ("aim-b/gpt-xl", 1, 1),
+            "pair: there is no pair 'aim-b/gpt-xl' here; choose one of aim-s/gpt-s",
+        ),
         ((PAIR, 5, 1), "batch: batch is 5; choose one of 1, 4, 16, 64"),
         ((PAIR, "many", 1), "batch: batch is 'many'"),
         (([], 1, 1), r"pair: there is no pair \[\]"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_loaded(page: Page, client: Client, values: tuple[Any, ...], message: str):
+def test_bad_input_is_refused_before_anything_is_loaded(
+    page: Page, client: Client, values: tuple[Any, ...], message: str
+):
     with pytest.raises(ValidationError, match=message):
         client.predict(*values, api_name="/race")
     assert not measuring.running()
 
 
-def test_a_class_that_the_pair_does_not_know_and_weights_out_of_reach_are_said(page: Page, client: Client):
+def test_a_class_that_the_pair_does_not_know_and_weights_out_of_reach_are_said(
+    page: Page, client: Client
+):
     with pytest.raises(AppError, match="there is no class 'goldfisch'"):
         client.predict(PAIR, 1, "goldfisch", api_name="/race")
     with pytest.raises(AppError, match="-b could not be fetched: the hub cannot be reached"):
@@ -89,25 +107,42 @@ def test_a_class_that_the_pair_does_not_know_and_weights_out_of_reach_are_said(p
 
 
 class TestRaceActions:
-    """Handlers called as gradio calls them, where a page would need broken models or slow downloads."""
+    """Handlers called as gradio calls them, where a page would need broken models or slow
+    downloads.
+    """
 
     @pytest.fixture
     def screen(self) -> MeasuringScreen:
-        return MeasuringScreen(gr.JSON(), gr.HTML(), gr.DownloadButton(), gr.DownloadButton(), gr.HTML(), gr.Button(), gr.Button())
+        return MeasuringScreen(
+            gr.JSON(),
+            gr.HTML(),
+            gr.DownloadButton(),
+            gr.DownloadButton(),
+            gr.HTML(),
+            gr.Button(),
+            gr.Button(),
+        )
 
     @pytest.fixture
     def actions(
-        self, make_rival: Callable[[str, Brake], Pipeline], screen: MeasuringScreen, monkeypatch: pytest.MonkeyPatch
+        self,
+        make_rival: Callable[[str, Brake], Pipeline],
+        screen: MeasuringScreen,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> RaceActions:
         monkeypatch.setattr(ui_models, "load", lambda *_, **__: make_rival("aim-b", Brake()))
-        monkeypatch.setattr(ui_models, "random_pipeline", lambda name, *_: make_rival(name, Brake()))
+        monkeypatch.setattr(
+            ui_models, "random_pipeline", lambda name, *_: make_rival(name, Brake())
+        )
         return RaceActions(Models("aim-b", "auto", "auto"), Sessions(Drawing), screen, gr.HTML())
 
     @staticmethod
     def run(actions: RaceActions, pair: str = PAIR) -> Iterator[dict[Any, Any]]:
         return actions.race(pair, 1, "goldfish", SimpleNamespace(session_hash="a"))
 
-    def test_a_stop_while_the_weights_come_is_heard(self, actions: RaceActions, monkeypatch: pytest.MonkeyPatch):
+    def test_a_stop_while_the_weights_come_is_heard(
+        self, actions: RaceActions, monkeypatch: pytest.MonkeyPatch
+    ):
         release = threading.Event()
         monkeypatch.setattr(ui_models, "load", lambda *_, **__: release.wait(5))
         run = self.run(actions, "aim-b/gpt-b")
@@ -119,7 +154,9 @@ class TestRaceActions:
         assert last[actions.screen.start] == gr.update(interactive=True)
         release.set()
 
-    def test_a_broken_model_frees_the_buttons_and_the_track(self, actions: RaceActions, monkeypatch: pytest.MonkeyPatch):
+    def test_a_broken_model_frees_the_buttons_and_the_track(
+        self, actions: RaceActions, monkeypatch: pytest.MonkeyPatch
+    ):
         monkeypatch.setattr(ui_models, "random_pipeline", lambda *_: 1 / 0)
         run, updates = self.run(actions), []
         with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,6 @@
-"""Parameters from outside: what is taken over, what is refused, what differs; presets; the zip of a visit."""
+"""Parameters from outside: what is taken over, what is refused, what differs; presets; the zip of a
+visit.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,30 @@ def models() -> Models:
     return found
 
 
-def test_a_picture_s_parameters_and_a_link_say_the_same(models: Models, tiny_pipeline: Pipeline) -> None:
-    inside = {**tiny_pipeline.parameters("goldfish", 7, SamplingParams(2.5, 0.9, 20, 0.8)), "model": "tiny", "count": 4}
+def test_a_picture_s_parameters_and_a_link_say_the_same(
+    models: Models, tiny_pipeline: Pipeline
+) -> None:
+    inside = {
+        **tiny_pipeline.parameters("goldfish", 7, SamplingParams(2.5, 0.9, 20, 0.8)),
+        "model": "tiny",
+        "count": 4,
+    }
     link = {name: values[0] for name, values in parse_qs(query(**inside)).items()}
-    assert set(link) == {"model", "class", "seed", "cfg_scale", "temperature", "top_k", "top_p", "count"}
-    assert recall(inside, models) == recall(link, models) == Recalled("tiny", 1, 7, 2.5, 0.9, 20, 0.8, 4)
+    assert set(link) == {
+        "model",
+        "class",
+        "seed",
+        "cfg_scale",
+        "temperature",
+        "top_k",
+        "top_p",
+        "count",
+    }
+    assert (
+        recall(inside, models)
+        == recall(link, models)
+        == Recalled("tiny", 1, 7, 2.5, 0.9, 20, 0.8, 4)
+    )
 
 
 def test_what_is_not_said_is_left_alone(models: Models) -> None:
@@ -43,7 +64,10 @@ def test_what_is_not_said_is_left_alone(models: Models) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"model": "/etc/passwd"}, "there is no model '/etc/passwd' here; choose one of tiny, aim-b"),
+        (
+            {"model": "/etc/passwd"},
+            "there is no model '/etc/passwd' here; choose one of tiny, aim-b",
+        ),
         ({"class": [1]}, r"class is \[1\]; it must be"),
         ({"class": True}, "class is True"),
         ({"seed": "many"}, "seed is 'many'; it must be a whole number"),
@@ -66,13 +90,20 @@ def test_what_may_come_out_otherwise(tiny_pipeline: Pipeline) -> None:
     inside = tiny_pipeline.parameters("goldfish", 7, tiny_pipeline.sampling)
     assert differences(inside, tiny_pipeline) == ""
     told = differences({**inside, "dtype": "bfloat16", "version": "other"}, tiny_pipeline)
-    assert told.startswith("The picture may come out otherwise: it differs in the model's version (other there, ")
+    assert told.startswith(
+        "The picture may come out otherwise: it differs in the model's version (other there, "
+    )
     assert "the number format (bfloat16 there, float32 here)" in told
 
 
 def test_presets(tiny_pipeline: Pipeline) -> None:
     own = tiny_pipeline.sampling
-    assert preset_values("The model's own", tiny_pipeline) == [own.cfg_scale, own.temperature, own.top_k, own.top_p]
+    assert preset_values("The model's own", tiny_pipeline) == [
+        own.cfg_scale,
+        own.temperature,
+        own.top_k,
+        own.top_p,
+    ]
     assert preset_values(PAPERS, tiny_pipeline) == [own.cfg_scale, 1.0, 0, 1.0]
     for name in PRESETS:
         cfg_scale, temperature, top_k, top_p = preset_values(name, tiny_pipeline)

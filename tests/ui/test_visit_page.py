@@ -1,4 +1,6 @@
-"""The Generate tab in a real browser: several pictures, the visit's gallery, restoring, links, films, presets, keys."""
+"""The Generate tab in a real browser: several pictures, the visit's gallery, restoring, links,
+films, presets, keys.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def open_tab(page: Page, browser: Any) -> Iterator[Callable[..., Any]]:
     contexts = []
 
     def open_(query: str = "", size: dict[str, int] = DESKTOP) -> Any:
-        context = browser.new_context(viewport=size, accept_downloads=True, permissions=["clipboard-read", "clipboard-write"])
+        context = browser.new_context(
+            viewport=size, accept_downloads=True, permissions=["clipboard-read", "clipboard-write"]
+        )
         context.set_default_timeout(30_000)
         contexts.append(context)
         tab = context.new_page()
@@ -66,7 +70,9 @@ def saved(tab: Any, button: str, folder: Path) -> Path:
     return path
 
 
-def test_four_at_once_are_those_drawn_alone(page: Page, open_tab: Callable[..., Any], tmp_path: Path) -> None:
+def test_four_at_once_are_those_drawn_alone(
+    page: Page, open_tab: Callable[..., Any], tmp_path: Path
+) -> None:
     tab = open_tab()
     seeded(tab, 5)
     tab.get_by_label("4", exact=True).check()
@@ -82,7 +88,9 @@ def test_four_at_once_are_those_drawn_alone(page: Page, open_tab: Callable[..., 
     assert Image.open(path).tobytes() == media.mosaic(alone).tobytes()
     assert media.read_parameters(path)["count"] == 4
     film = saved(tab, "#mp4", tmp_path)
-    assert film.suffix == ".mp4" and iio.imread(film.read_bytes(), extension=".mp4", plugin="pyav").shape[1:] == (256, 256, 3)
+    assert film.suffix == ".mp4" and iio.imread(
+        film.read_bytes(), extension=".mp4", plugin="pyav"
+    ).shape[1:] == (256, 256, 3)
     with zipfile.ZipFile(saved(tab, "#zip", tmp_path)) as archive:
         names = archive.namelist()
         assert names == [f"00{i + 1}-tiny-goldfish-1-seed-{8 - i}.png" for i in range(4)]
@@ -114,24 +122,50 @@ def test_the_gallery_gives_settings_back(open_tab: Callable[..., Any]) -> None:
     assert "The settings are taken over" in said(tab)
 
 
-def test_a_restored_png_makes_the_identical_picture(page: Page, open_tab: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_restored_png_makes_the_identical_picture(
+    page: Page, open_tab: Callable[..., Any], tmp_path: Path
+) -> None:
     [image] = page.pipe.generate(207, seed=33, cfg_scale=2.5, top_k=9)
-    kept = media.png_bytes(image, page.pipe.parameters(207, 33, page.pipe.params(cfg_scale=2.5, top_k=9)))
+    kept = media.png_bytes(
+        image, page.pipe.parameters(207, 33, page.pipe.params(cfg_scale=2.5, top_k=9))
+    )
     tab = open_tab()
-    tab.set_input_files("#restore input[type=file]", {"name": "kept.png", "mimeType": "image/png", "buffer": kept})
+    tab.set_input_files(
+        "#restore input[type=file]", {"name": "kept.png", "mimeType": "image/png", "buffer": kept}
+    )
     assert until(lambda: tab.locator("#seed input").input_value() == "33")
-    assert until(lambda: tab.get_by_label("Class", exact=True).input_value() == "golden retriever (207)")
+    assert until(
+        lambda: tab.get_by_label("Class", exact=True).input_value() == "golden retriever (207)"
+    )
     assert said(tab) == "The settings are taken over. Press Generate to draw the picture again."
     generate(tab, 1)
     assert Image.open(saved(tab, "#png", tmp_path)).tobytes() == image.tobytes()
 
 
-def test_a_png_from_elsewhere_says_where_it_differs(page: Page, open_tab: Callable[..., Any]) -> None:
-    inside = {**page.pipe.parameters(1, 3, page.pipe.sampling), "dtype": "bfloat16", "version": "fedcba987654"}
+def test_a_png_from_elsewhere_says_where_it_differs(
+    page: Page, open_tab: Callable[..., Any]
+) -> None:
+    inside = {
+        **page.pipe.parameters(1, 3, page.pipe.sampling),
+        "dtype": "bfloat16",
+        "version": "fedcba987654",
+    }
     tab = open_tab()
     name = "#restore input[type=file]"
-    tab.set_input_files(name, {"name": "a.png", "mimeType": "image/png", "buffer": media.png_bytes(Image.new("RGB", (8, 8)), inside)})
-    assert until(lambda: "differs in the model's version (fedcba987654 there" in said(tab) and "bfloat16 there" in said(tab))
+    tab.set_input_files(
+        name,
+        {
+            "name": "a.png",
+            "mimeType": "image/png",
+            "buffer": media.png_bytes(Image.new("RGB", (8, 8)), inside),
+        },
+    )
+    assert until(
+        lambda: (
+            "differs in the model's version (fedcba987654 there" in said(tab)
+            and "bfloat16 there" in said(tab)
+        )
+    )
     assert tab.locator("#seed input").input_value() == "3"
 
 
@@ -139,7 +173,10 @@ def test_other_pngs_are_refused(open_tab: Callable[..., Any]) -> None:
     tab = open_tab()
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "PNG")
-    tab.set_input_files("#restore input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": out.getvalue()})
+    tab.set_input_files(
+        "#restore input[type=file]",
+        {"name": "a.png", "mimeType": "image/png", "buffer": out.getvalue()},
+    )
     assert until(lambda: "this picture carries no parameters" in tab.inner_text("body"))
 
 
@@ -152,7 +189,9 @@ def test_a_link_opens_the_page_ready(open_tab: Callable[..., Any]) -> None:
     link = tab.locator("#link textarea, #link input").first.input_value()
     assert "class=1&seed=21&cfg_scale=3" in link and link.endswith("count=4")
     assert tab.evaluate("() => navigator.clipboard.readText()") == link
-    again = open_tab("?" + link.partition("?")[2].replace("seed=21", "seed=44").replace("class=1", "class=tabby"))
+    again = open_tab(
+        "?" + link.partition("?")[2].replace("seed=21", "seed=44").replace("class=1", "class=tabby")
+    )
     assert until(lambda: again.locator("#seed input").input_value() == "44")
     assert until(lambda: again.get_by_label("Class", exact=True).input_value() == "tabby (281)")
     assert again.get_by_label("4", exact=True).is_checked()
@@ -167,7 +206,9 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize(("query", "told"), NONSENSE.items())
-def test_a_link_with_nonsense_is_refused_politely(open_tab: Callable[..., Any], query: str, told: str) -> None:
+def test_a_link_with_nonsense_is_refused_politely(
+    open_tab: Callable[..., Any], query: str, told: str
+) -> None:
     tab = open_tab(query)
     assert until(lambda: told in said(tab))
     assert tab.locator("#seed input").input_value() == "0"
@@ -184,13 +225,23 @@ def test_settings_of_another_model_come_with_it(page: Page, make_pipe: Callable[
     models._loads["aim-b"] = future
     try:
         updates: dict[Any, Any] = {}
-        for update in SettingsActions(models, boxes).restore({"model": "aim-b", "class": "tabby", "seed": "4", "cfg_scale": 7}, "tiny"):
+        for update in SettingsActions(models, boxes).restore(
+            {"model": "aim-b", "class": "tabby", "seed": "4", "cfg_scale": 7}, "tiny"
+        ):
             updates |= update
     finally:
         models._loads = before
         other.close()
-    assert (updates[boxes.model], updates[boxes.current], updates[boxes.label]) == ("aim-b", "aim-b", 281)
-    assert (updates[boxes.seed], updates[boxes.random_seed], updates[boxes.cfg_scale]) == (4, False, 7)
+    assert (updates[boxes.model], updates[boxes.current], updates[boxes.label]) == (
+        "aim-b",
+        "aim-b",
+        281,
+    )
+    assert (updates[boxes.seed], updates[boxes.random_seed], updates[boxes.cfg_scale]) == (
+        4,
+        False,
+        7,
+    )
     assert boxes.pictures not in updates, "nothing was said of it"
 
 

@@ -117,7 +117,9 @@ def test_what_fails_there_is_told_here(zero: tuple[Pipeline, Brake]) -> None:
     assert pipe.server.tally.failed == 1 and pipe.server.engine.idle
 
 
-def test_a_request_that_is_stopped_first_never_calls(spaces: Any, zero: tuple[Pipeline, Brake]) -> None:
+def test_a_request_that_is_stopped_first_never_calls(
+    spaces: Any, zero: tuple[Pipeline, Brake]
+) -> None:
     pipe, _ = zero
     subscription = pipe.server.stream(Request(0))
     subscription.close()
@@ -125,13 +127,17 @@ def test_a_request_that_is_stopped_first_never_calls(spaces: Any, zero: tuple[Pi
     assert spaces.calls == []
 
 
-def test_the_page_takes_it_on_such_a_space(zero: tuple[Pipeline, Brake], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_takes_it_on_such_a_space(
+    zero: tuple[Pipeline, Brake], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert Settings.from_env({"SPACES_ZERO_GPU": "true"}).zero
     assert not Settings.from_env({}).zero
     asked: dict[str, Any] = {}
     pipe, _ = zero
     pipe._server = None
-    monkeypatch.setattr(ui_models, "load", lambda source, **settings: asked.update(settings) or pipe)
+    monkeypatch.setattr(
+        ui_models, "load", lambda source, **settings: asked.update(settings) or pipe
+    )
     models = Models("tiny", "auto", "auto", zero=True)
     assert asked["device"] == "cpu"
     assert isinstance(models.get("tiny").server, ZeroServer)

@@ -1,1 +1,3 @@
-"""One decoding step of AiM in fused kernels: mixing, projections, norms. Needs Triton, but for ``window``."""
+"""One decoding step of AiM in fused kernels: mixing, projections, norms. Needs Triton, but for
+``window``.
+"""

@@ -1,4 +1,6 @@
-"""What a decoding step of the Transformer does besides its products: the item that it reads, attention, norms, the gate."""
+"""What a decoding step of the Transformer does besides its products: the item that it reads,
+attention, norms, the gate.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,18 @@ from aim.ops.decode.norm import _gained, _warps
 
 @triton.jit
 def _embed(
-    codes, positions, words, classes, weight, residual, x, vocabulary, eps, D: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr
+    codes,
+    positions,
+    words,
+    classes,
+    weight,
+    residual,
+    x,
+    vocabulary,
+    eps,
+    D: tl.constexpr,
+    BLOCK: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
     row = tl.program_id(0)
     d = tl.arange(0, BLOCK)
@@ -27,18 +40,26 @@ def _embed(
     r = tl.load(words + code * D + d, mask=is_code, other=0.0).to(tl.float32)
     r += tl.load(classes + row.to(tl.int64) * D + d, mask=is_class, other=0.0).to(tl.float32)
     tl.store(residual + row * D + d, r, mask=inside)
-    tl.store(x + row * D + d, _gained(r, weight, d, inside, eps, D).to(x.dtype.element_ty), mask=inside)
+    tl.store(
+        x + row * D + d, _gained(r, weight, d, inside, eps, D).to(x.dtype.element_ty), mask=inside
+    )
 
 
 @triton.jit
-def _add_norm(residual, update, weight, x, eps, D: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr):
+def _add_norm(
+    residual, update, weight, x, eps, D: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr
+):
     row = tl.program_id(0)
     d = tl.arange(0, BLOCK)
     inside = d < D
     wait(OVERLAP)
-    r = tl.load(residual + row * D + d, mask=inside, other=0.0) + tl.load(update + row * D + d, mask=inside, other=0.0).to(tl.float32)
+    r = tl.load(residual + row * D + d, mask=inside, other=0.0) + tl.load(
+        update + row * D + d, mask=inside, other=0.0
+    ).to(tl.float32)
     tl.store(residual + row * D + d, r, mask=inside)
-    tl.store(x + row * D + d, _gained(r, weight, d, inside, eps, D).to(x.dtype.element_ty), mask=inside)
+    tl.store(
+        x + row * D + d, _gained(r, weight, d, inside, eps, D).to(x.dtype.element_ty), mask=inside
+    )
 
 
 @triton.jit
@@ -46,7 +67,12 @@ def _gate(pairs, out, F: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexp
     row, f = tl.program_id(1), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     both = tl.program_id(0) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
     wait(OVERLAP)
-    a, b = tl.split(tl.reshape(tl.load(pairs + row * 2 * F + both, mask=both < 2 * F, other=0.0).to(tl.float32), (BLOCK, 2)))
+    a, b = tl.split(
+        tl.reshape(
+            tl.load(pairs + row * 2 * F + both, mask=both < 2 * F, other=0.0).to(tl.float32),
+            (BLOCK, 2),
+        )
+    )
     tl.store(out + row * F + f, (silu(a) * b).to(out.dtype.element_ty), mask=f < F)
 
 
@@ -59,10 +85,13 @@ def _turned(x, n, cos, sin):
 
 @triton.jit
 def _attend(
-    projected, keys, values, turns, positions, out, scale, H: tl.constexpr, P: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    projected, keys, values, turns, positions, out, scale, H: tl.constexpr, P: tl.constexpr,
+    C: tl.constexpr, BLOCK: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """One head of a row; a block of items is asked for while the one before is used, the first one before waiting."""
+    """One head of a row; a block of items is asked for while the one before is used, the first one
+    before waiting.
+    """
     head, row = tl.program_id(0), tl.program_id(1)
     pos = tl.load(positions + row).to(tl.int32)
     n, s = tl.arange(0, P), tl.arange(0, BLOCK)
@@ -91,7 +120,9 @@ def _attend(
                 ahead = (begin + BLOCK + s < pos)[:, None]
                 next_ks = tl.load(keys + tile + (begin + BLOCK) * P, mask=ahead, other=0.0)
                 next_vs = tl.load(values + tile + (begin + BLOCK) * P, mask=ahead, other=0.0)
-            scores = tl.where(begin + s < pos, tl.sum(ks.to(tl.float32) * q[None, :], 1), float("-inf"))
+            scores = tl.where(
+                begin + s < pos, tl.sum(ks.to(tl.float32) * q[None, :], 1), float("-inf")
+            )
             higher = tl.maximum(top, tl.max(scores, 0))
             shrink, weights = tl.exp(top - higher), tl.exp(scores - higher)
             mixed = mixed * shrink + weights[:, None] * vs.to(tl.float32)
@@ -102,53 +133,77 @@ def _attend(
 
 
 def embed(
-    codes: Tensor, positions: Tensor, words: Tensor, classes: Tensor, weight: Tensor, residual: Tensor, x: Tensor, eps: float,
+    codes: Tensor, positions: Tensor, words: Tensor, classes: Tensor, weight: Tensor,
+    residual: Tensor, x: Tensor, eps: float,
     overlap: bool = False,
 ) -> None:  # fmt: skip
-    """The item that each row reads, as residual (R, D) float32 and, normed with ``weight`` (D,), as x (R, D).
+    """The item that each row reads, as residual (R, D) float32 and, normed with ``weight`` (D,), as
+    x (R, D).
 
     codes, positions (S,) int64, words (V, D); classes (S, D), read instead of a code at position 0.
     """
     rows, width = residual.shape
     _embed[(rows,)](
-        codes, positions, words, classes, weight, residual, x, words.shape[0], eps, width, triton.next_power_of_2(width),
+        codes, positions, words, classes, weight, residual, x, words.shape[0], eps, width,
+        triton.next_power_of_2(width),
         **options(overlap, num_warps=_warps(width)),
     )  # fmt: skip
 
 
-def add_norm(residual: Tensor, update: Tensor, weight: Tensor, x: Tensor, eps: float, overlap: bool = False) -> None:
-    """``residual += update``, then ``x = rms_norm(residual) * weight``: residual (R, D) float32, update and x (R, D), weight (D,)."""
+def add_norm(
+    residual: Tensor, update: Tensor, weight: Tensor, x: Tensor, eps: float, overlap: bool = False
+) -> None:
+    """``residual += update``, then ``x = rms_norm(residual) * weight``: residual (R, D) float32,
+    update and x (R, D), weight (D,).
+    """
     rows, width = residual.shape
-    _add_norm[(rows,)](residual, update, weight, x, eps, width, triton.next_power_of_2(width), **options(overlap, num_warps=_warps(width)))
+    _add_norm[(rows,)](
+        residual,
+        update,
+        weight,
+        x,
+        eps,
+        width,
+        triton.next_power_of_2(width),
+        **options(overlap, num_warps=_warps(width)),
+    )
 
 
 def gate(pairs: Tensor, out: Tensor, overlap: bool = False) -> None:
     """``out_i = silu(pairs_2i) * pairs_2i+1``: pairs (R, 2 F) -> out (R, F)."""
     rows, features = out.shape
     block = min(512, triton.next_power_of_2(features))
-    _gate[(triton.cdiv(features, block), rows)](pairs, out, features, block, **options(overlap, num_warps=4))
+    _gate[(triton.cdiv(features, block), rows)](
+        pairs, out, features, block, **options(overlap, num_warps=4)
+    )
 
 
 def attend(
-    projected: Tensor, keys: Tensor, values: Tensor, turns: Tensor, positions: Tensor, out: Tensor, overlap: bool = False
+    projected: Tensor, keys: Tensor, values: Tensor, turns: Tensor, positions: Tensor, out: Tensor,
+    overlap: bool = False
 ) -> None:  # fmt: skip
-    """One item of every row that is not idle: written to the cache, then attending to itself and to all before it.
+    """One item of every row that is not idle: written to the cache, then attending to itself and to
+    all before it.
 
-    projected (R, 3 D) is q, k, v of the new item; keys and values (S, H, C, P), of which a row's first ``positions[r]`` items are read and
-    the next one is written; turns (T, P / 2, 2) float32 (``ops.attention.rotary_table``); positions (S,) int64, negative where idle.
-    Writes out (R, D) of rows that are not.
+    projected (R, 3 D) is q, k, v of the new item; keys and values (S, H, C, P), of which a row's
+    first ``positions[r]`` items are read and the next one is written; turns (T, P / 2, 2) float32
+    (``ops.attention.rotary_table``); positions (S,) int64, negative where idle. Writes out (R, D)
+    of rows that are not.
     """
     rows = projected.shape[0]
     _, heads, capacity, size = keys.shape
     block, warps = _plan(rows * heads)
     _attend[(heads, rows)](
-        projected, keys, values, turns, positions, out, size**-0.5, heads, size, capacity, min(block, capacity),
+        projected, keys, values, turns, positions, out, size**-0.5, heads, size, capacity,
+        min(block, capacity),
         **options(overlap, num_warps=warps),
     )  # fmt: skip
 
 
 def _plan(programs: int) -> tuple[int, int]:
-    """Items of a block, and warps of a program: few programs read all at once, many hide each other's latency."""
+    """Items of a block, and warps of a program: few programs read all at once, many hide each
+    other's latency.
+    """
     return (256, 8) if programs <= 128 else (16, 1)
 
 
@@ -158,7 +213,9 @@ def embed_reference(
     """What ``embed`` computes for the first ``len(codes)`` rows: residual and x (R, D) float32."""
     rows = len(codes)
     fresh = (positions[:rows] == 0)[:, None]
-    residual = torch.where(fresh, classes[:rows].float(), words[codes.clamp(0, len(words) - 1)].float())
+    residual = torch.where(
+        fresh, classes[:rows].float(), words[codes.clamp(0, len(words) - 1)].float()
+    )
     return residual, F.rms_norm(residual, (words.shape[1],), weight, eps)
 
 
@@ -167,8 +224,12 @@ def gate_reference(pairs: Tensor) -> Tensor:
     return F.silu(pairs[:, ::2].float()) * pairs[:, 1::2].float()
 
 
-def attend_reference(projected: Tensor, keys: Tensor, values: Tensor, turns: Tensor, positions: Tensor) -> Tensor:
-    """What ``attend`` computes: the new cache in place, and out (R, D) float32, zero where a row is idle."""
+def attend_reference(
+    projected: Tensor, keys: Tensor, values: Tensor, turns: Tensor, positions: Tensor
+) -> Tensor:
+    """What ``attend`` computes: the new cache in place, and out (R, D) float32, zero where a row is
+    idle.
+    """
     rows, heads = len(projected), keys.shape[1]
     live = (positions[:rows] >= 0).nonzero().flatten()
     at = positions[live]
@@ -176,7 +237,9 @@ def attend_reference(projected: Tensor, keys: Tensor, values: Tensor, turns: Ten
     q, k = rotate(q, turns[at][:, None]), rotate(k, turns[at][:, None])
     keys[live, :, at], values[live, :, at] = k.to(keys.dtype), v.to(values.dtype)
     inside = torch.arange(keys.shape[2], device=keys.device) <= at[:, None]
-    old_keys, old_values = (torch.where(inside[:, None, :, None], part[live], 0) for part in (keys, values))
+    old_keys, old_values = (
+        torch.where(inside[:, None, :, None], part[live], 0) for part in (keys, values)
+    )
     out = projected.new_zeros(rows, projected.shape[1] // 3, dtype=torch.float32)
     out[live] = attend_one(q, old_keys, old_values, at + 1, keys.shape[2]).flatten(1)
     return out

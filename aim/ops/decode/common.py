@@ -1,4 +1,6 @@
-"""What the decoding kernels share: launching, waiting for the kernel before, products, two activations."""
+"""What the decoding kernels share: launching, waiting for the kernel before, products, two
+activations.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,14 @@ import triton
 import triton.language as tl
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-WIDEN: tl.constexpr = tl.constexpr(INTERPRETED)  # the interpreter takes the bits of bfloat16 for integers in a product
+# the interpreter takes the bits of bfloat16 for integers in a product
+WIDEN: tl.constexpr = tl.constexpr(INTERPRETED)
 
 
 def overlaps(device: torch.device) -> bool:
-    """Whether a kernel may start while the one before it ends (programmatic dependent launch, capability 9.0 and later)."""
+    """Whether a kernel may start while the one before it ends (programmatic dependent launch,
+    capability 9.0 and later).
+    """
     if device.type != "cuda" or INTERPRETED or torch.version.hip is not None:
         return False
     version = tuple(int(part) for part in triton.__version__.split(".")[:2])
@@ -22,7 +27,9 @@ def overlaps(device: torch.device) -> bool:
 
 
 def options(overlap: bool, **more: Any) -> dict[str, Any]:
-    """Launch options; ``launch_pdl`` is named only where it is used, and ``maxnreg`` on a GPU, since the interpreter knows neither."""
+    """Launch options; ``launch_pdl`` is named only where it is used, and ``maxnreg`` on a GPU,
+    since the interpreter knows neither.
+    """
     if INTERPRETED:
         more.pop("maxnreg", None)
     return {**more, "OVERLAP": overlap, **({"launch_pdl": True} if overlap else {})}
@@ -30,7 +37,9 @@ def options(overlap: bool, **more: Any) -> dict[str, Any]:
 
 @triton.jit
 def wait(OVERLAP: tl.constexpr):
-    """Everything that earlier kernels wrote may be read, and written over, from here on; the next kernel may start up to here."""
+    """Everything that earlier kernels wrote may be read, and written over, from here on; the next
+    kernel may start up to here.
+    """
     if OVERLAP:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
@@ -52,9 +61,14 @@ def silu(x):
 
 @triton.jit
 def softplus(x):
-    """``log(1 + exp(x))`` to float32 accuracy: the logarithm as 2 atanh(u / (2 + u)), since the fast one is poor near 1."""
+    """``log(1 + exp(x))`` to float32 accuracy: the logarithm as 2 atanh(u / (2 + u)), since the
+    fast one is poor near 1.
+    """
     u = tl.exp(-tl.abs(x))
     s = u / (2.0 + u)
     q = s * s
-    series = 1.0 + q * (1.0 / 3 + q * (1.0 / 5 + q * (1.0 / 7 + q * (1.0 / 9 + q * (1.0 / 11 + q * (1.0 / 13 + q / 15))))))
+    series = 1.0 + q * (
+        1.0 / 3
+        + q * (1.0 / 5 + q * (1.0 / 7 + q * (1.0 / 9 + q * (1.0 / 11 + q * (1.0 / 13 + q / 15)))))
+    )
     return tl.maximum(x, 0.0) + 2.0 * s * series

@@ -1,12 +1,14 @@
 """The mixing of one Mamba-2 step without writing the state at every step.
 
-``y_t = exp(l_t) (C_t . h) + sum_s (C_t . B_s) exp(l_t - l_s) dt_s x_s + D x_t``: h is the state as it stood at the ``origin``, s
-runs over the items read since then (the *window*), and l is the running sum of ``dt A`` since the origin. A step so reads h and the
-window and writes one item; ``fold`` brings h up to date when the window is full. While the origin is 0, h is zero and not
-read. The window holds ``first`` items then, ``fold`` items afterwards, counted by each row's own position, so that a
-row's rounding does not depend on who shares its batch.
+``y_t = exp(l_t) (C_t . h) + sum_s (C_t . B_s) exp(l_t - l_s) dt_s x_s + D x_t``: h is the state as
+it stood at the ``origin``, s runs over the items read since then (the *window*), and l is the
+running sum of ``dt A`` since the origin. A step so reads h and the window and writes one item;
+``fold`` brings h up to date when the window is full. While the origin is 0, h is zero and not read.
+The window holds ``first`` items then, ``fold`` items afterwards, counted by each row's own
+position, so that a row's rounding does not depend on who shares its batch.
 
-Shapes: R rows, H heads of P channels, state size N, window W, I = H P, conv_dim = I + 2 N, E = I + conv_dim + H.
+Shapes: R rows, H heads of P channels, state size N, window W, I = H P, conv_dim = I + 2 N, E = I +
+conv_dim + H.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from torch import Tensor
 
 
 class Window(NamedTuple):
-    """What is remembered of the past, of one layer or, with a dimension more in front, of all. Pooled by slot; row i is slot i."""
+    """What is remembered of the past, of one layer or, with a dimension more in front, of all.
+    Pooled by slot; row i is slot i.
+    """
 
     ring: Tensor  # (S, K, conv_dim) the last K items before the convolution, item t at t % K
     items: Tensor  # (S, H, W, P) dt x of the items since the origin
@@ -28,7 +32,9 @@ class Window(NamedTuple):
 
 
 class MixWeights(NamedTuple):
-    """Weights of one layer's mixing: float32, but for the convolution's, which may be as the model has them."""
+    """Weights of one layer's mixing: float32, but for the convolution's, which may be as the model
+    has them.
+    """
 
     taps: Tensor  # (K, conv_dim), the oldest first
     tap_bias: Tensor  # (conv_dim,)
@@ -38,11 +44,17 @@ class MixWeights(NamedTuple):
     norm: Tensor  # (I,)
 
 
-def mix_reference(projected: Tensor, window: Window, weights: MixWeights, positions: Tensor, origins: Tensor) -> tuple[Tensor, Tensor]:
-    """What ``mix`` computes, row by row in PyTorch: returns out (R, I) and the sum of squares (R,), both float32; updates the window."""
+def mix_reference(
+    projected: Tensor, window: Window, weights: MixWeights, positions: Tensor, origins: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What ``mix`` computes, row by row in PyTorch: returns out (R, I) and the sum of squares (R,),
+    both float32; updates the window.
+    """
     heads, channels, size = window.base.shape[1:]
     inner, taps = heads * channels, window.ring.shape[1]
-    out, squares = (torch.zeros(len(projected), *shape, device=projected.device) for shape in ((inner,), ()))
+    out, squares = (
+        torch.zeros(len(projected), *shape, device=projected.device) for shape in ((inner,), ())
+    )
     for row, pos in enumerate(positions[: len(projected)].tolist()):
         if pos < 0:
             continue
@@ -54,12 +66,17 @@ def mix_reference(projected: Tensor, window: Window, weights: MixWeights, positi
             mixed += window.ring[row, (pos - k) % taps].float() * weights.taps[taps - 1 - k]
         x, B, C = torch.nn.functional.silu(mixed).split([inner, size, size])
         dt = torch.nn.functional.softplus(dt + weights.dt_bias)
-        window.decay[row, :, past] = dt * weights.A + (window.decay[row, :, past - 1] if past else 0)
+        window.decay[row, :, past] = dt * weights.A + (
+            window.decay[row, :, past - 1] if past else 0
+        )
         window.items[row, :, past] = x.view(heads, channels) * dt[:, None]
         window.keys[row, past] = B
         since = window.decay[row, :, past, None] - window.decay[row, :, : past + 1]  # (H, past + 1)
         scores = (window.keys[row, : past + 1].float() @ C) * since.exp()
-        y = torch.einsum("hs,hsp->hp", scores, window.items[row, :, : past + 1].float()) + x.view(heads, channels) * weights.D[:, None]
+        y = (
+            torch.einsum("hs,hsp->hp", scores, window.items[row, :, : past + 1].float())
+            + x.view(heads, channels) * weights.D[:, None]
+        )
         if origins[row] > 0:
             y += (window.base[row].float() @ C) * window.decay[row, :, past].exp()[:, None]
         gated = y.flatten() * torch.nn.functional.silu(z)
@@ -67,7 +84,9 @@ def mix_reference(projected: Tensor, window: Window, weights: MixWeights, positi
     return out, squares
 
 
-def fold_reference(windows: Window, positions: Tensor, origins: Tensor, rows: int, first: int, often: int) -> None:
+def fold_reference(
+    windows: Window, positions: Tensor, origins: Tensor, rows: int, first: int, often: int
+) -> None:
     """What ``fold`` computes, in PyTorch."""
     heads, channels = windows.base.shape[2:4]
     for row in range(rows):

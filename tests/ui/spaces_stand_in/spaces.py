@@ -1,4 +1,6 @@
-"""Stands in for the package of ZeroGPU Spaces: as there, a decorated generator runs in a process that is forked for the call."""
+"""Stands in for the package of ZeroGPU Spaces: as there, a decorated generator runs in a process
+that is forked for the call.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,17 @@ fork = multiprocessing.get_context("fork")
 calls: list[int] = []  # process ids
 
 
-def GPU(duration: int) -> Callable[[Callable[..., Generator[Any, None, None]]], Callable[..., Generator[Any, None, None]]]:
+def GPU(
+    duration: int,
+) -> Callable[
+    [Callable[..., Generator[Any, None, None]]], Callable[..., Generator[Any, None, None]]
+]:
     """The decorator; closing the generator ends the process."""
     assert 0 < duration <= 120
 
-    def decorate(function: Callable[..., Generator[Any, None, None]]) -> Callable[..., Generator[Any, None, None]]:
+    def decorate(
+        function: Callable[..., Generator[Any, None, None]],
+    ) -> Callable[..., Generator[Any, None, None]]:
         def call(*arguments: Any) -> Generator[Any, None, None]:
             queue: Any = fork.SimpleQueue()
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from PIL import Image
 
-from aim import media
 from aim.checkpoint.tensors import blank
 from aim.config import SamplingParams, check_seed
 from aim.engine import Request
 from aim.errors import InvalidInput
+from aim.images import write
 from aim.models.prior import build
 from aim.pipeline import Pipeline
 
@@ -99,7 +99,7 @@ def sweep(
                 )
             )
     images = pipe.pictures(pipe.draw_all(requests, progress))
-    return media.labelled_grid(images, _titles(pipe, across), _titles(pipe, down))
+    return write.labelled_grid(images, _titles(pipe, across), _titles(pipe, down))
 
 
 def _titles(pipe: Pipeline, axis: Axis) -> list[str]:
@@ -174,7 +174,7 @@ def blend(
         *(f"{100 * (1 - share):.0f}% / {100 * share:.0f}%" for share in shares[1:-1]),
         ends[1],
     ]
-    return media.labelled_grid(images, titles, [])
+    return write.labelled_grid(images, titles, [])
 
 
 def parameters(pipe: Pipeline, kind: str, **settings: Any) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from aim import media, pictures
 from aim._version import __version__
 from aim.checkpoint import load_model
 from aim.config import MAX_SEED, SamplingParams, check_seed
@@ -23,11 +22,12 @@ from aim.engine import Engine, Finished, Request, Server, Subscription
 from aim.engine.backend import check, pick
 from aim.errors import InvalidInput, QueueFull
 from aim.frames import Frame, Stream, fail
+from aim.images import read, write
 from aim.labels import Labels
-from aim.models.painter import Painter
+from aim.models.image_decoder import Painter
 from aim.models.preview import Previewer
 from aim.models.prior import Prior
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 from aim.settings import Settings
 
 __all__ = ["Frame", "Pipeline", "Stream", "load"]
@@ -195,7 +195,7 @@ class Pipeline:
             self.tokenizer.config.image_size,
         )
         with self._painter.beside():
-            drawn = media.to_image(self._previewer(self._on_device(codes)))
+            drawn = write.to_image(self._previewer(self._on_device(codes)))
         image = Image.new("RGBA", (size, size))
         image.paste(drawn, (0, 0))
         rows, rest = divmod(len(codes), grid)
@@ -208,7 +208,7 @@ class Pipeline:
         its vector.
         """
         with self._painter.beside():
-            return media.to_bytes(self._previewer.colours()).cpu().numpy()
+            return write.to_bytes(self._previewer.colours()).cpu().numpy()
 
     def stream(
         self,
@@ -242,11 +242,11 @@ class Pipeline:
         and scaled to the tokenizer's size.
 
         ``picture`` of them shows what the tokenizer keeps. InvalidInput for what cannot be read as
-        a picture (``aim.pictures``).
+        a picture (``aim.images.read``).
         """
         size = self.tokenizer.config.image_size
         with torch.inference_mode(), self._painter.beside():
-            pixels = pictures.to_pixels(pictures.open_square(image, size)).to(self.device)
+            pixels = read.to_pixels(read.open_square(image, size)).to(self.device)
             return self.tokenizer.encode(pixels[None])[0].cpu().numpy()
 
     def complete(

@@ -152,7 +152,7 @@ def draw_rows(logits: Tensor, rows: Rows) -> None:
     if logits.device.type == "cpu":
         return _draw_live(logits, rows)
     if TRITON and logits.device.type == "cuda":
-        from aim.ops import drawing
+        from aim.ops.triton import draw as drawing
 
         if drawing.supports(logits):
             return drawing.draw_fused(logits, **vars(rows))

@@ -18,8 +18,8 @@ import torch
 import aim
 from aim.checkpoint import save_model, save_tokenizer
 from aim.config import VQConfig
-from aim.models.aim import AiM
-from aim.models.vq import VQ
+from aim.models.aim.model import AiM
+from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
 from tests.tiny import random_model
 

@@ -22,9 +22,9 @@ from aim.checkpoint import load_model, load_tokenizer, save_model, save_tokenize
 from aim.checkpoint.load import bundled_folder
 from aim.config import MODELS, SamplingParams
 from aim.errors import CheckpointError, InvalidInput
-from aim.models.aim import AiM
-from aim.models.gpt import GPT
-from aim.models.vq import VQ
+from aim.models.aim.model import AiM
+from aim.models.gpt.model import GPT
+from aim.models.vq.model import VQ
 from tests.files import assert_equal, rewrite
 from tests.tiny import random_gpt
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from aim import media
 from aim.compare import Axis, blend, blended, sweep
 from aim.config import SamplingParams
 from aim.engine import Request
 from aim.errors import InvalidInput
-from aim.models.gpt import GPT
-from aim.models.vq import VQ
+from aim.images import write
+from aim.models.gpt.model import GPT
+from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
 from tests.tiny import TINY_GPT
 
@@ -169,4 +169,4 @@ def test_a_grid_needs_as_many_images_as_places() -> None:
     with pytest.raises(
         InvalidInput, match="a grid of 2 columns and 2 rows needs as many images; got 3"
     ):
-        media.labelled_grid([Image.new("RGB", (4, 4))] * 3, ["a", "b"], ["c", "d"])
+        write.labelled_grid([Image.new("RGB", (4, 4))] * 3, ["a", "b"], ["c", "d"])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from aim.errors import InvalidInput
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
 from tests.tiny import random_gpt, random_model
 

@@ -19,8 +19,8 @@ from aim.checkpoint import export_official, load_model
 from aim.checkpoint.hub import fetched
 from aim.config import MODELS
 from aim.errors import AimError, CheckpointError, HubError
-from aim.models.aim import AiM
-from aim.models.vq import VQ
+from aim.models.aim.model import AiM
+from aim.models.vq.model import VQ
 from tests.golden.weights import fill
 from tests.loopback import Hub, nobody_listens, served
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from aim.checkpoint import llamagen, load_model
 from aim.config import LLAMAGEN, MODELS, VQ_F16, SamplingParams
 from aim.errors import CheckpointError, HubError, InvalidInput
-from aim.models.gpt import GPT
-from aim.models.vq import VQ
+from aim.models.gpt.model import GPT
+from aim.models.vq.model import VQ
 from tests.files import assert_equal
 from tests.loopback import Hub, nobody_listens, served
 from tests.tiny import random_gpt

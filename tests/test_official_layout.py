@@ -19,8 +19,8 @@ from aim.checkpoint import export_official, load_model
 from aim.checkpoint.official import read_config, to_official
 from aim.config import MODELS, VQ_F16, AiMConfig
 from aim.errors import CheckpointError
-from aim.models.aim import AiM
-from aim.models.vq import VQ
+from aim.models.aim.model import AiM
+from aim.models.vq.model import VQ
 from tests.files import assert_equal, rewrite
 from tests.golden.weights import fill
 

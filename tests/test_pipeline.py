@@ -21,10 +21,10 @@ from aim import Frame, GenerationError, InvalidInput, Pipeline, SamplingParams
 from aim.engine import Engine, Finished, Request
 from aim.engine.backend import Backend
 from aim.models import preview
-from aim.models.aim import AiM
-from aim.models.packed import PackedAiM
+from aim.models.aim.cpu import PackedAiM
+from aim.models.aim.model import AiM
 from aim.models.preview import Previewer
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 from tests.engine.lanes import LateLane
 
 
@@ -227,7 +227,7 @@ class TestStream:
     ) -> None:
         [expected] = tiny_pipeline.draw([1], seed=5)
         tiny_pipeline.close()
-        monkeypatch.setattr("aim.engine.lane.connect", LateLane)
+        monkeypatch.setattr("aim.engine.transfer.connect", LateLane)
         monkeypatch.setattr(tiny_pipeline, "_backend", Backend("fused", tiny_pipeline.model))
         stream = tiny_pipeline.stream(1, seed=5, preview_every=1, explain=True)
         frames = list(stream)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from aim.config import AiMConfig, GPTConfig, SamplingParams
-from aim.models.aim import AiM
-from aim.models.gpt import GPT
+from aim.models.aim.model import AiM
+from aim.models.gpt.model import GPT
 
 CLASSES, SAMPLING = (1, 207, 281, 285, 985), SamplingParams(cfg_scale=3.0)
 TINY = AiMConfig(

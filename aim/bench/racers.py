@@ -16,7 +16,7 @@ from aim.bench.runs import Spread, Stop, paint, timed
 from aim.bench.traffic import traffic
 from aim.engine import Request
 from aim.engine.memory import pool_bytes, state_shapes
-from aim.models.painter import Painter
+from aim.models.image_decoder import Painter
 from aim.pipeline import Pipeline
 
 

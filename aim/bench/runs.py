@@ -17,7 +17,7 @@ import torch
 
 from aim.engine import Cancelled, Engine, Failed, Finished, Progress, Request
 from aim.errors import GenerationError
-from aim.models.painter import Painter, Painting
+from aim.models.image_decoder import Painter, Painting
 
 Stop = Callable[[], bool]
 

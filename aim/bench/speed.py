@@ -16,7 +16,7 @@ from aim.bench.runs import Spread, draw, first_code_seconds, overlapped, paint, 
 from aim.bench.traffic import traffic
 from aim.engine import Request
 from aim.errors import AimError, GenerationError, InvalidInput
-from aim.models.painter import Painter
+from aim.models.image_decoder import Painter
 from aim.pipeline import Pipeline
 
 LARGEST = 4096

@@ -21,7 +21,7 @@ from aim.bench.table import machine_line
 from aim.config import MODELS
 from aim.errors import InvalidInput
 from aim.models.prior import Prior, build
-from aim.training.codes import CodeSet
+from aim.training.data.codes import CodeSet
 from aim.training.prior import PriorTrainer
 from aim.training.recipe import PriorRecipe, Scan
 

@@ -14,7 +14,7 @@ from aim.device import prepare
 from aim.engine.backend import check
 from aim.errors import InvalidInput
 from aim.models.prior import Prior, build
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
 from aim.settings import Settings
 

@@ -25,8 +25,8 @@ from aim.checkpoint.fields import from_values, usual_sampling
 from aim.checkpoint.tensors import Form, Network, blank, fill, fingerprint
 from aim.config import VQ_F16, GPTConfig
 from aim.errors import CheckpointError
-from aim.models.gpt import GPT
-from aim.models.vq import VQ
+from aim.models.gpt.model import GPT
+from aim.models.vq.model import VQ
 
 TOKENIZER = "vq_ds16_c2i.pt"
 SUFFIXES = (".pt", ".pth")

@@ -17,7 +17,7 @@ from aim.checkpoint.ours import is_prior, load_prior
 from aim.config import LLAMAGEN, MODELS, GPTConfig
 from aim.errors import CheckpointError, InvalidInput
 from aim.models.prior import Prior
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 from aim.settings import Settings
 
 DTYPES = (torch.float32, torch.bfloat16)

@@ -25,8 +25,8 @@ from aim.checkpoint.fields import from_values, parse_json, to_values, usual_samp
 from aim.checkpoint.tensors import assign, blank, fingerprint, opened, write
 from aim.config import VQ_F16, AiMConfig, VQConfig
 from aim.errors import CheckpointError
-from aim.models.aim import AiM
-from aim.models.vq import VQ
+from aim.models.aim.model import AiM
+from aim.models.vq.model import VQ
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PRIOR, TOKENIZER = "mamba.backbone.", "vqvae."

@@ -27,7 +27,7 @@ from aim.checkpoint.tensors import (
 from aim.config import AiMConfig, GPTConfig, PriorConfig, VQConfig
 from aim.errors import CheckpointError, InvalidInput
 from aim.models.prior import Prior, build
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 
 FORMAT = "aim"
 PRIORS: dict[str, type[PriorConfig]] = {"aim": AiMConfig, "gpt": GPTConfig}

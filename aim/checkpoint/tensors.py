@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from aim.errors import CheckpointError
 from aim.models.prior import Prior
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 
 STORED_DTYPES = ("F32", "BF16")  # float16 would lose small weights, integers are no weights
 SHOWN = 5  # tensors of each kind of difference that an error names

@@ -1,7 +1,7 @@
 """Many requests on one model: they join and leave a running batch at any step."""
 
 from aim.engine.engine import Engine
-from aim.engine.request import (
+from aim.engine.requests import (
     Cancelled,
     Event,
     Failed,

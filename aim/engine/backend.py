@@ -11,13 +11,13 @@ import torch
 
 from aim.config import GPTConfig
 from aim.engine.engine import Engine
-from aim.engine.request import Request
+from aim.engine.requests import Request
 from aim.engine.runner import Runner
 from aim.engine.scheduler import Running
 from aim.errors import GenerationError, InvalidInput
-from aim.models.external import ExternalAiM
-from aim.models.gpt_packed import PackedGPT
-from aim.models.packed import PackedAiM
+from aim.models.aim.cpu import PackedAiM
+from aim.models.aim.mamba_ssm import ExternalAiM
+from aim.models.gpt.cpu import PackedGPT
 from aim.ops import kernels
 from aim.ops.fused import CAPABILITY
 from aim.settings import BACKENDS
@@ -126,11 +126,11 @@ def _obstacle(device: torch.device) -> str:
 def _fused(model: Any) -> Any:
     """The model with fused kernels, tried out. Raises whatever goes wrong."""
     if _is_gpt(model):  # imported here, as both import Triton
-        from aim.models.gpt_fast import FastGPT
+        from aim.models.gpt.gpu import FastGPT
 
         fast: Any = FastGPT(model)
     else:
-        from aim.models.fast import FastAiM
+        from aim.models.aim.gpu import FastAiM
 
         fast = FastAiM(model)
     if not _try(fast):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aim.engine.memory import limit
-from aim.engine.request import (
+from aim.engine.requests import (
     LAST,
     Cancelled,
     Event,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 
-from aim.engine.lane import Lane
+from aim.engine.transfer import Lane
 
 log = logging.getLogger("aim")
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aim.engine import lane
+from aim.engine import transfer
 from aim.engine.graphs import Graphs
-from aim.engine.lane import Download
 from aim.engine.scheduler import Running
+from aim.engine.transfer import Download
 from aim.sampling import Rows, draw_rows
 
 # conditions made at once on a GPU: as many as there can be requests, between these
@@ -80,7 +80,7 @@ class Runner:
         self.together = (
             1 if self.device.type == "cpu" else min(MOST_TOGETHER, max(TOGETHER, slots // 2))
         )
-        self._lane = lane.connect(self.device)
+        self._lane = transfer.connect(self.device)
         self.graphs = Graphs(self._lane, self._step, self._idle, captured)
         slots = self.sizes[-1]
         with self._lane.work():
@@ -202,7 +202,7 @@ class Runner:
 
     def _step(self, rows: int) -> None:
         positions = self._rows.positions[:rows]
-        # (R, V)
+        # of shape (R, V)
         logits = self.model.step(self._rows.last[:rows], positions, self._cond, self._state)
         draw_rows(logits, self._rows)
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from aim.engine.request import Request
+from aim.engine.requests import Request
 from aim.errors import QueueFull
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 from aim.engine.engine import Engine
-from aim.engine.request import LAST, Cancelled, Event, Failed, Finished, Progress, Request
+from aim.engine.requests import LAST, Cancelled, Event, Failed, Finished, Progress, Request
 from aim.errors import GenerationError
 
 # seconds between two looks at whether the thread lives; bounds how long Ctrl-C waits on Windows

@@ -17,7 +17,7 @@ from aim.checkpoint.tensors import fingerprint, opened
 from aim.errors import AimError, InvalidInput
 from aim.evaluation.metrics import Moments, Statistics
 from aim.training.classifier import ResNet
-from aim.training.data import normalize
+from aim.training.data.images import normalize
 
 INCEPTION = "inception"
 SPATIAL_CHANNELS = 7  # of the layer that sFID reads

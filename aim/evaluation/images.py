@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aim import pictures
 from aim.errors import InvalidInput
-from aim.training.files import SUFFIXES
+from aim.images import read
+from aim.training.data.files import SUFFIXES
 
 IMAGES, LABELS = "arr_0", "arr_1"  # ADM's names
 THREADS = 8  # that decode or write pictures
@@ -59,7 +59,7 @@ def read_pictures(paths: Sequence[Path], size: int, batch: int) -> Iterator[Tens
     with ThreadPoolExecutor(THREADS) as pool:
         for i in range(0, len(paths), batch):
             part = pool.map(
-                lambda path: np.asarray(pictures.open_square(path, size)), paths[i : i + batch]
+                lambda path: np.asarray(read.open_square(path, size)), paths[i : i + batch]
             )
             yield _to_tensor(np.stack(list(part)))
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from aim.config import SamplingParams
 from aim.engine import Failed, Finished, Request
 from aim.engine.backend import pick
-from aim.media import to_bytes
+from aim.images.write import to_bytes
 from aim.models.prior import Prior
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 from aim.training.classifier import accuracy
 
 

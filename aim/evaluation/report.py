@@ -22,9 +22,9 @@ from aim.config import SamplingParams
 from aim.device import pick_dtype
 from aim.errors import AimError, InvalidInput
 from aim.evaluation.judge import asked_class_rate, balanced_rows, sample_images
-from aim.media import contact_sheet, to_image
+from aim.images.write import contact_sheet, to_image
 from aim.models.prior import Prior
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 from aim.training.bundled import (
     JUDGE,
     JUDGE_SEED,
@@ -42,7 +42,7 @@ from aim.training.bundled import (
     setup,
 )
 from aim.training.classifier import VGG, ClassifierRecipe, ResNet, accuracy
-from aim.training.data import load_images
+from aim.training.data.images import load_images
 from aim.training.tokenizer import psnr, reconstruct
 
 Model = Annotated[str, typer.Option(help="Whatever `aim.load` takes.")]

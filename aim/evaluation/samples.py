@@ -18,14 +18,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from aim import media
 from aim.checkpoint.tensors import content_hash
 from aim.config import SamplingParams, check_seed
 from aim.engine import Failed, Finished, Request
 from aim.errors import AimError, InvalidInput
 from aim.evaluation.images import THREADS, batched, write_npz
 from aim.evaluation.judge import balanced_rows
-from aim.models.painter import Painter
+from aim.images import write
+from aim.models.image_decoder import Painter
 from aim.pipeline import Pipeline
 
 SETTINGS, PICTURES, ARRAY = "settings.json", "png", "samples.npz"
@@ -123,7 +123,7 @@ class SampleSet:
         try:
             with Image.open(self.path(i)) as image:
                 image.load()
-                found, wanted = media.read_parameters(image), self._parameters(i)
+                found, wanted = write.read_parameters(image), self._parameters(i)
                 same = all(
                     found.get(name) == value for name, value in wanted.items() if name != "package"
                 )
@@ -214,7 +214,7 @@ class SampleSet:
                 f"{self.folder / PICTURES} holds {min(surplus)}, which is not of this set; remove "
                 "it"
             )
-        seen = Counter(media.read_parameters(self.path(i))["class"] for i in range(self.count))
+        seen = Counter(write.read_parameters(self.path(i))["class"] for i in range(self.count))
         counts = [seen[index] for index in self.pipe.classes]
         if sum(counts) != self.count or max(counts) - min(counts) > 1:
             raise AimError(
@@ -311,7 +311,7 @@ class SampleSet:
     def _write(self, i: int, pixels: np.ndarray) -> None:
         path = self.path(i)
         try:
-            _replace(path, media.png_bytes(Image.fromarray(pixels), self._parameters(i)))
+            _replace(path, write.png_bytes(Image.fromarray(pixels), self._parameters(i)))
         except OSError as error:
             raise InvalidInput(
                 f"cannot write {path}: {error.strerror or error}; make room, or choose another "

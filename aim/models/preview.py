@@ -8,7 +8,7 @@ import time
 import torch
 from torch import Tensor
 
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 
 SLOW = 0.15  # seconds for a whole picture; where the decoder takes longer, a linear map stands in
 
@@ -98,14 +98,14 @@ class Previewer:
         In blocks of equal codes: on the bundled tokenizer this explains 57% of the colours of drawn
         pictures, a grid without blocks 39%, and the best linear map there is 67%.
         """
-        # (cells, 3)
+        # of shape (cells, 3)
         means = (
             torch.nn.functional.avg_pool2d(self._vq.decode(codes), self._vq.config.downsample)[0]
             .flatten(1)
             .T.cpu()
         )
         vectors = self._vq.quantize.normalized()
-        # (codebook_size, dim + 1)
+        # of shape (codebook_size, dim + 1)
         inputs = torch.cat([vectors, vectors.new_ones(len(vectors), 1)], 1).cpu()
         return (inputs @ torch.linalg.lstsq(inputs[codes.flatten().cpu()], means).solution).to(
             vectors.device

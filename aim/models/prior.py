@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from aim.config import AiMConfig, PriorConfig
-from aim.models.aim import AiM
-from aim.models.gpt import GPT
+from aim.models.aim.model import AiM
+from aim.models.gpt.model import GPT
 
 Prior = AiM | GPT
 

@@ -34,7 +34,7 @@ def rotary_table(grid: int, head_dim: int, base: float, device: torch.device) ->
             torch.arange(0, head_dim // 2, 2)[:quarter].float() / (head_dim // 2)
         )
         angles = torch.outer(torch.arange(grid), frequencies)  # (grid, quarter)
-        # (row, column, head_dim / 2)
+        # of shape (row, column, head_dim / 2)
         both = torch.cat(
             [angles[:, None].expand(-1, grid, -1), angles[None].expand(grid, -1, -1)], -1
         )

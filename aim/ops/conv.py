@@ -17,7 +17,7 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     that has Triton.
     """
     if TRITON and x.is_cuda and x.stride(2) == 1:
-        from aim.ops.convolving import convolve
+        from aim.ops.triton.conv import convolve
 
         return convolve(x, weight, bias)
     return shifted_sum(x, weight, bias)

@@ -19,7 +19,7 @@ def runs_kernels(device: torch.device) -> bool:
 
 
 def fuses_group_norm(device: torch.device, widths: Iterable[int]) -> bool:
-    """Whether ``ops.group_norm`` runs on ``device`` for images of these numbers of channels."""
+    """Whether ``ops.triton.group_norm`` runs on ``device`` for images of these numbers of channels."""
     return runs_kernels(device) and all(
         width % 32 == 0 and width & (width - 1) == 0 for width in widths
     )

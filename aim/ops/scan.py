@@ -82,7 +82,7 @@ def scan_chunked(
     # inside a chunk: y_t = sum_{s <= t} (C_t . B_s) exp(l_t - l_s) dt_s x_s
     gram = torch.matmul(C, B.transpose(-1, -2))  # (B, K, c, c)
     mask = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).tril()
-    # (B, K, H, c, c)
+    # of shape (B, K, H, c, c)
     decay = (log_decay[..., :, None] - log_decay[..., None, :]).masked_fill(~mask, -torch.inf).exp()
     y = torch.matmul((gram.unsqueeze(2) * decay).to(x.dtype), dtx)  # (B, K, H, c, P)
 
@@ -92,9 +92,9 @@ def scan_chunked(
     state = None
     if sources:
         to_end = (log_decay[:, :sources, :, -1:] - log_decay[:, :sources]).exp()  # (B, S, H, c)
-        # (B, S, H*P, c)
+        # of shape (B, S, H*P, c)
         left = (dtx[:, :sources] * to_end[..., None].to(x.dtype)).transpose(3, 4).flatten(2, 3)
-        # (B, S, H, P, N)
+        # of shape (B, S, H, P, N)
         added = torch.matmul(left, B[:, :sources]).float().unflatten(2, (heads, channels))
         whole = log_decay[:, :sources, :, -1].exp()[..., None, None]  # (B, S, H, 1, 1)
         states = [added[:, 0]]
@@ -102,7 +102,7 @@ def scan_chunked(
             states.append(states[-1] * whole[:, k] + added[:, k])
         state = states[-1] if need_state else None
         if count > 1:
-            # (B, K - 1, H*P, N)
+            # of shape (B, K - 1, H*P, N)
             entering = torch.stack(states[: count - 1], 1).to(x.dtype).flatten(2, 3)
             carried = (
                 torch.matmul(C[:, 1:], entering.transpose(2, 3))
@@ -129,7 +129,7 @@ def parallel_scan(
         and x.shape[1] <= 1024
         and x.shape[3] in (16, 32, 64, 128)
     ):
-        from aim.ops.mixing import scan_mixing
+        from aim.ops.triton.mixing import scan_mixing
 
         return scan_mixing(x, dt, A, B, C, D), None
     return scan_chunked(x, dt, A, B, C, D, need_state=need_state)

@@ -18,10 +18,10 @@ from aim.checkpoint.tensors import read_metadata, write
 from aim.config import MODELS, SamplingParams
 from aim.errors import InvalidInput
 from aim.models.prior import build
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 from aim.training.classifier import VGG, ClassifierRecipe, ResNet, accuracy, train_classifier
-from aim.training.codes import CodeSet, tokenize
-from aim.training.data import ImageSet, load_images, normalize
+from aim.training.data.codes import CodeSet, tokenize
+from aim.training.data.images import ImageSet, load_images, normalize
 from aim.training.prior import PriorRecipe, PriorTrainer
 from aim.training.recipe import Scan
 from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer, psnr, reconstruct

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aim.checkpoint.tensors import opened
 from aim.errors import InvalidInput
-from aim.training.data import Batches, ImageSet, normalize, random_crops
+from aim.training.data.images import Batches, ImageSet, normalize, random_crops
 from aim.training.loop import channels_last
 from aim.training.optim import adamw, cosine, set_lr
 

@@ -16,14 +16,14 @@ from aim.checkpoint import load_model, load_tokenizer, save_model, save_tokenize
 from aim.config import MODELS, PriorConfig
 from aim.errors import InvalidInput
 from aim.models.prior import Prior, build
-from aim.models.vq import VQ
-from aim.training.codes import CodeSet, tokenizer_version
+from aim.models.vq.model import VQ
+from aim.training.data.codes import CodeSet, tokenizer_version
+from aim.training.data.sources import open_images
+from aim.training.data.tokenize import tokenize_shards
 from aim.training.finetune import with_classes
 from aim.training.parallel import Processes, Sharded, accelerator_on
 from aim.training.prior import PriorTrainer
 from aim.training.recipe import PriorRecipe, chosen, settle
-from aim.training.sources import open_images
-from aim.training.tokenizing import tokenize_shards
 
 MODEL, TOKENIZER, CONFIG, CODES = "model.safetensors", "vq.safetensors", "config.json", "codes"
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from aim.errors import AimError, InvalidInput
-from aim.models.aim import AiM
+from aim.models.aim.model import AiM
 
 
 class Processes:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from aim.errors import InvalidInput
-from aim.models.aim import AiM
+from aim.models.aim.model import AiM
 from aim.models.prior import Prior
-from aim.training.codes import CodeSet
-from aim.training.data import Batches
+from aim.training.data.codes import CodeSet
+from aim.training.data.images import Batches
 from aim.training.loop import Guard, Run, Stateful
 from aim.training.optim import EMA, adamw, schedule, set_lr
 from aim.training.parallel import ALONE, Processes, Sharded, shard, synchronised, whole

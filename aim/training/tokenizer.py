@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aim.errors import InvalidInput
-from aim.media import to_bytes
-from aim.models.vq import VQ, ResBlock
+from aim.images.write import to_bytes
+from aim.models.vq.model import VQ, ResBlock
 from aim.training.classifier import VGG
-from aim.training.data import Ahead, Batches, ImageSet, crops, normalize
+from aim.training.data.images import Ahead, Batches, ImageSet, crops, normalize
 from aim.training.loop import Guard, Run, Stateful, channels_last
 from aim.training.losses import PatchDiscriminator, adaptive_weight, hinge_loss, perceptual_distance
 from aim.training.optim import EMA, adamw, schedule, set_lr

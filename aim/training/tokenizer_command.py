@@ -17,12 +17,12 @@ from aim.checkpoint import load_tokenizer, save_tokenizer
 from aim.checkpoint.tensors import write
 from aim.config import VQ_F4, VQ_F16, VQConfig
 from aim.errors import InvalidInput
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 from aim.training.classifier import VGG, ClassifierRecipe, accuracy, read_vgg, train_classifier
-from aim.training.data import ImageSet, StreamedImages, in_memory, load_images
+from aim.training.data.images import ImageSet, StreamedImages, in_memory, load_images
+from aim.training.data.sources import open_images
 from aim.training.parallel import Processes, accelerator_on
 from aim.training.recipe import chosen, settle
-from aim.training.sources import open_images
 from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer
 
 TOKENIZER, LOSS_NETWORK, CONFIG = "vq.safetensors", "loss_network.safetensors", "config.json"

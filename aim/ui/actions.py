@@ -13,10 +13,10 @@ from gradio.components import Component
 from gradio.processing_utils import save_bytes_to_cache
 from PIL import Image
 
-from aim import media
 from aim.config import MAX_SEED, SamplingParams, check_seed
 from aim.engine import Request
 from aim.errors import AimError, InvalidInput
+from aim.images import write
 from aim.pipeline import Pipeline
 from aim.ui.drawing import COUNT_EVERY, Drawing, Sessions, View
 from aim.ui.models import Models
@@ -200,9 +200,9 @@ class Actions:
             if view.state == "done":
                 each = [pipe.parameters(index, seed, params) for seed in seeds]
                 parameters = {**each[0], "count": len(each)} if several else each[0]
-                stem = media.file_stem(f"{pipe.name} {pipe.title(index)} seed {seeds[0]}")
+                stem = write.file_stem(f"{pipe.name} {pipe.title(index)} seed {seeds[0]}")
                 png = keep(
-                    media.png_bytes(frames[-1], parameters),
+                    write.png_bytes(frames[-1], parameters),
                     f"{stem}{f'-and-{len(each) - 1}' * several}.png",
                     screen.png,
                 )
@@ -212,10 +212,10 @@ class Actions:
                 made = [(png, parameters)]
                 if several:
                     stems = [
-                        media.file_stem(f"{pipe.name} {pipe.title(index)} seed {seed}")
+                        write.file_stem(f"{pipe.name} {pipe.title(index)} seed {seed}")
                         for seed in seeds
                     ]
-                    pngs = [media.png_bytes(*one) for one in zip(view.images, each, strict=True)]
+                    pngs = [write.png_bytes(*one) for one in zip(view.images, each, strict=True)]
                     made = [
                         (keep(one, f"{name}.png", screen.png), own)
                         for one, name, own in zip(pngs, stems, each, strict=True)
@@ -293,8 +293,8 @@ def preview_png(image: Image.Image) -> bytes:
 def _animations(frames: list[Image.Image]) -> tuple[bytes, bytes]:
     """The drawing as it was shown, at a size to look at: GIF and MP4."""
     fps = min(20.0, max(2.0, len(frames) / GIF_SECONDS))
-    return media.gif_bytes(frames, fps, at_least=media.GIF_SIZE), media.mp4_bytes(
-        frames, fps, at_least=media.GIF_SIZE
+    return write.gif_bytes(frames, fps, at_least=write.GIF_SIZE), write.mp4_bytes(
+        frames, fps, at_least=write.GIF_SIZE
     )
 
 

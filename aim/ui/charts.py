@@ -108,10 +108,13 @@ def chart(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> str:
         _scale([p.x for line in drawn for p in line.points]),
         _scale([p.y for line in drawn for p in line.points]),
     )
-    across: Callable[[float], float] = lambda value: LEFT + x.share(value) * (WIDTH - LEFT - RIGHT)  # noqa: E731
-    up: Callable[[float], float] = lambda value: (
-        HEIGHT - BOTTOM - y.share(value) * (HEIGHT - TOP - BOTTOM)
-    )  # noqa: E731
+
+    def across(value: float) -> float:
+        return LEFT + x.share(value) * (WIDTH - LEFT - RIGHT)
+
+    def up(value: float) -> float:
+        return HEIGHT - BOTTOM - y.share(value) * (HEIGHT - TOP - BOTTOM)
+
     parts = [
         f'<line class="aim-grid-line" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(t):.1f}" y2="{up(t):.1f}"/>'
         for t in y.ticks

@@ -13,9 +13,9 @@ import gradio as gr
 from gradio.components import Component
 from PIL import Image
 
-from aim import media
 from aim.compare import Axis, blend, parameters, sweep
 from aim.errors import AimError
+from aim.images import write
 from aim.pipeline import Pipeline
 from aim.ui.actions import Update, explain, keep, status
 from aim.ui.drawing import Sessions, View
@@ -170,8 +170,8 @@ class CompareActions:
                     if isinstance(event, Image.Image):
                         made = parameters(pipe, kind, **about)
                         path = keep(
-                            media.png_bytes(event, made),
-                            f"{media.file_stem(f'{pipe.name} {kind}')}.png",
+                            write.png_bytes(event, made),
+                            f"{write.file_stem(f'{pipe.name} {kind}')}.png",
                             screen.png,
                         )
                         yield {

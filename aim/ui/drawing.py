@@ -16,7 +16,6 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from PIL import Image
 
-from aim import media
 from aim.engine import (
     Event,
     Failed,
@@ -28,6 +27,7 @@ from aim.engine import (
     Started,
     Subscription,
 )
+from aim.images import write
 from aim.pipeline import Pipeline
 
 # codes between two counts; a count costs nothing, so it does not follow the preview rate
@@ -170,7 +170,7 @@ class Drawing:
                     seconds = max((one.seconds for one in latest if one is not None), default=0.0)
                     image = pace.shown(
                         step,
-                        lambda: media.mosaic(
+                        lambda: write.mosaic(
                             [pipe.preview(one.codes) if one else None for one in latest]
                         ),
                     )
@@ -184,7 +184,7 @@ class Drawing:
                     total * len(done),
                     total * len(done),
                     seconds,
-                    image=media.mosaic(images),
+                    image=write.mosaic(images),
                     images=images,
                 )
             else:

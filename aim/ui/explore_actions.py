@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.components import Component
 
-from aim import media
 from aim.config import MAX_SEED, check_seed
 from aim.engine import Request
 from aim.errors import AimError, InvalidInput
+from aim.images import write
 from aim.pipeline import Pipeline
 from aim.ui.actions import Update, describe_view, explain, keep, preview_png, status
 from aim.ui.branches import GIVEN, Branch, tree
@@ -147,11 +147,11 @@ class ExploreActions:
                 ):
                     if view.state == "done" and view.image is not None:
                         made = {**pipe.parameters(index, seed, params), "rows_kept": int(rows)}
-                        stem = media.file_stem(
+                        stem = write.file_stem(
                             f"{pipe.name} {pipe.title(index)} seed {seed} completed"
                         )
                         shown = keep(
-                            media.png_bytes(view.image, made), f"{stem}.png", self.screen.picture
+                            write.png_bytes(view.image, made), f"{stem}.png", self.screen.picture
                         )
                     elif view.image is not None:
                         shown = keep(preview_png(view.image), "preview.png", self.screen.picture)
@@ -211,7 +211,7 @@ class ExploreActions:
     ) -> Update:
         assert view.image is not None and view.codes is not None
         number = len(branches) + 1
-        stem = media.file_stem(f"{pipe.name} {number} {title}")
+        stem = write.file_stem(f"{pipe.name} {number} {title}")
         path = keep(preview_png(view.image), f"{stem}.png", self.screen.gallery)
         branch = Branch(
             number, parent.number if parent else 0, rows, title, settings, cost, view.codes, path

@@ -10,11 +10,11 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from aim import media
 from aim.bench import Pictures, Race, Scaling, Stopped, scaling
 from aim.bench.race import race
 from aim.config import MAX_SEED
 from aim.errors import InvalidInput
+from aim.images import write
 from aim.pipeline import Pipeline
 from aim.ui.actions import Update, keep, verdict
 from aim.ui.drawing import Drawing, Sessions
@@ -100,7 +100,7 @@ class RaceActions(MeasuringActions):
     def _finished(self, pair: Pair, run: Measurement, disturbed: bool) -> Update:
         result: Race
         result, pictures = run.result
-        stem = media.file_stem(f"race {pair.name} batch {result.batch} class {result.label}")
+        stem = write.file_stem(f"race {pair.name} batch {result.batch} class {result.label}")
         sheets = []
         for racer, drawn in zip(result.racers, pictures, strict=True):
             told = {
@@ -111,7 +111,7 @@ class RaceActions(MeasuringActions):
                 "batch": result.batch,
             }
             sheets.append(
-                keep(media.png_bytes(sheet(drawn.images), told), f"{racer.name}.png", self.replay)
+                keep(write.png_bytes(sheet(drawn.images), told), f"{racer.name}.png", self.replay)
             )
         taken = sum(lap.seconds for racer in result.racers for lap in racer.laps)
         return {
@@ -160,7 +160,7 @@ class ScalingActions(MeasuringActions):
         yield {
             **self.buttons(busy=False),
             **self.update("done", done, run),
-            **self.files(result, media.file_stem(f"scaling {pair.aim} {pair.gpt}")),
+            **self.files(result, write.file_stem(f"scaling {pair.aim} {pair.gpt}")),
             self.screen.report: scaling_report(result),
         }
 

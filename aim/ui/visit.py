@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 import gradio as gr
 from gradio.components import Component
 
-from aim import media
 from aim.errors import AimError
+from aim.images import write
 from aim.ui.actions import Made, Update, keep
 from aim.ui.recall import NAMES
 
@@ -80,7 +80,7 @@ def zip_bytes(pictures: Sequence[Picture]) -> bytes:
 def read_png(path: str) -> dict[str, Any]:
     """The parameters in a PNG that somebody dropped; gr.Error in words if there are none."""
     try:
-        return media.read_parameters(path)
+        return write.read_parameters(path)
     except AimError as error:
         raise gr.Error(str(error), print_exception=False) from error
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from aim.engine import Cancelled, Engine, Event, Failed, Finished, Progress, Request
-from aim.engine.request import LAST
+from aim.engine.requests import LAST
 from aim.engine.server import Tally
 from aim.errors import AimError
 from aim.models.prior import Prior

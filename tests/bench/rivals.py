@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from aim.config import AiMConfig, GPTConfig, SamplingParams
-from aim.models.gpt import GPT
-from aim.models.vq import VQ
+from aim.models.gpt.model import GPT
+from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
 from tests.tiny import TINY
 

@@ -33,8 +33,8 @@ from aim.bench.race import turns
 from aim.config import SamplingParams
 from aim.engine import Engine, Request
 from aim.errors import GenerationError, InvalidInput
-from aim.models.aim import AiM
-from aim.models.vq import VQ
+from aim.models.aim.model import AiM
+from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
 from tests.bench.rivals import gpt_pipeline
 

@@ -26,13 +26,13 @@ from aim.bench import (
     scaling_table,
     verdicts,
 )
-from aim.bench.sampled import FULL, Timed, fits
+from aim.bench.resources import FULL, Timed, fits
 from aim.config import MODELS, ModelSpec, VQConfig
 from aim.engine import Engine
 from aim.engine.backend import Backend
 from aim.engine.runner import Runner
 from aim.errors import GenerationError, InvalidInput
-from aim.models.aim import AiM
+from aim.models.aim.model import AiM
 from tests.bench.rivals import CONFIGS, tiny_gpt
 
 CPU = torch.device("cpu")

@@ -23,9 +23,9 @@ from aim.cli import main
 from aim.config import MODELS, ModelSpec
 from aim.engine import Engine
 from aim.errors import GenerationError
-from aim.models.aim import AiM
-from aim.models.painter import Painter
-from aim.models.vq import VQ
+from aim.models.aim.model import AiM
+from aim.models.image_decoder import Painter
+from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
 
 CPU = torch.device("cpu")

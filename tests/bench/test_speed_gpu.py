@@ -13,7 +13,7 @@ from aim.bench.runs import draw, overlapped, paint, step_seconds
 from aim.bench.speed import requests_for
 from aim.bench.weights import random_pipeline
 from aim.engine.backend import pick
-from aim.models.painter import Painter
+from aim.models.image_decoder import Painter
 
 pytestmark = pytest.mark.gpu
 

@@ -12,7 +12,7 @@ from aim.bench.training import product_parameters, throughput
 from aim.cli import app
 from aim.config import MODELS, GPTConfig
 from aim.errors import InvalidInput
-from aim.models.gpt import GPT
+from aim.models.gpt.model import GPT
 from aim.models.prior import build
 
 

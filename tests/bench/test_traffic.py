@@ -13,7 +13,7 @@ import torch
 
 from aim.bench.traffic import Traffic, aim_matrices, aim_traffic, gpt_matrices, gpt_traffic, traffic
 from aim.config import MODELS
-from aim.models.aim import AiM
+from aim.models.aim.model import AiM
 from tests.bench.rivals import tiny_gpt
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "performance.md"

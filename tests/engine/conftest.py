@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aim.engine import lane as lanes
 from aim.engine import runner as runners
+from aim.engine import transfer as lanes
 from tests.engine.lanes import LateLane
 
 

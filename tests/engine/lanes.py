@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from aim.engine.lane import Download, Lane
+from aim.engine.transfer import Download, Lane
 
 
 class Late(Download):

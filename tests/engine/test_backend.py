@@ -18,10 +18,10 @@ from aim.engine.backend import Backend, check, pick
 from aim.engine.memory import fitting, pool_bytes
 from aim.engine.runner import batch_sizes
 from aim.errors import InvalidInput
-from aim.models.aim import AiM
-from aim.models.external import ExternalAiM
-from aim.models.gpt_packed import PackedGPT
-from aim.models.packed import PackedAiM
+from aim.models.aim.cpu import PackedAiM
+from aim.models.aim.mamba_ssm import ExternalAiM
+from aim.models.aim.model import AiM
+from aim.models.gpt.cpu import PackedGPT
 from aim.models.prior import Prior
 from tests import foreign
 from tests.engine.lanes import LateLane

@@ -26,7 +26,7 @@ from aim.engine import (
     runner,
 )
 from aim.errors import GenerationError, InvalidInput, QueueFull
-from aim.models.gpt_packed import PackedGPT
+from aim.models.gpt.cpu import PackedGPT
 from aim.models.prior import Prior
 from aim.sampling import RowParams, Rows, draw_rows, explain, guide, sample
 from tests.tiny import random_gpt, random_model

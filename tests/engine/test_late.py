@@ -26,11 +26,11 @@ from aim.engine import (
     Server,
     Started,
 )
-from aim.engine import lane as lanes
 from aim.engine import runner as runners
-from aim.engine.lane import Lane
+from aim.engine import transfer as lanes
+from aim.engine.transfer import Lane
 from aim.errors import InvalidInput
-from aim.models.aim import AiM
+from aim.models.aim.model import AiM
 from aim.sampling import draw_rows
 from tests.engine.lanes import LateLane
 

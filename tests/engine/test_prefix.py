@@ -14,8 +14,8 @@ import torch
 from aim.config import SamplingParams
 from aim.engine import Engine, Event, Failed, Finished, Progress, Request
 from aim.errors import InvalidInput
-from aim.models.gpt_packed import PackedGPT
-from aim.models.packed import PackedAiM
+from aim.models.aim.cpu import PackedAiM
+from aim.models.gpt.cpu import PackedGPT
 from tests.tiny import random_gpt, random_model
 
 GUIDED, PLAIN = SamplingParams(cfg_scale=3.0), SamplingParams(cfg_scale=1.0)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aim.config import SamplingParams
-from aim.engine.request import Request
+from aim.engine.requests import Request
 from aim.engine.scheduler import Scheduler
 from aim.errors import InvalidInput, QueueFull
 

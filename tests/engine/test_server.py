@@ -26,7 +26,7 @@ from aim.engine import (
     Started,
 )
 from aim.errors import GenerationError, InvalidInput, QueueFull
-from aim.models.aim import AiM
+from aim.models.aim.model import AiM
 
 GUIDED = SamplingParams(cfg_scale=3.0)
 

@@ -24,10 +24,10 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import aim
+from aim.cli.evaluate import evaluate as command
 from aim.config import MODELS, SamplingParams
 from aim.device import own_device
 from aim.errors import AimError, InvalidInput
-from aim.evaluation.command import evaluate as command
 from aim.evaluation.features import JudgeFeatures, observe
 from aim.evaluation.metrics import frechet_distance, precision_recall
 from aim.evaluation.run import NAMES, as_table, evaluate, preset
@@ -266,7 +266,7 @@ class TestCommand:
     ) -> None:
         script = tmp_path / "evaluate.py"
         script.write_text(
-            "import typer\nfrom aim.evaluation.command import evaluate\ntyper.run(evaluate)\n"
+            "import typer\nfrom aim.cli.evaluate import evaluate\ntyper.run(evaluate)\n"
         )
         environ = {
             **os.environ,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from aim.errors import AimError, CheckpointError, InvalidInput
 from aim.evaluation.features import InceptionFeatures, JudgeFeatures, Seen, load_features, observe
 from aim.training.classifier import ResNet
-from aim.training.data import normalize
+from aim.training.data.images import normalize
 
 
 def images(count: int, size: int = 16, seed: int = 0) -> Tensor:

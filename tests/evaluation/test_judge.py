@@ -13,8 +13,8 @@ from aim.config import SamplingParams
 from aim.engine.backend import Backend
 from aim.errors import GenerationError, InvalidInput
 from aim.evaluation.judge import asked_class_rate, balanced_rows, sample_codes, sample_images
-from aim.models.aim import AiM
-from aim.models.vq import VQ
+from aim.models.aim.model import AiM
+from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
 from tests.tiny import random_gpt
 

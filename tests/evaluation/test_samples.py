@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from aim import media
 from aim.config import MAX_SEED, SamplingParams
 from aim.errors import AimError, GenerationError, InvalidInput
 from aim.evaluation.images import list_pictures, npz_shape, read_npz, read_pictures, write_npz
 from aim.evaluation.samples import SampleSet
+from aim.images import write
 from aim.pipeline import Pipeline
 
 COUNT, SEED = 13, 70
@@ -65,7 +65,7 @@ class TestDrawing:
             np.asarray(image).tobytes() for image in wanted
         ]
         assert drawn.classes() == labels
-        assert media.read_parameters(drawn.path(7)) == {
+        assert write.read_parameters(drawn.path(7)) == {
             **tiny_pipeline.parameters(labels[7], SEED + 7, PARAMS),
             "device": "cpu",
         }
@@ -135,7 +135,7 @@ class TestResuming:
     )
     def test_a_damaged_file_is_drawn_again(self, drawn: SampleSet, damage: str) -> None:
         before, path = contents(drawn), drawn.path(3)
-        whole, parameters = path.read_bytes(), media.read_parameters(path)
+        whole, parameters = path.read_bytes(), write.read_parameters(path)
         flipped = bytearray(whole)
         flipped[whole.index(b"IDAT") + 20] ^= 255
         image = Image.open(path)
@@ -145,9 +145,9 @@ class TestResuming:
                 "empty": b"",
                 "noise": bytes(range(256)),
                 "pixels": bytes(flipped),
-                "text": media.png_bytes(image, {}),
-                "other seed": media.png_bytes(image, {**parameters, "seed": 9}),
-                "other size": media.png_bytes(image.resize((8, 8)), parameters),
+                "text": write.png_bytes(image, {}),
+                "other seed": write.png_bytes(image, {**parameters, "seed": 9}),
+                "other size": write.png_bytes(image.resize((8, 8)), parameters),
             }[damage]
         )
         assert drawn.read(3) is None
@@ -227,7 +227,7 @@ class TestSelfCheck:
         images = make()
         with monkeypatch.context() as patch:
             patch.setattr(
-                media,
+                write,
                 "to_bytes",
                 lambda pixels: pixels.detach().clamp(-1, 1).add(1).mul(127.5).to(torch.uint8),
             )

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from aim.models.external import ExternalAiM
-from aim.models.gpt_packed import PackedGPT
-from aim.models.packed import PackedAiM
+from aim.models.aim.cpu import PackedAiM
+from aim.models.aim.mamba_ssm import ExternalAiM
+from aim.models.gpt.cpu import PackedGPT
 from aim.models.prior import Prior
 from tests.tiny import random_gpt, random_model
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from aim.checkpoint.official import COUNTER, HEAD, to_official
 from aim.checkpoint.tensors import blank
 from aim.config import MODELS, VQ_F16, AiMConfig, GPTConfig
-from aim.models.aim import AiM
-from aim.models.gpt_packed import PackedGPT
-from aim.models.packed import PackedAiM
+from aim.models.aim.cpu import PackedAiM
+from aim.models.aim.model import AiM
+from aim.models.gpt.cpu import PackedGPT
 from aim.models.prior import Prior, build
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 from tests.golden.weights import fill
 from tests.models.decoders import Decoder
 

@@ -12,7 +12,7 @@ from fakes import Clock
 from torch import Tensor
 
 from aim.training.classifier import VGG
-from aim.training.data import ImageSet
+from aim.training.data.images import ImageSet
 
 
 @pytest.fixture

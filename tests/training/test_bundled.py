@@ -26,7 +26,7 @@ from aim.errors import AimError, InvalidInput
 from aim.evaluation import report
 from aim.training import bundled
 from aim.training.classifier import VGG, ResNet, accuracy
-from aim.training.data import load_images
+from aim.training.data.images import load_images
 
 CLASSES = {"n01443537": 1, "n02099601": 207, "n02124075": 285}
 TINY = ModelSpec(

@@ -15,7 +15,7 @@ from aim.training.classifier import (
     predict,
     train_classifier,
 )
-from aim.training.data import ImageSet, normalize
+from aim.training.data.images import ImageSet, normalize
 
 
 def stripes(count: int, seed: int = 0) -> ImageSet:

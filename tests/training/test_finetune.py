@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aim.errors import InvalidInput
-from aim.models.aim import AiM
+from aim.models.aim.model import AiM
 from aim.training.finetune import with_classes
 
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 from aim.training.classifier import VGG
-from aim.training.data import normalize
+from aim.training.data.images import normalize
 from aim.training.losses import PatchDiscriminator, adaptive_weight, hinge_loss, perceptual_distance
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from aim.config import GPTConfig
-from aim.models.aim import AiM
-from aim.models.gpt import GPT
-from aim.models.vq import VQ
+from aim.models.aim.model import AiM
+from aim.models.gpt.model import GPT
+from aim.models.vq.model import VQ
 from aim.training.losses import PatchDiscriminator
 from aim.training.optim import EMA, SCHEDULES, adamw, cosine, decay_groups, schedule, set_lr
 

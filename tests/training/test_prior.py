@@ -15,9 +15,9 @@ from torch import Tensor
 
 from aim.config import GPTConfig
 from aim.errors import AimError, InvalidInput
-from aim.models.aim import AiM
-from aim.models.gpt import GPT
-from aim.training.codes import CodeSet
+from aim.models.aim.model import AiM
+from aim.models.gpt.model import GPT
+from aim.training.data.codes import CodeSet
 from aim.training.prior import PriorRecipe, PriorTrainer, validation_nll
 
 

@@ -14,9 +14,9 @@ import torch
 
 from aim.config import VQConfig
 from aim.errors import AimError
-from aim.models.vq import VQ
+from aim.models.vq.model import VQ
 from aim.training.classifier import VGG
-from aim.training.data import Batches, ImageSet, normalize, random_crops
+from aim.training.data.images import Batches, ImageSet, normalize, random_crops
 from aim.training.loop import Run
 from aim.training.losses import perceptual_distance
 from aim.training.tokenizer import CodeUse, TokenizerRecipe, TokenizerTrainer, psnr, reconstruct

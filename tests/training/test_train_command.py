@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 import aim
 from aim.checkpoint import load_model, save_tokenizer
 from aim.errors import InvalidInput
-from aim.models.vq import VQ
-from aim.training.codes import CodeSet
+from aim.models.vq.model import VQ
 from aim.training.command import Inputs, read_settings, train_prior
+from aim.training.data.codes import CodeSet
 
 pytest.importorskip("accelerate")
 

@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from aim.checkpoint import load_tokenizer
 from aim.errors import CheckpointError, InvalidInput
 from aim.training.classifier import VGG, read_vgg
-from aim.training.data import Ahead, Batches, StreamedImages, load_images
+from aim.training.data.images import Ahead, Batches, StreamedImages, load_images
+from aim.training.data.sources import open_images
 from aim.training.parallel import ALONE
-from aim.training.sources import open_images
 from aim.training.tokenizer_command import Inputs, read_images, read_settings, train_tokenizer
 
 pytest.importorskip("accelerate")

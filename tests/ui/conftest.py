@@ -19,9 +19,9 @@ import aim.ui
 from aim.config import MODELS, GPTConfig, VQConfig
 from aim.engine import Engine, Server
 from aim.errors import HubError
-from aim.models.aim import AiM
-from aim.models.gpt import GPT
-from aim.models.vq import VQ
+from aim.models.aim.model import AiM
+from aim.models.gpt.model import GPT
+from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
 from aim.ui import measuring
 from aim.ui import models as ui_models

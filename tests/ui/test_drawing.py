@@ -57,7 +57,7 @@ def test_views_grow_and_end_with_the_whole_picture(make_pipe: Make):
 def test_what_is_prepared_is_told(make_pipe: Make, monkeypatch: pytest.MonkeyPatch):
     pipe, _ = make_pipe()
     pipe.server.close()
-    monkeypatch.setattr("aim.engine.lane.connect", LateLane)
+    monkeypatch.setattr("aim.engine.transfer.connect", LateLane)
     pipe._server = Server(Engine(pipe.model))
     views = list(Drawing().views(pipe, request(), 0))
     told = next(view for view in views if view.state == "preparing")

@@ -13,9 +13,9 @@ from urllib.parse import parse_qs
 import pytest
 from PIL import Image
 
-from aim import media
 from aim.config import SamplingParams
 from aim.errors import InvalidInput
+from aim.images import write
 from aim.pipeline import Pipeline
 from aim.ui.models import Models
 from aim.ui.presets import PAPERS, PRESETS, preset_values
@@ -114,9 +114,9 @@ def test_the_zip_has_what_is_still_there_in_order(tmp_path: Path) -> None:
     pictures = []
     for i in (2, 1, 0):  # the newest first
         path = tmp_path / f"cat-{i}.png"
-        path.write_bytes(media.png_bytes(Image.new("RGB", (2, 2)), {"seed": i}))
+        path.write_bytes(write.png_bytes(Image.new("RGB", (2, 2)), {"seed": i}))
         pictures.append(Picture(str(path), {"seed": i}))
     (tmp_path / "cat-1.png").unlink()
     with zipfile.ZipFile(io.BytesIO(zip_bytes(pictures))) as archive:
         assert archive.namelist() == ["001-cat-0.png", "003-cat-2.png"]
-        assert media.read_parameters(archive.read("003-cat-2.png")) == {"seed": 2}
+        assert write.read_parameters(archive.read("003-cat-2.png")) == {"seed": 2}

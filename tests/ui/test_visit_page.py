@@ -15,7 +15,7 @@ import imageio.v3 as iio
 import pytest
 from PIL import Image
 
-from aim import media
+from aim.images import write
 from aim.ui.settings_actions import Boxes, SettingsActions
 from pages import Page, until
 
@@ -85,8 +85,8 @@ def test_four_at_once_are_those_drawn_alone(
     tab.screenshot(path=tmp_path / "four.png", full_page=True)
     alone = [image for seed in range(5, 9) for image in page.pipe.generate("goldfish", seed=seed)]
     path = saved(tab, "#png", tmp_path)
-    assert Image.open(path).tobytes() == media.mosaic(alone).tobytes()
-    assert media.read_parameters(path)["count"] == 4
+    assert Image.open(path).tobytes() == write.mosaic(alone).tobytes()
+    assert write.read_parameters(path)["count"] == 4
     film = saved(tab, "#mp4", tmp_path)
     assert film.suffix == ".mp4" and iio.imread(
         film.read_bytes(), extension=".mp4", plugin="pyav"
@@ -126,7 +126,7 @@ def test_a_restored_png_makes_the_identical_picture(
     page: Page, open_tab: Callable[..., Any], tmp_path: Path
 ) -> None:
     [image] = page.pipe.generate(207, seed=33, cfg_scale=2.5, top_k=9)
-    kept = media.png_bytes(
+    kept = write.png_bytes(
         image, page.pipe.parameters(207, 33, page.pipe.params(cfg_scale=2.5, top_k=9))
     )
     tab = open_tab()
@@ -157,7 +157,7 @@ def test_a_png_from_elsewhere_says_where_it_differs(
         {
             "name": "a.png",
             "mimeType": "image/png",
-            "buffer": media.png_bytes(Image.new("RGB", (8, 8)), inside),
+            "buffer": write.png_bytes(Image.new("RGB", (8, 8)), inside),
         },
     )
     assert until(

@@ -14,8 +14,8 @@ import pytest
 
 from aim.engine import Request
 from aim.errors import AimError, GenerationError
-from aim.models.aim import AiM
-from aim.models.vq import VQ
+from aim.models.aim.model import AiM
+from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
 from aim.settings import Settings
 from aim.ui import models as ui_models

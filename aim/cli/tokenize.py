@@ -1,0 +1,129 @@
+"""The command line of tokenizing: ``python -m aim tokenize``, alone or under torchrun."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aim.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from aim.models.vq.model import VQ
+
+
+def tokenize(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Class folders, zip files, tar shards, hf:<name>[:<split>].", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the codes; those that are there already are kept.")
+    ],
+    tokenizer: Annotated[
+        str, typer.Option(help="A tokenizer's .safetensors, or a model whose tokenizer it is.")
+    ] = "aim-s",
+    versions: Annotated[
+        str,
+        typer.Option(
+            help="plain; flip: and the mirror image; random:<number>: and crops; ten-crop: centre and corners, mirrored."
+        ),
+    ] = "flip",
+    like: Annotated[
+        Path | None,
+        typer.Option(help="Other codes whose classes these have: for a validation set."),
+    ] = None,
+    own_classes: Annotated[
+        bool, typer.Option("--own-classes", help="Numbers in tar shards are no ImageNet classes.")
+    ] = False,
+    shard_size: Annotated[int, typer.Option(min=1, help="Images in a file.")] = 10_000,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of random crops.")] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads that decode images. Default: PyTorch's choice."),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Then read every code again and compare with what was written."
+        ),
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="auto, cpu, cuda, cuda:<number> or mps. Default: AIM_DEVICE or auto."),
+    ] = None,
+) -> None:
+    """Turn images into codes once, for stage 2. An image that cannot be read is named and left out;
+    the same command goes on with what was stopped. Several GPUs: start it with torchrun.
+    """
+    from aim.device import own_device, prepare
+    from aim.training.data.codes import read_classes
+    from aim.training.data.sources import open_images
+    from aim.training.data.tokenize import check as check_all
+    from aim.training.data.tokenize import tokenize_shards
+
+    settings = Settings.from_env()
+    rank, world = settings.rank, settings.world
+    where, _ = prepare(own_device(device or settings.device, settings), "float32", settings.threads)
+    model = _tokenizer(tokenizer, where)
+    classes, names = read_classes(like) if like else ((), ())
+    source = open_images(images, own_classes, classes, names)
+    with _progress(rank == 0) as progress:
+        done = tokenize_shards(
+            model, source, out, versions, shard_size=shard_size, batch=batch, seed=seed, rank=rank,
+            world=world, workers=workers,
+            progress=progress,
+        )  # fmt: skip
+    rate = f", {done.encoded / done.seconds:.1f} images/s" if done.encoded else ""
+    share = f"process {rank}: " if world > 1 else ""
+    state = "all codes are there" if done.complete else "other processes are still at work"
+    line = f"{share}{done.images} images in {out}, {done.encoded} now, {done.skipped} could not be read{rate}; {state}\n"
+    sys.stdout.write(line)  # in one piece: other processes write, too
+    sys.stdout.flush()
+    if check and done.complete:
+        index = check_all(out)
+        print(
+            f"checked {sum(shard.images for shard in index.shards)} images in {len(index.shards)} "
+            "files",
+            flush=True,
+        )
+
+
+def _tokenizer(name: str, device: torch.device) -> VQ:
+    """From its own file, else the one that goes with a model."""
+    from aim.checkpoint import load_model, load_tokenizer
+    from aim.checkpoint.ours import TOKENIZERS
+    from aim.checkpoint.tensors import read_metadata
+
+    path = Path(name)
+    if (
+        path.suffix == ".safetensors"
+        and path.is_file()
+        and read_metadata(path).get("kind") in TOKENIZERS
+    ):
+        return load_tokenizer(path, device).eval().requires_grad_(False)
+    return load_model(name, device).tokenizer.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _progress(first: bool) -> Iterator[Callable[[int, int], Any]]:
+    """A bar on standard error for the first process, nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not (first and console.is_terminal)
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

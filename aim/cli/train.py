@@ -1,0 +1,243 @@
+"""The command line of training: ``python -m aim train``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from aim.models.prior import Prior
+    from aim.models.vq.model import VQ
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Train a model; the same command goes on with a run that was stopped.",
+)
+
+SHEET = 16  # pictures
+
+
+@app.callback()
+def common() -> None:
+    """Train a model."""
+
+
+@app.command()
+def prior(
+    out: Annotated[
+        Path, typer.Option(help="Folder for all that is made; an earlier run in it is resumed.")
+    ],
+    codes: Annotated[
+        Path | None, typer.Option(help="Training codes: a file, or a folder of shards.")
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(help="In place of codes: images, whose codes are made first, in <out>/codes."),
+    ] = None,
+    versions: Annotated[
+        str, typer.Option(help="Of images: plain, flip, random:<number> or ten-crop.")
+    ] = "flip",
+    config: Annotated[
+        str, typer.Option(help="aim-s, -b, -l, -xl, -1b, gpt-s, -b, -l, -xl, or a YAML file.")
+    ] = "aim-s",
+    val: Annotated[
+        Path | None,
+        typer.Option(
+            help="Validation codes. Default: a hundredth of the training images is held out."
+        ),
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting, name=value; model.<name>=value of the model."),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Fine-tune: the model to start from, whatever aim.load takes."),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="The tokenizer of the codes, for sample sheets and to go with the model."
+        ),
+    ] = None,
+    fsdp: Annotated[
+        bool, typer.Option("--fsdp", help="Share the weights out among the processes.")
+    ] = False,
+    tracker: Annotated[
+        str, typer.Option(help="tensorboard, none, or another that accelerate knows.")
+    ] = "tensorboard",
+    sheets: Annotated[bool, typer.Option(help="Draw sample sheets at every validation.")] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Stage 2: train AiM or the Transformer on codes. Several GPUs: start it with torchrun or
+    accelerate launch.
+    """
+    from aim.training.command import Inputs, train_prior
+
+    inputs = Inputs(
+        config, codes, val, out, tuple(change or ()), init, tokenizer, images or (), versions
+    )
+    with _progress() as on_step:
+        code = train_prior(
+            inputs,
+            fsdp=fsdp,
+            tracker=tracker,
+            device=device,
+            draw=_sheet if sheets else None,
+            on_step=on_step,
+        )
+    raise typer.Exit(code)
+
+
+@app.command()
+def tokenizer(
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Class folders, zip files, tar shards, hf:<name>.", show_default=False),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for all that is made; an earlier run in it is resumed.")
+    ],
+    config: Annotated[str, typer.Option(help="vq-f16, vq-f4, or a YAML file.")] = "vq-f16",
+    val: Annotated[
+        list[str] | None,
+        typer.Option(help="Validation images. Default: a hundredth of the images is held out."),
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting, name=value; model.<name>=value of the tokenizer."),
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Fine-tune: the tokenizer's .safetensors to start from.")
+    ] = None,
+    loss_network: Annotated[
+        Path | None,
+        typer.Option(
+            help="Network of the perceptual loss. Default: one is trained on the images first."
+        ),
+    ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream", help="Read images while training; otherwise all are kept in memory."
+        ),
+    ] = False,
+    tracker: Annotated[
+        str, typer.Option(help="tensorboard, none, or another that accelerate knows.")
+    ] = "tensorboard",
+    sheets: Annotated[
+        bool, typer.Option(help="Draw validation images and what is kept of them.")
+    ] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Stage 1: train the VQ tokenizer on images. Several GPUs: start it with torchrun or accelerate
+    launch.
+    """
+    from aim.training.tokenizer_command import Inputs, train_tokenizer
+
+    inputs = Inputs(config, images, val or [], out, tuple(change or ()), init, loss_network, stream)
+    with _progress() as on_step:
+        code = train_tokenizer(
+            inputs, tracker=tracker, device=device, draw=_pairs if sheets else None, on_step=on_step
+        )
+    raise typer.Exit(code)
+
+
+@app.command()
+def throughput(
+    model: Annotated[str, typer.Option(help="A name: aim-b.")] = "aim-s",
+    batch: Annotated[str, typer.Option(help="Images a step; several with commas.")] = "16",
+    steps: Annotated[int, typer.Option(min=1, help="Steps that are measured.")] = 20,
+    compile: Annotated[bool, typer.Option(help="With torch.compile.")] = False,
+    scan: Annotated[str, typer.Option(help="Of AiM: auto, torch or mamba-ssm.")] = "auto",
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Compute layers again in the backward pass.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+) -> None:
+    """Measure how many images a second a model learns from, with random weights and codes: a table,
+    then one line of JSON.
+    """
+    from rich.console import Console
+
+    from aim.bench.machine import Machine
+    from aim.bench.speed import parse_batches
+    from aim.bench.training import as_json, as_table
+    from aim.bench.training import throughput as measure
+    from aim.device import pick_device
+
+    where = pick_device(device)
+    results = [
+        measure(model, size, steps, where, compile, scan, recompute)
+        for size in parse_batches(batch)
+    ]
+    machine = Machine.of(where)
+    Console().print(as_table(results, machine))
+    print(as_json(results, machine))
+
+
+def _sheet(model: Prior, tokenizer: VQ, to: Path) -> None:
+    """Pictures of classes spread over all of them, seed 0 and on, by the averaged model."""
+    import torch
+
+    from aim.evaluation.judge import sample_images
+    from aim.images.write import contact_sheet, to_image
+
+    count = model.config.num_classes
+    rows = [row * count // SHEET for row in range(SHEET)]
+    with torch.random.fork_rng(devices=[]):
+        images = sample_images(model, tokenizer.eval(), rows, model.config.sampling, batch=SHEET)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet([to_image(image) for image in images], 4).save(to, optimize=True)
+
+
+def _pairs(tokenizer: VQ, images: Tensor, to: Path) -> None:
+    """Images, spread over all of them, each beside what the tokenizer keeps of it."""
+    from aim.images.write import contact_sheet, to_image
+    from aim.training.tokenizer import reconstruct
+
+    some = images[:: max(1, len(images) // SHEET)][:SHEET].to(next(tokenizer.parameters()).device)
+    pairs = [
+        image for pair in zip(some, reconstruct(tokenizer, some), strict=True) for image in pair
+    ]
+    to.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet([to_image(image) for image in pairs], 8).save(to, optimize=True)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Any]:
+    """A bar on standard error with images a second and the time that is left; nothing where that is
+    no terminal.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("step {task.fields[step]}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),
+    ) as bar:
+        task = bar.add_task("", total=1.0, step=0)
+        yield lambda run: bar.update(task, completed=run.progress, step=run.step)

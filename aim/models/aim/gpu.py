@@ -1,0 +1,330 @@
+"""AiM's decoding step in fused Triton kernels: the same interface and the same results as ``AiM``,
+close to the memory's speed.
+
+Nothing waits for the host and the launches depend on the number of rows alone, so a step can be
+captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aim.errors import InvalidInput
+from aim.models.aim.model import AiM, Layer
+from aim.models.aim.weights import gained_condition, mix_weights, norm_weights
+from aim.ops.triton.decode.common import overlaps
+from aim.ops.triton.decode.fold import fold
+from aim.ops.triton.decode.linear import linear_in, linear_out, out_parts
+from aim.ops.triton.decode.mix import mix
+from aim.ops.triton.decode.norm import add_norm, begin
+from aim.ops.triton.decode.product import MOST, out_shares, product, wide_product
+from aim.ops.window import Window
+
+FEW = 2  # rows up to which a layer is four kernels: one image with guidance
+SMALL = 64  # slots up to which the history is short
+OFTEN = 16  # items between two folds
+
+
+class HistoryState(NamedTuple):
+    """What every layer remembers, for a pool of slots: a state as it stood at ``origin``, and the
+    items since (``ops.window``).
+    """
+
+    ring: Tensor  # (L, S, d_conv, conv_dim)
+    items: Tensor  # (L, S, nheads, W, headdim)
+    keys: Tensor  # (L, S, W, d_state)
+    decay: Tensor  # (L, S, nheads, W) float32
+    base: Tensor  # (L, S, nheads, headdim, d_state)
+    origin: Tensor  # (S,) int32, items in ``base``
+
+    @property
+    def slots(self) -> int:
+        """How many rows can be remembered."""
+        return self.origin.shape[0]
+
+    @property
+    def first(self) -> int:
+        """Items that are kept before the first fold."""
+        return self.keys.shape[2]
+
+    def layer(self, i: int) -> Window:
+        """Of one layer, (S, ...) each; views."""
+        return Window(*(part[i] for part in self[:5]))
+
+    def copy(self, src: Tensor, dst: Tensor) -> None:
+        """Copy slots ``src (K,)`` over slots ``dst (K,)`` in place."""
+        self.scatter(dst, self.gather(src))
+
+    def gather(self, slots: Tensor) -> HistoryState:
+        """A copy of the given slots (R,)."""
+        return HistoryState._make([*(part[:, slots] for part in self[:5]), self.origin[slots]])
+
+    def scatter(self, slots: Tensor, rows: HistoryState) -> None:
+        """Write rows (R, ...) to the given slots (R,) in place."""
+        for part, value in zip(self[:5], rows[:5], strict=True):
+            part[:, slots] = value
+        self.origin[slots] = rows.origin
+
+
+class FastAiM:
+    """``AiM.condition``, ``new_state``, ``prefill`` and ``step`` of ``model``, whose weights it
+    shares and must not change any more.
+
+    Raises InvalidInput for a model whose sizes the kernels do not take: head and state size must be
+    powers of two of 16 or more.
+    """
+
+    def __init__(self, model: AiM) -> None:
+        c = model.config
+        if any(size < 16 or size & (size - 1) for size in (c.headdim, c.d_state)) or c.d_model % 16:
+            sizes = f"headdim {c.headdim}, d_state {c.d_state}, d_model {c.d_model}"
+            raise InvalidInput(
+                "the fused step takes a headdim and d_state of 16, 32, 64, ... and a d_model that "
+                f"16 divides, not {sizes}"
+            )
+        self.model, self.config = model, c
+        self.device, self.dtype = model.device, model.dtype
+        self._layers = cast(list[Layer], list(model.layers))
+        self._overlap = overlaps(self.device)
+        mixing = [mix_weights(layer) for layer in self._layers]
+        # exactly
+        self._mixing = [
+            m._replace(taps=m.taps.to(self.dtype), tap_bias=m.tap_bias.to(self.dtype))
+            for m in mixing
+        ]
+        self._norms = norm_weights(model)
+        self._width = c.d_inner + c.conv_dim + c.nheads
+        self._offsets_at = (3 + 3 * c.n_layer) * c.d_model
+
+    def condition(self, labels: Tensor) -> Tensor:
+        """Everything that depends on the class alone: labels (R,) or class embeddings (R, D) -> (R,
+        C) in the model's dtype.
+
+        C columns: class embedding, final shift and gain, then shift, gain and gate of every layer,
+        gain being the norm's weight times (1 + scale); in bfloat16 also each layer's ``in_proj`` of
+        its shift.
+        """
+        cond = gained_condition(self.model, labels, self._norms)
+        if self.dtype == torch.float32:
+            return cond.flatten(1)
+        cond = cond.to(self.dtype)
+        shifts = cond[:, 3::3].transpose(0, 1)  # (L, R, D)
+        offsets = [
+            F.linear(shift, layer.mixer.in_proj.weight)
+            for shift, layer in zip(shifts, self._layers, strict=True)
+        ]
+        return torch.cat([cond.flatten(1), *offsets], 1)
+
+    def new_state(self, slots: int) -> HistoryState:
+        """An empty state for ``slots`` rows. The history is longer for large pools, whose steps are
+        bound by it.
+        """
+        c, weight = self.config, self.model.embeddings.word_embeddings.weight
+        lead, window = (c.n_layer, slots), self._window(slots)
+        return HistoryState(
+            weight.new_zeros(*lead, c.d_conv, c.conv_dim),
+            weight.new_zeros(*lead, c.nheads, window, c.headdim),
+            weight.new_zeros(*lead, window, c.d_state),
+            weight.new_zeros(*lead, c.nheads, window, dtype=torch.float32),
+            weight.new_zeros(*lead, c.nheads, c.headdim, c.d_state),
+            torch.zeros(slots, dtype=torch.int32, device=weight.device),
+        )
+
+    def prefill(self, codes: Tensor, cond: Tensor, state: HistoryState, slots: Tensor) -> Tensor:
+        """As ``AiM.prefill``: codes (R, K), cond and state pooled by slot, slots (R,) -> logits (R,
+        K + 1, V) float32.
+        """
+        c, model = self.config, self.model
+        if codes.shape[1] >= c.num_tokens:
+            raise InvalidInput(
+                f"prefill got {codes.shape[1]} codes; it must be fewer than num_tokens = "
+                f"{c.num_tokens}"
+            )
+        rows, items = codes.shape[0], codes.shape[1] + 1
+        # (R, 3 + 3L, 1, D)
+        parts = cond[slots, : self._offsets_at].float().unflatten(1, (-1, 1, c.d_model))
+        residual = model._embed(codes, parts[:, :, 0], c.position_offset)
+        for i, layer in enumerate(self._layers):
+            shift, gain, gate = parts[:, 3 + 3 * i : 6 + 3 * i].unbind(1)
+            x = F.rms_norm(residual, (c.d_model,), None, c.norm_eps) * gain + shift
+            conv = residual.new_zeros(rows, c.d_conv - 1, c.conv_dim, dtype=self.dtype)
+            ssm = residual.new_zeros(rows, c.nheads, c.headdim, c.d_state)
+            residual = residual + gate * layer.mixer(x, last=(conv, ssm))
+            for back in range(1, min(items, c.d_conv - 1) + 1):
+                state.ring[i, slots, (items - back) % c.d_conv] = conv[:, -back]
+            state.base[i, slots] = ssm.to(self.dtype)
+        state.origin[slots] = items
+        x = (
+            F.rms_norm(model.norm_f(residual), (c.d_model,), None, c.norm_eps) * parts[:, 2]
+            + parts[:, 1]
+        )
+        return F.linear(x.to(self.dtype), model.embeddings.word_embeddings.weight).float()
+
+    def step(
+        self,
+        codes: Tensor,
+        positions: Tensor,
+        cond: Tensor,
+        state: HistoryState,
+        slots: Tensor | None = None,
+    ) -> Tensor:
+        """As ``AiM.step``: codes (R,), positions (R,) int64, cond and state pooled by slot ->
+        logits (R, V) float32.
+        """
+        if slots is not None:
+            rows = state.gather(slots)
+            logits = self.step(codes, positions, cond[slots], rows)
+            state.scatter(slots, rows)
+            return logits
+        codes, positions = codes.contiguous(), positions.contiguous()  # a column of a table, say
+        c, lap = self.config, self._overlap
+        count, width = codes.shape[0], c.d_model
+        new = state.base.new_empty
+        residual, x = new(count, width, dtype=torch.float32), new(count, width)
+        table, places = (
+            self.model.embeddings.word_embeddings.weight,
+            self.model.embeddings.position_embeddings.weight,
+        )
+        begin(
+            codes, positions, state.origin, table, places, cond, residual, x, 4 * width, 3 * width,
+            c.position_offset, state.first, OFTEN,
+            c.norm_eps, lap,
+        )  # fmt: skip
+        layers = self._step_few if self.dtype != torch.float32 and count <= FEW else self._step_many
+        layers(residual, x, positions, cond, state)
+        if not self._folds(count):
+            fold(Window(*state[:5]), positions, state.origin, count, state.first, OFTEN, lap)
+        if layers == self._step_few:
+            logits = new(count, c.vocab_size, dtype=torch.float32)
+            linear_in(x, table, logits, overlap=lap)
+            return logits
+        return wide_product(x, table)
+
+    def traffic(self, rows: int) -> tuple[int, int]:
+        """Bytes that a step has to move: weights, and on average over a sequence what ``rows`` rows
+        remember, read and written.
+        """
+        c, size = self.config, self.dtype.itemsize
+        layer = c.d_model * (self._width + c.d_inner)
+        weights = (c.n_layer * layer + c.vocab_size * c.d_model) * size
+        window = self._window(rows)
+        item, base = (c.d_inner + c.d_state) * size + 4 * c.nheads, c.d_inner * c.d_state * size
+        moved = 0
+        for position in range(c.num_tokens):
+            early = position < window
+            past = position if early else (position - window) % OFTEN
+            moved += (past + 1) * item + (c.d_conv + 1) * c.conv_dim * size
+            moved += 0 if early else base
+            if position + 1 == window or (not early and past + 1 == OFTEN):
+                moved += (past + 1) * item + base * (1 if early else 2)
+        return weights, rows * c.n_layer * moved // c.num_tokens
+
+    def _step_few(
+        self, residual: Tensor, x: Tensor, positions: Tensor, cond: Tensor, state: HistoryState
+    ) -> None:
+        """All layers and the final norm, four kernels a layer; residual (R, D) and x (R, D) in
+        place.
+        """
+        c, lap = self.config, self._overlap
+        count, width = x.shape
+        projected, mixed = x.new_empty(count, self._width), x.new_empty(count, c.d_inner)
+        squares = x.new_empty(count, c.nheads, dtype=torch.float32)
+        sums = x.new_empty(count, out_parts(width), dtype=torch.float32)
+        for i, layer in enumerate(self._layers):
+            last = i + 1 == len(self._layers)
+            into, out = layer.mixer.in_proj.weight, layer.mixer.out_proj.weight
+            offset = cond[:, self._offsets_at + i * self._width :] if i else None
+            linear_in(x, into, projected, sums if i else None, offset, c.norm_eps, lap)
+            mix(
+                projected,
+                state.layer(i),
+                self._mixing[i],
+                positions,
+                state.origin,
+                mixed,
+                squares,
+                OFTEN,
+                True,
+                lap,
+            )
+            gate, gain = (5 + 3 * i) * width, None if last else (7 + 3 * i) * width
+            linear_out(mixed, out, squares, residual, cond, gate, gain, x, sums, c.norm_eps, lap)
+        add_norm(
+            residual,
+            cond,
+            2 * width,
+            width,
+            x,
+            c.norm_eps,
+            twice=self.model.norm_f.weight,
+            overlap=lap,
+        )
+
+    def _step_many(
+        self, residual: Tensor, x: Tensor, positions: Tensor, cond: Tensor, state: HistoryState
+    ) -> None:
+        """The same for more rows and for float32, five kernels a layer."""
+        c, lap = self.config, self._overlap
+        count, width = x.shape
+        folds = self._folds(count)
+        ours = self.dtype != torch.float32 and count <= MOST
+        mixed = x.new_empty(count, c.d_inner)
+        squares = x.new_empty(count, c.nheads, dtype=torch.float32)
+        if ours:
+            projected = x.new_empty(1, count, self._width)
+            update = x.new_empty(out_shares(width, c.d_inner), count, width, dtype=torch.float32)
+        for i, layer in enumerate(self._layers):
+            into, out = layer.mixer.in_proj.weight, layer.mixer.out_proj.weight
+            if ours:
+                product(x, into, projected, lap)
+            else:
+                projected = F.linear(x, into)[None]
+            mix(
+                projected[0],
+                state.layer(i),
+                self._mixing[i],
+                positions,
+                state.origin,
+                mixed,
+                squares,
+                OFTEN,
+                folds,
+                lap,
+            )
+            if ours:
+                product(mixed, out, update, lap)
+            else:
+                update = F.linear(mixed, out)[None]
+            last = i + 1 == len(self._layers)
+            gain, shift = (2 * width, width) if last else ((7 + 3 * i) * width, (6 + 3 * i) * width)
+            twice = self.model.norm_f.weight if last else None
+            add_norm(
+                residual,
+                cond,
+                gain,
+                shift,
+                x,
+                c.norm_eps,
+                update,
+                squares,
+                c.d_inner,
+                (5 + 3 * i) * width,
+                twice,
+                lap,
+            )
+
+    def _window(self, slots: int) -> int:
+        """Items of the history, a power of two: kernels read it at once."""
+        return min(
+            64 if slots <= SMALL else 128, max(16, 1 << (self.config.num_tokens - 1).bit_length())
+        )
+
+    def _folds(self, rows: int) -> bool:
+        """Whether a full window is folded where it is read; at many rows that takes registers which
+        reading needs.
+        """
+        return self.dtype != torch.float32 and rows <= SMALL

@@ -1,0 +1,41 @@
+"""AiM's decoding step with the kernels of mamba-ssm and causal-conv1d."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from aim.models.aim.model import AiM
+from aim.models.aim.state import MambaState
+from aim.ops import kernels
+
+
+class ExternalAiM:
+    """``model`` with the same interface, state and results, its step by mamba-ssm's and
+    causal-conv1d's kernels as far as they import.
+
+    ``missing`` says which package does not, and why. InvalidInput if neither imports.
+    """
+
+    def __init__(self, model: AiM) -> None:
+        self.model, self.config = model, model.config
+        self.device, self.dtype = model.device, model.dtype
+        self.condition, self.new_state, self.prefill = (
+            model.condition,
+            model.new_state,
+            model.prefill,
+        )
+        self.missing = kernels.missing()
+        self._steps = kernels.steps()
+
+    def step(
+        self,
+        codes: Tensor,
+        positions: Tensor,
+        cond: Tensor,
+        state: MambaState,
+        slots: Tensor | None = None,
+    ) -> Tensor:
+        """As ``AiM.step``: codes (R,), positions (R,), cond and state pooled by slot -> logits (R,
+        V) float32.
+        """
+        return self.model.step(codes, positions, cond, state, slots, self._steps)

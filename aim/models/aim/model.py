@@ -1,0 +1,319 @@
+"""AiM: a class-conditional Mamba-2 decoder over image codes (arXiv 2408.12245), with adaLN,
+adaLN-group or adaLN-single.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aim.config import AiMConfig, PriorConfig
+from aim.errors import InvalidInput
+from aim.models.aim.mamba2 import Mamba2, RMSNorm
+from aim.models.aim.state import MambaState, new_mamba_state
+from aim.ops.kernels import OURS, Steps, sequences
+
+
+def _modulation(d_model: int, parts: int) -> nn.Sequential:
+    return nn.Sequential(nn.SiLU(), nn.Linear(d_model, parts * d_model))
+
+
+class Embeddings(nn.Module):
+    """Code and position embeddings."""
+
+    def __init__(self, config: AiMConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.d_model)
+        self.position_embeddings = nn.Embedding(config.num_tokens + 1, config.d_model)
+
+
+class ClassEmbedding(nn.Module):
+    """One row a class, and one more for no class (classifier-free guidance)."""
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(config.num_classes + 1, config.d_model)
+
+
+class Layer(nn.Module):
+    """Norm, modulation, mixer, gate. Plain adaLN has its own modulation; adaLN-group adds a table
+    to a shared one.
+    """
+
+    def __init__(self, config: AiMConfig) -> None:
+        super().__init__()
+        if config.adaln_group:
+            self.scale_shift_table = nn.Parameter(torch.empty(1, 3, config.d_model))
+            nn.init.normal_(self.scale_shift_table, std=config.d_model**-0.5)
+        else:
+            self.adaLN_modulation = _modulation(config.d_model, 3)
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.mixer = Mamba2(config)
+        self.drop = nn.Dropout(config.mixer_drop)
+
+    def forward(self, residual: Tensor, modulation: Tensor) -> Tensor:
+        """residual (B, T, D) float32, modulation (B, 3, D) -> the next residual."""
+        shift, scale, gate = modulation.unsqueeze(2).unbind(1)  # (B, 1, D) each
+        x = self.norm(residual) * (1 + scale) + shift
+        return residual + gate * self.drop(self.mixer(x))
+
+    def prefill(self, residual: Tensor, modulation: Tensor, conv: Tensor, ssm: Tensor) -> Tensor:
+        """``forward`` that also leaves the state after the last item in ``conv`` and ``ssm``."""
+        shift, scale, gate = modulation.unsqueeze(2).unbind(1)
+        x = self.norm(residual) * (1 + scale) + shift
+        return residual + gate * self.mixer(x, last=(conv, ssm))
+
+    def step(
+        self,
+        residual: Tensor,
+        modulation: Tensor,
+        conv: Tensor,
+        ssm: Tensor,
+        idle: Tensor,
+        steps: Steps,
+    ) -> Tensor:
+        """One item a row: residual (R, D), modulation (R, 3, D) -> (R, D); see ``Mamba2.step``."""
+        shift, scale, gate = modulation.unbind(1)
+        x = torch.addcmul(shift, self.norm(residual), 1 + scale)
+        return torch.addcmul(residual, gate, self.mixer.step(x, conv, ssm, idle, steps).float())
+
+
+class FinalLayer(nn.Module):
+    """The last modulated norm."""
+
+    def __init__(self, config: AiMConfig) -> None:
+        super().__init__()
+        self.norm_final = RMSNorm(config.d_model, config.norm_eps)
+        self.adaLN_modulation = _modulation(config.d_model, 2)
+
+
+class AiM(nn.Module):
+    """The prior. Items of the sequence are [class, code 0, ..., code T - 2]; item i predicts code
+    i.
+
+    Labels are class rows 0 ... num_classes - 1, and num_classes for "no class". Weights are
+    float32, or bf16 after ``to_dtype``; logits are float32 always. Tensor names are the released
+    ones less the prefix ``mamba.backbone.``.
+    """
+
+    def __init__(self, config: AiMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.cls_embed = ClassEmbedding(config)
+        if config.adaln_group:
+            self.adaln_group = _modulation(config.d_model, 3 * config.num_groups)
+        self.final_layer = FinalLayer(config)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layer))
+        self.norm_f = RMSNorm(config.d_model, config.norm_eps)
+        self.token_dropout = nn.Dropout(config.token_drop)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for layer in self._layers():  # keeps the residual's variance independent of depth
+            nn.init.normal_(layer.mixer.out_proj.weight, std=0.02 / self.config.n_layer**0.5)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.norm_f.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the matrices; norms, A_log, dt_bias and D are float32 always."""
+        return self.embeddings.word_embeddings.weight.dtype
+
+    def to_dtype(self, dtype: torch.dtype) -> AiM:
+        """Cast the matrices in place, leaving what must stay float32."""
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding, nn.Conv1d)):
+                module.to(dtype)
+        return self
+
+    def use_scan(self, scan: str) -> AiM:
+        """Compute sequences, as in training, by ``ops.kernels.sequences(scan)``: "auto", as a new
+        model does, "torch" or "mamba-ssm".
+
+        InvalidInput for another name, and for "mamba-ssm" where the model is not on an NVIDIA GPU
+        or neither package imports.
+        """
+        if scan == "mamba-ssm" and self.device.type != "cuda":
+            raise InvalidInput(
+                "scan is 'mamba-ssm', which needs an NVIDIA GPU, and the model is on "
+                f"{self.device}; take auto or torch"
+            )
+        over = sequences(scan)
+        for layer in self._layers():
+            layer.mixer.use(over)
+        return self
+
+    def condition(self, labels: Tensor) -> Tensor:
+        """Everything that depends on the class alone, once a request.
+
+        labels (R,) of class rows, or class embeddings (R, D) -> (R, 3 + 3 n_layer, D) float32: the
+        class embedding, the final layer's shift and scale, then shift, scale and gate of every
+        layer.
+        """
+        embedding = labels if labels.is_floating_point() else self.cls_embed.embedding_table(labels)
+        rows = embedding.shape[0]
+        shape = (rows, -1, self.config.d_model)
+        final = self.final_layer.adaLN_modulation(embedding).view(shape).float()
+        if self.config.adaln_group:
+            groups = self.adaln_group(embedding).view(rows, self.config.num_groups, 3, -1).float()
+            tables = torch.cat([layer.scale_shift_table for layer in self._layers()])  # (L, 3, D)
+            rounds = -(-self.config.n_layer // self.config.num_groups)
+            modulations = (
+                groups.repeat(1, rounds, 1, 1)[:, : self.config.n_layer] + tables
+            ).flatten(1, 2)
+        else:
+            modulations = torch.cat(
+                [layer.adaLN_modulation(embedding).view(shape) for layer in self._layers()], 1
+            ).float()
+        return torch.cat([embedding.unsqueeze(1).float(), final, modulations], 1)
+
+    def new_state(self, slots: int) -> MambaState:
+        """A zero state for ``slots`` rows."""
+        c = self.config
+        conv, ssm = (c.d_conv - 1, c.conv_dim), (c.nheads, c.headdim, c.d_state)
+        return new_mamba_state(c.n_layer, slots, conv, ssm, self.embeddings.word_embeddings.weight)
+
+    def forward(self, codes: Tensor, labels: Tensor) -> Tensor:
+        """Teacher forcing: codes (B, T - 1), labels (B,) -> logits (B, T, vocab_size) float32."""
+        cond = self.condition(labels)
+        residual = self._embed(codes, cond, offset=0)
+        for i, layer in enumerate(self._layers()):
+            residual = layer(residual, self._of_layer(cond, i))
+        return self._logits(residual, cond.unsqueeze(2))
+
+    def prefill(self, codes: Tensor, cond: Tensor, state: MambaState, slots: Tensor) -> Tensor:
+        """Given codes in one parallel pass: codes (R, K), cond and state pooled by slot, slots (R,)
+        -> logits (R, K + 1, V).
+
+        Reads [class, code 0, ..., code K - 1] and overwrites the slots with the state after it; the
+        last logits predict code K, and the next ``step`` of these rows is at position K + 1.
+        """
+        if codes.shape[1] >= self.config.num_tokens:
+            raise InvalidInput(
+                f"prefill got {codes.shape[1]} codes; it must be fewer than num_tokens = "
+                f"{self.config.num_tokens}"
+            )
+        cond = cond[slots]
+        rows = state.gather(slots)
+        residual = self._embed(codes, cond, self.config.position_offset)
+        for i, layer in enumerate(self._layers()):
+            residual = layer.prefill(residual, self._of_layer(cond, i), rows.conv[i], rows.ssm[i])
+        state.scatter(slots, rows)
+        return self._logits(residual, cond.unsqueeze(2))
+
+    def step(
+        self,
+        codes: Tensor,
+        positions: Tensor,
+        cond: Tensor,
+        state: MambaState,
+        slots: Tensor | None = None,
+        steps: Steps = OURS,
+    ) -> Tensor:
+        """One item a row: codes (R,) drawn last, positions (R,), cond and state pooled by slot ->
+        logits (R, V).
+
+        Item ``position`` is read and code ``position`` predicted; the state changes in place. At
+        position 0 the class is read, not the code, and the old state counts as zero. A row with a
+        negative position is idle: its logits mean nothing and its slot is not written. Row i is
+        slot ``slots[i]``, or slot i where ``slots`` is None. ``steps`` are the operations on the
+        state.
+        """
+        count = codes.shape[0]
+        rows = state.rows(count) if slots is None else state.gather(slots)
+        cond = cond[:count] if slots is None else cond[slots]
+        idle = positions < 0
+        rows.clear(positions == 0)
+        word = self.embeddings.word_embeddings(codes.clamp(0, self.config.vocab_size - 1)).float()
+        at = (positions - 1 + self.config.position_offset).clamp(0, self.config.num_tokens)
+        item = word + self.embeddings.position_embeddings(at).float()
+        residual = torch.where((positions == 0).unsqueeze(1), cond[:, 0], item)
+        for i, layer in enumerate(self._layers()):
+            residual = layer.step(
+                residual, self._of_layer(cond, i), rows.conv[i], rows.ssm[i], idle, steps
+            )
+        if slots is not None:
+            state.scatter(slots, rows)
+        return self._logits(residual, cond)
+
+    def _layers(self) -> list[Layer]:
+        return cast(list[Layer], list(self.layers))
+
+    @staticmethod
+    def _of_layer(cond: Tensor, i: int) -> Tensor:
+        return cond[:, 3 + 3 * i : 6 + 3 * i]
+
+    def _embed(self, codes: Tensor, cond: Tensor, offset: int) -> Tensor:
+        """codes (B, K) -> items (B, K + 1, D) float32, the class first."""
+        positions = torch.arange(codes.shape[1], device=codes.device) + offset
+        words = self.token_dropout(
+            self.embeddings.word_embeddings(codes) + self.embeddings.position_embeddings(positions)
+        )
+        return torch.cat([cond[:, :1], words.float()], 1)
+
+    def _logits(self, residual: Tensor, cond: Tensor) -> Tensor:
+        """residual (..., D), cond (R, 3 + 3L, [1,] D) -> (..., V) float32."""
+        x = self.final_layer.norm_final(self.norm_f(residual))
+        x = torch.addcmul(cond[:, 1], x, 1 + cond[:, 2])
+        weight = self.embeddings.word_embeddings.weight
+        return F.linear(x.to(weight.dtype), weight).float()
+
+
+def as_plain_adaln(model: AiM) -> AiM:
+    """The same function with one modulation a layer: exact from any adaLN-group or adaLN-single, at
+    more parameters.
+    """
+    if not model.config.adaln_group:
+        return model
+    out = AiM(dataclasses.replace(model.config, adaln_group=False, num_groups=1))
+    shared = cast(nn.Linear, model.adaln_group[1])
+    width = 3 * model.config.d_model
+    weights = {
+        k: v
+        for k, v in model.state_dict().items()
+        if not k.startswith("adaln_group") and "scale_shift" not in k
+    }
+    for i, layer in enumerate(model._layers()):
+        rows = slice(
+            (i % model.config.num_groups) * width, (i % model.config.num_groups + 1) * width
+        )
+        weights[f"layers.{i}.adaLN_modulation.1.weight"] = shared.weight[rows]
+        weights[f"layers.{i}.adaLN_modulation.1.bias"] = (
+            shared.bias[rows] + layer.scale_shift_table.flatten()
+        )
+    out.load_state_dict(weights)
+    return out
+
+
+def as_adaln_group(model: AiM) -> AiM:
+    """Plain adaLN as adaLN-group with a group a layer and empty tables: exact. Fewer groups are a
+    different model.
+    """
+    if model.config.adaln_group:
+        return model
+    out = AiM(dataclasses.replace(model.config, adaln_group=True, num_groups=model.config.n_layer))
+    weights = {
+        k: v
+        for k, v in model.state_dict().items()
+        if "adaLN_modulation" not in k or k.startswith("final_layer")
+    }
+    own = [cast(nn.Linear, layer.adaLN_modulation[1]) for layer in model._layers()]
+    weights["adaln_group.1.weight"] = torch.cat([linear.weight for linear in own])
+    weights["adaln_group.1.bias"] = torch.cat([linear.bias for linear in own])
+    for i in range(model.config.n_layer):
+        weights[f"layers.{i}.scale_shift_table"] = torch.zeros(1, 3, model.config.d_model)
+    out.load_state_dict(weights)
+    return out

@@ -1,0 +1,262 @@
+"""The Transformer's decoding step in fused Triton kernels: the same interface and the same results
+as ``GPT``, close to the memory's speed.
+
+Nothing waits for the host and the launches depend on the number of rows alone, so a step can be
+captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aim.errors import InvalidInput
+from aim.models.gpt.model import GPT, KVState, Layer
+from aim.ops.attention import rotary_table
+from aim.ops.triton.decode.attention import add_norm, attend, embed, gate
+from aim.ops.triton.decode.common import overlaps
+from aim.ops.triton.decode.linear import linear_in, linear_out, out_parts
+from aim.ops.triton.decode.product import MOST, product_in, product_out, tiles, wide_product
+
+FEW = 2  # rows up to which products are matrix-vector products: one image with guidance
+
+
+class CacheState(NamedTuple):
+    """Keys and values of every layer, for a pool of slots, and what the kernels of a step count
+    with, which is zero between steps.
+    """
+
+    keys: Tensor  # (n_layer, slots, n_head, capacity, head_dim), rotated
+    values: Tensor  # (n_layer, slots, n_head, capacity, head_dim)
+    arrived: Tensor  # (tiles,) int32
+
+    @property
+    def slots(self) -> int:
+        """How many rows can be remembered."""
+        return self.keys.shape[1]
+
+    def copy(self, src: Tensor, dst: Tensor) -> None:
+        """Copy slots ``src (K,)`` over slots ``dst (K,)`` in place."""
+        KVState(self.keys, self.values).copy(src, dst)
+
+    def gather(self, slots: Tensor) -> CacheState:
+        """A copy of the given slots (R,)."""
+        return CacheState(self.keys[:, slots], self.values[:, slots], self.arrived)
+
+    def scatter(self, slots: Tensor, rows: CacheState) -> None:
+        """Write rows (R, ...) to the given slots (R,) in place."""
+        KVState(self.keys, self.values).scatter(slots, KVState(rows.keys, rows.values))
+
+
+class _Weights(NamedTuple):
+    """Of one layer, as a step wants them."""
+
+    wqkv: Tensor  # (3 D, D)
+    wo: Tensor  # (D, D)
+    w13: Tensor  # (2 F, D): a feature of w1, the same of w3, the next of w1, ...
+    w2: Tensor  # (D, F)
+    attention_norm: Tensor  # (D,) float32
+    ffn_norm: Tensor  # (D,) float32
+
+
+class FastGPT:
+    """``GPT.condition``, ``new_state``, ``prefill`` and ``step`` of ``model``, whose weights must
+    not change any more.
+
+    It shares the weights but for w1 and w3, of which it holds a copy. Raises InvalidInput for a
+    model whose sizes the kernels do not take: a head's must be a power of two of 16 or more, and 16
+    must divide the others.
+    """
+
+    def __init__(self, model: GPT) -> None:
+        c = model.config
+        if c.head_dim < 16 or c.head_dim & (c.head_dim - 1) or c.d_model % 16 or c.d_ffn % 16:
+            sizes = f"head_dim {c.head_dim}, d_model {c.d_model}, d_ffn {c.d_ffn}"
+            raise InvalidInput(
+                "the fused step takes a head_dim of 16, 32, 64, ... and a d_model and d_ffn that "
+                f"16 divides, not {sizes}"
+            )
+        self.model, self.config = model, c
+        self.device, self.dtype = model.device, model.dtype
+        self._overlap = overlaps(self.device)
+        self._turns = rotary_table(c.grid, c.head_dim, c.rope_base, self.device)
+        self._layers = [_prepare(layer) for layer in model._layers()]
+        # of the norm behind each layer: the next layer's, at last the final one
+        self._after = [
+            *(layer.attention_norm for layer in self._layers[1:]),
+            model.norm.weight.detach(),
+        ]
+
+    def condition(self, labels: Tensor) -> Tensor:
+        """Everything that depends on the class alone: labels (R,), or class embeddings (R, D) ->
+        the class token (R, D) float32.
+        """
+        return self.model.condition(labels)
+
+    def new_state(self, slots: int) -> CacheState:
+        """An empty cache for ``slots`` rows, in the model's dtype."""
+        return CacheState(
+            *self.model.new_state(slots),
+            torch.zeros(tiles(self.config.d_model), dtype=torch.int32, device=self.device),
+        )
+
+    def prefill(self, codes: Tensor, cond: Tensor, state: CacheState, slots: Tensor) -> Tensor:
+        """As ``GPT.prefill``: codes (R, K), cond and state pooled by slot, slots (R,) -> logits (R,
+        K + 1, V) float32.
+        """
+        return self.model.prefill(codes, cond, KVState(state.keys, state.values), slots)
+
+    def step(
+        self,
+        codes: Tensor,
+        positions: Tensor,
+        cond: Tensor,
+        state: CacheState,
+        slots: Tensor | None = None,
+    ) -> Tensor:
+        """As ``GPT.step``: codes (R,), positions (R,) int64, cond and state pooled by slot ->
+        logits (R, V) float32.
+        """
+        if slots is not None:
+            rows = state.gather(slots)
+            logits = self.step(codes, positions, cond[slots], rows)
+            state.scatter(slots, rows)
+            return logits
+        codes, positions = codes.contiguous(), positions.contiguous()  # a column of a table, say
+        c, words = self.config, self.model.tok_embeddings.weight
+        residual = words.new_empty(len(codes), c.d_model, dtype=torch.float32)
+        x = words.new_empty(len(codes), c.d_model)
+        embed(
+            codes,
+            positions,
+            words,
+            cond,
+            self._layers[0].attention_norm,
+            residual,
+            x,
+            c.norm_eps,
+            self._overlap,
+        )
+        if self.dtype == torch.float32 or len(codes) > MOST:
+            return self._step_many(residual, x, positions, state)
+        return (self._step_few if len(codes) <= FEW else self._step_some)(
+            residual, x, positions, state
+        )
+
+    def traffic(self, rows: int) -> tuple[int, int]:
+        """Bytes that a step has to move: weights, and on average over a sequence what ``rows`` rows
+        remember, read and written.
+        """
+        c, size = self.config, self.dtype.itemsize
+        layer = 4 * c.d_model**2 + 3 * c.d_model * c.d_ffn
+        item = c.n_layer * 2 * c.d_model * size
+        return (c.n_layer * layer + c.vocab_size * c.d_model) * size, rows * item * (
+            c.num_tokens + 1
+        ) // 2
+
+    def _step_few(
+        self, residual: Tensor, x: Tensor, positions: Tensor, state: CacheState
+    ) -> Tensor:
+        """All layers and the head, five kernels a layer: residual (R, D) and x (R, D), both
+        overwritten -> logits.
+        """
+        c, lap, count = self.config, self._overlap, len(x)
+        projected, mixed, hidden = (
+            x.new_empty(count, 3 * c.d_model),
+            torch.empty_like(x),
+            x.new_empty(count, c.d_ffn),
+        )
+        sums = x.new_empty(count, out_parts(c.d_model), dtype=torch.float32)
+        eps = c.norm_eps
+        for i, w in enumerate(self._layers):
+            linear_in(x, w.wqkv, projected, sums if i else None, None, eps, lap)
+            attend(projected, state.keys[i], state.values[i], self._turns, positions, mixed, lap)
+            linear_out(
+                mixed,
+                w.wo,
+                None,
+                residual,
+                w.ffn_norm.expand(count, -1),
+                None,
+                0,
+                x,
+                sums,
+                eps,
+                lap,
+            )
+            linear_in(x, w.w13, hidden, sums, None, eps, lap, gated=True)
+            linear_out(
+                hidden,
+                w.w2,
+                None,
+                residual,
+                self._after[i].expand(count, -1),
+                None,
+                0,
+                x,
+                sums,
+                eps,
+                lap,
+            )
+        logits = x.new_empty(count, c.vocab_size, dtype=torch.float32)
+        linear_in(x, self.model.output.weight, logits, sums, None, eps, lap)
+        return logits
+
+    def _step_some(
+        self, residual: Tensor, x: Tensor, positions: Tensor, state: CacheState
+    ) -> Tensor:
+        """The same for up to a few dozen rows."""
+        c, lap, count = self.config, self._overlap, len(x)
+        projected, mixed, hidden = (
+            x.new_empty(count, 3 * c.d_model),
+            torch.empty_like(x),
+            x.new_empty(count, c.d_ffn),
+        )
+        sums = x.new_empty(count, tiles(c.d_model), dtype=torch.float32)
+        for i, w in enumerate(self._layers):
+            product_in(x, w.wqkv, projected, sums if i else None, False, c.norm_eps, lap)
+            attend(projected, state.keys[i], state.values[i], self._turns, positions, mixed, lap)
+            product_out(mixed, w.wo, residual, w.ffn_norm, x, sums, state.arrived, lap)
+            product_in(x, w.w13, hidden, sums, True, c.norm_eps, lap)
+            product_out(hidden, w.w2, residual, self._after[i], x, sums, state.arrived, lap)
+        logits = x.new_empty(count, c.vocab_size, dtype=torch.float32)
+        product_in(x, self.model.output.weight, logits, sums, False, c.norm_eps, lap)
+        return logits
+
+    def _step_many(
+        self, residual: Tensor, x: Tensor, positions: Tensor, state: CacheState
+    ) -> Tensor:
+        """The same for more rows and for float32, by a library's products."""
+        c, lap = self.config, self._overlap
+        mixed, hidden = torch.empty_like(x), x.new_empty(len(x), c.d_ffn)
+        for i, w in enumerate(self._layers):
+            attend(
+                F.linear(x, w.wqkv),
+                state.keys[i],
+                state.values[i],
+                self._turns,
+                positions,
+                mixed,
+                lap,
+            )
+            add_norm(residual, F.linear(mixed, w.wo), w.ffn_norm, x, c.norm_eps, lap)
+            gate(F.linear(x, w.w13), hidden, lap)
+            add_norm(residual, F.linear(hidden, w.w2), self._after[i], x, c.norm_eps, lap)
+        return wide_product(x, self.model.output.weight)
+
+
+def _prepare(layer: Layer) -> _Weights:
+    attention, forward = layer.attention, layer.feed_forward
+    pairs = torch.stack([forward.w1.weight, forward.w3.weight], 1).flatten(0, 1)
+    weights = (
+        attention.wqkv.weight,
+        attention.wo.weight,
+        pairs,
+        forward.w2.weight,
+        layer.attention_norm.weight,
+        layer.ffn_norm.weight,
+    )
+    return _Weights(*(weight.detach() for weight in weights))

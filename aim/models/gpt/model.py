@@ -1,0 +1,315 @@
+"""GPT: LlamaGen's class-conditional Transformer over image codes (arXiv 2406.06525;
+github.com/FoundationVision/LlamaGen).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aim.config import GPTConfig
+from aim.errors import InvalidInput
+from aim.models.aim.mamba2 import RMSNorm
+from aim.models.aim.model import ClassEmbedding
+from aim.ops.activation import silu
+from aim.ops.attention import attend, attend_one, capacity, rotary_table, rotate
+
+
+class KVState(NamedTuple):
+    """Keys and values of every layer, for a pool of slots. A new state is zero."""
+
+    keys: Tensor  # (n_layer, slots, n_head, capacity, head_dim), rotated
+    values: Tensor  # (n_layer, slots, n_head, capacity, head_dim)
+
+    @property
+    def slots(self) -> int:
+        """How many rows can be remembered."""
+        return self.keys.shape[1]
+
+    def copy(self, src: Tensor, dst: Tensor) -> None:
+        """Copy slots ``src (K,)`` over slots ``dst (K,)`` in place."""
+        for part in self:
+            part[:, dst] = part[:, src]
+
+    def rows(self, count: int) -> KVState:
+        """A view of the first ``count`` slots."""
+        return KVState(self.keys[:, :count], self.values[:, :count])
+
+    def gather(self, slots: Tensor) -> KVState:
+        """A copy of the given slots (R,)."""
+        return KVState(self.keys[:, slots], self.values[:, slots])
+
+    def scatter(self, slots: Tensor, rows: KVState) -> None:
+        """Write rows (R, ...) to the given slots (R,) in place."""
+        for part, value in zip(self, rows, strict=True):
+            part[:, slots] = value
+
+    def clear(self, fresh: Tensor) -> None:
+        """Zero the slots where ``fresh (slots,)`` is True; decided on the device, no host
+        synchronisation on a GPU.
+        """
+        if fresh.is_cuda or fresh.any():
+            for part in self:
+                part.masked_fill_(fresh[:, None, None, None], 0)
+
+
+class Attention(nn.Module):
+    """Causal attention of all heads; ``wqkv`` makes queries, keys and values, in this order."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.heads = config.n_head
+        self.wqkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
+        self.wo = nn.Linear(config.d_model, config.d_model, bias=False)
+
+    def forward(self, x: Tensor, turns: Tensor) -> Tensor:
+        """x (B, T, D), turns (T, head_dim / 2, 2) -> (B, T, D)."""
+        q, k, v = self._split(x)
+        q, k = rotate(q, turns).to(v.dtype), rotate(k, turns).to(v.dtype)
+        return self._join(F.scaled_dot_product_attention(q, k, v, is_causal=True))
+
+    def prefill(self, x: Tensor, turns: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """``forward`` that also overwrites ``keys`` and ``values`` (B, H, C, head_dim), zero beyond
+        the sequence.
+        """
+        q, k, v = self._split(x)
+        q, k = rotate(q, turns), rotate(k, turns)
+        for part, new in ((keys, k), (values, v)):
+            part.zero_()
+            part[:, :, : x.shape[1]] = new
+        return self._join(attend(q, k.to(keys.dtype).float(), v.float()))
+
+    def step(
+        self,
+        x: Tensor,
+        turns: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        at: Tensor,
+        idle: Tensor,
+        filled: int,
+    ) -> Tensor:
+        """One item a row: x (R, D), turns (R, head_dim / 2, 2), at (R,) its position -> (R, D).
+
+        Writes the item to ``keys`` and ``values`` (R, H, C, head_dim), except where ``idle``; no
+        row has more than ``filled`` items.
+        """
+        # of shape (R, H, head_dim)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.project(x).chunk(3, -1))
+        q, k = rotate(q, turns[:, None]), rotate(k, turns[:, None])
+        row = torch.arange(len(x), device=x.device)
+        for part, new in ((keys, k), (values, v)):
+            part[row, :, at] = torch.where(
+                idle[:, None, None], part[row, :, at], new.to(part.dtype)
+            )
+        y = attend_one(q, keys, values, at + 1, filled)  # (R, H, head_dim)
+        return self.wo(y.flatten(1).to(self.wo.weight.dtype))
+
+    def project(self, x: Tensor) -> Tensor:
+        """x (..., D) -> (..., 3 D)."""
+        return self.wqkv(x.to(self.wqkv.weight.dtype))
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.project(x).chunk(3, -1)
+        )
+        return q, k, v  # (B, H, T, head_dim) each
+
+    def _join(self, y: Tensor) -> Tensor:
+        return self.wo(y.transpose(1, 2).flatten(2).to(self.wo.weight.dtype))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: ``w2 (silu(w1 x) * w3 x)``."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(config.d_model, config.d_ffn, bias=False)
+        self.w3 = nn.Linear(config.d_model, config.d_ffn, bias=False)
+        self.w2 = nn.Linear(config.d_ffn, config.d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        x = x.to(self.w1.weight.dtype)
+        return self.w2(silu(self.w1(x)) * self.w3(x))
+
+
+class Layer(nn.Module):
+    """Attention and a feed-forward network, each behind a norm and added to the residual."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.feed_forward = FeedForward(config)
+        self.attention_norm = RMSNorm(config.d_model, config.norm_eps)
+        self.ffn_norm = RMSNorm(config.d_model, config.norm_eps)
+        self.resid_drop = nn.Dropout(config.resid_drop)
+        self.ffn_drop = nn.Dropout(config.ffn_drop)
+
+    def forward(self, residual: Tensor, turns: Tensor) -> Tensor:
+        """residual (B, T, D) float32 -> the next residual."""
+        residual = residual + self.resid_drop(self.attention(self.attention_norm(residual), turns))
+        return residual + self.ffn_drop(self.feed_forward(self.ffn_norm(residual)))
+
+    def prefill(self, residual: Tensor, turns: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """``forward`` that also leaves keys and values; see ``Attention.prefill``."""
+        residual = residual + self.attention.prefill(
+            self.attention_norm(residual), turns, keys, values
+        )
+        return residual + self.feed_forward(self.ffn_norm(residual))
+
+    def step(
+        self,
+        residual: Tensor,
+        turns: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        at: Tensor,
+        idle: Tensor,
+        filled: int,
+    ) -> Tensor:
+        """One item a row: residual (R, D) -> (R, D); see ``Attention.step``."""
+        residual = residual + self.attention.step(
+            self.attention_norm(residual), turns, keys, values, at, idle, filled
+        )
+        return residual + self.feed_forward(self.ffn_norm(residual))
+
+
+class GPT(nn.Module):
+    """The Transformer prior, with the interface of ``aim.models.aim.model.AiM``.
+
+    Items of the sequence are [class, code 0, ..., code T - 2]; item i predicts code i. Labels are
+    class rows 0 ... num_classes - 1, and num_classes for "no class". Weights are float32, or bf16
+    after ``to_dtype``; residual and logits are float32 always. Tensor names are the released ones.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.cls_embedding = ClassEmbedding(config)
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layer))
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.output = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.token_dropout = nn.Dropout(config.token_drop)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=0.02)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.norm.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the matrices; norms are float32 always."""
+        return self.tok_embeddings.weight.dtype
+
+    def to_dtype(self, dtype: torch.dtype) -> GPT:
+        """Cast the matrices in place, leaving what must stay float32."""
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                module.to(dtype)
+        return self
+
+    def condition(self, labels: Tensor) -> Tensor:
+        """Everything that depends on the class alone: labels (R,), or class embeddings (R, D) ->
+        the class token (R, D) float32.
+        """
+        return (
+            labels if labels.is_floating_point() else self.cls_embedding.embedding_table(labels)
+        ).float()
+
+    def new_state(self, slots: int) -> KVState:
+        """An empty cache for ``slots`` rows, in the model's dtype."""
+        c = self.config
+        shape = (c.n_layer, slots, c.n_head, capacity(c.num_tokens), c.head_dim)
+        like = self.tok_embeddings.weight
+        return KVState(
+            *(torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in range(2))
+        )
+
+    def forward(self, codes: Tensor, labels: Tensor) -> Tensor:
+        """Teacher forcing: codes (B, T - 1), labels (B,) -> logits (B, T, vocab_size) float32."""
+        residual = self._embed(codes, self.condition(labels))
+        turns = self._turns(residual)
+        for layer in self._layers():
+            residual = layer(residual, turns)
+        return self._logits(residual)
+
+    def prefill(self, codes: Tensor, cond: Tensor, state: KVState, slots: Tensor) -> Tensor:
+        """Given codes in one parallel pass: codes (R, K), cond and state pooled by slot, slots (R,)
+        -> logits (R, K + 1, V).
+
+        As ``AiM.prefill``.
+        """
+        if codes.shape[1] >= self.config.num_tokens:
+            raise InvalidInput(
+                f"prefill got {codes.shape[1]} codes; it must be fewer than num_tokens = "
+                f"{self.config.num_tokens}"
+            )
+        rows = state.gather(slots)
+        residual = self._embed(codes, cond[slots])
+        turns = self._turns(residual)
+        for i, layer in enumerate(self._layers()):
+            residual = layer.prefill(residual, turns, rows.keys[i], rows.values[i])
+        state.scatter(slots, rows)
+        return self._logits(residual)
+
+    def step(
+        self,
+        codes: Tensor,
+        positions: Tensor,
+        cond: Tensor,
+        state: KVState,
+        slots: Tensor | None = None,
+    ) -> Tensor:
+        """One item a row: codes (R,) drawn last, positions (R,), cond and state pooled by slot ->
+        logits (R, V).
+
+        As ``AiM.step``: at position 0 the class is read, not the code, and the old state counts as
+        zero; a row with a negative position is idle and writes nothing; row i is slot ``slots[i]``,
+        or slot i where ``slots`` is None.
+        """
+        count = codes.shape[0]
+        rows = state.rows(count) if slots is None else state.gather(slots)
+        cond = cond[:count] if slots is None else cond[slots]
+        fresh, idle, at = positions == 0, positions < 0, positions.clamp(min=0)
+        rows.clear(fresh)
+        word = self.tok_embeddings(codes.clamp(0, self.config.vocab_size - 1)).float()
+        residual = torch.where(fresh.unsqueeze(1), cond, word)
+        # a GPU is not waited for
+        filled = self.config.num_tokens if at.is_cuda else int(at.max()) + 1
+        turns = self._table(residual)[at]
+        for i, layer in enumerate(self._layers()):
+            residual = layer.step(residual, turns, rows.keys[i], rows.values[i], at, idle, filled)
+        if slots is not None:
+            state.scatter(slots, rows)
+        return self._logits(residual)
+
+    def _layers(self) -> list[Layer]:
+        return cast(list[Layer], list(self.layers))
+
+    def _embed(self, codes: Tensor, cond: Tensor) -> Tensor:
+        """codes (B, K), cond (B, D) -> items (B, K + 1, D) float32, the class first."""
+        words = torch.cat([cond.unsqueeze(1), self.tok_embeddings(codes).float()], 1)
+        return self.token_dropout(words)
+
+    def _table(self, like: Tensor) -> Tensor:
+        c = self.config
+        return rotary_table(c.grid, c.head_dim, c.rope_base, like.device)
+
+    def _turns(self, items: Tensor) -> Tensor:
+        return self._table(items)[: items.shape[1]]
+
+    def _logits(self, residual: Tensor) -> Tensor:
+        """residual (..., D) -> (..., V) float32."""
+        return self.output(self.norm(residual).to(self.output.weight.dtype)).float()

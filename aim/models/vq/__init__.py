@@ -1,0 +1,1 @@
+"""The VQ tokenizer: the readable model, and its decoder for a GPU."""

@@ -1,0 +1,264 @@
+"""The draw as one Triton kernel: guidance, temperature, top-k, top-p, noise, what can be said about
+the code. One program a row.
+
+``aim.sampling`` has the PyTorch twin and says what is computed. Here nothing is sorted: after the
+maximum is subtracted no logit is above 0, so the bits of -logit, read as an integer, grow as the
+logit falls, and a threshold is found exactly by bisection on those integers (a logit's *depth*).
+Multiplications and additions are not fused where the twin rounds twice. Needs Triton.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from aim.ops import draw
+from aim.ops.fused import runs_kernels
+from aim.ops.triton.decode.common import options, overlaps, wait
+
+LONGEST = 65536  # codes, which a program holds in registers
+
+STRIDE: tl.constexpr = tl.constexpr(draw.STRIDE)
+ROW_OFFSET: tl.constexpr = tl.constexpr(draw.ROW_OFFSET)
+CODE_OFFSET: tl.constexpr = tl.constexpr(draw.CODE_OFFSET)
+BELOW_ONE: tl.constexpr = tl.constexpr(draw.BELOW_ONE)
+INF: tl.constexpr = tl.constexpr(float("inf"))
+LARGEST: tl.constexpr = tl.constexpr(torch.finfo(torch.float32).max)
+DEEPEST: tl.constexpr = tl.constexpr(0x7F800000)  # the bits of infinity
+NOTES: tl.constexpr = tl.constexpr(13)
+LIKELIEST: tl.constexpr = tl.constexpr(5)
+# for exponents that are still in their place among the bits
+LOG_2: tl.constexpr = tl.constexpr(0.693147182464599609375 * 2**-23)
+
+
+@triton.jit
+def _mix(x):
+    """``ops.draw._mix`` of uint32."""
+    x ^= x >> 16
+    x *= 0x7FEB352D
+    x ^= x >> 15
+    x *= 0x846CA68B
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def _uniform(codes, seed, position):
+    """``ops.draw.uniform`` of one row, bit for bit."""
+    row = _mix(seed.to(tl.uint32) + position.to(tl.uint32) * STRIDE + ROW_OFFSET)
+    hashed = _mix(row ^ _mix(codes.to(tl.uint32) + CODE_OFFSET))
+    return tl.minimum(tl.fma(hashed.to(tl.float32), 2.0**-32, 2.0**-33), BELOW_ONE)
+
+
+@triton.jit
+def _exponent(x):
+    """The power of two, as an offset to the bits, that x > 0 is to be divided by to lie in [3/4,
+    3/2).
+    """
+    return (x.to(tl.int32, bitcast=True) - 0x3F400000) & -0x800000
+
+
+@triton.jit
+def _scaled(x, exponent):
+    """x divided by the power of two; x not 0."""
+    return (x.to(tl.int32, bitcast=True) - exponent).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _log(m, exponent):
+    """``log((1 + m) 2^k)`` to float32 accuracy: m in [-1/4, 1/2], k as ``_exponent`` has it. The
+    hardware's is poor near 1.
+    """
+    s = m * m
+    even = tl.fma(
+        tl.fma(tl.fma(-4.53948975e-2, s, -1.32274792e-1), s, -1.66412741e-1), s, -2.50002742e-1
+    )
+    odd = tl.fma(tl.fma(1.05468750e-1, s, 1.44911826e-1), s, 1.99887201e-1)
+    series = tl.fma(tl.fma(tl.fma(odd, m, even), m, 3.33335280e-1), m, -4.99999970e-1)
+    return tl.fma(exponent.to(tl.float32), LOG_2, tl.fma(series, s, m))
+
+
+@triton.jit
+def _gumbel(u):
+    """``-log(-log1p(-u))``, u in (0, 1). Where 1 - u rounds, ``(1 - u) / 2^k - 1`` is still
+    computed exactly.
+    """
+    exponent = _exponent(1.0 - u)
+    waiting = -_log(
+        _scaled(-u, exponent) + (_scaled(tl.full((), 1.0, tl.float32), exponent) - 1.0), exponent
+    )
+    exponent = _exponent(waiting)
+    return -_log(_scaled(waiting, exponent) - 1.0, exponent)
+
+
+@triton.jit
+def _two_rows(logits, stride, row, other, codes, V: tl.constexpr):
+    """Conditional and unconditional logits (BLOCK,) float32, 0 beyond V."""
+    cond = tl.load(logits + row * stride + codes, mask=codes < V, other=0.0)
+    uncond = tl.load(logits + other * stride + codes, mask=codes < V, other=0.0)
+    return cond.to(tl.float32), uncond.to(tl.float32)
+
+
+@triton.jit
+def _guide(cond, uncond, scale, codes, V: tl.constexpr):
+    """``sampling.guide``; -inf beyond V, and +inf, which guidance never gives, where the difference
+    is not finite.
+    """
+    difference = cond - uncond
+    guided = tl.minimum(difference * scale + uncond, LARGEST)
+    guided = tl.where(tl.abs(difference) < INF, guided, INF)
+    return tl.where(codes < V, guided, -INF)
+
+
+@triton.jit
+def _top_k(depth, k):
+    """A depth that k logits reach and, apart from ties, no more."""
+    low, high = 0, DEEPEST
+    while low < high:
+        middle = low + ((high - low) >> 1)
+        count = tl.sum((depth <= middle).to(tl.int32), 0)
+        high = tl.where(count >= k, middle, high)
+        low = tl.where(count < k, middle + 1, tl.where(count == k, middle, low))
+    return high
+
+
+@triton.jit
+def _top_p(depth, weight, p, deepest):
+    """The least depth, at most ``deepest``, down to which the weights are p of the whole."""
+    enough = p * tl.sum(weight, 0)
+    low, high = 0, deepest
+    while low < high:
+        middle = low + ((high - low) >> 1)
+        reached = tl.sum(tl.where(depth <= middle, weight, 0.0), 0) >= enough
+        high = tl.where(reached, middle, high)
+        low = tl.where(reached, low, middle + 1)
+    return high
+
+
+@triton.jit
+def _truncate(score, k, p, V: tl.constexpr):
+    """The greatest depth that top-k, then top-p keep."""
+    depth = score.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    deepest = tl.full((), DEEPEST, tl.int32)
+    if (k > 0) & (k < V):
+        deepest = _top_k(depth, k)
+    if p < 1.0:
+        deepest = _top_p(depth, tl.where(depth <= deepest, tl.exp(score), 0.0), p, deepest)
+    return tl.where(depth <= deepest, score, -INF)
+
+
+@triton.jit
+def _note(notes, logits, stride, row, other, scale, codes, code, peak, V: tl.constexpr):
+    """Write what ``sampling.explain`` says about one code."""
+    unknown = tl.where(code < 0, float("nan"), 0.0)
+    cond, uncond = _two_rows(logits, stride, row, other, codes, V)
+    left = tl.where(codes < V, cond - tl.max(tl.where(codes < V, cond, -INF), 0), -INF)
+    right = tl.where(codes < V, uncond - tl.max(tl.where(codes < V, uncond, -INF), 0), -INF)
+    weight = tl.exp(left)
+    mass = tl.sum(weight, 0)
+    apart = tl.sum(tl.where(weight > 0, weight * (left - right), 0.0), 0) / mass
+    apart += tl.log(tl.sum(tl.exp(right), 0)) - tl.log(mass)
+    tl.store(notes + 2, tl.maximum(apart, 0.0) + unknown)  # rounding goes below
+
+    likely = _guide(cond, uncond, scale, codes, V) - peak
+    weight = tl.exp(likely)
+    mass = tl.sum(weight, 0)
+    spread = tl.log(mass)
+    tl.store(notes, tl.sum(tl.where(codes == code, likely, 0.0), 0) - spread + unknown)
+    tl.store(
+        notes + 1, spread - tl.sum(tl.where(weight > 0, weight * likely, 0.0), 0) / mass + unknown
+    )
+    for i in tl.static_range(LIKELIEST):
+        value, best = tl.max(likely, 0, return_indices=True)
+        tl.store(notes + 3 + i, value - spread + unknown)
+        tl.store(
+            notes + 3 + LIKELIEST + i, tl.where(value > -INF, best, -1).to(tl.float32) + unknown
+        )
+        likely = tl.where(codes == best, -INF, likely)
+
+
+@triton.jit
+def _draw(
+    logits, positions, partner, cfg_scale, temperature, top_p, top_k, seed, explain, last, drawn,
+    notes,
+    stride, T, V: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    codes = tl.arange(0, BLOCK)
+    wait(OVERLAP)
+    other, position = tl.load(partner + row), tl.load(positions + row)
+    if (other < 0) | (position < 0) | (position >= T):
+        return
+    cond, uncond = _two_rows(logits, stride, row, other, codes, V)
+    scale, heat = tl.load(cfg_scale + row), tl.load(temperature + row)
+    following = tl.load(positions + other) + 1
+    noise = tl.where(heat > 0, _gumbel(_uniform(codes, tl.load(seed + row), position)), 0.0)
+
+    score = _guide(cond, uncond, scale, codes, V)
+    peak = tl.max(score, 0)
+    score -= peak
+    if heat > 0:
+        if heat != 1.0:
+            score = tl.div_rn(score, heat)
+        k, p = tl.load(top_k + row), tl.load(top_p + row)
+        if (k > 0) | (p < 1.0):
+            score = _truncate(score, k, p, V)
+    code = tl.argmax(score + noise, 0)
+    code = tl.where(peak < INF, tl.where(peak > -INF, code, 0), -1)
+
+    tl.store(drawn + row * T + position, code)
+    tl.store(last + row, code)
+    tl.store(last + other, code)
+    tl.store(positions + row, position + 1)
+    tl.store(positions + other, following)
+    if tl.load(explain + row):
+        _note(
+            notes + (row * T + position) * NOTES,
+            logits,
+            stride,
+            row,
+            other,
+            scale,
+            codes,
+            code,
+            peak,
+            V,
+        )
+
+
+def supports(logits: Tensor) -> bool:
+    """Whether ``draw_fused`` takes these logits (R, V): at most 65,536 codes, on a GPU of this
+    decade.
+    """
+    return logits.shape[1] <= LONGEST and runs_kernels(logits.device)
+
+
+def draw_fused(
+    logits: Tensor,
+    positions: Tensor,
+    partner: Tensor,
+    cfg_scale: Tensor,
+    temperature: Tensor,
+    top_p: Tensor,
+    top_k: Tensor,
+    seed: Tensor,
+    explain: Tensor,
+    last: Tensor,
+    drawn: Tensor,
+    notes: Tensor,
+) -> None:
+    """``aim.sampling.draw_rows``: logits (R, V) float32 or bfloat16, each row contiguous, and the
+    buffers of ``aim.sampling.Rows``.
+    """
+    rows, codes = logits.shape
+    assert codes <= LONGEST and rows <= len(partner)
+    assert logits.stride(1) == 1 and drawn.is_contiguous() and notes.is_contiguous()
+    block = max(triton.next_power_of_2(codes), 16)
+    _draw[(rows,)](
+        logits, positions, partner, cfg_scale, temperature, top_p, top_k, seed, explain, last,
+        drawn, notes,
+        logits.stride(0), drawn.shape[1], codes, block,
+        **options(overlaps(logits.device), num_warps=min(max(block // 256, 4), 32),
+                  enable_fp_fusion=False),
+    )  # fmt: skip

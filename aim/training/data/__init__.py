@@ -1,0 +1,1 @@
+"""What training reads: sources of images, and codes made from them."""

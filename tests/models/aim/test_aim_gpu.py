@@ -1,0 +1,388 @@
+"""The fused step equals AiM's, at every age of a row: on a CPU in Triton's interpreter at the
+smallest sizes, on a GPU at real ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from aim.config import MODELS, SamplingParams
+from aim.engine import Engine, Finished, Request
+from aim.errors import InvalidInput
+from aim.models.aim.model import AiM
+from tests.tiny import random_model
+
+pytest.importorskip("triton", reason="Triton is not installed")
+from aim.models.aim.gpu import FastAiM, HistoryState
+
+# the interpreter computes with NaN what it then masks
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SMALL = {"d_model": 16, "headdim": 16, "vocab_size": 16, "num_tokens": 36}
+FLOAT32, BFLOAT16 = 1e-5, 3e-2  # of logits; the interpreter rounds bfloat16 towards zero
+
+
+@pytest.fixture(autouse=True)
+def _inference() -> Iterator[None]:
+    with torch.no_grad(), torch.device(DEVICE):
+        yield
+
+
+def pair(dtype: torch.dtype = torch.float32, **changes: object) -> tuple[AiM, FastAiM]:
+    """An eager model and the fused one on the same weights."""
+    eager = random_model(**{**SMALL, **changes}).to_dtype(dtype)
+    return eager, FastAiM(eager)
+
+
+def poisoned(model: FastAiM, slots: int, first: int = 0) -> HistoryState:
+    """A state in which rows were before, with a history of ``first`` items if given."""
+    state = model.new_state(slots)
+    if first:
+        state = state._replace(
+            items=state.items[:, :, :, :first].contiguous(),
+            keys=state.keys[:, :, :first].contiguous(),
+            decay=state.decay[..., :first].contiguous(),
+        )
+    for part in state[:5]:
+        part.fill_(float("nan"))
+    state.origin.fill_(3)
+    return state
+
+
+def codes_of(model: FastAiM, rows: int) -> Tensor:
+    c = model.config
+    codes = torch.randint(
+        c.vocab_size, (rows, c.num_tokens), generator=torch.Generator().manual_seed(3), device="cpu"
+    )
+    return codes.to(model.device)
+
+
+def at(codes: Tensor, positions: Tensor) -> Tensor:
+    """The code that each row reads."""
+    return codes.gather(1, (positions - 1).clamp(min=0)[:, None])[:, 0]
+
+
+def distance(got: Tensor, want: Tensor) -> float:
+    """The largest relative error of a row."""
+    assert got.dtype == want.dtype == torch.float32
+    assert got.isfinite().all()
+    return ((got - want).norm(dim=-1) / want.norm(dim=-1)).max().item()
+
+
+def follow(
+    eager: AiM,
+    fast: FastAiM,
+    labels: Tensor,
+    ages: list[int],
+    steps: int,
+    first: int,
+    prefilled: dict[int, int],
+) -> float:
+    """The largest distance of fused logits from eager ones over some steps, row i at position
+    ``ages[i]`` first (idle below 0).
+
+    ``prefilled``: how many codes those rows start behind. The history holds ``first`` items.
+    """
+    rows = len(ages)
+    codes, state, memory = codes_of(fast, rows), poisoned(fast, rows, first), eager.new_state(rows)
+    cond, modulations = fast.condition(labels), eager.condition(labels)
+    worst = 0.0
+    for row, count in prefilled.items():
+        slot = torch.tensor([row])
+        logits = fast.prefill(codes[row : row + 1, :count], cond, state, slot)
+        worst = max(
+            worst,
+            distance(
+                logits, eager.prefill(codes[row : row + 1, :count], modulations, memory, slot)
+            ),
+        )
+    for step in range(steps):
+        positions = torch.tensor(ages) + step
+        positions = torch.where(positions < fast.config.num_tokens, positions, -1).clamp(min=-1)
+        busy = positions >= 0
+        got = fast.step(at(codes, positions), positions, cond, state)
+        want = eager.step(at(codes, positions), positions, modulations, memory)
+        worst = max(worst, distance(got[busy], want[busy]))
+    return worst
+
+
+def test_float32_over_two_folds_with_rows_of_two_ages():
+    eager, fast = pair(position_offset=1)
+    labels = torch.tensor([1, 5])
+    assert follow(eager, fast, labels, ages=[0, -3], steps=37, first=16, prefilled={}) < FLOAT32
+
+
+def test_float32_over_a_fold_after_prefill():
+    eager, fast = pair(headdim=32)
+    labels = torch.tensor([1, 5, 0])
+    assert (
+        follow(eager, fast, labels, ages=[13, 14, -40], steps=6, first=16, prefilled={0: 12, 1: 13})
+        < FLOAT32
+    )
+    far = {0: 1, 1: 2}  # the state is 14 items old; as many more, and it is folded
+    assert (
+        follow(eager, fast, labels, ages=[2, 3, -40], steps=18, first=16, prefilled=far) < FLOAT32
+    )
+
+
+@pytest.mark.parametrize("rows", [2, 3], ids=["few", "many"])
+def test_bfloat16_over_a_fold_with_rows_of_different_ages(rows: int):
+    eager, fast = pair(torch.bfloat16, headdim=32)
+    labels = torch.tensor([1, 5, 0])[:rows]
+    assert (
+        follow(eager, fast, labels, ages=[0, 4, -40][:rows], steps=18, first=16, prefilled={1: 3})
+        < BFLOAT16
+    )
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 7])
+def test_prefill_equals_forward_and_leaves_the_state_of_the_steps(length: int):
+    eager, fast = pair(headdim=32)
+    codes, labels, slots = codes_of(fast, 2), torch.tensor([1, 5]), torch.tensor([4, 1])
+    cond, state = torch.randn(5, fast.condition(labels).shape[1]), poisoned(fast, 5)
+    cond[slots] = fast.condition(labels)
+    before = state.gather(torch.arange(5))
+    want = eager(codes[:, :-1], labels)
+    assert (
+        distance(fast.prefill(codes[:, :length], cond, state, slots), want[:, : length + 1])
+        < FLOAT32
+    )
+    for i in range(length + 1, length + 3):
+        assert (
+            distance(
+                fast.step(codes[:, i - 1], torch.full((2,), i), cond, state, slots), want[:, i]
+            )
+            < FLOAT32
+        )
+    others = torch.tensor([0, 2, 3])
+    for part, old in zip(state.gather(others), before.gather(others), strict=True):
+        assert torch.equal(part.nan_to_num(), old.nan_to_num())
+
+
+def test_prefill_refuses_a_whole_image():
+    _, fast = pair(num_tokens=16)
+    with pytest.raises(InvalidInput, match=r"16 codes.*fewer than num_tokens = 16"):
+        fast.prefill(
+            torch.zeros(1, 16, dtype=torch.long),
+            fast.condition(torch.tensor([0])),
+            fast.new_state(1),
+            torch.tensor([0]),
+        )
+
+
+@pytest.mark.parametrize("slots", [None, [3, 1, 0, 2]])
+def test_an_idle_row_writes_nothing(slots: list[int] | None):
+    _, fast = pair(headdim=32)
+    cond, state = fast.condition(torch.arange(4)), fast.new_state(4)
+    for part in state[:5]:
+        part.normal_()
+    before = state.gather(torch.arange(4))
+    fast.step(
+        torch.tensor([1, 2, 3, 4]),
+        torch.tensor([5, -1, 0, -1]),
+        cond,
+        state,
+        slots and torch.tensor(slots),
+    )
+    where = slots or [0, 1, 2, 3]
+    idle, busy = torch.tensor([where[1], where[3]]), torch.tensor([where[0], where[2]])
+    for part, old in zip(state.gather(idle), before.gather(idle), strict=True):
+        assert torch.equal(part, old)
+    for part, old in zip(state.gather(busy)[:4], before.gather(busy)[:4], strict=True):
+        assert (part != old).flatten(2).any(-1).all()
+
+
+def test_slots_are_gathered_scattered_and_copied():
+    _, fast = pair()
+    state = fast.new_state(5)
+    for part in state[:5]:
+        part.normal_()
+    state.origin.copy_(torch.arange(5) * 7)
+    before = HistoryState(*(part.clone() for part in state))
+    taken = state.gather(torch.tensor([3, 1]))
+    assert taken.slots == 2
+    assert state.slots == 5
+    assert taken.origin.tolist() == [21, 7]
+    for part, whole in zip(taken[:5], before[:5], strict=True):
+        assert torch.equal(part, whole[:, [3, 1]])
+    state.copy(torch.tensor([4, 0]), torch.tensor([0, 4]))  # an exchange
+    assert state.origin.tolist() == [28, 7, 14, 21, 0]
+    for part, whole in zip(state[:5], before[:5], strict=True):
+        assert torch.equal(part, whole[:, [4, 1, 2, 3, 0]])
+    state.scatter(torch.tensor([0, 4]), taken)
+    assert state.origin.tolist() == [21, 7, 14, 21, 7]
+    for part, whole in zip(state[:5], before[:5], strict=True):
+        assert torch.equal(part, whole[:, [3, 1, 2, 3, 1]])
+
+
+def test_copied_slots_go_on_like_their_source():
+    _, fast = pair(headdim=32)
+    codes, cond, state = (
+        codes_of(fast, 2),
+        fast.condition(torch.tensor([1, 5, 1, 5])),
+        poisoned(fast, 4),
+    )
+    fast.prefill(codes[:, :5], cond, state, torch.tensor([0, 1]))
+    state.copy(torch.tensor([0, 1]), torch.tensor([2, 3]))
+    logits = fast.step(codes[:, 5].repeat(2), torch.full((4,), 6), cond, state)
+    assert torch.equal(logits[:2], logits[2:])
+    assert not torch.equal(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_condition_is_the_models_with_gains_and_shifts_that_are_ready(dtype: torch.dtype):
+    eager, fast = pair(dtype, d_model=32)
+    eager.layers[1].norm.weight.normal_()
+    eager.final_layer.norm_final.weight.normal_()
+    fast = FastAiM(eager)
+    labels, width = torch.tensor([1, 5, 0]), eager.config.d_model
+    cond, want = fast.condition(labels), eager.condition(labels)
+    assert cond.dtype == dtype
+    cond = cond.float()
+    assert torch.equal(cond, fast.condition(eager.cls_embed.embedding_table(labels)).float())
+    parts, offsets = cond[:, : 9 * width].unflatten(1, (9, width)), cond[:, 9 * width :]
+    assert torch.equal(parts[:, [0, 1, 3, 5, 6, 8]], want[:, [0, 1, 3, 5, 6, 8]].to(dtype).float())
+    near = {} if dtype == torch.float32 else {"rtol": 2**-8, "atol": 1e-6}
+    norms = (eager.final_layer.norm_final, eager.layers[0].norm, eager.layers[1].norm)
+    for column, norm in zip((2, 4, 7), norms, strict=True):
+        torch.testing.assert_close(parts[:, column], (1 + want[:, column]) * norm.weight, **near)
+    if dtype == torch.float32:
+        assert offsets.shape[1] == 0
+    else:
+        made = [
+            want[:, 3 + 3 * i] @ layer.mixer.in_proj.weight.float().T
+            for i, layer in enumerate(eager.layers)
+        ]
+        assert distance(offsets, torch.cat(made, 1)) < 1e-2
+
+
+def test_a_row_has_the_same_float32_bits_in_any_company():
+    _, fast = pair(headdim=32)
+    codes, labels = codes_of(fast, 6), torch.arange(6)
+
+    def played(order: list[int]) -> Tensor:
+        cond, state = fast.condition(labels[order]), poisoned(fast, 4)
+        return torch.stack(
+            [
+                fast.step(codes[order, max(i - 1, 0)], torch.full((4,), i), cond, state)
+                for i in range(3)
+            ],
+            1,
+        )
+
+    first, second = played([0, 1, 2, 3]), played([4, 3, 5, 1])
+    assert torch.equal(first[[1, 3]], second[[3, 1]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"headdim": 8}, "headdim 8,"),
+        ({"d_model": 48, "headdim": 48}, "headdim 48,"),
+        ({"d_state": 24}, "d_state 24,"),
+        ({"d_model": 24}, "24$"),
+    ],
+)
+def test_sizes_that_the_kernels_do_not_take_are_refused(changes: dict[str, int], named: str):
+    with pytest.raises(InvalidInput, match=f"not .*{named}"):
+        pair(**changes)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "few", "many"), [(7, 16, 16), (40, 64, 64), (96, 64, 128), (256, 64, 128)]
+)
+def test_the_history_is_a_power_of_two_for_any_number_of_codes(tokens: int, few: int, many: int):
+    _, fast = pair(num_tokens=tokens)
+    assert (fast.new_state(64).first, fast.new_state(65).first) == (few, many)
+
+
+def test_traffic_of_aim_xl():
+    with torch.device("meta"):
+        fast = FastAiM(AiM(MODELS["aim-xl"].config).to_dtype(torch.bfloat16))
+    # bytes: dt x, B and the decay of an item; h
+    item, base = 2 * (3072 + 128) + 4 * 48, 2 * 3072 * 128
+    ring = 256 * 5 * 2 * (3072 + 2 * 128)  # four items read, one written, at every position
+    # 64 items without h and 12 times 16 behind it, read or written; all of them once more when
+    # folded
+    few = (64 * 65 // 2 + 12 * 16 * 17 // 2 + 256) * item + ring + (192 + 1 + 12 * 2) * base
+    assert fast.traffic(2) == (1_454_112_768, 2 * 48 * few // 256)
+    assert fast.traffic(2)[1] == 76_999_680
+    many = (128 * 129 // 2 + 8 * 16 * 17 // 2 + 256) * item + ring + (128 + 1 + 8 * 2) * base
+    assert fast.traffic(128) == (1_454_112_768, 128 * 48 * many // 256)
+
+
+@pytest.mark.skipif(
+    DEVICE == "cuda", reason="tests/engine/test_gpu.py does this with captured steps"
+)
+def test_an_engine_draws_the_codes_of_the_eager_model():
+    eager, fast = pair(num_tokens=16, headdim=32)
+    params = SamplingParams(3.0), SamplingParams(1.0), SamplingParams(1.0, 0.7, 5)
+    requests = [Request(i, p, seed=i) for i, p in enumerate(params)]
+
+    def drawn(model: AiM | FastAiM) -> dict[int, list[int]]:
+        engine = Engine(model, 3)
+        engine.submit(requests[0])
+        events = [event for _ in range(3) for event in engine.step()]
+        for request in requests[1:]:
+            engine.submit(request)
+        events += engine.run()
+        return {
+            requests.index(r): e.codes.tolist()
+            for e in events
+            if isinstance(e, Finished)
+            for r in requests
+            if r.id == e.request_id
+        }
+
+    want = drawn(eager)
+    assert sorted(want) == [0, 1, 2]
+    assert all(len(set(codes)) > 3 for codes in want.values())
+    assert drawn(fast) == want
+
+
+@pytest.fixture(scope="module")
+def aim_b() -> AiM:
+    """aim-b with random weights in float32 that bfloat16 holds exactly, and in which the mixers
+    weigh in on the logits.
+    """
+    torch.manual_seed(0)
+    model = AiM(MODELS["aim-b"].config).eval().requires_grad_(False)
+    gains = {"word_embeddings": 4.0, "embedding_table": 10.0, "adaLN": 3.0}
+    rounded = copy.deepcopy(model)
+    for name, weight in rounded.named_parameters():
+        weight.mul_(next((gain for part, gain in gains.items() if part in name), 1.0))
+    model.load_state_dict(rounded.to_dtype(torch.bfloat16).state_dict())
+    return model.to("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("dtype", "far"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=["float32", "bfloat16"]
+)
+@pytest.mark.parametrize("rows", [2, 8, 96])
+def test_aim_b_over_150_positions_with_rows_of_different_ages(
+    monkeypatch: pytest.MonkeyPatch, aim_b: AiM, rows: int, dtype: torch.dtype, far: float
+):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    fast = FastAiM(copy.deepcopy(aim_b).to_dtype(dtype))
+    codes = codes_of(fast, rows)
+    labels = torch.arange(rows, device="cuda") * 37 % 1001
+    cond, modulations = fast.condition(labels), aim_b.condition(labels)
+    state, memory = poisoned(fast, rows), aim_b.new_state(rows)
+    starts = torch.arange(rows, device="cuda") * 7 % 41  # no two neighbours come to a fold together
+    worst = torch.zeros(rows, device="cuda")
+    for step in range(150):
+        positions = (step - starts).clamp(min=-1)
+        last = at(codes, positions)
+        got, want = (
+            fast.step(last, positions, cond, state),
+            aim_b.step(last, positions, modulations, memory),
+        )
+        error = (got - want).norm(dim=1) / want.norm(dim=1)
+        worst = torch.where((positions >= 0) & ~(error <= worst), error, worst)  # NaN stays
+    assert worst.max().item() < far, worst.tolist()

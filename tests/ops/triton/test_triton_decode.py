@@ -1,0 +1,472 @@
+"""Every kernel of a decoding step equals its readable twin, writes what it must and nothing else;
+what it must not read is NaN.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="Triton is not installed")
+from aim.ops.triton.decode import mix as mixing
+from aim.ops.triton.decode.common import overlaps
+from aim.ops.triton.decode.fold import fold
+from aim.ops.triton.decode.linear import (
+    linear_in,
+    linear_in_reference,
+    linear_out,
+    linear_out_reference,
+    out_parts,
+)
+from aim.ops.triton.decode.norm import add_norm, add_norm_reference, begin, begin_reference
+from aim.ops.triton.decode.product import product, product_reference
+from aim.ops.window import MixWeights, Window, fold_reference, mix_reference
+
+# the interpreter computes with NaN what it then masks
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+OVERLAP = overlaps(DEVICE)
+NAN = float("nan")
+DTYPES = pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"]
+)
+AGES = {  # position, items before the origin
+    "idle": (-1, 3),
+    "at its class": (0, 0),
+    "with fewer items than taps": (2, 0),
+    "inside the first window": (40, 0),
+    "at the end of the first window": (63, 0),
+    "just folded": (64, 64),
+    "since a fold": (70, 64),
+    "at the end of a later window": (79, 64),
+    "since a prefill": (3, 2),
+    "at the end of the window since a prefill": (20, 5),
+}
+OFTEN = 16
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)
+
+
+def poison(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.full(shape, NAN, dtype=dtype, device=DEVICE)
+
+
+def guarded(rows: int, columns: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """NaN (rows, columns), and what lies behind them in memory."""
+    flat = poison(rows * columns + 64, dtype=dtype)
+    return flat[: rows * columns].view(rows, columns), flat[rows * columns :]
+
+
+def settle() -> None:
+    """A kernel that overlaps reads what older ones wrote before it waits for the last."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def close(got: Tensor, want: Tensor, dtype: torch.dtype) -> None:
+    """Within rounding, which the interpreter does towards zero; NaN only where NaN is wanted."""
+    assert torch.equal(got.isnan(), want.isnan())
+    far = 2e-2 if dtype == torch.bfloat16 else 2e-5
+    got, want = got.float().nan_to_num(), want.float().nan_to_num()
+    assert (got - want).norm() <= far * want.norm() + 1e-12
+    torch.testing.assert_close(got, want, rtol=far, atol=far * want.abs().max().item())
+
+
+def same(got: Tensor, want: Tensor) -> None:
+    torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+
+
+def aged(
+    ages: list[tuple[int, int]],
+    layers: int,
+    heads: int,
+    channels: int,
+    size: int,
+    held: int,
+    dtype: torch.dtype,
+    slots: int = 1,
+) -> tuple[Window, Tensor, Tensor]:
+    """A window (L, S, ...), positions, origins of rows of these ages and ``slots`` more; NaN where
+    nothing was ever written.
+    """
+    total, width = len(ages) + slots, heads * channels + 2 * size
+    positions, origins = (torch.tensor([*part, *[9] * slots]) for part in zip(*ages, strict=True))
+    shapes = (
+        (4, width),
+        (heads, held, channels),
+        (held, size),
+        (heads, held),
+        (heads, channels, size),
+    )
+    parts = [random(layers, total, *shape, seed=i) for i, shape in enumerate(shapes)]
+    parts[1] *= 0.3
+    parts[3] = -parts[3].abs().cumsum(-1) * 0.2
+    for row, (pos, origin) in enumerate(ages):
+        past = max(pos, 0) - origin
+        parts[0][:, row, max(pos, 0) :] = NAN
+        parts[1][:, row, :, max(past, 0) :] = NAN
+        parts[2][:, row, max(past, 0) :] = NAN
+        parts[3][:, row, :, max(past, 0) :] = NAN
+        if origin == 0:
+            parts[4][:, row] = NAN
+    types = (dtype, dtype, dtype, torch.float32, dtype)
+    window = Window(*(part.to(kind) for part, kind in zip(parts, types, strict=True)))
+    return window, positions.to(DEVICE), origins.to(DEVICE, torch.int32)
+
+
+def mix_weights(heads: int, channels: int, size: int) -> MixWeights:
+    inner = heads * channels
+    dt_bias = random(heads, seed=13)
+    dt_bias[0] = -100.0  # dt underflows, and is divided by
+    rates = -random(heads, seed=14).abs() - 0.1
+    conv = random(4, inner + 2 * size, seed=11) * 0.5, random(inner + 2 * size, seed=12)
+    return MixWeights(*conv, dt_bias, rates, random(heads, seed=15), random(inner, seed=16))
+
+
+def check_mix(
+    ages: list[tuple[int, int]],
+    heads: int,
+    channels: int,
+    dtype: torch.dtype,
+    folds: bool,
+    size: int = 16,
+) -> None:
+    held, rows = 64, len(ages)
+    pool, positions, origins = aged(ages, 1, heads, channels, size, held, dtype)
+    weights = mix_weights(heads, channels, size)
+    window, twin = (Window(*(part[0].clone() for part in pool)) for _ in range(2))
+    projected = random(rows, 2 * heads * channels + 2 * size + heads, seed=7, dtype=dtype)
+    wanted, sums = mix_reference(projected, twin, weights, positions, origins)
+    if folds:
+        fold_reference(
+            Window(*(part[None] for part in twin)), positions, origins, rows, held, OFTEN
+        )
+    out, behind = guarded(rows, heads * channels, dtype)
+    squares, behind_squares = guarded(rows, heads, torch.float32)
+    settle()
+    mixing.mix(projected, window, weights, positions, origins, out, squares, OFTEN, folds, OVERLAP)
+    idle = positions[:rows] < 0
+    wanted[idle], sums[idle] = NAN, NAN
+    close(out, wanted, dtype)
+    close(squares.sum(1), sums, dtype)
+    for part, value in zip(window, twin, strict=True):
+        close(part, value, dtype)
+    same(window.ring, twin.ring)
+    for part, before in zip(window, pool, strict=True):
+        same(part[rows:], before[0, rows:])
+        same(part[:rows][idle], before[0, :rows][idle])
+    assert behind.isnan().all()
+    assert behind_squares.isnan().all()
+
+
+@DTYPES
+@pytest.mark.parametrize("folds", [True, False])
+def test_mix_at_every_age(dtype: torch.dtype, folds: bool):
+    check_mix(list(AGES.values()), 2, 16 if folds else 32, dtype, folds)
+
+
+@DTYPES
+@pytest.mark.parametrize("crew", [(4, 1), (2, 2)])
+def test_mix_with_several_rows_to_a_program(
+    monkeypatch: pytest.MonkeyPatch, crew: tuple[int, int], dtype: torch.dtype
+):
+    monkeypatch.setattr(mixing, "_crew", lambda rows, held: crew)
+    check_mix(list(AGES.values()), 8, 16, dtype, False)
+
+
+def test_mix_of_many_rows():
+    check_mix(
+        [AGES["inside the first window"], AGES["since a fold"], AGES["idle"], AGES["just folded"]]
+        * 33,
+        8,
+        16,
+        torch.bfloat16,
+        False,
+    )
+
+
+@pytest.mark.parametrize("together", [4, 8])
+def test_mix_with_several_heads_to_a_program(monkeypatch: pytest.MonkeyPatch, together: int):
+    monkeypatch.setattr(mixing, "_plan", lambda rows, count: (together, 4, 2))
+    check_mix(
+        [
+            AGES["at the end of the first window"],
+            AGES["at the end of a later window"],
+            AGES["idle"],
+        ],
+        8,
+        16,
+        torch.bfloat16,
+        True,
+        64,
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9, 64, 65, 129, 1024])
+def test_every_plan_divides_the_heads(rows: int):
+    for heads in (1, 2, 3, 4, 6, 8, 24, 48):
+        together, warps, stages = mixing._plan(rows, heads)
+        assert heads % together == 0
+        assert together <= 8
+        assert warps in (2, 4)
+        assert stages >= 1
+
+
+def check_fold(
+    ages: list[tuple[int, int]],
+    layers: int,
+    heads: int,
+    channels: int,
+    held: int,
+    dtype: torch.dtype,
+    size: int = 16,
+) -> None:
+    # fold comes after the item at pos
+    reached = [(pos + 1, origin) if pos >= 0 else (pos, origin) for pos, origin in ages]
+    pool, positions, origins = aged(reached, layers, heads, channels, size, held, dtype)
+    positions -= (positions >= 0).long()
+    window, twin = (Window(*(part.clone() for part in pool)) for _ in range(2))
+    fold_reference(twin, positions, origins, len(ages), held, OFTEN)
+    settle()
+    fold(window, positions, origins, len(ages), held, OFTEN, OVERLAP)
+    full = [
+        row
+        for row, (pos, origin) in enumerate(ages)
+        if pos - origin + 1 == (OFTEN if origin else held)
+    ]
+    assert twin.base[:, full].isfinite().all()
+    close(window.base[:, full], twin.base[:, full], dtype)
+    others = [row for row in range(len(ages) + 1) if row not in full]
+    same(window.base[:, others], pool.base[:, others])
+    for part, before in zip(window[:4], pool[:4], strict=True):
+        same(part, before)
+
+
+@DTYPES
+def test_fold_takes_up_full_windows_and_no_others(dtype: torch.dtype):
+    ages = [(31, 0), (-1, 3), (30, 0), (47, 32), (18, 3), (0, 0), (15, 0)]
+    check_fold(ages, layers=5, heads=2, channels=32, held=32, dtype=dtype)
+
+
+def test_fold_of_many_rows_takes_all_layers_in_one_program():
+    check_fold(
+        [(-1, 0)] * 32 + [(15, 0)], layers=5, heads=64, channels=16, held=16, dtype=torch.bfloat16
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("plan", "crew"), [((1, 4, 1), (1, 2)), ((4, 4, 3), (1, 2)), ((4, 2, 2), (4, 1))]
+)
+@pytest.mark.parametrize("age", list(AGES))
+def test_mix_at_the_sizes_of_aim_b(
+    monkeypatch: pytest.MonkeyPatch, plan: tuple[int, int, int], crew: tuple[int, int], age: str
+):
+    monkeypatch.setattr(mixing, "_plan", lambda rows, count: plan)
+    monkeypatch.setattr(mixing, "_crew", lambda rows, held: crew)
+    check_mix([AGES[age], AGES["idle"]], 24, 64, torch.bfloat16, crew[0] < 4, 128)
+
+
+@pytest.mark.gpu
+@DTYPES
+@pytest.mark.parametrize("rows", [1, 100])
+def test_fold_at_the_sizes_of_aim_b(dtype: torch.dtype, rows: int):
+    check_fold(
+        [(63, 0), (79, 64), *[(70, 64)] * rows],
+        layers=5,
+        heads=24,
+        channels=64,
+        held=64,
+        dtype=dtype,
+        size=128,
+    )
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("rows", "features", "length"),
+    [(1, 37, 48), (2, 70, 48), (2, 16, 16), (1, 9, 1040), (2, 83, 64)],
+)
+def test_linear_in(dtype: torch.dtype, rows: int, features: int, length: int):
+    x, weight = random(rows, length, dtype=dtype), random(features, length, seed=1, dtype=dtype)
+    out, behind = guarded(rows, features, torch.float32)
+    settle()
+    linear_in(x, weight, out, overlap=OVERLAP)
+    close(out, linear_in_reference(x, weight), dtype)
+    assert behind.isnan().all()
+
+    squares, cond = (
+        random(rows, 3, seed=2).square() * length,
+        random(rows + 1, features + 11, seed=3),
+    )
+    out, behind = guarded(rows, features, dtype)
+    settle()
+    linear_in(x, weight, out, squares, cond[:, 5:], 1e-2, OVERLAP)
+    close(out, linear_in_reference(x, weight, squares, cond[:, 5 : 5 + features], 1e-2), dtype)
+    assert behind.isnan().all()
+
+
+@DTYPES
+@pytest.mark.parametrize(("rows", "width", "length"), [(1, 22, 48), (2, 22, 48), (2, 7, 1040)])
+@pytest.mark.parametrize("last", [False, True])
+def test_linear_out(dtype: torch.dtype, rows: int, width: int, length: int, last: bool):
+    u, weight = random(rows, length, dtype=dtype), random(width, length, seed=1, dtype=dtype)
+    squares, residual = random(rows, 5, seed=2).square() * length, random(rows, width, seed=3)
+    cond, gate, gain = random(rows + 1, 4 * width, seed=4), width, 3 * width
+    scaled, behind = guarded(rows, width, dtype)
+    sums, behind_sums = guarded(rows, out_parts(width), torch.float32)
+    wanted = linear_out_reference(
+        u, weight, squares, residual, cond[:rows, gate : gate + width], 1e-2
+    )
+    settle()
+    linear_out(
+        u,
+        weight,
+        squares,
+        residual,
+        cond,
+        gate,
+        None if last else gain,
+        scaled,
+        sums,
+        1e-2,
+        OVERLAP,
+    )
+    close(residual, wanted, torch.float32)
+    if last:
+        assert scaled.isnan().all()
+        assert sums.isnan().all()
+    else:
+        close(scaled, wanted * cond[:rows, gain : gain + width], dtype)
+        close(sums.sum(1), wanted.square().sum(1), torch.float32)
+    assert behind.isnan().all()
+    assert behind_sums.isnan().all()
+
+
+@DTYPES
+@pytest.mark.parametrize(("width", "shares"), [(16, 1), (48, 1), (48, 3)])
+def test_add_norm(dtype: torch.dtype, width: int, shares: int):
+    rows, eps = 3, 1e-2
+    update, squares = (
+        random(shares, rows, width, seed=1, dtype=dtype),
+        random(rows, 5, seed=2).square() * 40,
+    )
+    cond, weight = random(rows + 1, 5 * width, seed=3), random(width, seed=4)
+    gain, shift, gate = 3 * width, 2 * width, width
+    for added in ({}, {"update": update, "squares": squares, "inner": 40, "gate": gate}):
+        for twice in (None, weight):
+            residual = random(rows, width)
+            (x, behind), before = guarded(rows, width, dtype), residual.clone()
+            wanted, normed = add_norm_reference(
+                residual, cond, gain, shift, eps, twice=twice, **added
+            )
+            settle()
+            add_norm(residual, cond, gain, shift, x, eps, twice=twice, overlap=OVERLAP, **added)
+            close(residual, wanted, torch.float32)
+            close(x, normed, dtype)
+            assert torch.equal(residual, before) == (not added)
+            assert behind.isnan().all()
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("rows", "features", "length", "shares"), [(3, 70, 48, 1), (20, 40, 256, 2), (33, 17, 192, 4)]
+)
+def test_product(dtype: torch.dtype, rows: int, features: int, length: int, shares: int):
+    x, weight = random(rows, length, dtype=dtype), random(features, length, seed=1, dtype=dtype)
+    out, behind = guarded(shares * rows, features, torch.float32)
+    settle()
+    product(x, weight, out.view(shares, rows, features), OVERLAP)
+    close(out.view(shares, rows, features).sum(0), product_reference(x, weight), dtype)
+    assert behind.isnan().all()
+
+
+@DTYPES
+@pytest.mark.parametrize("offset", [0, 1])
+def test_begin(dtype: torch.dtype, offset: int):
+    width, first = 48, 64
+    steps = {  # position, origin that was: origin that shall be
+        (-1, 3): 3,
+        (0, 37): 0,
+        (5, 0): 0,
+        (63, 0): 0,
+        (64, 0): 64,
+        (70, 64): 64,
+        (79, 64): 64,
+        (80, 64): 80,
+        (9, 9): 9,
+        (500, 490): 490,
+    }
+    positions, origins = (
+        torch.tensor(part, device=DEVICE) for part in zip(*steps, (7, 7), strict=True)
+    )
+    rows, origins = len(steps), origins.int()
+    codes = torch.arange(rows, device=DEVICE) * 3
+    codes[2], codes[5] = -1, 10**6
+    words, places, cond = (
+        random(23, width, dtype=dtype),
+        random(90, width, seed=1, dtype=dtype),
+        random(rows + 1, 3 * width, seed=2),
+    )
+    made = begin_reference(
+        codes, positions, origins, words, places, cond, width, 2 * width, offset, first, OFTEN, 1e-2
+    )
+    assert made[0].tolist() == list(steps.values())
+    residual, behind = guarded(rows, width, torch.float32)
+    x, behind_x = guarded(rows, width, dtype)
+    settle()
+    begin(
+        codes,
+        positions,
+        origins,
+        words,
+        places,
+        cond,
+        residual,
+        x,
+        width,
+        2 * width,
+        offset,
+        first,
+        OFTEN,
+        1e-2,
+        OVERLAP,
+    )
+    assert origins.tolist() == [*steps.values(), 7]
+    busy = positions[:rows] >= 0  # nobody reads what an idle row makes
+    close(residual[busy], made[1][busy], torch.float32)
+    close(x[busy], made[2][busy], dtype)
+    assert residual.isfinite().all()
+    assert behind.isnan().all()
+    assert behind_x.isnan().all()
+
+
+def test_begin_reads_the_class_alone_at_position_0():
+    codes, positions, origins = (
+        torch.zeros(2, dtype=kind, device=DEVICE)
+        for kind in (torch.int64, torch.int64, torch.int32)
+    )
+    cond, residual, x = random(2, 48), poison(2, 16), poison(2, 16)
+    settle()
+    begin(
+        codes,
+        positions,
+        origins,
+        poison(3, 16),
+        poison(5, 16),
+        cond,
+        residual,
+        x,
+        16,
+        32,
+        0,
+        16,
+        OFTEN,
+        1e-5,
+        OVERLAP,
+    )
+    assert torch.equal(residual, cond[:, :16])
+    assert x.isfinite().all()

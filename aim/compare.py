@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from aim.checkpoint.tensors import blank
+from aim.checks import whole
 from aim.config import SamplingParams, check_seed
 from aim.engine import Request
 from aim.errors import InvalidInput
@@ -155,8 +156,7 @@ def blend(
 
     InvalidInput for steps outside [2, 8]; other errors as of ``Pipeline.generate``.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MOST:
-        raise InvalidInput(f"steps is {steps!r}; it must be a whole number in [2, {MOST}]")
+    steps = whole("steps", steps, 2, MOST)
     check_seed(seed)
     shares = [i / (steps - 1) for i in range(steps)]
     between = blended(pipe, first, second, shares)

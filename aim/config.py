@@ -7,43 +7,15 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from aim.checks import number, whole
 from aim.errors import InvalidInput
-
-
-def _number(name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:
-    """``value`` as a float within [low, high], or (low, high] with ``open_low``; else
-    InvalidInput.
-    """
-    bracket = "(" if open_low else "["
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if isinstance(value, bool) or not low <= number <= high or (open_low and number == low):
-        raise InvalidInput(
-            f"{name} is {value!r}; it must be a number in {bracket}{low:g}, {high:g}]"
-        )
-    return number
-
-
-def _integer(name: str, value: Any, low: int, high: int) -> int:
-    """``value`` as an int within [low, high]; else InvalidInput."""
-    try:
-        number = low - 1 if isinstance(value, bool) else int(value)
-        whole = number == value
-    except (TypeError, ValueError, OverflowError):
-        whole = False
-    if not whole or not low <= number <= high:
-        raise InvalidInput(f"{name} is {value!r}; it must be a whole number in [{low}, {high}]")
-    return number
-
 
 MAX_SEED = 2**32 - 1
 
 
 def check_seed(value: Any) -> int:
     """``value`` as a seed, 0 ... 2^32 - 1; else InvalidInput."""
-    return _integer("seed", value, 0, MAX_SEED)
+    return whole("seed", value, 0, MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -62,10 +34,10 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
-        set_(self, "cfg_scale", _number("cfg_scale", self.cfg_scale, 0.0, 30.0))
-        set_(self, "temperature", _number("temperature", self.temperature, 0.0, 10.0))
-        set_(self, "top_k", _integer("top_k", self.top_k, 0, 2**31 - 1))
-        set_(self, "top_p", _number("top_p", self.top_p, 0.0, 1.0, open_low=True))
+        set_(self, "cfg_scale", number("cfg_scale", self.cfg_scale, 0.0, 30.0))
+        set_(self, "temperature", number("temperature", self.temperature, 0.0, 10.0))
+        set_(self, "top_k", whole("top_k", self.top_k, 0, 2**31 - 1))
+        set_(self, "top_p", number("top_p", self.top_p, 0.0, 1.0, open_low=True))
 
     def replace(self, **changes: Any) -> SamplingParams:
         """A copy with the given fields changed; fields given as None stay."""

@@ -16,6 +16,7 @@ from PIL import Image
 
 from aim._version import __version__
 from aim.checkpoint import load_model
+from aim.checks import whole
 from aim.config import MAX_SEED, SamplingParams, check_seed
 from aim.device import prepare
 from aim.engine import Engine, Finished, Request, Server, Subscription
@@ -258,11 +259,8 @@ class Pipeline:
         InvalidInput for what is no picture, and for rows that leave nothing to keep or to draw.
         """
         grid = self.tokenizer.config.grid
-        if isinstance(rows, bool) or not isinstance(rows, int) or not 1 <= rows < grid:
-            raise InvalidInput(
-                f"rows is {rows!r}; it must be a whole number in [1, {grid - 1}], of {grid}"
-            )
-        return self.stream(label, prefix=self.encode(image)[: rows * grid], **settings)
+        kept = whole("rows", rows, 1, grid - 1) * grid
+        return self.stream(label, prefix=self.encode(image)[:kept], **settings)
 
     def generate(
         self,

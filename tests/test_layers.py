@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (  # low to high; a module may import its own layer and those before it
     {
         "_version",
+        "checks",
         "config",
         "settings",
         "errors",

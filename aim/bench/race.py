@@ -14,6 +14,7 @@ from aim.bench.machine import Machine, copy_bandwidth
 from aim.bench.racers import Lap, Pictures, Racer, Stand
 from aim.bench.runs import Spread, Stop, never
 from aim.bench.speed import LARGEST, Say, release
+from aim.checks import whole
 from aim.config import MAX_SEED, SamplingParams, check_seed
 from aim.engine import Request
 from aim.errors import InvalidInput
@@ -83,7 +84,7 @@ def race(
     _comparable(pipes)
     label = _common(pipes) if label is None else label
     rows = [pipe.row(pipe.resolve(label)) for pipe in pipes]
-    batch, laps = _whole("batch", batch, 1, LARGEST), _whole("laps", laps, LAPS, MOST_LAPS)
+    batch, laps = whole("batch", batch, 1, LARGEST), whole("laps", laps, LAPS, MOST_LAPS)
     if check_seed(seed) + batch - 1 > MAX_SEED:
         raise InvalidInput(
             f"seed is {seed}, and {batch} images take as many seeds; the last one must be at most "
@@ -240,9 +241,3 @@ def _common(pipes: Sequence[Pipeline]) -> int:
         if all(index in pipe.classes for pipe in pipes[1:]):
             return index
     raise InvalidInput(f"{' and '.join(pipe.name for pipe in pipes)} have no class in common")
-
-
-def _whole(name: str, value: int, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidInput(f"{name} is {value!r}; it must be a whole number in [{low}, {high}]")
-    return value

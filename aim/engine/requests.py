@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from aim.checks import whole
 from aim.config import SamplingParams, check_seed
 from aim.errors import InvalidInput
 
@@ -41,11 +42,7 @@ class Request:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", check_seed(self.seed))
-        if not isinstance(self.preview_every, int) or self.preview_every < 0:
-            raise InvalidInput(
-                f"preview_every is {self.preview_every!r}; it must be a whole number of codes, 0 "
-                "for no previews"
-            )
+        object.__setattr__(self, "preview_every", whole("preview_every", self.preview_every, 0))
         codes = np.asarray(self.prefix)
         if codes.ndim != 1 or (codes.size and not np.issubdtype(codes.dtype, np.integer)):
             raise InvalidInput(

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from aim.checkpoint.tensors import content_hash
+from aim.checks import whole
 from aim.config import SamplingParams, check_seed
 from aim.engine import Failed, Finished, Request
 from aim.errors import AimError, InvalidInput
@@ -53,10 +54,8 @@ class SampleSet:
         seed: int = 0,
         batch: int = 64,
     ) -> None:
-        for name, value in (("count", count), ("batch", batch)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidInput(f"{name} is {value!r}; it must be a whole number of at least 1")
-        self.pipe, self.folder, self.count, self.batch = pipe, folder, count, batch
+        self.pipe, self.folder = pipe, folder
+        self.count, self.batch = whole("count", count, 1), whole("batch", batch, 1)
         self.params, self.seed = params or pipe.sampling, check_seed(seed)
         check_seed(seed + count - 1)
         self.rows = balanced_rows(count, pipe.model.config.num_classes)

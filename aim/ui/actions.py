@@ -106,8 +106,8 @@ class Actions:
             verdict(lambda: SamplingParams().replace(top_p=top_p)),
             verdict(lambda: random_seed or check_seed(seed)),
             verdict(lambda: None),
-            verdict(lambda: Request(0, preview_every=_whole(preview_every))),
-            verdict(lambda: check_count(_whole(count))),
+            verdict(lambda: Request(0, preview_every=preview_every)),
+            verdict(lambda: check_count(count)),
         ]
 
     def generate(
@@ -152,7 +152,7 @@ class Actions:
                 pipe = future.result()
                 index = pipe.resolve(label)
                 params = pipe.params(cfg_scale, temperature, top_k, top_p)
-                pictures = check_count(_whole(count))
+                pictures = check_count(count)
                 drawn_with = (
                     random.randrange(MAX_SEED + 2 - pictures) if random_seed else check_seed(seed)
                 )
@@ -163,7 +163,7 @@ class Actions:
                     index,
                     params,
                     range(drawn_with, drawn_with + pictures),
-                    _whole(preview_every),
+                    preview_every,
                 )
             except Exception as error:
                 yield {**self._buttons(busy=False), **self._update("failed", explain(error))}
@@ -263,11 +263,6 @@ def verdict(test: Callable[[], object]) -> dict[str, Any]:
     except InvalidInput as error:
         return gr.validate(False, str(error))
     return gr.validate(True, "")
-
-
-def _whole(value: Any) -> Any:
-    """A slider's 8.0 as 8; anything else as it is."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def describe_view(view: View) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.components import Component
 
+from aim.checks import whole
 from aim.config import MAX_SEED, check_seed
 from aim.engine import Request
 from aim.errors import AimError, InvalidInput
@@ -128,17 +129,9 @@ class ExploreActions:
                 grid = pipe.tokenizer.config.grid
                 if picture is None:
                     raise InvalidInput("there is no picture; give one to be finished")
-                if (
-                    isinstance(rows, bool)
-                    or not isinstance(rows, (int, float))
-                    or rows != int(rows)
-                    or not 1 <= rows < grid
-                ):
-                    raise InvalidInput(
-                        f"rows is {rows!r}; it must be a whole number in [1, {grid - 1}]"
-                    )
+                rows = whole("rows", rows, 1, grid - 1)
                 index, params = pipe.resolve(label), pipe.params(cfg_scale, temperature)
-                kept = pipe.encode(picture)[: int(rows) * grid]
+                kept = pipe.encode(picture)[: rows * grid]
                 shown: str | None = None
                 for view in drawing.views(
                     pipe,
@@ -146,7 +139,7 @@ class ExploreActions:
                     PREVIEW_EVERY,
                 ):
                     if view.state == "done" and view.image is not None:
-                        made = {**pipe.parameters(index, seed, params), "rows_kept": int(rows)}
+                        made = {**pipe.parameters(index, seed, params), "rows_kept": rows}
                         stem = write.file_stem(
                             f"{pipe.name} {pipe.title(index)} seed {seed} completed"
                         )
@@ -172,20 +165,12 @@ class ExploreActions:
 
     def _parent(self, branches: Sequence[Branch], chosen: int, rows: Any) -> Branch | None:
         grid = self.models.get(self.models.default).tokenizer.config.grid
-        if (
-            isinstance(rows, bool)
-            or not isinstance(rows, (int, float))
-            or rows != int(rows)
-            or not 0 <= rows < grid
-        ):
-            raise InvalidInput(
-                f"rows kept is {rows!r}; it must be a whole number in [0, {grid - 1}]"
-            )
+        rows = whole("rows kept", rows, 0, grid - 1)
         if rows == 0:
             return None
         if not chosen:
             raise InvalidInput(
-                f"rows kept is {int(rows)}, and there is no picture yet to keep them of; keep 0, "
+                f"rows kept is {rows}, and there is no picture yet to keep them of; keep 0, "
                 "or give a picture first"
             )
         return branches[chosen - 1]

@@ -12,6 +12,7 @@ import gradio as gr
 import numpy as np
 from gradio.components import Component
 
+from aim.checks import whole
 from aim.config import MAX_SEED, check_seed
 from aim.engine import Request
 from aim.errors import AimError, InvalidInput
@@ -114,22 +115,11 @@ class InsideActions:
             return {self.screen.choice: ""}
         pipe = self.models.get(self.models.default)
         grid = pipe.tokenizer.config.grid
-        for name, value in (("row", row), ("column", column)):
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or value != int(value)
-                or not 1 <= value <= grid
-            ):
-                raise gr.Error(
-                    str(
-                        InvalidInput(
-                            f"{name} is {value!r}; it must be a whole number in [1, {grid}]"
-                        )
-                    ),
-                    print_exception=False,
-                )
-        place = (int(row) - 1) * grid + int(column) - 1
+        try:
+            row, column = whole("row", row, 1, grid), whole("column", column, 1, grid)
+        except InvalidInput as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        place = (row - 1) * grid + column - 1
         return {self.screen.choice: table(place, seen.codes, seen.notes, pipe.colours(), grid)}
 
     def point(self, event: gr.SelectData) -> tuple[int, int]:

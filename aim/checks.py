@@ -1,0 +1,39 @@
+"""Checks of single values, which say what is wrong and what would be right."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from aim.errors import InvalidInput
+
+
+def number(name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:
+    """``value`` as a float within [low, high], or (low, high] with ``open_low``; else
+    InvalidInput.
+    """
+    bracket = "(" if open_low else "["
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if isinstance(value, bool) or not low <= found <= high or (open_low and found == low):
+        raise InvalidInput(
+            f"{name} is {value!r}; it must be a number in {bracket}{low:g}, {high:g}]"
+        )
+    return found
+
+
+def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """``value``, of any kind of number, as an int within [low, high], or of at least ``low``; else
+    InvalidInput.
+    """
+    try:
+        found = low - 1 if isinstance(value, bool) else int(value)
+        good = found == value and low <= found and (high is None or found <= high)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: a tensor of several
+        good = False
+    if not good:
+        allowed = f"of at least {low}" if high is None else f"in [{low}, {high}]"
+        raise InvalidInput(f"{name} is {value!r}; it must be a whole number {allowed}")
+    return found

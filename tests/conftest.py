@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import aim
 from aim.checkpoint import save_model, save_tokenizer
@@ -57,6 +58,18 @@ def tiny_vq() -> VQ:
     """A random tokenizer in float32; read only."""
     torch.manual_seed(1)
     return VQ(TINY_VQ).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def smooth_images() -> Callable[..., torch.Tensor]:
+    """(N, 3, S, S) uint8, easy to reconstruct: of a number, a size and a seed."""
+
+    def smooth(count: int, size: int = 16, seed: int = 0) -> torch.Tensor:
+        coarse = torch.rand(count, 3, 2, 2, generator=torch.Generator().manual_seed(seed)) * 255
+        large = F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=True)
+        return large.round().to(torch.uint8)
+
+    return smooth
 
 
 @pytest.fixture(scope="session")

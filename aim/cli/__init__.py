@@ -276,10 +276,10 @@ def bench(
     """Measure how fast a model draws on this machine, or two against each other: a table, then one
     line of JSON.
     """
-    from aim.cli import bench as command
+    from aim.cli.bench import Outputs, Where, measure_one, race_two, scale_two
 
     settings = Settings.from_env()
-    where = command.Where(
+    where = Where(
         device or settings.device,
         dtype or settings.dtype,
         backend or settings.backend,
@@ -291,7 +291,7 @@ def bench(
         raise InvalidInput(
             f"--csv {csv_file} goes with --race or --scaling; --json takes every result"
         )
-    outputs = command.Outputs(json_file, csv_file)
+    outputs = Outputs(json_file, csv_file)
     name = model or settings.model
     if page:
         from aim.ui import probe
@@ -303,12 +303,12 @@ def bench(
         outputs.write(line)
         return
     if race:
-        fair = command.race_two(where, outputs, name, against, batch, laps, label, gates)
+        fair = race_two(where, outputs, name, against, batch, laps, label, gates)
         raise typer.Exit(0 if fair else 1)
     if scaling:
-        command.scale_two(where, outputs, name, against, tokens, batch, seconds)
+        scale_two(where, outputs, name, against, tokens, batch, seconds)
     else:
-        command.measure_one(where, outputs, name, batch, repeats, seconds)
+        measure_one(where, outputs, name, batch, repeats, seconds)
 
 
 class _Files:

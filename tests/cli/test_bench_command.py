@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aim.cli import bench as command
+import aim.cli.bench as command
 from aim.cli import main
 from aim.config import MODELS, ModelSpec
 from aim.models.vq.model import VQ

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from fakes import Clock
 from torch import Tensor
 
@@ -23,25 +22,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def _smooth(count: int, size: int = 16, seed: int = 0) -> Tensor:
-    coarse = torch.rand(count, 3, 2, 2, generator=torch.Generator().manual_seed(seed)) * 255
-    return (
-        F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=True)
-        .round()
-        .to(torch.uint8)
-    )
-
-
-@pytest.fixture(scope="session")
-def smooth_images() -> Callable[..., Tensor]:
-    """(N, 3, S, S) uint8, easy to reconstruct."""
-    return _smooth
-
-
 @pytest.fixture
-def smooth() -> ImageSet:
+def smooth(smooth_images: Callable[..., Tensor]) -> ImageSet:
     """64 smooth images of 16x16 in two classes."""
-    return ImageSet(_smooth(64), torch.arange(64) % 2, (1, 207))
+    return ImageSet(smooth_images(64), torch.arange(64) % 2, (1, 207))
 
 
 @pytest.fixture

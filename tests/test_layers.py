@@ -16,6 +16,7 @@ LAYERS = (  # low to high; a module may import its own layer and those before it
         "config",
         "settings",
         "errors",
+        "files",
         "device",
         "imagenet",
         "labels",

@@ -25,6 +25,7 @@ from aim.checkpoint.fields import from_values, parse_json, to_values, usual_samp
 from aim.checkpoint.tensors import assign, blank, fingerprint, opened, write
 from aim.config import VQ_F16, AiMConfig, VQConfig
 from aim.errors import CheckpointError
+from aim.files import replace
 from aim.models.aim.model import AiM
 from aim.models.vq.model import VQ
 
@@ -155,9 +156,7 @@ def export_official(model: AiM, vq: VQ, folder: str | Path) -> None:
     values = _official_values(model.config)
     if vq.config != VQ_F16:
         values["tokenizer"] = to_values(vq.config)
-    (folder / CONFIG).write_text(
-        json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    replace(folder / CONFIG, json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def _official_values(config: AiMConfig) -> dict[str, Any]:

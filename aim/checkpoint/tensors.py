@@ -5,7 +5,6 @@ the tensor.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from aim.errors import CheckpointError
+from aim.files import replacing
 from aim.models.prior import Prior
 from aim.models.vq.model import VQ
 
@@ -156,22 +156,13 @@ def _some(names: list[str]) -> str:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file whole or not at all: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.touch()
-        # the user's own; the library would leave a file that nobody else can read
-        mode = unfinished.stat().st_mode
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            unfinished,
-            dict(metadata),
-        )
-        unfinished.chmod(mode)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Write a safetensors file whole or not at all; InvalidInput where it cannot be written."""
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as unfinished:
+        try:
+            save_file(stored, unfinished, dict(metadata))
+        except SafetensorError as error:  # where the disk is full
+            raise OSError(str(error)) from error
 
 
 def content_hash(tensors: Mapping[str, Tensor], also: str) -> str:

@@ -19,6 +19,7 @@ from aim.cli import train
 from aim.cli.evaluate import evaluate
 from aim.cli.tokenize import tokenize
 from aim.errors import AimError, InvalidInput
+from aim.files import replace
 from aim.settings import Settings
 
 if TYPE_CHECKING:
@@ -329,16 +330,10 @@ class _Files:
         number = 2
         while True:
             try:
-                with path.open("wb" if self._force else "xb") as file:
-                    file.write(data)
+                replace(path, data, new=not self._force)
             except FileExistsError:
                 path = self._folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
                 number += 1
-            except OSError as error:
-                raise InvalidInput(
-                    f"cannot write {path}: {error.strerror or error}; choose another folder with "
-                    "--out"
-                ) from error
             else:
                 print(path)
                 return

@@ -19,6 +19,7 @@ from aim.bench.table import as_csv, as_json, as_table, race_table, scaling_table
 from aim.bench.weights import random_pipeline
 from aim.config import MODELS
 from aim.errors import InvalidInput
+from aim.files import replace
 from aim.pipeline import Pipeline, load
 
 
@@ -64,16 +65,9 @@ class Outputs:
 
     def write(self, json: str, csv: str = "") -> None:
         """Write what was asked for."""
-        for option, path, text in (("--json", self._json, json + "\n"), ("--csv", self._csv, csv)):
-            if path is None:
-                continue
-            try:
-                path.write_text(text, encoding="utf-8")
-            except OSError as error:
-                raise InvalidInput(
-                    f"cannot write {path}: {error.strerror or error}; choose another file with "
-                    f"{option}"
-                ) from error
+        for path, text in ((self._json, json + "\n"), (self._csv, csv)):
+            if path is not None:
+                replace(path, text)
 
 
 def measure_one(

@@ -188,18 +188,20 @@ def _sheet(model: Prior, tokenizer: VQ, to: Path) -> None:
     import torch
 
     from aim.evaluation.judge import sample_images
+    from aim.files import replacing
     from aim.images.write import contact_sheet, to_image
 
     count = model.config.num_classes
     rows = [row * count // SHEET for row in range(SHEET)]
     with torch.random.fork_rng(devices=[]):
         images = sample_images(model, tokenizer.eval(), rows, model.config.sampling, batch=SHEET)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet([to_image(image) for image in images], 4).save(to, optimize=True)
+    with replacing(to) as unfinished:
+        contact_sheet([to_image(image) for image in images], 4).save(unfinished, "PNG")
 
 
 def _pairs(tokenizer: VQ, images: Tensor, to: Path) -> None:
     """Images, spread over all of them, each beside what the tokenizer keeps of it."""
+    from aim.files import replacing
     from aim.images.write import contact_sheet, to_image
     from aim.training.tokenizer import reconstruct
 
@@ -207,8 +209,8 @@ def _pairs(tokenizer: VQ, images: Tensor, to: Path) -> None:
     pairs = [
         image for pair in zip(some, reconstruct(tokenizer, some), strict=True) for image in pair
     ]
-    to.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet([to_image(image) for image in pairs], 8).save(to, optimize=True)
+    with replacing(to) as unfinished:
+        contact_sheet([to_image(image) for image in pairs], 8).save(unfinished, "PNG")
 
 
 @contextlib.contextmanager

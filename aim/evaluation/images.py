@@ -5,7 +5,6 @@ in batches, never whole.
 from __future__ import annotations
 
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from aim.errors import InvalidInput
+from aim.files import replacing
 from aim.images import read
 from aim.training.data.files import SUFFIXES
 
@@ -70,9 +70,8 @@ def write_npz(path: Path, images: Iterable[np.ndarray], labels: Sequence[int], s
 
     InvalidInput where it cannot be written, or for another number or size of images.
     """
-    unfinished = path.with_name(f".{path.name}.tmp")
     shape, count = (size, size, 3), 0
-    try:
+    with replacing(path) as unfinished:
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
             with archive.open(f"{IMAGES}.npy", "w", force_zip64=True) as file:
                 header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *shape)}
@@ -88,13 +87,6 @@ def write_npz(path: Path, images: Iterable[np.ndarray], labels: Sequence[int], s
                 np.lib.format.write_array(file, np.asarray(labels, np.int64))
         if count != len(labels):
             raise InvalidInput(f"there are {count} images and {len(labels)} labels")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise InvalidInput(
-            f"cannot write {path}: {error.strerror or error}; choose another folder"
-        ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def npz_shape(path: Path) -> tuple[int, int, int]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from aim.evaluation.images import (
     read_pictures,
 )
 from aim.evaluation.metrics import Statistics
+from aim.files import replacing
 
 log = logging.getLogger("aim")
 
@@ -179,19 +179,10 @@ def _write(kept: Path, reference: Reference) -> None:
         arrays |= {"mu_s": reference.spatial.mean, "sigma_s": reference.spatial.covariance}
     if reference.features is not None:
         arrays["features"] = reference.features
-    unfinished = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with unfinished.open("wb") as file:
-                np.savez(file, **arrays)
-            os.replace(unfinished, kept)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
+        with replacing(kept) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, **arrays)
+    except InvalidInput as error:
         log.warning(
-            "Statistics of the reference cannot be kept in %s (%s); name another folder with "
-            "--cache",
-            kept.parent,
-            error,
+            "Statistics of the reference cannot be kept (%s); give another folder, --cache", error
         )

@@ -17,6 +17,7 @@ from aim.evaluation.features import Features, observe
 from aim.evaluation.metrics import frechet_distance, inception_score, precision_recall
 from aim.evaluation.reference import Reference, load_reference
 from aim.evaluation.samples import SampleSet
+from aim.files import replace
 
 RESULT = "evaluation.json"
 NAMES = (
@@ -162,13 +163,7 @@ def evaluate(
         "processes": world,
         "package": f"aim {__version__}",
     }
-    text = json.dumps(result, indent=1, allow_nan=False)
-    try:
-        (images.folder / RESULT).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InvalidInput(
-            f"cannot write {images.folder / RESULT}: {error.strerror or error}; make room"
-        ) from error
+    replace(images.folder / RESULT, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
 

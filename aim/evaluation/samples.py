@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +24,7 @@ from aim.engine import Failed, Finished, Request
 from aim.errors import AimError, InvalidInput
 from aim.evaluation.images import THREADS, batched, write_npz
 from aim.evaluation.judge import balanced_rows
+from aim.files import replace
 from aim.images import write
 from aim.models.image_decoder import Painter
 from aim.pipeline import Pipeline
@@ -88,22 +88,16 @@ class SampleSet:
         path, ours = self.folder / SETTINGS, self.settings()
         way = "draw into another folder with --out, or with the settings of this one"
         theirs: Any = None
-        try:
-            (self.folder / PICTURES).mkdir(parents=True, exist_ok=True)
-            # looked at first, as other processes may be at work
-            begun = any((self.folder / PICTURES).glob("*.png"))
-            if path.exists():
+        # looked at first, as other processes may be at work
+        begun = any((self.folder / PICTURES).glob("*.png"))
+        if path.exists():
+            try:
                 theirs = json.loads(path.read_text(encoding="utf-8"))
-            elif not begun:
-                theirs = ours
-                _replace(path, (json.dumps(ours, indent=1) + "\n").encode())
-        except OSError as error:
-            raise InvalidInput(
-                f"cannot write to {self.folder}: {error.strerror or error}; choose another folder "
-                "with --out"
-            ) from error
-        except ValueError as error:
-            raise InvalidInput(f"{path} cannot be read ({error}); {way}") from error
+            except (OSError, ValueError) as error:
+                raise InvalidInput(f"{path} cannot be read ({error}); {way}") from error
+        elif not begun:
+            theirs = ours
+            replace(path, json.dumps(ours, indent=1) + "\n")
         if not isinstance(theirs, dict):
             raise InvalidInput(f"{self.folder} holds pictures and no settings in {SETTINGS}; {way}")
         for name in {**theirs, **ours}:
@@ -308,21 +302,4 @@ class SampleSet:
         return {**found, "device": self.pipe.device.type}
 
     def _write(self, i: int, pixels: np.ndarray) -> None:
-        path = self.path(i)
-        try:
-            _replace(path, write.png_bytes(Image.fromarray(pixels), self._parameters(i)))
-        except OSError as error:
-            raise InvalidInput(
-                f"cannot write {path}: {error.strerror or error}; make room, or choose another "
-                "folder with --out"
-            ) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        replace(self.path(i), write.png_bytes(Image.fromarray(pixels), self._parameters(i)))

@@ -15,6 +15,7 @@ import torch
 from aim.checkpoint import load_model, load_tokenizer, save_model, save_tokenizer
 from aim.config import MODELS, PriorConfig
 from aim.errors import InvalidInput
+from aim.files import replace
 from aim.models.prior import Prior, build
 from aim.models.vq.model import VQ
 from aim.training.data.codes import CodeSet, tokenizer_version
@@ -84,7 +85,7 @@ def train_prior(
             "init": inputs.init,
             **dataclasses.asdict(recipe),
         }
-        (inputs.out / CONFIG).write_text(json.dumps(settings, indent=1) + "\n")
+        replace(inputs.out / CONFIG, json.dumps(settings, indent=1) + "\n")
         if vq is not None:
             save_tokenizer(inputs.out / TOKENIZER, vq, {})
     if tracker != "none":

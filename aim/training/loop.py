@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import sys
 import threading
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from aim.errors import AimError, CheckpointError
+from aim.files import replacing
 from aim.training.parallel import ALONE, Processes
 
 STOPPED = 143  # what a shell sees of a process that SIGTERM ended
@@ -158,16 +158,15 @@ class Run:
         return STOPPED if self.stopped else 0
 
     def save(self) -> None:
-        """Write ``state.pt`` atomically."""
+        """Write ``state.pt``, whole or not at all."""
         state = {
             "step": self.step,
             "elapsed": self.elapsed,
             "parts": {k: part.state_dict() for k, part in self.parts.items()},
         }
         if self.processes.first:
-            partial = self.folder / "state.partial"
-            torch.save(state, partial)
-            os.replace(partial, self.folder / "state.pt")
+            with replacing(self.folder / "state.pt") as unfinished, unfinished.open("wb") as file:
+                torch.save(state, file)
         self._saved = time.monotonic()
 
     def _resume(self) -> None:

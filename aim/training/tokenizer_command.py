@@ -17,6 +17,7 @@ from aim.checkpoint import load_tokenizer, save_tokenizer
 from aim.checkpoint.tensors import write
 from aim.config import VQ_F4, VQ_F16, VQConfig
 from aim.errors import InvalidInput
+from aim.files import replace
 from aim.models.vq.model import VQ
 from aim.training.classifier import VGG, ClassifierRecipe, accuracy, read_vgg, train_classifier
 from aim.training.data.images import ImageSet, StreamedImages, in_memory, load_images
@@ -82,7 +83,7 @@ def train_tokenizer(
             "init": None if inputs.init is None else str(inputs.init),
             **dataclasses.asdict(recipe),
         }
-        (inputs.out / CONFIG).write_text(json.dumps(settings, indent=1) + "\n")
+        replace(inputs.out / CONFIG, json.dumps(settings, indent=1) + "\n")
         if inputs.loss_network is None and not (inputs.out / LOSS_NETWORK).exists():
             _fit_loss_network(data, held, recipe, processes.device, inputs.out / LOSS_NETWORK)
     accelerator.wait_for_everyone()

@@ -329,5 +329,7 @@ def test_what_cannot_be_drawn(
 
 def test_a_folder_that_cannot_be_made(tiny_pipeline: Pipeline, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidInput, match=r"cannot write to .*choose another folder with --out"):
+    with pytest.raises(
+        InvalidInput, match=r"cannot write .*settings\.json: .*choose another folder"
+    ):
         SampleSet(tiny_pipeline, tmp_path / "file", 3).open()

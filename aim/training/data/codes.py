@@ -7,7 +7,6 @@ writes when all of them are there.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 from aim.checkpoint.fields import parse_json, to_values
 from aim.checkpoint.tensors import content_hash, opened, write
 from aim.errors import CheckpointError, InvalidInput
+from aim.files import replace
 from aim.models.vq.model import VQ
 from aim.training.data.images import ImageSet, normalize, random_crops
 
@@ -174,9 +174,7 @@ def write_index(folder: Path, index: Index) -> None:
     }
     shards = [{"file": shard_name(i), **s._asdict()} for i, s in enumerate(index.shards)]
     values = {"format": FORMAT, **counts, "settings": index.settings, "shards": shards}
-    unfinished = folder / f".{INDEX}.{os.getpid()}.tmp"
-    unfinished.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, folder / INDEX)
+    replace(folder / INDEX, json.dumps(values, indent=1) + "\n")
 
 
 def differing(settings: Mapping[str, Any], about: Mapping[str, str], path: Path) -> str:

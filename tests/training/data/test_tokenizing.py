@@ -199,12 +199,13 @@ def test_a_full_disk_is_told(shards: Any, out: Path, monkeypatch: pytest.MonkeyP
     def full(*_: Any) -> None:
         raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr(CodeSet, "save", full)
+    monkeypatch.setattr("aim.checkpoint.tensors.save_file", full)
     with pytest.raises(
         InvalidInput,
-        match=r"cannot write to .*No space left on device; make room, or choose another folder",
+        match=r"cannot write .*No space left on device; make room, or choose another folder",
     ):
         shards()
+    assert list(out.iterdir()) == []
 
 
 def test_a_shard_that_is_gone(shards: Any, out: Path) -> None:

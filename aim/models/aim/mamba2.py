@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from aim.config import AiMConfig
 from aim.ops.activation import softplus
 from aim.ops.kernels import OURS, Sequences, Steps, sequences
+from aim.ops.linear import Linear
 from aim.ops.norm import gated_rms_norm, rms_norm
 
 
@@ -42,7 +43,7 @@ class Mamba2(nn.Module):
         self.config = config
         self.use(sequences())
         inner, heads = config.d_inner, config.nheads
-        self.in_proj = nn.Linear(config.d_model, inner + config.conv_dim + heads, bias=False)
+        self.in_proj = Linear(config.d_model, inner + config.conv_dim + heads, bias=False)
         self.conv1d = nn.Conv1d(
             config.conv_dim, config.conv_dim, config.d_conv, groups=config.conv_dim
         )
@@ -50,7 +51,7 @@ class Mamba2(nn.Module):
         self.A_log = nn.Parameter(torch.empty(heads))
         self.D = nn.Parameter(torch.ones(heads))
         self.norm = RMSNorm(inner, config.norm_eps)
-        self.out_proj = nn.Linear(inner, config.d_model, bias=False)
+        self.out_proj = Linear(inner, config.d_model, bias=False)
         if not self.D.is_meta:  # the first arithmetic on the meta device imports for a second
             self._initialise()
 

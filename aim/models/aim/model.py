@@ -8,7 +8,6 @@ import dataclasses
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aim.config import AiMConfig, PriorConfig
@@ -16,10 +15,11 @@ from aim.errors import InvalidInput
 from aim.models.aim.mamba2 import Mamba2, RMSNorm
 from aim.models.aim.state import MambaState, new_mamba_state
 from aim.ops.kernels import OURS, Steps, sequences
+from aim.ops.linear import Linear, linear
 
 
 def _modulation(d_model: int, parts: int) -> nn.Sequential:
-    return nn.Sequential(nn.SiLU(), nn.Linear(d_model, parts * d_model))
+    return nn.Sequential(nn.SiLU(), Linear(d_model, parts * d_model))
 
 
 class Embeddings(nn.Module):
@@ -269,7 +269,7 @@ class AiM(nn.Module):
         x = self.final_layer.norm_final(self.norm_f(residual))
         x = torch.addcmul(cond[:, 1], x, 1 + cond[:, 2])
         weight = self.embeddings.word_embeddings.weight
-        return F.linear(x.to(weight.dtype), weight).float()
+        return linear(x.to(weight.dtype), weight).float()
 
 
 def as_plain_adaln(model: AiM) -> AiM:

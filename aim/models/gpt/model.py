@@ -16,6 +16,7 @@ from aim.models.aim.mamba2 import RMSNorm
 from aim.models.aim.model import ClassEmbedding
 from aim.ops.activation import silu
 from aim.ops.attention import attend, attend_one, capacity, rotary_table, rotate
+from aim.ops.linear import Linear
 
 
 class KVState(NamedTuple):
@@ -62,8 +63,8 @@ class Attention(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.heads = config.n_head
-        self.wqkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
-        self.wo = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.wqkv = Linear(config.d_model, 3 * config.d_model, bias=False)
+        self.wo = Linear(config.d_model, config.d_model, bias=False)
 
     def forward(self, x: Tensor, turns: Tensor) -> Tensor:
         """x (B, T, D), turns (T, head_dim / 2, 2) -> (B, T, D)."""
@@ -128,9 +129,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.w1 = nn.Linear(config.d_model, config.d_ffn, bias=False)
-        self.w3 = nn.Linear(config.d_model, config.d_ffn, bias=False)
-        self.w2 = nn.Linear(config.d_ffn, config.d_model, bias=False)
+        self.w1 = Linear(config.d_model, config.d_ffn, bias=False)
+        self.w3 = Linear(config.d_model, config.d_ffn, bias=False)
+        self.w2 = Linear(config.d_ffn, config.d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
@@ -194,7 +195,7 @@ class GPT(nn.Module):
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layer))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
-        self.output = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.output = Linear(config.d_model, config.vocab_size, bias=False)
         self.token_dropout = nn.Dropout(config.token_drop)
         self._initialise()
 

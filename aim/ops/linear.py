@@ -75,10 +75,12 @@ def can_pack(dtype: torch.dtype) -> bool:
 @lru_cache(maxsize=8)
 def _steady(threads: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     """``F.linear`` or the first replacement of it that is right with this many threads."""
-    for way in (F.linear, _onednn):
-        if _is_right(lambda weight, way=way: partial(way, weight=weight), torch.float32):
-            return way
-    return _by_fours
+
+    def bound(way: Callable[..., Tensor], weight: Tensor) -> Product:
+        return partial(way, weight=weight)
+
+    ways: tuple[Callable[..., Tensor], ...] = F.linear, _onednn
+    return next((way for way in ways if _is_right(partial(bound, way), torch.float32)), _by_fours)
 
 
 def _is_right(bound: Bound, dtype: torch.dtype) -> bool:

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from tests.models.test_fast import DEVICE, FLOAT32, at, codes_of, distance
 from torch import Tensor
 
 from aim.config import MODELS, SamplingParams
 from aim.engine import Engine, Finished, Request
 from aim.errors import InvalidInput
 from aim.models.gpt.model import GPT
+from tests.models.aim.test_aim_gpu import DEVICE, FLOAT32, at, codes_of, distance
 from tests.tiny import random_gpt
 
 pytest.importorskip("triton", reason="Triton is not installed")

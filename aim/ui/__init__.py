@@ -13,15 +13,15 @@ import gradio as gr
 from aim.errors import AimError
 from aim.settings import Settings
 from aim.ui.about import about_tab
-from aim.ui.compare import compare_tab
-from aim.ui.explore import explore_tab
-from aim.ui.generate import KEYS, ROLES, SELECT_ON_FOCUS, generate_tab
+from aim.ui.assets import text
+from aim.ui.compare.layout import compare_tab
+from aim.ui.explore.layout import explore_tab
+from aim.ui.generate.layout import generate_tab
 from aim.ui.health import ROUTES, Health
-from aim.ui.inside import inside_tab
-from aim.ui.models import Models
-from aim.ui.race import race_tab
-from aim.ui.settings_actions import first_class
-from aim.ui.theme import CSS, THEME
+from aim.ui.inside.layout import inside_tab
+from aim.ui.models import Models, first_class
+from aim.ui.race.layout import race_tab
+from aim.ui.theme import THEME
 
 __all__ = ["LAUNCH", "build", "launch"]
 
@@ -33,7 +33,7 @@ _THREADS = 128
 
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
-    "css": CSS,
+    "css": text("stage/page.css") + text("race/race.css"),
     "max_threads": _THREADS,
     "max_file_size": "30mb",  # a photo to be completed
     "enable_monitoring": False,
@@ -69,9 +69,7 @@ def build(
             racing = race_tab(models, actions)
         with gr.Tab("About"):
             about_tab(models)
-        page.load(None, js=SELECT_ON_FOCUS)
-        page.load(None, js=KEYS)
-        page.load(None, js=ROLES)
+        page.load(None, js=text("stage/page.js"))
         page.load(
             opening.handler, None, opening.outputs, show_progress="hidden", api_visibility="private"
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from typing import Any
 
 from aim.bench import random_pipeline
 from aim.checkpoint.hub import fetched
@@ -14,6 +15,8 @@ from aim.config import MODELS
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline, load
 from aim.ui.zero import use_zero_gpu
+
+FIRST_CLASS = 1  # goldfish, where the model knows it
 
 
 def at_hand(name: str) -> bool:
@@ -143,3 +146,16 @@ class Models:
         if self.zero:
             use_zero_gpu(pipe)
         return pipe
+
+
+def class_choices(pipe: Pipeline) -> list[tuple[str, int]]:
+    """(title, ImageNet index) of every class that the model knows, by name."""
+    return sorted(
+        ((pipe.title(index), index) for index in pipe.classes),
+        key=lambda choice: choice[0].casefold(),
+    )
+
+
+def first_class(pipe: Pipeline, wanted: Any = FIRST_CLASS) -> int:
+    """``wanted`` if the model knows it, else its first class."""
+    return wanted if wanted in pipe.classes else pipe.classes[0]

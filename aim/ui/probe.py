@@ -20,7 +20,7 @@ from aim.bench.machine import Machine
 from aim.errors import AimError
 from aim.pipeline import Pipeline
 from aim.ui import LAUNCH, build
-from aim.ui.settings_actions import first_class
+from aim.ui.models import first_class
 
 PATHS = ("/healthz", "/config")  # the smallest answer, and what a browser needs first
 PAUSE = 0.02  # seconds between two requests

@@ -23,8 +23,8 @@ from aim.models.aim.model import AiM
 from aim.models.gpt.model import GPT
 from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
-from aim.ui import measuring
 from aim.ui import models as ui_models
+from aim.ui.race import measuring
 from pages import Brake, Page, until
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -22,7 +22,7 @@ from aim.errors import GenerationError
 from aim.images import write
 from aim.pipeline import Pipeline
 from aim.ui import models as ui_models
-from aim.ui.actions import Actions, Screen
+from aim.ui.generate.handlers import Actions, Screen
 from aim.ui.models import Models
 from pages import Brake, Page, until
 

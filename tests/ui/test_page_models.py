@@ -13,7 +13,7 @@ from aim.errors import HubError, InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui import models as ui_models
 from aim.ui.models import Models
-from aim.ui.pairs import Pair, classes, find, offered
+from aim.ui.race.pairs import Pair, classes, find, offered
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
 from aim.settings import Settings
 from aim.ui import models as ui_models
-from aim.ui.drawing import Drawing
 from aim.ui.models import Models
+from aim.ui.stage.drawing import Drawing
 from aim.ui.zero import ZeroServer, use_zero_gpu
 from pages import Brake, until
 

@@ -1,0 +1,225 @@
+"""What the Explore tab does: draw on from any row of a picture, drawn or given."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import gradio as gr
+from gradio.components import Component
+
+from aim.checks import whole
+from aim.config import MAX_SEED, check_seed
+from aim.engine import Request
+from aim.errors import AimError, InvalidInput
+from aim.images import write
+from aim.pipeline import Pipeline
+from aim.ui.explore.branches import GIVEN, Branch, tree
+from aim.ui.models import Models
+from aim.ui.stage.drawing import COUNT_EVERY, Drawing, View
+from aim.ui.stage.sessions import Sessions
+from aim.ui.stage.updates import Update, describe_view, explain, keep, preview_png, status
+
+PREVIEW_EVERY = 8
+
+
+class ExploreScreen(NamedTuple):
+    """The components that exploring writes to."""
+
+    picture: Component
+    progress: Component
+    gallery: Component
+    tree: Component
+    rows: Component
+    branches: Component
+    chosen: Component
+    start: Component
+    stop: Component
+
+
+class ExploreActions:
+    """The handlers of the tab. ``branches`` is what a session has made, ``chosen`` the number of
+    the one to go on from, 0 for none.
+    """
+
+    def __init__(self, models: Models, sessions: Sessions[Drawing], screen: ExploreScreen) -> None:
+        self.models, self.sessions, self.screen = models, sessions, screen
+
+    def draw(
+        self,
+        label: Any,
+        rows: Any,
+        cfg_scale: Any,
+        temperature: Any,
+        seed: Any,
+        random_seed: bool,
+        branches: Sequence[Branch],
+        chosen: int,
+        request: gr.Request,
+    ) -> Iterator[Update]:
+        """Keep the first ``rows`` rows of the chosen picture and draw the rest; with 0 rows a
+        picture of its own.
+        """
+        with self.sessions.one(request.session_hash or "") as drawing:
+            yield {**self._busy(True), self.screen.progress: status("starting", "Starting …")}
+            try:
+                pipe = self.models.get(self.models.default)
+                index, params = pipe.resolve(label), pipe.params(cfg_scale, temperature)
+                drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
+                parent = self._parent(branches, chosen, rows)
+                kept = parent.codes[: int(rows) * pipe.tokenizer.config.grid] if parent else ()
+                asked = Request(pipe.row(index), params, drawn_with, COUNT_EVERY, prefix=kept)
+                for view in drawing.views(pipe, asked, PREVIEW_EVERY):
+                    yield self._seen(view)
+                    if view.state == "done":
+                        settings = f"seed {drawn_with}, guidance {params.cfg_scale:g}, temperature {params.temperature:g}"
+                        cost = _cost(len(kept), view)
+                        yield self._grown(
+                            pipe,
+                            branches,
+                            parent,
+                            int(rows),
+                            pipe.title(index),
+                            settings,
+                            cost,
+                            view,
+                        )
+            except Exception as error:
+                yield {**self._busy(False), self.screen.progress: status("failed", explain(error))}
+                if isinstance(error, AimError):
+                    raise gr.Error(str(error), print_exception=False) from error
+                raise
+            yield self._busy(False)
+
+    def take(self, path: str | None, branches: Sequence[Branch]) -> Update:
+        """A picture that somebody dropped, as the tokenizer keeps it; half of its rows are to be
+        kept.
+        """
+        if path is None:
+            return {self.screen.progress: gr.skip()}
+        try:
+            pipe = self.models.get(self.models.default)
+            codes = pipe.encode(path)
+        except AimError as error:
+            message = str(error).replace(repr(str(path)), "the file")
+            gr.Warning(message)
+            return {self.screen.progress: status("failed", message)}
+        grid = pipe.tokenizer.config.grid
+        view = View("done", len(codes), len(codes), image=pipe.picture(codes), codes=codes)
+        text = f"Your picture as {grid}x{grid} codes keep it. Choose how many rows to keep, a class, and press Draw."
+        grown = self._grown(pipe, branches, None, 0, GIVEN, "", "encoded", view)
+        return {**grown, self.screen.rows: grid // 2, self.screen.progress: status("done", text)}
+
+    def complete(
+        self,
+        picture: str | None,
+        rows: Any,
+        label: Any,
+        cfg_scale: float | None,
+        temperature: float | None,
+        seed: int,
+        request: gr.Request,
+    ) -> Iterator[tuple[str | None, dict[str, Any]]]:
+        """Keep the first rows of a picture, of any size and format, and draw the rest as a class.
+        Streams the picture and the progress.
+        """
+        with self.sessions.one(request.session_hash or "") as drawing:
+            try:
+                pipe = self.models.get(self.models.default)
+                grid = pipe.tokenizer.config.grid
+                if picture is None:
+                    raise InvalidInput("there is no picture; give one to be finished")
+                rows = whole("rows", rows, 1, grid - 1)
+                index, params = pipe.resolve(label), pipe.params(cfg_scale, temperature)
+                kept = pipe.encode(picture)[: rows * grid]
+                shown: str | None = None
+                for view in drawing.views(
+                    pipe,
+                    Request(pipe.row(index), params, check_seed(seed), COUNT_EVERY, prefix=kept),
+                    PREVIEW_EVERY,
+                ):
+                    if view.state == "done" and view.image is not None:
+                        made = {**pipe.parameters(index, seed, params), "rows_kept": rows}
+                        stem = write.file_stem(
+                            f"{pipe.name} {pipe.title(index)} seed {seed} completed"
+                        )
+                        shown = keep(
+                            write.png_bytes(view.image, made), f"{stem}.png", self.screen.picture
+                        )
+                    elif view.image is not None:
+                        shown = keep(preview_png(view.image), "preview.png", self.screen.picture)
+                    yield shown, status(view.state, describe_view(view), view)
+            except AimError as error:
+                message = str(error).replace(repr(str(picture)), "the file")
+                raise gr.Error(message, print_exception=False) from error
+
+    def choose(self, branches: Sequence[Branch], event: gr.SelectData) -> Update:
+        """Go on from the picture that was clicked."""
+        branch = branches[int(event.index)]
+        text = f"Drawing goes on from {branch.number}, of which the rows chosen are kept"
+        return {
+            self.screen.chosen: branch.number,
+            self.screen.picture: branch.picture,
+            self.screen.progress: status("idle", text),
+        }
+
+    def _parent(self, branches: Sequence[Branch], chosen: int, rows: Any) -> Branch | None:
+        grid = self.models.get(self.models.default).tokenizer.config.grid
+        rows = whole("rows kept", rows, 0, grid - 1)
+        if rows == 0:
+            return None
+        if not chosen:
+            raise InvalidInput(
+                f"rows kept is {rows}, and there is no picture yet to keep them of; keep 0, "
+                "or give a picture first"
+            )
+        return branches[chosen - 1]
+
+    def _seen(self, view: View) -> Update:
+        update: Update = {self.screen.progress: status(view.state, describe_view(view), view)}
+        if view.image is not None:
+            update[self.screen.picture] = keep(
+                preview_png(view.image), "preview.png", self.screen.picture
+            )
+        return update
+
+    def _grown(
+        self,
+        pipe: Pipeline,
+        branches: Sequence[Branch],
+        parent: Branch | None,
+        rows: int,
+        title: str,
+        settings: str,
+        cost: str,
+        view: View,
+    ) -> Update:
+        assert view.image is not None and view.codes is not None
+        number = len(branches) + 1
+        stem = write.file_stem(f"{pipe.name} {number} {title}")
+        path = keep(preview_png(view.image), f"{stem}.png", self.screen.gallery)
+        branch = Branch(
+            number, parent.number if parent else 0, rows, title, settings, cost, view.codes, path
+        )
+        grown = [*branches, branch]
+        return {
+            self.screen.picture: path,
+            self.screen.gallery: [(one.picture, one.caption) for one in grown],
+            # the text before keeps the lists' indentation
+            self.screen.tree: f"**How they grew**\n\n{tree(grown)}",
+            self.screen.branches: grown,
+            self.screen.chosen: number,
+        }
+
+    def _busy(self, busy: bool) -> Update:
+        return {
+            self.screen.start: gr.update(interactive=not busy),
+            self.screen.stop: gr.update(interactive=busy),
+        }
+
+
+def _cost(kept: int, view: View) -> str:
+    drawn = view.total - kept
+    passed = f"one pass over {kept} codes and " if kept else ""
+    return f"{passed}{drawn} codes drawn in {view.seconds:.2f} s"

@@ -1,0 +1,108 @@
+"""The Explore tab: take a picture back to any row and go another way; draw the rest of a picture of
+one's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from aim.ui.explore.handlers import ExploreActions, ExploreScreen
+from aim.ui.generate.handlers import Actions
+from aim.ui.models import Models, class_choices, first_class
+from aim.ui.stage.updates import status
+from aim.ui.stage.widgets import (
+    Choice,
+    Range,
+    Status,
+    draw_and_stop,
+    drawn,
+    guidance_and_temperature,
+    seed_and_random,
+)
+
+_INTRO = (
+    "A picture is drawn row by row, and every row follows from those above it. **Draw** one, then "
+    "keep its first rows and change the "
+    "class, the seed or the guidance: the kept rows are read in one pass, and the rest is drawn "
+    "anew. Or give a picture of your own, and "
+    "let the model finish it."
+)
+
+
+def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
+    """Lay out the tab inside the current ``gr.Tab`` and connect it; ``drawing`` are the handlers of
+    the Generate tab. Returns its own.
+    """
+    pipe = models.get(models.default)
+    grid, sampling = pipe.tokenizer.config.grid, pipe.sampling
+    gr.Markdown(_INTRO, elem_classes="aim-about")
+    with gr.Row(elem_classes="aim-columns"):
+        with gr.Column(scale=4, min_width=300, elem_classes="aim-controls"):
+            with gr.Group(elem_classes="aim-first"):
+                rows = Range(
+                    0,
+                    grid - 1,
+                    0,
+                    step=1,
+                    label="Rows kept",
+                    info="Of the picture chosen; 0 draws a new one.",
+                    elem_id="rows-kept",
+                )
+                label = Choice(
+                    class_choices(pipe),
+                    value=first_class(pipe),
+                    label="Class",
+                    info="Of what is drawn from there.",
+                    elem_id="explore-class",
+                )
+            with gr.Row(elem_classes="aim-first"):
+                start, stop = draw_and_stop("explore")
+            with gr.Group(), gr.Row():
+                seed, random_seed = seed_and_random("explore-")
+            with gr.Accordion("Sampling", open=True):
+                cfg_scale, temperature = guidance_and_temperature(sampling)
+            given = gr.File(
+                label="A picture of your own, to be finished",
+                type="filepath",
+                file_types=["image"],
+                elem_id="given",
+                height=130,
+            )
+        with gr.Column(scale=5, min_width=300, elem_classes="aim-result"):
+            picture = drawn("explored")
+            progress = Status(
+                status("idle", "Press Draw, or give a picture"),
+                label="Progress",
+                elem_id="explore-progress",
+            )
+            gr.Markdown(
+                "Pictures of this visit: click one to go on from it.",
+                elem_classes=["aim-narrow", "aim-note"],
+            )
+            gallery = gr.Gallery(
+                label="Pictures of this visit", show_label=False, columns=4, height="auto",
+                object_fit="contain", preview=False,
+                allow_preview=False, interactive=False, buttons=[], elem_id="branches",
+            )  # fmt: skip
+            shape = gr.Markdown(elem_id="branch-tree", elem_classes="aim-narrow")
+    branches, chosen = gr.State([]), gr.State(0)
+    screen = ExploreScreen(picture, progress, gallery, shape, rows, branches, chosen, start, stop)
+    actions = ExploreActions(models, drawing.sessions, screen)
+    hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    inputs = [label, rows, cfg_scale, temperature, seed, random_seed, branches, chosen]
+    start.click(actions.draw, inputs, list(screen), concurrency_limit=None, **hidden)
+    stop.click(drawing.stop, None, None, queue=False, **hidden)
+    given.upload(actions.take, [given, branches], list(screen), **hidden)
+    gallery.select(actions.choose, branches, list(screen), **hidden)
+    whole = [given, rows, label, cfg_scale, temperature, seed]
+    gr.Button(visible=False).click(
+        actions.complete,
+        whole,
+        [picture, progress],
+        api_name="complete",
+        concurrency_limit=None,
+        show_progress="hidden",
+    )
+    return actions

@@ -1,0 +1,268 @@
+"""The Generate tab: pick a class, watch it being drawn, take the picture home."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import gradio as gr
+from gradio.components import Component
+from gradio.events import api
+
+from aim.ui.assets import text
+from aim.ui.generate.handlers import Actions, Screen
+from aim.ui.generate.presets import PRESETS, preset_values
+from aim.ui.generate.recall import COUNTS, NUMBERS
+from aim.ui.generate.settings import Boxes, SettingsActions, describe
+from aim.ui.generate.visit import VisitScreen, collect, query
+from aim.ui.models import Models, class_choices, first_class
+from aim.ui.stage.updates import Update, status
+from aim.ui.stage.widgets import (
+    Choice,
+    Range,
+    Status,
+    Whole,
+    drawn,
+    guidance_and_temperature,
+    seed_and_random,
+)
+
+# class, seed, guidance
+EXAMPLES = (
+    (301, 122, 4.0),
+    (779, 89, 4.0),
+    (323, 66, 4.0),
+    (145, 34, 4.0),
+    (963, 108, 4.0),
+    (970, 116, 4.0),
+)
+PREVIEW_EVERY = 8
+
+
+class Opening(NamedTuple):
+    """What is done when the page is opened."""
+
+    handler: Callable[[gr.Request], Iterator[Update]]
+    outputs: list[Component]
+
+
+def generate_tab(models: Models) -> tuple[Actions, Opening]:
+    """Lay out the tab inside the current ``gr.Tab`` and connect it. Returns its handlers, and one
+    for a page that opens.
+    """
+    pipe = models.get(models.default)
+    sampling = pipe.sampling
+    with gr.Row(elem_classes="aim-columns"):
+        with gr.Column(scale=4, min_width=300, elem_classes="aim-controls"):
+            with gr.Group(elem_classes="aim-first"):
+                label = Choice(
+                    class_choices(pipe),
+                    value=first_class(pipe),
+                    label="Class",
+                    info="Type to search.",
+                    elem_id="class",
+                )
+                dice = gr.Button("Random class", size="sm", elem_id="random-class")
+            with gr.Row(elem_classes="aim-first"):
+                start = gr.Button("Generate", variant="primary", elem_id="generate", min_width=120)
+                stop = gr.Button("Stop", interactive=False, elem_id="stop", min_width=80)
+            with gr.Group():
+                with gr.Row():
+                    seed, random_seed = seed_and_random(random=True)
+                reuse = gr.Button(
+                    "Reuse last seed", size="sm", interactive=False, elem_id="reuse-seed"
+                )
+            count = gr.Radio(
+                list(COUNTS), value=1, label="Pictures", info="Drawn together.", elem_id="count"
+            )
+            with gr.Accordion("Sampling", open=True):
+                preset = Choice(
+                    list(PRESETS),
+                    value=None,
+                    label="Preset",
+                    info="Sets the four below.",
+                    filterable=False,
+                    elem_id="preset",
+                )
+                cfg_scale, temperature = guidance_and_temperature(sampling)
+                top_p = Range(
+                    0.01,
+                    1,
+                    sampling.top_p,
+                    step=0.01,
+                    label="Top-p",
+                    info="Probability kept; 1 is all.",
+                )
+                top_k = Whole(
+                    sampling.top_k,
+                    precision=0,
+                    minimum=0,
+                    label="Top-k",
+                    info="Codes kept; 0 is all.",
+                )
+            with gr.Accordion("Model and preview", open=True):
+                model = Choice(
+                    models.choices,
+                    value=models.default,
+                    label="Model",
+                    filterable=False,
+                    elem_id="model",
+                )
+                preview_every = Range(
+                    0,
+                    64,
+                    PREVIEW_EVERY,
+                    step=1,
+                    label="Codes per preview",
+                    info="0 shows only the finished picture.",
+                )
+            known = [example for example in EXAMPLES if example[0] in pipe.classes]
+            if known:
+                gr.Examples(
+                    [[*example, False, 1] for example in known],
+                    [label, seed, cfg_scale, random_seed, count],
+                    example_labels=[pipe.title(example[0]) for example in known],
+                    label="Examples",
+                    elem_id="examples",
+                    api_visibility="private",
+                )
+        with gr.Column(scale=5, min_width=300, elem_classes="aim-result"):
+            picture = drawn("picture")
+            progress = Status(
+                status("idle", "Pick a class and press Generate"),
+                label="Progress",
+                elem_id="progress",
+            )
+            with gr.Row(elem_classes="aim-narrow"):
+                png = gr.DownloadButton(
+                    "PNG", interactive=False, elem_id="png", size="md", min_width=80
+                )
+                gif = gr.DownloadButton(
+                    "GIF", interactive=False, elem_id="gif", size="md", min_width=80
+                )
+                film = gr.DownloadButton(
+                    "MP4", interactive=False, elem_id="mp4", size="md", min_width=80
+                )
+            note = gr.Markdown(
+                describe(pipe), elem_classes=["aim-narrow", "aim-note"], elem_id="note"
+            )
+            with gr.Accordion(
+                "Parameters (also inside the PNG)", open=False, elem_classes="aim-narrow"
+            ):
+                parameters = gr.JSON(label="Parameters", show_label=False, elem_id="parameters")
+
+            gr.Markdown(
+                "### This visit\nClick a picture to take its settings over.",
+                elem_classes=["aim-narrow", "aim-visit"],
+            )
+            gallery = gr.Gallery(
+                label="Pictures of this visit", show_label=False, columns=4, height="auto",
+                object_fit="contain", preview=False,
+                allow_preview=False, interactive=False, buttons=[], elem_id="visit",
+                elem_classes="aim-narrow",
+            )  # fmt: skip
+            with gr.Row(elem_classes="aim-narrow"):
+                pack = gr.DownloadButton(
+                    "Download all (ZIP)", interactive=False, elem_id="zip", size="sm", min_width=120
+                )
+                share = gr.Button(
+                    "Copy link to these settings", size="sm", elem_id="share", min_width=120
+                )
+            link = gr.Textbox(
+                label="Link",
+                visible="hidden",
+                interactive=False,
+                lines=3,
+                elem_id="link",
+                elem_classes="aim-narrow",
+            )
+            dropped = gr.File(
+                label="Restore: a PNG that was made here", type="filepath", file_types=[".png"],
+                elem_id="restore", height=140,
+                elem_classes="aim-narrow",
+            )  # fmt: skip
+
+    made, pictures, current = gr.State(None), gr.State([]), gr.State(models.default)
+    actions = Actions(models, Screen(picture, progress, png, gif, parameters, start, stop, made))
+    inputs = [
+        label,
+        model,
+        cfg_scale,
+        temperature,
+        top_k,
+        top_p,
+        seed,
+        random_seed,
+        preview_every,
+        count,
+    ]
+    boxes = Boxes(
+        model,
+        label,
+        cfg_scale,
+        temperature,
+        top_k,
+        top_p,
+        seed,
+        random_seed,
+        count,
+        note,
+        current,
+        progress,
+    )
+    taking = SettingsActions(models, boxes)
+
+    def linked(*values: Any) -> str:
+        return query(
+            **dict(zip(("class", "model", *NUMBERS, "seed", "count"), values, strict=True))
+        )
+
+    hidden: dict[str, Any] = {"show_progress": "hidden"}
+    private: dict[str, Any] = {**hidden, "api_visibility": "private"}
+    drawing = start.click(
+        actions.generate,
+        inputs,
+        list(actions.screen),
+        validator=actions.check,
+        api_name="generate",
+        concurrency_limit=None,
+        **hidden,
+    )
+    visit = VisitScreen(gallery, pictures, pack, film)
+    drawing.success(
+        lambda made, pictures: collect(visit, made, pictures),
+        [made, pictures],
+        list(visit),
+        **private,
+    )
+    stop.click(actions.stop, None, None, api_name="stop", queue=False, **hidden)
+    dice.click(actions.random_class, model, label, api_name="random_class", **hidden)
+    model.select(taking.switch, [model, label, current], list(boxes), **private)
+    parameters.change(
+        lambda value: [gr.update(interactive=value is not None)] * 3,
+        parameters,
+        [png, gif, reuse],
+        queue=False,
+        **private,
+    )
+    reuse.click(
+        lambda value: (value["seed"], False),
+        parameters,
+        [seed, random_seed],
+        queue=False,
+        **private,
+    )
+    sampled = [cfg_scale, temperature, top_k, top_p]
+    preset.input(
+        lambda name, model: preset_values(name, models.get(model)),
+        [preset, model],
+        sampled,
+        **private,
+    )
+    gallery.select(taking.chosen, [pictures, current], list(boxes), **private)
+    dropped.upload(taking.reread, [dropped, current], list(boxes), **private)
+    share.click(linked, [label, model, *sampled, seed, count], link, **private).then(
+        None, link, link, js=text("generate/link.js"), **private
+    ).then(lambda: gr.update(visible=True), None, link, **private)
+    api(actions.classes, api_name="classes")
+    return actions, Opening(taking.opened, list(boxes))

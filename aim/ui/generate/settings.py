@@ -1,0 +1,139 @@
+"""Settings of the Generate tab that come from elsewhere: another model, a PNG, a link, a picture of
+the visit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import wait
+from typing import Any, NamedTuple
+
+import gradio as gr
+from gradio.components import Component
+
+from aim.errors import AimError
+from aim.pipeline import Pipeline
+from aim.ui.generate.recall import NAMES, NUMBERS, differences, recall
+from aim.ui.generate.visit import Picture, read_png
+from aim.ui.models import Models, class_choices, first_class
+from aim.ui.stage.updates import Update, status
+
+
+class Boxes(NamedTuple):
+    """The components that hold settings, and those that tell of them."""
+
+    model: Component
+    label: Component
+    cfg_scale: Component
+    temperature: Component
+    top_k: Component
+    top_p: Component
+    seed: Component
+    random_seed: Component
+    pictures: Component
+    note: Component
+    current: Component
+    progress: Component
+
+
+def describe(pipe: Pipeline) -> str:
+    """One line about what the model draws, in Markdown."""
+    size, codes = pipe.tokenizer.config.image_size, pipe.model.config.num_tokens
+    previews = " Previews are rough here, one colour a code." if pipe.rough_previews else ""
+    return (
+        f"**{pipe.name}** draws {size}×{size} pixels as {codes} codes, one after another; dots are "
+        f"codes not drawn yet.{previews} "
+        f"The picture is shown enlarged and smoothed; the PNG has its own {size}×{size} pixels."
+    )
+
+
+class SettingsActions:
+    """The handlers. ``old`` is the model that the page shows."""
+
+    def __init__(self, models: Models, boxes: Boxes) -> None:
+        self.models, self.boxes = models, boxes
+
+    def switch(self, name: str, index: Any, old: str) -> Iterator[Update]:
+        """Load the model that was picked, and take over its classes and defaults; if it cannot be
+        had, keep the old one.
+        """
+        boxes = self.boxes
+        try:
+            future = self.models.fetch(name)
+            while not future.done():
+                yield {boxes.progress: status("loading", self.models.loading(name))}
+                wait([future], timeout=0.5)
+            new = future.result()
+        except AimError as error:
+            message = f"{name} could not be loaded, so {old} stays in use: {error}"
+            gr.Warning(message)
+            yield {boxes.model: old, boxes.progress: status("failed", message)}
+            return
+        own = new.sampling
+        yield {
+            boxes.label: gr.update(choices=class_choices(new), value=first_class(new, index)),
+            **{
+                boxes.cfg_scale: own.cfg_scale,
+                boxes.temperature: own.temperature,
+                boxes.top_k: own.top_k,
+                boxes.top_p: own.top_p,
+            },
+            **{
+                boxes.note: describe(new),
+                boxes.current: name,
+                boxes.progress: status("idle", f"{new.name} is ready"),
+            },
+        }
+
+    def restore(self, values: Mapping[str, Any], old: str) -> Iterator[Update]:
+        """Set the page to parameters from outside, loading their model if it is another; say where
+        the picture may come out otherwise.
+        """
+        boxes = self.boxes
+        try:
+            wanted = recall(values, self.models)
+            if wanted.model not in (None, old):
+                yield from self.switch(wanted.model, wanted.label, old)
+            here = self.models.peek(wanted.model or old)
+            if here is None:  # it could not be loaded, and switch said why
+                return
+            index = None if wanted.label is None else here.resolve(wanted.label)
+        except AimError as error:
+            gr.Warning(str(error))
+            yield {boxes.progress: status("failed", str(error))}
+            return
+        named = {
+            boxes.model: wanted.model,
+            boxes.label: index,
+            boxes.seed: wanted.seed,
+            boxes.pictures: wanted.count,
+        }
+        sampling = {
+            box: getattr(wanted, name) for name, box in boxes._asdict().items() if name in NUMBERS
+        }
+        known = {box: value for box, value in {**named, **sampling}.items() if value is not None}
+        fixed = {} if wanted.seed is None else {boxes.random_seed: False}
+        told = differences(values, here)
+        if told:
+            gr.Warning(told)
+        text = f"The settings are taken over. {told or 'Press Generate to draw the picture again.'}"
+        yield {**known, **fixed, boxes.progress: status("idle", text)}
+
+    def opened(self, request: gr.Request) -> Iterator[Update]:
+        """Take over the settings in the link that the page was opened with."""
+        boxes = self.boxes
+        values = {
+            name: request.query_params[name] for name in NAMES if name in request.query_params
+        }
+        if values:
+            yield from self.restore(values, self.models.default)
+        else:
+            yield {boxes.progress: gr.skip()}
+
+    def chosen(self, shown: list[Picture], old: str, event: gr.SelectData) -> Iterator[Update]:
+        """Take over the settings of the picture that was clicked."""
+        yield from self.restore(shown[int(event.index)].parameters, old)
+
+    def reread(self, path: str, old: str) -> Iterator[Update]:
+        """Take over the settings in a PNG that was dropped."""
+        yield from self.restore(read_png(path), old)

@@ -1,0 +1,114 @@
+"""The page's own components. Inputs hand on what they are given, so that one place checks it and
+can say what is allowed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from aim.config import SamplingParams
+from aim.ui.assets import text
+
+
+class Choice(gr.Dropdown):
+    """A dropdown whose value need not be among its choices when it comes through the API."""
+
+    is_template = True  # drawn as what it derives from
+
+    def preprocess(self, payload: Any) -> Any:
+        """Unchecked."""
+        return payload
+
+    def api_info(self) -> dict[str, Any]:
+        """Any string or index, so that the API's description does not list a thousand classes."""
+        return {"anyOf": [{"type": "string"}, {"type": "integer"}]}
+
+
+class Range(gr.Slider):
+    """A slider whose ends are what is useful, not all that is allowed."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """Unchecked."""
+        return payload
+
+    def api_info(self) -> dict[str, Any]:
+        """A number."""
+        return {"type": "number"}
+
+
+class Whole(gr.Number):
+    """A number that is neither rounded nor clipped."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """Unchecked."""
+        return payload
+
+
+class Status(gr.HTML):
+    """A bar, a line of text and a rate; the value is a dictionary with ``state``, ``step``,
+    ``total``, ``text``, ``codes_per_second``. Its template is filled in by JavaScript: text is
+    escaped there, and is never part of the template itself.
+    """
+
+    def __init__(self, value: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(
+            value, **{"html_template": text("stage/status.html"), "js_on_load": None, **kwargs}
+        )
+
+    def api_info(self) -> dict[str, Any]:
+        """A dictionary."""
+        return {"type": "object"}
+
+
+class Shown(gr.HTML):
+    """HTML for people alone: the API has the same in numbers."""
+
+    @property
+    def skip_api(self) -> bool:
+        """Left out of what the API returns."""
+        return True
+
+
+def drawn(elem_id: str, alt_text: str = "The picture, as far as it is drawn") -> gr.Image:
+    """Where a picture is drawn: dots on paper until then."""
+    return gr.Image(
+        format="png", type="filepath", label="Picture", show_label=False, interactive=False,
+        buttons=["fullscreen"], elem_id=elem_id, elem_classes="aim-picture",
+        alt_text=alt_text,
+    )  # fmt: skip
+
+
+def guidance_and_temperature(sampling: SamplingParams) -> tuple[Range, Range]:
+    """Sliders that start at a model's own values."""
+    cfg_scale = Range(
+        0,
+        15,
+        sampling.cfg_scale,
+        step=0.05,
+        label="Guidance",
+        info="Pull towards the class; 1 is none.",
+    )
+    return cfg_scale, Range(
+        0, 2, sampling.temperature, step=0.01, label="Temperature", info="0 takes the likeliest."
+    )
+
+
+def seed_and_random(tab: str = "", random: bool = False) -> tuple[Whole, gr.Checkbox]:
+    """A seed, and whether each picture has a new one; ``tab`` begins their ids."""
+    seed = Whole(0, precision=0, label="Seed", elem_id=f"{tab}seed", min_width=120)
+    name = f"{tab}random" if tab else "random-seed"
+    return seed, gr.Checkbox(
+        random, label="Random", info="A new seed each time.", elem_id=name, min_width=120
+    )
+
+
+def draw_and_stop(tab: str) -> tuple[gr.Button, gr.Button]:
+    """The buttons of a tab, which has the id ``tab``."""
+    start = gr.Button("Draw", variant="primary", elem_id=tab, min_width=120)
+    return start, gr.Button("Stop", interactive=False, elem_id=f"{tab}-stop", min_width=80)

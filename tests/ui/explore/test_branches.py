@@ -1,0 +1,39 @@
+"""The tree of what somebody explored."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aim.ui.explore.branches import GIVEN, Branch, tree
+
+
+def branch(
+    number: int,
+    parent: int = 0,
+    rows: int = 0,
+    title: str = "goldfish (1)",
+    settings: str = "seed 1",
+    cost: str = "fast",
+) -> Branch:
+    return Branch(
+        number, parent, rows, title, settings, cost, np.zeros(4, np.int64), f"/{number}.png"
+    )
+
+
+def test_captions_say_where_a_picture_comes_from() -> None:
+    assert branch(1).caption == "1: goldfish (1)"
+    assert branch(3, 1, 1).caption == "3: goldfish (1), 1 row of 1"
+    assert branch(4, 3, 8, "lion (291)").caption == "4: lion (291), 8 rows of 3"
+
+
+def test_everyone_stands_under_what_it_grew_out_of() -> None:
+    given = branch(2, title=GIVEN, settings="", cost="encoded")
+    grown = [branch(1), given, branch(3, 1, 8), branch(4, 2, 4), branch(5, 3, 2)]
+    assert tree(grown).splitlines() == [
+        "- **1: goldfish (1)**: seed 1; fast",
+        "  - **3: goldfish (1), 8 rows of 1**: seed 1; fast",
+        "    - **5: goldfish (1), 2 rows of 3**: seed 1; fast",
+        "- **2: your picture**: encoded",
+        "  - **4: goldfish (1), 4 rows of 2**: seed 1; fast",
+    ]
+    assert tree([]) == ""

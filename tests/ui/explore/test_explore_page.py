@@ -1,0 +1,184 @@
+"""The Explore tab in a real browser: rewind and branch, completion, refusals."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from aim.engine import Request
+from aim.ui.explore.handlers import ExploreActions
+from pages import Page, show, until
+
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, page: Page) -> list[Request]:
+    """Every request that reaches the engine."""
+    requests: list[Request] = []
+    submit = page.pipe.server.stream
+
+    def watched(request: Request) -> Any:
+        requests.append(request)
+        return submit(request)
+
+    monkeypatch.setattr(page.pipe.server, "stream", watched)
+    return requests
+
+
+@pytest.fixture
+def tab(page: Page, browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    context = browser.new_context(viewport=getattr(request, "param", DESKTOP))
+    context.set_default_timeout(30_000)
+    tab = context.new_page()
+    tab.goto(page.url)
+    show(tab, "Explore")
+    tab.wait_for_selector("#explore")
+    yield tab
+    context.close()
+
+
+def said(tab: Any) -> str:
+    return str(tab.inner_text("#explore-progress .aim-text"))
+
+
+def draw(tab: Any, count: int) -> None:
+    """Press Draw, and wait until there are ``count`` pictures."""
+    tab.click("#explore")
+    tab.wait_for_function(f"() => document.querySelectorAll('#branches img').length === {count}")
+    assert until(lambda: "256 / 256" in said(tab))
+
+
+def keep_rows(tab: Any, rows: int) -> None:
+    box = tab.locator("#rows-kept input[type=number]")
+    box.fill(str(rows))
+    box.press("Tab")
+
+
+def test_rewind_and_branch(tab: Any, asked: list[Request]) -> None:
+    draw(tab, 1)
+    assert asked[0].prefix == ()
+    keep_rows(tab, 8)
+    draw(tab, 2)
+    again, first = asked[1], asked[0]
+    assert len(again.prefix) == 128
+    assert (again.label, again.seed, again.params) == (first.label, first.seed, first.params)
+    assert "2: goldfish (1), 8 rows of 1" in tab.inner_text("#branches")
+    assert "one pass over 128 codes and 128 codes drawn in" in tab.inner_text("#branch-tree")
+    tab.locator("#branches button:has(img)").first.click()
+    assert until(lambda: "goes on from 1" in said(tab))
+    tab.locator("#explore-seed input").fill("77")
+    tab.locator("#explore-seed input").press("Tab")
+    draw(tab, 3)
+    assert asked[2].seed == 77
+    assert asked[2].prefix == again.prefix, "the same rows of the same picture"
+    assert "3: goldfish (1), 8 rows of 1" in tab.inner_text("#branch-tree")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_a_picture_of_one_s_own_is_finished(
+    tab: Any, page: Page, asked: list[Request], mode: str
+) -> None:
+    out = io.BytesIO()
+    Image.effect_noise((90, 60), 90).convert(mode).save(out, "JPEG")
+    tab.set_input_files(
+        "#given input[type=file]",
+        {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": out.getvalue()},
+    )
+    tab.wait_for_function("() => document.querySelectorAll('#branches img').length === 1")
+    assert "Your picture as 16x16 codes keep it" in said(tab)
+    assert tab.input_value("#rows-kept input[type=number]") == "8"
+    draw(tab, 2)
+    assert list(asked[0].prefix) == page.pipe.encode(out.getvalue())[:128].tolist()
+    assert "2: goldfish (1), 8 rows of 1" in tab.inner_text("#branches")
+
+
+def saved(kind: str) -> bytes:
+    out = io.BytesIO()
+    if kind == "12 megapixels":
+        Image.effect_noise((4000, 3000), 90).convert("RGB").save(out, "JPEG", quality=60)
+    elif kind == "1x1":
+        Image.new("RGB", (1, 1), (200, 30, 30)).save(out, "PNG")
+    else:
+        frames = [Image.new("RGB", (40, 30), (60 * i, 90, 90)) for i in range(3)]
+        frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("12 megapixels", "photo.jpg"), ("1x1", "dot.png"), ("animated", "waving.gif")],
+)
+def test_pictures_of_every_kind_are_taken(tab: Any, kind: str, name: str) -> None:
+    tab.set_input_files(
+        "#given input[type=file]", {"name": name, "mimeType": "image/*", "buffer": saved(kind)}
+    )
+    tab.wait_for_function("() => document.querySelectorAll('#branches img').length === 1")
+    assert "Your picture as 16x16 codes keep it" in said(tab)
+
+
+def test_an_upload_of_200_mb_is_refused_and_the_page_goes_on(tab: Any, tmp_path: Path) -> None:
+    path = tmp_path / "huge.png"
+    with path.open("wb") as file:
+        file.truncate(200_000_000)
+    tab.set_input_files("#given input[type=file]", path)
+    assert until(
+        lambda: (
+            "maximum" in tab.inner_text("body").lower() and "size" in tab.inner_text("body").lower()
+        ),
+        30,
+    )
+    tab.reload()
+    show(tab, "Explore")
+    draw(tab, 1)
+
+
+def test_what_is_no_picture_is_refused_and_the_page_goes_on(tab: Any) -> None:
+    tab.set_input_files(
+        "#given input[type=file]",
+        {"name": "notes.png", "mimeType": "image/png", "buffer": b"just some text"},
+    )
+    assert until(
+        lambda: (
+            "cannot be read as a picture (its format is not known); take a PNG, JPEG or WebP"
+            in said(tab)
+        )
+    )
+    draw(tab, 1)
+
+
+def test_rows_of_nothing(tab: Any, page: Page) -> None:
+    keep_rows(tab, 3)
+    tab.click("#explore")
+    assert until(lambda: "there is no picture yet to keep them of" in said(tab))
+    assert tab.is_enabled("#explore")
+    assert page.pipe.server.engine.idle
+
+
+def test_stop(tab: Any, page: Page) -> None:
+    page.brake.seconds = 0.05
+    tab.click("#explore")
+    assert until(lambda: "/ 256" in said(tab))
+    tab.click("#explore-stop")
+    assert until(lambda: said(tab).startswith("Stopped at"))
+    assert until(lambda: tab.is_enabled("#explore"))
+    assert page.settle()
+
+
+@pytest.mark.parametrize("tab", [PHONE], indirect=True)
+def test_a_phone_needs_no_sideways_scrolling(tab: Any) -> None:
+    draw(tab, 1)
+    assert tab.evaluate("() => document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("rows", [-1, 16, 2.5, "8", True, None])
+def test_rows_out_of_range(page: Page, rows: object) -> None:
+    actions = ExploreActions.__new__(ExploreActions)
+    actions.models = type("Models", (), {"default": "tiny", "get": lambda self, name: page.pipe})()
+    with pytest.raises(Exception, match=r"rows kept is .*; it must be a whole number in \[0, 15\]"):
+        actions._parent([], 0, rows)

@@ -1,0 +1,264 @@
+"""The Generate tab in a real browser: several pictures, the visit's gallery, restoring, links,
+films, presets, keys.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import pytest
+from PIL import Image
+
+from aim.images import write
+from aim.ui.generate.settings import Boxes, SettingsActions
+from pages import Page, until
+
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
+
+
+@pytest.fixture
+def open_tab(page: Page, browser: Any) -> Iterator[Callable[..., Any]]:
+    contexts = []
+
+    def open_(query: str = "", size: dict[str, int] = DESKTOP) -> Any:
+        context = browser.new_context(
+            viewport=size, accept_downloads=True, permissions=["clipboard-read", "clipboard-write"]
+        )
+        context.set_default_timeout(30_000)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.goto(page.url + query)
+        tab.wait_for_selector("#generate")
+        return tab
+
+    yield open_
+    for context in contexts:
+        context.close()
+
+
+def said(tab: Any) -> str:
+    return str(tab.inner_text("#progress .aim-text"))
+
+
+def fill(tab: Any, box: str, value: str) -> None:
+    tab.locator(f"{box} input").first.fill(value)
+    tab.locator(f"{box} input").first.press("Tab")
+
+
+def seeded(tab: Any, seed: int) -> None:
+    tab.get_by_label("Random", exact=True).first.uncheck()
+    fill(tab, "#seed", str(seed))
+
+
+def generate(tab: Any, pictures: int) -> None:
+    """Press Generate and wait until the visit has ``pictures``."""
+    tab.click("#generate")
+    tab.wait_for_function(f"() => document.querySelectorAll('#visit img').length === {pictures}")
+
+
+def saved(tab: Any, button: str, folder: Path) -> Path:
+    with tab.expect_download() as waiting:
+        tab.click(button)
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def test_four_at_once_are_those_drawn_alone(
+    page: Page, open_tab: Callable[..., Any], tmp_path: Path
+) -> None:
+    tab = open_tab()
+    seeded(tab, 5)
+    tab.get_by_label("4", exact=True).check()
+    page.brake.seconds = 0.01
+    tab.click("#generate")
+    assert until(lambda: "/ 1024 codes" in said(tab)), "all of them fill in together"
+    page.brake.seconds = 0.0
+    tab.wait_for_function("() => document.querySelectorAll('#visit img').length === 4")
+    assert "1024 / 1024" in said(tab)
+    tab.screenshot(path=tmp_path / "four.png", full_page=True)
+    alone = [image for seed in range(5, 9) for image in page.pipe.generate("goldfish", seed=seed)]
+    path = saved(tab, "#png", tmp_path)
+    assert Image.open(path).tobytes() == write.mosaic(alone).tobytes()
+    assert write.read_parameters(path)["count"] == 4
+    film = saved(tab, "#mp4", tmp_path)
+    assert film.suffix == ".mp4" and iio.imread(
+        film.read_bytes(), extension=".mp4", plugin="pyav"
+    ).shape[1:] == (256, 256, 3)
+    with zipfile.ZipFile(saved(tab, "#zip", tmp_path)) as archive:
+        names = archive.namelist()
+        assert names == [f"00{i + 1}-tiny-goldfish-1-seed-{8 - i}.png" for i in range(4)]
+        for name, image in zip(names, reversed(alone), strict=True):
+            assert Image.open(io.BytesIO(archive.read(name))).tobytes() == image.tobytes()
+
+
+def test_nine_stop_together(page: Page, open_tab: Callable[..., Any]) -> None:
+    tab = open_tab()
+    tab.get_by_label("9", exact=True).check()
+    page.brake.seconds = 0.05
+    tab.click("#generate")
+    assert until(lambda: "/ 2304 codes" in said(tab))
+    tab.keyboard.press("Escape")
+    assert until(lambda: said(tab).startswith("Stopped at"))
+    assert until(lambda: tab.is_enabled("#generate"))
+    assert page.settle()
+
+
+def test_the_gallery_gives_settings_back(open_tab: Callable[..., Any]) -> None:
+    tab = open_tab()
+    seeded(tab, 11)
+    generate(tab, 1)
+    fill(tab, "#seed", "12")
+    generate(tab, 2)
+    assert "seed 12, guidance 3, temperature 1, tiny" in tab.inner_text("#visit")
+    tab.locator("#visit button:has(img)").nth(1).click()
+    assert until(lambda: tab.locator("#seed input").input_value() == "11")
+    assert "The settings are taken over" in said(tab)
+
+
+def test_a_restored_png_makes_the_identical_picture(
+    page: Page, open_tab: Callable[..., Any], tmp_path: Path
+) -> None:
+    [image] = page.pipe.generate(207, seed=33, cfg_scale=2.5, top_k=9)
+    kept = write.png_bytes(
+        image, page.pipe.parameters(207, 33, page.pipe.params(cfg_scale=2.5, top_k=9))
+    )
+    tab = open_tab()
+    tab.set_input_files(
+        "#restore input[type=file]", {"name": "kept.png", "mimeType": "image/png", "buffer": kept}
+    )
+    assert until(lambda: tab.locator("#seed input").input_value() == "33")
+    assert until(
+        lambda: tab.get_by_label("Class", exact=True).input_value() == "golden retriever (207)"
+    )
+    assert said(tab) == "The settings are taken over. Press Generate to draw the picture again."
+    generate(tab, 1)
+    assert Image.open(saved(tab, "#png", tmp_path)).tobytes() == image.tobytes()
+
+
+def test_a_png_from_elsewhere_says_where_it_differs(
+    page: Page, open_tab: Callable[..., Any]
+) -> None:
+    inside = {
+        **page.pipe.parameters(1, 3, page.pipe.sampling),
+        "dtype": "bfloat16",
+        "version": "fedcba987654",
+    }
+    tab = open_tab()
+    name = "#restore input[type=file]"
+    tab.set_input_files(
+        name,
+        {
+            "name": "a.png",
+            "mimeType": "image/png",
+            "buffer": write.png_bytes(Image.new("RGB", (8, 8)), inside),
+        },
+    )
+    assert until(
+        lambda: (
+            "differs in the model's version (fedcba987654 there" in said(tab)
+            and "bfloat16 there" in said(tab)
+        )
+    )
+    assert tab.locator("#seed input").input_value() == "3"
+
+
+def test_other_pngs_are_refused(open_tab: Callable[..., Any]) -> None:
+    tab = open_tab()
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "PNG")
+    tab.set_input_files(
+        "#restore input[type=file]",
+        {"name": "a.png", "mimeType": "image/png", "buffer": out.getvalue()},
+    )
+    assert until(lambda: "this picture carries no parameters" in tab.inner_text("body"))
+
+
+def test_a_link_opens_the_page_ready(open_tab: Callable[..., Any]) -> None:
+    tab = open_tab()
+    seeded(tab, 21)
+    tab.get_by_label("4", exact=True).check()
+    tab.click("#share")
+    assert until(lambda: "?" in tab.locator("#link textarea, #link input").first.input_value())
+    link = tab.locator("#link textarea, #link input").first.input_value()
+    assert "class=1&seed=21&cfg_scale=3" in link and link.endswith("count=4")
+    assert tab.evaluate("() => navigator.clipboard.readText()") == link
+    again = open_tab(
+        "?" + link.partition("?")[2].replace("seed=21", "seed=44").replace("class=1", "class=tabby")
+    )
+    assert until(lambda: again.locator("#seed input").input_value() == "44")
+    assert until(lambda: again.get_by_label("Class", exact=True).input_value() == "tabby (281)")
+    assert again.get_by_label("4", exact=True).is_checked()
+
+
+NONSENSE = {
+    "?seed=-5": "seed is -5",
+    "?class=unicorn": "there is no class 'unicorn'",
+    "?top_p=x": "top_p is 'x'",
+    "?model=aim-b&seed=9": "so tiny stays in use",
+}
+
+
+@pytest.mark.parametrize(("query", "told"), NONSENSE.items())
+def test_a_link_with_nonsense_is_refused_politely(
+    open_tab: Callable[..., Any], query: str, told: str
+) -> None:
+    tab = open_tab(query)
+    assert until(lambda: told in said(tab))
+    assert tab.locator("#seed input").input_value() == "0"
+    generate(tab, 1)
+
+
+def test_settings_of_another_model_come_with_it(page: Page, make_pipe: Callable[..., Any]) -> None:
+    other, _ = make_pipe()
+    boxes = Boxes(*(object() for _ in Boxes._fields))  # type: ignore[arg-type]
+    models = page.blocks.health.models  # type: ignore[attr-defined]
+    future: Future[Any] = Future()
+    future.set_result(other)
+    before = dict(models._loads)
+    models._loads["aim-b"] = future
+    try:
+        updates: dict[Any, Any] = {}
+        for update in SettingsActions(models, boxes).restore(
+            {"model": "aim-b", "class": "tabby", "seed": "4", "cfg_scale": 7}, "tiny"
+        ):
+            updates |= update
+    finally:
+        models._loads = before
+        other.close()
+    assert (updates[boxes.model], updates[boxes.current], updates[boxes.label]) == (
+        "aim-b",
+        "aim-b",
+        281,
+    )
+    assert (updates[boxes.seed], updates[boxes.random_seed], updates[boxes.cfg_scale]) == (
+        4,
+        False,
+        7,
+    )
+    assert boxes.pictures not in updates, "nothing was said of it"
+
+
+def test_presets_and_keys(page: Page, open_tab: Callable[..., Any]) -> None:
+    tab = open_tab()
+    tab.locator("#preset input").click()
+    tab.get_by_role("option", name="Vivid").click()
+    assert until(lambda: tab.get_by_label("number input for Guidance").first.input_value() == "6")
+    tab.locator("#seed input").focus()
+    tab.keyboard.press("Enter")
+    tab.wait_for_function("() => document.querySelectorAll('#visit img').length === 1")
+    assert "guidance 6, temperature 0.9, top-p 0.95" in tab.inner_text("#visit")
+
+
+def test_a_phone_needs_no_sideways_scrolling(open_tab: Callable[..., Any]) -> None:
+    tab = open_tab("", PHONE)
+    tab.get_by_label("4", exact=True).check()
+    generate(tab, 4)
+    tab.click("#share")
+    assert tab.evaluate("() => document.documentElement.scrollWidth") <= 360

@@ -5,36 +5,33 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from aim._version import __version__
 from aim.checkpoint import load_model
 from aim.checks import whole
+from aim.codec import Codec
 from aim.config import MAX_SEED, SamplingParams, check_seed
 from aim.device import prepare
-from aim.engine import Engine, Finished, Request, Server, Subscription
+from aim.engine import Engine, Request, Server
 from aim.engine.backend import check, pick
-from aim.errors import InvalidInput, QueueFull
-from aim.frames import Frame, Stream, fail
-from aim.images import read, write
+from aim.errors import InvalidInput
 from aim.labels import Labels
-from aim.models.image_decoder import Painter
-from aim.models.preview import Previewer
 from aim.models.prior import Prior
 from aim.models.vq.model import VQ
 from aim.settings import Settings
+from aim.stream import Frame, Stream
 
 __all__ = ["Frame", "Pipeline", "Stream", "load"]
 
 
-class Pipeline:
+class Pipeline(Codec):
     """A model with its tokenizer and the names of its classes. Everything here may be called from
     several threads.
 
@@ -53,7 +50,7 @@ class Pipeline:
         max_requests: int = 16,
     ) -> None:
         config = model.config
-        self.model, self.tokenizer = model, tokenizer
+        self.model = model
         self.name, self.version = name, version
         self.device, self.dtype = model.device, model.dtype
         self.sampling: SamplingParams = config.sampling
@@ -64,7 +61,7 @@ class Pipeline:
         # of choosing the backend; where it is fused, kernels were compiled
         self.trial_seconds = time.perf_counter() - started
         tokenizer.fusible = self.backend != "eager"
-        self._painter, self._previewer = Painter(tokenizer), Previewer(tokenizer)
+        super().__init__(tokenizer)
         self._server: Server | None = None
         # ends the server, at exit or when nobody holds the pipeline any more
         self._end: Callable[[], object] = int
@@ -112,13 +109,6 @@ class Pipeline:
         ``close``; before the first use.
         """
         self._server, self._end = server, server.close
-
-    @property
-    def rough_previews(self) -> bool:
-        """Whether the decoder is too slow for previews on this device, so that they show one colour
-        a code.
-        """
-        return self._previewer.rough
 
     def close(self) -> None:
         """Cancel what is being drawn and end the engine's thread; the next request starts
@@ -174,43 +164,6 @@ class Pipeline:
             "package": f"aim {__version__}",
         }
 
-    def picture(self, codes: np.ndarray) -> Image.Image:
-        """The RGB image of all its codes (num_tokens,)."""
-        return self.pictures([codes])[0]
-
-    def pictures(self, codes: Iterable[np.ndarray]) -> list[Image.Image]:
-        """The RGB images of all their codes, in order, decoded while the next codes are awaited.
-        See ``Painter`` for what is equal.
-        """
-        return [Image.fromarray(pixels) for pixels in self._painter.paint(codes)]
-
-    def preview(self, codes: np.ndarray) -> Image.Image | None:
-        """The first codes (n,) as an RGBA image, transparent where nothing is drawn; None for
-        none.
-        """
-        if len(codes) == 0:
-            return None
-        grid, factor, size = (
-            self.tokenizer.config.grid,
-            self.tokenizer.config.downsample,
-            self.tokenizer.config.image_size,
-        )
-        with self._painter.beside():
-            drawn = write.to_image(self._previewer(self._on_device(codes)))
-        image = Image.new("RGBA", (size, size))
-        image.paste(drawn, (0, 0))
-        rows, rest = divmod(len(codes), grid)
-        if rest:
-            image.paste((0, 0, 0, 0), (rest * factor, rows * factor, size, (rows + 1) * factor))
-        return image
-
-    def colours(self) -> np.ndarray:
-        """The colour (codebook_size, 3) uint8 that each code has by itself, a linear function of
-        its vector.
-        """
-        with self._painter.beside():
-            return write.to_bytes(self._previewer.colours()).cpu().numpy()
-
     def stream(
         self,
         label: int | str,
@@ -236,19 +189,16 @@ class Pipeline:
             self.row(self.resolve(label)),
             self.params(cfg_scale, temperature, top_k, top_p),
         )
-        return Stream(self, Request(row, params, seed, preview_every, explain, alone, prefix))
+        request = Request(row, params, seed, preview_every, explain, alone, prefix)
+        return self.open([request], images=True)
 
-    def encode(self, image: Image.Image | bytes | str | Path) -> np.ndarray:
-        """The codes (num_tokens,) int64 of a picture of any size and mode: its middle, cut square
-        and scaled to the tokenizer's size.
-
-        ``picture`` of them shows what the tokenizer keeps. InvalidInput for what cannot be read as
-        a picture (``aim.images.read``).
+    def open(self, requests: Sequence[Request], images: bool = False) -> Stream:
+        """The frames of many requests, drawn together as far as there is room; without ``images``
+        codes alone, for whoever shows them in a way of their own (``show``, ``pictures``).
         """
-        size = self.tokenizer.config.image_size
-        with torch.inference_mode(), self._painter.beside():
-            pixels = read.to_pixels(read.open_square(image, size)).to(self.device)
-            return self.tokenizer.encode(pixels[None])[0].cpu().numpy()
+        total = self.model.config.num_tokens
+        image = {"image": self.show} if images else {}
+        return Stream(lambda: self.server, requests, total, **image)
 
     def complete(
         self, image: Image.Image | bytes | str | Path, rows: int, label: int | str, **settings: Any
@@ -312,37 +262,19 @@ class Pipeline:
         """The codes (num_tokens,) of one request after another, drawn together as far as there is
         room; ``progress`` as of ``generate``.
         """
-        each = self.model.config.num_tokens
-        todo, pending = deque(requests), deque[Subscription]()
-        server = self.server
-        try:
-            while todo or pending:
-                while todo and len(pending) < server.engine.max_requests:
-                    try:
-                        pending.append(server.stream(todo[0]))
-                    except QueueFull:  # others wait, too: go on with what we have
-                        if not pending:
-                            raise
-                        break
-                    todo.popleft()
-                for event in pending[0]:
-                    if progress:
-                        done = (len(requests) - len(todo) - len(pending)) * each + sum(
-                            s.step for s in pending
-                        )
-                        progress(done, len(requests) * each)
-                    if isinstance(event, Finished):
-                        break
-                else:
-                    fail(event)
-                pending.popleft()
-                yield event.codes
-        finally:
-            for subscription in pending:
-                subscription.close()
-
-    def _on_device(self, codes: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(codes).to(self.device)
+        steps, drawn = [0] * len(requests), dict[int, np.ndarray]()
+        told = next_one = 0
+        with closing(self.open(requests)) as stream:
+            for frame in stream:
+                told += frame.step - steps[frame.number]
+                steps[frame.number] = frame.step
+                if progress:
+                    progress(told, len(requests) * frame.total)
+                if frame.done:
+                    drawn[frame.number] = frame.codes
+                while next_one in drawn:
+                    yield drawn.pop(next_one)
+                    next_one += 1
 
 
 def load(

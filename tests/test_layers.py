@@ -26,7 +26,7 @@ LAYERS = (  # low to high; a module may import its own layer and those before it
     {"models"},
     {"checkpoint", "sampling"},
     {"engine"},
-    {"frames", "pipeline", "compare"},
+    {"stream", "codec", "pipeline", "compare"},
     {"", "training", "evaluation", "bench"},  # "" is aim/__init__.py, the public names
     {"ui"},
     {"cli", "__main__", "app"},

@@ -43,16 +43,15 @@ class _Mailbox:
     """
 
     def __init__(self) -> None:
-        self.step = 0
         self._events: deque[Event] = deque()
         self._news = threading.Condition()
 
     def put(self, event: Event) -> None:
         with self._news:
-            if self._events and isinstance(self._events[-1], Progress):
-                self._events.pop()
-            if isinstance(event, (Progress, Finished)):
-                self.step = len(event.codes)
+            for old in self._events:
+                if isinstance(old, Progress) and old.request_id == event.request_id:
+                    self._events.remove(old)
+                    break
             self._events.append(event)
             self._news.notify_all()
 
@@ -64,42 +63,51 @@ class _Mailbox:
 
 
 class Subscription(Iterator[Event]):
-    """The events of one request, as ``Server.stream`` returns it; ends after Finished, Cancelled or
-    Failed.
+    """The events of some requests as they come, as ``Server.stream`` returns it; ends when each has
+    told that it is Finished, Cancelled or Failed.
 
-    A client that is slow finds only the newest Progress. ``close`` may be called from any thread
-    and cancels the request within a step; letting go of the subscription does the same.
+    A client that is slow finds only the newest Progress of each. ``close`` may be called from any
+    thread and cancels the requests within a step; letting go of the subscription does the same.
     """
 
-    def __init__(self, server: Server, request: Request, mailbox: _Mailbox) -> None:
-        self.request = request
-        self._server, self._mailbox = server, mailbox
-        self._done = False
+    def __init__(self, server: Server) -> None:
+        self._server, self._mailbox = server, _Mailbox()
+        self._pending: set[int] = set()
 
     @property
-    def step(self) -> int:
-        """Codes drawn, as last told to the mailbox."""
-        return self._mailbox.step
+    def pending(self) -> int:
+        """How many requests have not told their last."""
+        return len(self._pending)
+
+    def submit(self, request: Request) -> None:
+        """One more request. Raises what ``Engine.submit`` raises, and GenerationError once the
+        server is closed.
+        """
+        self._server.submit(request, self._mailbox)
+        self._pending.add(request.id)
 
     def __next__(self) -> Event:
-        if self._done:
+        if not self._pending:
             raise StopIteration
         while (event := self._mailbox.take(_PATIENCE)) is None:
             if not self._server.alive and (event := self._mailbox.take(0)) is None:
-                self._done = True
+                self._pending.clear()
                 raise GenerationError(
                     "the engine's thread has ended; close the pipeline and load it again"
                 )
-        self._done = isinstance(event, LAST)
+        if isinstance(event, LAST):
+            self._pending.discard(event.request_id)
         return event
 
     def __del__(self) -> None:
         self.close()
 
     def close(self) -> None:
-        """Cancel the request if it is not done. Whoever waits for the next event gets Cancelled."""
-        if not self._done:
-            self._server.engine.cancel(self.request.id)
+        """Cancel the requests that are not done. Whoever waits for the next event gets
+        Cancelled.
+        """
+        for request_id in self._pending.copy():
+            self._server.engine.cancel(request_id)
 
 
 class Server:
@@ -123,11 +131,15 @@ class Server:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    def stream(self, request: Request) -> Subscription:
-        """Submit a request and return its events. Raises what ``Engine.submit`` raises, and
-        GenerationError once closed.
-        """
-        mailbox = _Mailbox()
+    def stream(self, *requests: Request) -> Subscription:
+        """Submit requests and return their events; more may be submitted there."""
+        subscription = Subscription(self)
+        for request in requests:
+            subscription.submit(request)
+        return subscription
+
+    def submit(self, request: Request, mailbox: _Mailbox) -> None:
+        """Submit a request whose events go to ``mailbox``, as ``Subscription.submit`` does."""
         with self._lock:
             if self._closing:
                 raise GenerationError("the engine is closed; load the model again")
@@ -135,7 +147,6 @@ class Server:
             self._mailboxes[request.id] = mailbox
             self.tally.requests += 1
         self._wake.put(None)
-        return Subscription(self, request, mailbox)
 
     def close(self) -> None:
         """Cancel everything and end the thread, waiting for the step that runs. Takes no lock, as

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-from aim.engine import Cancelled, Engine, Event, Failed, Finished, Progress, Request
+from aim.engine import Cancelled, Engine, Event, Failed, Request
 from aim.engine.requests import LAST
 from aim.engine.server import Tally
 from aim.errors import AimError
@@ -21,7 +21,7 @@ from aim.pipeline import Pipeline
 
 SECONDS = 60  # of the GPU that a drawing asks for; a shorter time gets a better place in line
 MOST = 16  # drawings of one person at once
-Drive = Callable[[Request], Generator[Event, None, None]]
+Drive = Callable[[list[Request]], Generator[Event, None, None]]
 
 
 def use_zero_gpu(pipe: Pipeline, device: str = "cuda") -> None:
@@ -41,11 +41,12 @@ def use_zero_gpu(pipe: Pipeline, device: str = "cuda") -> None:
 
 
 def _driver(model: Prior, device: str) -> Drive:
-    def drive(request: Request) -> Generator[Event, None, None]:
-        """In the process that has the GPU: the events of one request. Eager, as kernels and graphs
-        would be made anew in every call.
+    def drive(requests: list[Request]) -> Generator[Event, None, None]:
+        """In the process that has the GPU: the events of requests, drawn together. Eager, as
+        kernels and graphs would be made anew in every call.
         """
-        yield from Engine(model.to(device), max_requests=1, captured=False).run([request])
+        engine = Engine(model.to(device), max_requests=len(requests), captured=False)
+        yield from engine.run(requests)
 
     return drive
 
@@ -66,17 +67,19 @@ class Calls:
 
 
 class ZeroServer:
-    """Stands in for ``aim.engine.Server``: every request is a call of its own."""
+    """Stands in for ``aim.engine.Server``: what a client submits at once is one call."""
 
     def __init__(self, drive: Drive) -> None:
         self.engine, self.tally = Calls(), Tally()
-        self._drive = drive
+        self.drive = drive
         self._lock = threading.Lock()
 
-    def stream(self, request: Request) -> ZeroSubscription:
-        """The events of a request; the call begins when the first one is asked for."""
-        self.count(None)
-        return ZeroSubscription(self, request, self._drive(request))
+    def stream(self, *requests: Request) -> ZeroSubscription:
+        """The events of requests; the call begins when the first one is asked for."""
+        subscription = ZeroSubscription(self)
+        for request in requests:
+            subscription.submit(request)
+        return subscription
 
     def count(self, event: Event | None) -> None:
         """Take note of a request, or of what became of one."""
@@ -93,36 +96,44 @@ class ZeroServer:
 
 
 class ZeroSubscription(Iterator[Event]):
-    """The events of one call. ``close`` may be called from any thread; the call ends before its
-    next event.
+    """The events of one call after another. ``close`` may be called from any thread; the call ends
+    before its next event.
     """
 
-    def __init__(
-        self, server: ZeroServer, request: Request, events: Generator[Event, None, None]
-    ) -> None:
-        self.request, self.step = request, 0
-        self._server, self._events = server, events
-        self._closed = self._done = False
+    def __init__(self, server: ZeroServer) -> None:
+        self._server = server
+        self._todo: list[Request] = []
+        self._pending: set[int] = set()
+        self._events: Generator[Event, None, None] | None = None
+        self._closed = False
+
+    @property
+    def pending(self) -> int:
+        """How many requests have not told their last."""
+        return len(self._pending)
+
+    def submit(self, request: Request) -> None:
+        """One more request: of the call that begins next."""
+        self._server.count(None)
+        self._todo.append(request)
+        self._pending.add(request.id)
 
     def __next__(self) -> Event:
-        if self._done:
+        if not self._pending:
             raise StopIteration
         event: Event | None = None
         if not self._closed:
-            try:
-                event = next(self._events)
-            except (
-                Exception
-            ) as error:  # of the model, or spaces' own: no GPU is free, the time is over
-                event = Failed(self.request.id, error)
+            if self._events is None:
+                self._events, self._todo = _call(self._server.drive, self._todo), []
+            event = next(self._events)
         if event is None or self._closed:
-            event = Cancelled(self.request.id)
-        if isinstance(event, (Progress, Finished)):
-            self.step = len(event.codes)
+            event = Cancelled(min(self._pending))
         if isinstance(event, LAST):
-            self._done = True
-            # here, as a generator can only be closed by the thread that runs it
-            self._events.close()
+            self._pending.discard(event.request_id)
+            if self._events is not None and len(self._pending) == len(self._todo):
+                # here, as a generator can only be closed by the thread that runs it
+                self._events.close()
+                self._events = None
         self._server.count(event)
         return event
 
@@ -131,7 +142,18 @@ class ZeroSubscription(Iterator[Event]):
         self._closed = True
 
     def __del__(self) -> None:
-        if not self._done:
-            self._done = True
-            self._events.close()
-            self._server.count(Cancelled(self.request.id))
+        self._closed = True
+        for _ in self:
+            pass
+
+
+def _call(drive: Drive, requests: list[Request]) -> Generator[Event, None, None]:
+    """The events of one call, which tells a last one of every request, whatever happens."""
+    pending = {request.id for request in requests}
+    try:
+        for event in drive(requests):
+            pending -= {event.request_id} if isinstance(event, LAST) else set()
+            yield event
+    except Exception as error:  # of the model, or spaces' own: no GPU is free, the time is over
+        for request_id in pending:
+            yield Failed(request_id, error)

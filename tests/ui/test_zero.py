@@ -74,7 +74,7 @@ def test_stop_ends_the_process(spaces: Any, zero: tuple[Pipeline, Brake]) -> Non
     brake.seconds = 0.02
     drawing = Drawing()
     states = []
-    for view in drawing.views(pipe, Request(0, preview_every=4), 8):
+    for view in drawing.views(pipe, [Request(0, preview_every=4)], 8):
         states.append(view.state)
         if view.state == "drawing" and view.step:
             assert alive(spaces.calls[-1])
@@ -96,18 +96,31 @@ def test_letting_go_ends_the_process(spaces: Any, zero: tuple[Pipeline, Brake]) 
     assert until(lambda: pipe.server.engine.idle)
 
 
-def test_several_at_once_have_a_process_each(spaces: Any, zero: tuple[Pipeline, Brake]) -> None:
+def test_several_at_once_are_drawn_together_in_one_call(
+    spaces: Any, zero: tuple[Pipeline, Brake]
+) -> None:
     pipe, _ = zero
     requests = [Request(0, seed=seed, preview_every=32) for seed in range(4)]
-    *_, last = Drawing().many(pipe, requests, 0)
+    *_, last = Drawing().views(pipe, requests, 0)
     assert last.state == "done" and len(last.images) == 4
-    assert len(set(spaces.calls)) == 4
+    assert len(spaces.calls) == 1 and not alive(spaces.calls[0])
+    assert pipe.server.engine.idle and pipe.server.tally.finished == 4
+
+
+def test_more_than_one_call_holds_take_another(
+    spaces: Any, zero: tuple[Pipeline, Brake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, _ = zero
+    monkeypatch.setattr(pipe.server.engine, "max_requests", 2, raising=False)
+    drawn = list(pipe.draw([1] * 3, seed=5))
+    assert (drawn[2] == next(pipe.draw(1, seed=7))).all()
+    assert len(spaces.calls) == 3 and pipe.server.engine.idle
 
 
 def test_what_fails_there_is_told_here(zero: tuple[Pipeline, Brake]) -> None:
     pipe, _ = zero
 
-    def fail(request: Request) -> Any:
+    def fail(requests: list[Request]) -> Any:
         raise RuntimeError("the GPU's time is over")
         yield
 

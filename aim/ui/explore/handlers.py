@@ -70,7 +70,7 @@ class ExploreActions:
                 parent = self._parent(branches, chosen, rows)
                 kept = parent.codes[: int(rows) * pipe.tokenizer.config.grid] if parent else ()
                 asked = Request(pipe.row(index), params, drawn_with, COUNT_EVERY, prefix=kept)
-                for view in drawing.views(pipe, asked, PREVIEW_EVERY):
+                for view in drawing.views(pipe, [asked], PREVIEW_EVERY):
                     yield self._seen(view)
                     if view.state == "done":
                         settings = f"seed {drawn_with}, guidance {params.cfg_scale:g}, temperature {params.temperature:g}"
@@ -134,11 +134,9 @@ class ExploreActions:
                 index, params = pipe.resolve(label), pipe.params(cfg_scale, temperature)
                 kept = pipe.encode(picture)[: rows * grid]
                 shown: str | None = None
-                for view in drawing.views(
-                    pipe,
-                    Request(pipe.row(index), params, check_seed(seed), COUNT_EVERY, prefix=kept),
-                    PREVIEW_EVERY,
-                ):
+                row, drawn_with = pipe.row(index), check_seed(seed)
+                asked = Request(row, params, drawn_with, COUNT_EVERY, prefix=kept)
+                for view in drawing.views(pipe, [asked], PREVIEW_EVERY):
                     if view.state == "done" and view.image is not None:
                         made = {**pipe.parameters(index, seed, params), "rows_kept": rows}
                         stem = write.file_stem(

@@ -171,12 +171,7 @@ class Actions:
         picture: str | None = None
         requests = [Request(pipe.row(index), params, seed, COUNT_EVERY) for seed in seeds]
         several = len(requests) > 1
-        views = (
-            drawing.many(pipe, requests, preview_every)
-            if several
-            else drawing.views(pipe, requests[0], preview_every)
-        )
-        for view in views:
+        for view in drawing.views(pipe, requests, preview_every):
             if view.image is not None:
                 frames.append(view.image)
                 picture = keep(preview_png(view.image), "preview.png", screen.picture)

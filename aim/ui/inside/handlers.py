@@ -72,7 +72,7 @@ class InsideActions:
                 index, params = pipe.resolve(label), pipe.params(cfg_scale, temperature)
                 drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
                 asked = Request(pipe.row(index), params, drawn_with, COUNT_EVERY, explain=True)
-                for view in drawing.views(pipe, asked, PREVIEW_EVERY):
+                for view in drawing.views(pipe, [asked], PREVIEW_EVERY):
                     update: Update = {
                         screen.progress: status(view.state, describe_view(view), view)
                     }

@@ -21,13 +21,13 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
 def asked(monkeypatch: pytest.MonkeyPatch, page: Page) -> list[Request]:
     """Every request that reaches the engine."""
     requests: list[Request] = []
-    submit = page.pipe.server.stream
+    submit = page.pipe.server.engine.submit
 
-    def watched(request: Request) -> Any:
+    def watched(request: Request) -> None:
         requests.append(request)
-        return submit(request)
+        submit(request)
 
-    monkeypatch.setattr(page.pipe.server, "stream", watched)
+    monkeypatch.setattr(page.pipe.server.engine, "submit", watched)
     return requests
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 
 from aim.config import SamplingParams
-from aim.engine import Engine, Progress, Request, Server
+from aim.engine import Engine, Request, Server
 from aim.errors import QueueFull
 from aim.pipeline import Pipeline
 from aim.ui.stage import drawing
@@ -35,7 +36,7 @@ def opaque(image) -> float:
 def test_views_grow_and_end_with_the_whole_picture(make_pipe: Make):
     pipe, brake = make_pipe()
     brake.seconds = 0.004
-    views = list(Drawing().views(pipe, request(), preview_every=8))
+    views = list(Drawing().views(pipe, [request()], preview_every=8))
     assert [view.state for view in views[:-1]] == ["drawing"] * (len(views) - 1)
     assert [view.step for view in views] == sorted(view.step for view in views)
     assert all(view.total == 256 for view in views)
@@ -60,7 +61,7 @@ def test_what_is_prepared_is_told(make_pipe: Make, monkeypatch: pytest.MonkeyPat
     pipe.server.close()
     monkeypatch.setattr("aim.engine.transfer.connect", LateLane)
     pipe._server = Server(Engine(pipe.model))
-    views = list(Drawing().views(pipe, request(), 0))
+    views = list(Drawing().views(pipe, [request()], 0))
     told = next(view for view in views if view.state == "preparing")
     assert (told.step, told.note) == (0, "Preparing the GPU for 2 images at once …")
     assert describe_view(told) == told.note
@@ -76,7 +77,7 @@ def test_views_come_no_faster_than_a_page_takes_them(
     brake.seconds = 0.002
     started = time.monotonic()
     count = sum(
-        view.state == "drawing" and view.step > 0 for view in Drawing().views(pipe, request(), 1)
+        view.state == "drawing" and view.step > 0 for view in Drawing().views(pipe, [request()], 1)
     )
     assert 2 <= count <= (time.monotonic() - started) * 5 + 1
 
@@ -92,7 +93,7 @@ def test_a_slow_decoder_takes_its_share_and_no_more(
     end = time.monotonic() + 0.5
     for step in range(1, 10**6):
         started = time.monotonic()
-        if pace.preview(pipe, Progress(1, step, 256, np.zeros(step), 0.0)):
+        if pace.shown(step, partial(pipe.preview, np.zeros(step))):
             times.append(time.monotonic() - started)
         if started > end:
             break
@@ -104,7 +105,7 @@ def test_a_slow_decoder_takes_its_share_and_no_more(
 def test_without_previews_the_count_goes_on(make_pipe: Make):
     pipe, brake = make_pipe()
     brake.seconds = 0.002
-    views = list(Drawing().views(pipe, request(), preview_every=0))
+    views = list(Drawing().views(pipe, [request()], preview_every=0))
     assert [view.step for view in views if view.image is not None] == [256]
     assert len({view.step for view in views}) > 3
 
@@ -113,7 +114,7 @@ def test_stop_before_it_begins_never_enters_the_engine(make_pipe: Make):
     pipe, brake = make_pipe()
     one = Drawing()
     one.stop()
-    (view,) = one.views(pipe, request(), 8)
+    (view,) = one.views(pipe, [request()], 8)
     assert (view.state, view.step, brake.steps) == ("stopped", 0, 0)
 
 
@@ -121,7 +122,7 @@ def test_stop_from_another_thread_ends_it_within_a_step(make_pipe: Make):
     pipe, brake = make_pipe()
     brake.seconds = 0.05
     one = Drawing()
-    views = one.views(pipe, request(), 8)
+    views = one.views(pipe, [request()], 8)
     assert next(views).state == "drawing"
     assert until(lambda: brake.steps >= 3)
     at = brake.steps
@@ -135,7 +136,7 @@ def test_stop_from_another_thread_ends_it_within_a_step(make_pipe: Make):
 def test_closing_the_views_ends_it(make_pipe: Make):
     pipe, brake = make_pipe()
     brake.seconds = 0.01
-    views = Drawing().views(pipe, request(), 8)
+    views = Drawing().views(pipe, [request()], 8)
     next(views)
     views.close()
     assert until(lambda: pipe.server.engine.idle)
@@ -146,13 +147,13 @@ def test_the_line_is_told_and_a_full_one_refuses(make_pipe: Make):
     pipe, brake = make_pipe(running=1, waiting=1)
     brake.seconds = 0.005
     first, second = Drawing(), Drawing()
-    running = first.views(pipe, request(), 0)
+    running = first.views(pipe, [request()], 0)
     assert next(running).state == "drawing"
-    waiting = second.views(pipe, request(1), 0)
+    waiting = second.views(pipe, [request(1)], 0)
     view = next(waiting)
     assert (view.state, view.place) == ("waiting", 1)
     with pytest.raises(QueueFull, match="try again"):
-        next(Drawing().views(pipe, request(2), 0))
+        next(Drawing().views(pipe, [request(2)], 0))
     first.stop()
     assert [v.state for v in running][-1] == "stopped"
     assert [v.state for v in waiting][-1] == "done"
@@ -162,7 +163,7 @@ def test_a_failure_is_raised(make_pipe: Make):
     pipe, _ = make_pipe()
     pipe.model.step = lambda *_, **__: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        list(Drawing().views(pipe, request(), 0))
+        list(Drawing().views(pipe, [request()], 0))
 
 
 def test_a_session_stops_its_own_drawings_alone():

@@ -1,0 +1,86 @@
+"""From codes to pictures and back, with a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from aim.images import read, write
+from aim.models.image_decoder import Painter
+from aim.models.preview import Previewer
+from aim.models.vq.model import VQ
+
+
+class Codec:
+    """Pictures of codes and codes of pictures. Everything here may be called from several
+    threads.
+    """
+
+    def __init__(self, tokenizer: VQ) -> None:
+        self.tokenizer = tokenizer
+        self._painter, self._previewer = Painter(tokenizer), Previewer(tokenizer)
+
+    @property
+    def rough_previews(self) -> bool:
+        """Whether the decoder is too slow for previews on this device, so that they show one colour
+        a code.
+        """
+        return self._previewer.rough
+
+    def picture(self, codes: np.ndarray) -> Image.Image:
+        """The RGB image of all its codes (num_tokens,)."""
+        return self.pictures([codes])[0]
+
+    def pictures(self, codes: Iterable[np.ndarray]) -> list[Image.Image]:
+        """The RGB images of all their codes, in order, decoded while the next codes are awaited.
+        See ``Painter`` for what is equal.
+        """
+        return [Image.fromarray(pixels) for pixels in self._painter.paint(codes)]
+
+    def preview(self, codes: np.ndarray) -> Image.Image | None:
+        """The first codes (n,) as an RGBA image, transparent where nothing is drawn; None for
+        none.
+        """
+        if len(codes) == 0:
+            return None
+        config = self.tokenizer.config
+        grid, factor, size = config.grid, config.downsample, config.image_size
+        with self._painter.beside():
+            codes_here = torch.from_numpy(codes).to(self._painter.device)
+            drawn = write.to_image(self._previewer(codes_here))
+        image = Image.new("RGBA", (size, size))
+        image.paste(drawn, (0, 0))
+        lines, rest = divmod(len(codes), grid)
+        if rest:
+            image.paste((0, 0, 0, 0), (rest * factor, lines * factor, size, (lines + 1) * factor))
+        return image
+
+    def show(self, codes: np.ndarray) -> Image.Image | None:
+        """What there is to see of the first codes (n,): the picture if these are all, else the
+        preview.
+        """
+        whole = len(codes) == self.tokenizer.config.grid**2
+        return self.picture(codes) if whole else self.preview(codes)
+
+    def colours(self) -> np.ndarray:
+        """The colour (codebook_size, 3) uint8 that each code has by itself, a linear function of
+        its vector.
+        """
+        with self._painter.beside():
+            return write.to_bytes(self._previewer.colours()).cpu().numpy()
+
+    def encode(self, image: Image.Image | bytes | str | Path) -> np.ndarray:
+        """The codes (num_tokens,) int64 of a picture of any size and mode: its middle, cut square
+        and scaled to the tokenizer's size.
+
+        ``picture`` of them shows what the tokenizer keeps. InvalidInput for what cannot be read as
+        a picture (``aim.images.read``).
+        """
+        size = self.tokenizer.config.image_size
+        with torch.inference_mode(), self._painter.beside():
+            pixels = read.to_pixels(read.open_square(image, size)).to(self._painter.device)
+            return self.tokenizer.encode(pixels[None])[0].cpu().numpy()

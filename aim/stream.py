@@ -1,0 +1,136 @@
+"""What clients see of drawings: the events of an engine as frames, of one request or of many."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from aim.engine import (
+    Event,
+    Failed,
+    Finished,
+    Preparing,
+    Progress,
+    Queued,
+    Request,
+    Server,
+    Started,
+    Subscription,
+)
+from aim.errors import AimError, GenerationError, QueueFull
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A moment of a drawing: ``codes`` (step,) of ``total`` are drawn, after ``seconds`` of model
+    time.
+
+    ``image`` is None where there is nothing new to see, RGBA and transparent where nothing is drawn
+    yet, RGB at the end; a notebook shows it. ``place`` is the place in line, 0 for a request that
+    runs. ``note`` says what is waited for otherwise, empty for nothing. ``notes`` (step, 13)
+    float32 are those of ``aim.sampling.explain``, if they were asked for and there are codes.
+    ``number`` says which request of the stream it is of, from 0.
+    """
+
+    step: int
+    total: int
+    codes: np.ndarray
+    image: Image.Image | None
+    seconds: float
+    place: int = 0
+    note: str = ""
+    notes: np.ndarray | None = None
+    number: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether all codes are drawn."""
+        return self.step == self.total
+
+    def _repr_png_(self) -> bytes | None:
+        return None if self.image is None else self.image._repr_png_()
+
+
+class Stream(Iterator[Frame]):
+    """The frames of one drawing or of many, as they come.
+
+    The first frame is empty and costs nothing; requests are submitted after it, each as soon as
+    the engine has room, so QueueFull and GenerationError may come from any later one. A client that
+    is slow gets the newest frame of each drawing. ``close`` may be called from any thread, ends the
+    drawings within one step, and with them the stream; letting go of the stream does the same.
+    """
+
+    def __init__(
+        self,
+        serve: Callable[[], Server],
+        requests: Sequence[Request],
+        total: int,
+        image: Callable[[np.ndarray], Image.Image | None] = lambda codes: None,
+    ) -> None:
+        """``requests`` of ``total`` codes each to the server of ``serve``, which is asked once the
+        first frame was taken; ``image`` makes what codes look like.
+        """
+        self.requests = tuple(requests)
+        self._serve, self._image = serve, image
+        self._subscription: Subscription | None = None
+        self._todo = deque(self.requests)
+        self._begun = self._closed = False
+        empty = Frame(0, total, np.zeros(0, np.int64), None, 0.0)
+        self._latest = {r.id: replace(empty, number=i) for i, r in enumerate(self.requests)}
+
+    def __next__(self) -> Frame:
+        # no generator: it would be in a cycle with this object, and letting go would cancel only
+        # when that is collected
+        if not self._begun and self.requests:
+            self._begun = True
+            return self._latest[self.requests[0].id]
+        if self._todo and not self._closed:
+            self._submit()
+        if self._closed:
+            self.close()  # again: another thread may have, while there was nothing to close
+        for event in self._subscription or ():
+            if not self._closed:
+                return self._frame(event)
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stop drawing."""
+        self._closed = True
+        if self._subscription is not None:
+            self._subscription.close()
+
+    def _submit(self) -> None:
+        server = self._serve()
+        if self._subscription is None:
+            self._subscription = server.stream()
+        while self._todo and self._subscription.pending < server.engine.max_requests:
+            try:
+                self._subscription.submit(self._todo[0])
+            except QueueFull:  # others wait, too: go on with what we have
+                if not self._subscription.pending:
+                    raise
+                return
+            self._todo.popleft()
+
+    def _frame(self, event: Event) -> Frame:
+        frame = self._latest[event.request_id]
+        if isinstance(event, Queued):
+            return replace(frame, place=event.place)
+        if isinstance(event, Preparing):
+            return replace(frame, note=event.message)
+        if isinstance(event, (Progress, Finished)):
+            codes, notes = event.codes, event.notes
+            frame = replace(frame, step=len(codes), codes=codes, seconds=event.seconds, notes=notes)
+            self._latest[event.request_id] = frame
+            return replace(frame, image=self._image(codes))
+        if isinstance(event, Failed):
+            if isinstance(event.error, AimError):
+                raise event.error
+            raise GenerationError(f"the model failed: {event.error}") from event.error
+        if isinstance(event, Started):
+            return frame
+        raise GenerationError("the drawing was cancelled: the engine was closed")

@@ -33,9 +33,9 @@ check: $(VENV)/.ready-test
 	$(RUN) -m mypy
 
 bench: $(VENV)/.ready
-	$(RUN) -m aim bench $(BENCH)
-	$(RUN) -m aim bench --race $(RACE)
-	$(RUN) -m aim bench --page
+	$(RUN) -m aim bench speed $(BENCH)
+	$(RUN) -m aim bench race $(RACE)
+	$(RUN) -m aim bench page
 
 $(VENV)/.ready: $(PROJECT) | $(RUN)
 	@$(announce)

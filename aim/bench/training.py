@@ -1,4 +1,4 @@
-"""How fast a prior trains from codes on this machine: ``python -m aim train throughput``."""
+"""How fast a prior trains from codes on this machine: ``python -m aim bench training``."""
 
 from __future__ import annotations
 
@@ -117,6 +117,10 @@ def throughput(
             synchronize(device)
             seconds.append(time.monotonic() - start)
     median = statistics.median(seconds)
+
+    def digits(figure: float) -> float:
+        return float(f"{figure:.4g}")
+
     flops = 6 * product_parameters(model) * config.num_tokens * batch / median
     return Throughput(
         model=name,
@@ -129,9 +133,9 @@ def throughput(
         step_ms=round(1e3 * median, 2),
         step_ms_min=round(1e3 * min(seconds), 2),
         step_ms_max=round(1e3 * max(seconds), 2),
-        images_per_second=round(batch / median, 1),
-        tflops=round(flops / 1e12, 2),
-        fraction=round(flops / PEAK, 4),
+        images_per_second=digits(batch / median),
+        tflops=digits(flops / 1e12),
+        fraction=digits(flops / PEAK),
         peak_memory_gib=round(torch.cuda.max_memory_allocated(device) / GIB, 2)
         if device.type == "cuda"
         else None,

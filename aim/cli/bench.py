@@ -1,64 +1,210 @@
-"""What ``python -m aim bench`` does: load, measure while a line on standard error says what, print,
-write files.
+"""``python -m aim bench``: a subcommand a measurement, each a table for people and then one line of
+JSON for programs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
-from rich.table import Table
+import typer
 
-from aim.bench.race import gates, race, ratios
-from aim.bench.scaling import scaling, verdicts
-from aim.bench.speed import bench, parse_batches, parse_numbers
-from aim.bench.table import as_csv, as_json, as_table, race_table, scaling_table
-from aim.bench.weights import random_pipeline
+from aim import files
+from aim.cli.options import Backend, Device, Dtype, Model, load, settings
+from aim.cli.progress import progress
 from aim.config import MODELS
 from aim.errors import InvalidInput
-from aim.files import replace
-from aim.pipeline import Pipeline, load
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Measure on this machine how fast models draw, train and answer: a table, then one line "
+    "of JSON.",
+)
+
+Batches = Annotated[str, typer.Option(help="Batch sizes: 1,16,64.")]
+Against = Annotated[
+    str | None, typer.Option(help="The other model. Default: of that size, AiM or GPT.")
+]
+RandomWeights = Annotated[
+    bool,
+    typer.Option(
+        "--random-weights", help="Of a named model only its sizes; nothing is downloaded."
+    ),
+]
+Json = Annotated[
+    Path | None, typer.Option("--json", help="Also write the line of JSON to this file.")
+]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Also write it as CSV to this file.")]
 
 
-@dataclass(frozen=True)
-class Where:
-    """How models are loaded: names of device, dtype and backend, and whether with random
-    weights.
+@app.command()
+def speed(
+    batch: Batches = "1",
+    repeats: Annotated[int, typer.Option(min=1, help="Batches of each size, after warm-up.")] = 5,
+    seconds: Annotated[
+        float,
+        typer.Option(min=0, help="More batches of a size until this much time went into them."),
+    ] = 0.0,
+    random_weights: RandomWeights = False,
+    json: Json = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    backend: Backend = None,
+) -> None:
+    """How fast a model draws."""
+    from aim.bench.speed import bench, parse_batches
+    from aim.bench.table import as_json, as_table
+
+    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    outputs, batches = _Outputs(json=json), parse_batches(batch)
+    with progress() as bar:
+        report = bench(load(chosen, random_weights), batches, repeats, seconds, bar.measuring)
+    line = as_json(report)
+    _show(as_table(report), [], line)
+    outputs.write(line)
+
+
+@app.command()
+def race(
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Images at once.")] = 1,
+    against: Against = None,
+    laps: Annotated[int, typer.Option(min=5, help="Of each, after warm-up.")] = 5,
+    label: Annotated[
+        str | None, typer.Option("--class", help="By name or index. Default: the first.")
+    ] = None,
+    gates: Annotated[
+        bool,
+        typer.Option(
+            "--gates", help="Also say whether the race was fair and quiet; ends with 1 if not."
+        ),
+    ] = False,
+    random_weights: RandomWeights = False,
+    json: Json = None,
+    csv: Csv = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    backend: Backend = None,
+) -> None:
+    """Two models by turns at the same work.
+
+    Only the file of JSON has the time of every code.
     """
+    from aim.bench import race as racing
+    from aim.bench.table import as_csv, as_json, race_table
 
-    device: str
-    dtype: str
-    backend: str
-    random_weights: bool
+    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    outputs, other = _Outputs(json, csv), replace(chosen, model=_other(chosen.model, against))
+    with progress() as bar:
+        pipes = [load(one, random_weights) for one in (chosen, other)]
+        result, _ = racing.race(pipes, label, batch, laps, say=bar.measuring)
+    found = racing.gates(result) if gates else []
+    notes = [f"{'ok' if holds else 'missed'}: {what}" for what, holds in found]
+    _show(race_table(result), [*racing.ratios(result), *notes], as_json(result, timestamps=False))
+    outputs.write(as_json(result), as_csv(result))
+    raise typer.Exit(0 if all(holds for _, holds in found) else 1)
 
-    def pipeline(self, name: str) -> Pipeline:
-        """The model called ``name``."""
-        return (random_pipeline if self.random_weights else load)(
-            name, self.device, self.dtype, self.backend
-        )
+
+@app.command()
+def scaling(
+    tokens: Annotated[str, typer.Option(help="Codes an image, squares.")] = "256,1024,4096,16384",
+    batch: Batches = "1",
+    seconds: Annotated[
+        float, typer.Option(min=0, help="For all of it. 0: as long as it takes.")
+    ] = 0.0,
+    against: Against = None,
+    json: Json = None,
+    csv: Csv = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    backend: Backend = None,
+) -> None:
+    """Two models with random weights, as sequence and batch grow."""
+    from aim.bench import scaling as growing
+    from aim.bench.speed import parse_batches, parse_numbers
+    from aim.bench.table import as_csv, as_json, scaling_table
+
+    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    outputs, names = _Outputs(json, csv), (chosen.model, _other(chosen.model, against))
+    sizes = parse_numbers("tokens", tokens, 2**20), parse_batches(batch)
+    where = (chosen.device, chosen.dtype, chosen.backend)
+    with progress("Building the models") as bar:
+        result = growing.scaling(names, *sizes, *where, seconds or None, bar.measuring)
+    line = as_json(result)
+    _show(scaling_table(result), growing.verdicts(result), line)
+    outputs.write(line, as_csv(result))
 
 
-class Outputs:
+@app.command()
+def page(
+    json: Json = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    backend: Backend = None,
+) -> None:
+    """How fast the page answers, idle and while people draw."""
+    from aim.ui import probe
+
+    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    outputs = _Outputs(json)
+    answers, machine = probe.probe(chosen.model, chosen.device, chosen.dtype, chosen.backend)
+    line = probe.as_json(answers, machine)
+    _show(probe.as_table(answers, machine), [], line)
+    outputs.write(line)
+
+
+@app.command()
+def training(
+    batch: Annotated[str, typer.Option(help="Images a step: 16,64.")] = "16",
+    steps: Annotated[int, typer.Option(min=1, help="Steps that are measured.")] = 20,
+    compile: Annotated[bool, typer.Option(help="With torch.compile.")] = False,
+    scan: Annotated[str, typer.Option(help="Of AiM: auto, torch or mamba-ssm.")] = "auto",
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Compute layers again in the backward pass.")
+    ] = False,
+    json: Json = None,
+    model: Model = None,
+    device: Device = None,
+) -> None:
+    """How many images a second a model learns from, with random weights and codes."""
+    from aim.bench.machine import Machine
+    from aim.bench.speed import parse_batches
+    from aim.bench.training import as_json, as_table, throughput
+    from aim.device import pick_device
+
+    chosen = settings(model=model, device=device)
+    outputs, sizes, where = _Outputs(json), parse_batches(batch), pick_device(chosen.device)
+    with progress("Building the model") as bar:
+        results = []
+        for size in sizes:
+            bar.measuring(f"batch {size}")
+            results.append(throughput(chosen.model, size, steps, where, compile, scan, recompute))
+    machine = Machine.of(where)
+    line = as_json(results, machine)
+    _show(as_table(results, machine), [], line)
+    outputs.write(line)
+
+
+class _Outputs:
     """Files for a result, None for none. InvalidInput if one cannot be written: better before the
     measurement than after it.
     """
 
-    def __init__(self, json: Path | None, csv: Path | None) -> None:
+    def __init__(self, json: Path | None, csv: Path | None = None) -> None:
         self._json, self._csv = json, csv
         for option, path in (("--json", json), ("--csv", csv)):
             if path is None:
                 continue
             folder = path.resolve().parent
-            if (
-                wrong := f"there is no folder {folder}"
-                if not folder.is_dir()
-                else "it is a folder"
-                if path.is_dir()
-                else ""
-            ):
+            wrong = "" if folder.is_dir() else f"there is no folder {folder}"
+            if wrong := "it is a folder" if path.is_dir() else wrong:
                 raise InvalidInput(
                     f"cannot write {path}: {wrong}; choose another file with {option}"
                 )
@@ -67,77 +213,12 @@ class Outputs:
         """Write what was asked for."""
         for path, text in ((self._json, json + "\n"), (self._csv, csv)):
             if path is not None:
-                replace(path, text)
-
-
-def measure_one(
-    where: Where, outputs: Outputs, name: str, batch: str, repeats: int, seconds: float
-) -> None:
-    """One model at every batch size in ``batch``."""
-    batches = parse_batches(batch)
-    with _saying() as say:
-        report = bench(where.pipeline(name), batches, repeats, seconds, say)
-    line = as_json(report)
-    _show(as_table(report), [], line)
-    outputs.write(line)
-
-
-def race_two(
-    where: Where,
-    outputs: Outputs,
-    name: str,
-    against: str | None,
-    batch: str,
-    laps: int,
-    label: str | None,
-    judge: bool,
-) -> bool:
-    """A race of two models; whether its gates hold, True where ``judge`` does not ask. Only the
-    file of JSON has the time of every code.
-    """
-    other, batches = _other(name, against), parse_batches(batch)
-    if len(batches) > 1:
-        raise InvalidInput(f"batch is {batch!r}; a race takes one batch size")
-    with _saying() as say:
-        result, _ = race(
-            [where.pipeline(name), where.pipeline(other)], label, batches[0], laps, say=say
-        )
-    found = gates(result) if judge else []
-    notes = [*ratios(result), *(f"{'ok' if holds else 'missed'}: {what}" for what, holds in found)]
-    _show(race_table(result), notes, as_json(result, timestamps=False))
-    outputs.write(as_json(result), as_csv(result))
-    return all(holds for _, holds in found)
-
-
-def scale_two(
-    where: Where,
-    outputs: Outputs,
-    name: str,
-    against: str | None,
-    tokens: str,
-    batch: str,
-    seconds: float,
-) -> None:
-    """Two models at every number of codes and batch size, in about ``seconds`` if not 0."""
-    names = (name, _other(name, against))
-    sizes = parse_numbers("tokens", tokens, 2**20), parse_batches(batch)
-    with _saying() as say:
-        result = scaling(
-            names, *sizes, where.device, where.dtype, where.backend, seconds or None, say
-        )
-    line = as_json(result)
-    _show(scaling_table(result), verdicts(result), line)
-    outputs.write(line, as_csv(result))
-
-
-@contextmanager
-def _saying() -> Iterator[Callable[[str], object]]:
-    """A line on standard error while something is measured, and the function that changes it."""
-    with Console(stderr=True).status("Loading the model ...") as status:
-        yield lambda text: status.update(f"Measuring: {text} ...")
+                files.replace(path, text)
 
 
 def _show(table: Table, notes: list[str], line: str) -> None:
+    from rich.console import Console
+
     Console().print(table)
     for text in (*notes, line):
         print(text)

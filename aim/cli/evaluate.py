@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aim.settings import Settings
+from aim.cli.options import SAMPLING, Backend, Device, Dtype, Model, load, settings
+from aim.cli.progress import progress
+
+if TYPE_CHECKING:
+    from aim.settings import Settings
 
 PATIENCE = timedelta(days=2)  # that a process waits for the slowest
-SAMPLING = "Sampling"
 FIGURES = "Figures"
 
 
@@ -58,7 +62,8 @@ def evaluate(
     features: Annotated[
         str | None,
         typer.Option(
-            help="inception (needs torch-fidelity), or a judge's .safetensors. Default: inception where there is a reference, else none.",
+            help="inception (needs torch-fidelity), or a judge's .safetensors. Default: inception "
+            "where there is a reference, else none.",
             rich_help_panel=FIGURES,
         ),
     ] = None,
@@ -78,24 +83,15 @@ def evaluate(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at once in each process.")] = 64,
     npz: Annotated[bool, typer.Option(help="Also ADM's samples.npz.")] = True,
-    model: Annotated[
-        str | None, typer.Option(help="Name, folder, file or hub id. Default: AIM_MODEL or aim-s.")
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="auto, cpu, cuda, cuda:<number> or mps. Default: AIM_DEVICE or auto."),
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="auto, float32 or bfloat16. Default: AIM_DTYPE or auto.")
-    ] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(help="auto, fused, mamba-ssm or eager. Default: AIM_BACKEND or auto."),
-    ] = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    backend: Backend = None,
 ) -> None:
-    """Draw a balanced set of images and compare it with real ones: PNGs, ADM's .npz, FID, sFID, IS,
-    precision and recall; a table, then one line of JSON. Several GPUs, or cores of a CPU, of which
-    a process uses one: start it with torchrun.
+    """Draw a balanced set of images and compare it with real ones.
+
+    PNGs, ADM's .npz, FID, sFID, IS, precision and recall; a table, then one line of JSON. Several
+    GPUs, or cores of a CPU, of which a process uses one: start it with torchrun.
     """
     import json
 
@@ -106,25 +102,21 @@ def evaluate(
     from aim.evaluation import run
     from aim.evaluation.features import load_features
     from aim.evaluation.samples import SampleSet
-    from aim.pipeline import load
 
-    settings = Settings.from_env()
-    first = settings.rank == 0
-    where = own_device(device or settings.device, settings)
-    with _processes(settings) as wait, _progress(first) as (say, progress):
-        say("Loading the model")
-        pipe = load(
-            model or settings.model, where, dtype or settings.dtype, backend or settings.backend
-        )
-        if pipe.device.type == "cpu" and settings.threads is None:
+    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    chosen = dataclasses.replace(chosen, device=own_device(chosen.device, chosen))
+    first = chosen.rank == 0
+    with _processes(chosen) as wait, progress() as bar:
+        pipe = load(chosen)
+        if pipe.device.type == "cpu" and chosen.threads is None:
             # their number decides last bits, and there is not one number for every number of
             # processes
             torch.set_num_threads(1)
-        chosen = run.preset(preset, pipe.model.config)
-        params = chosen.params.replace(
+        usual = run.preset(preset, pipe.model.config)
+        params = usual.params.replace(
             cfg_scale=cfg_scale, temperature=temperature, top_k=top_k, top_p=top_p
         )
-        images = SampleSet(pipe, out, count or chosen.images, params, seed, batch)
+        images = SampleSet(pipe, out, count or usual.images, params, seed, batch)
         source = features or ("inception" if reference or inception else None)
         network = load_features(source, pipe.device, inception) if source and first else None
         result = run.evaluate(
@@ -133,11 +125,11 @@ def evaluate(
             reference if first else None,
             cache=cache,
             npz=npz,
-            rank=settings.rank,
-            world=settings.world,
+            rank=chosen.rank,
+            world=chosen.world,
             wait=wait,
-            progress=progress,
-            say=say,
+            progress=bar.move,
+            say=bar.say,
         )
         pipe.close()
     if result is not None:
@@ -158,34 +150,3 @@ def _processes(settings: Settings) -> Iterator[Callable[[], object]]:
         yield dist.barrier
     finally:
         dist.destroy_process_group()
-
-
-@contextlib.contextmanager
-def _progress(first: bool) -> Iterator[tuple[Callable[[str], Any], Callable[[int, int], Any]]]:
-    """A line on standard error for the first process, silent where that is no terminal: what is
-    being done, and how much of it.
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description} ..."),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not (first and console.is_terminal)
-    ) as bar:
-        task = bar.add_task("", total=None)
-        yield (
-            lambda text: bar.reset(task, description=text, total=None),
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aim.settings import Settings
+from aim.cli.options import Device, settings
+from aim.cli.progress import progress
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +33,8 @@ def tokenize(
     versions: Annotated[
         str,
         typer.Option(
-            help="plain; flip: and the mirror image; random:<number>: and crops; ten-crop: centre and corners, mirrored."
+            help="plain; flip: and the mirror image; random:<number>: and crops; ten-crop: centre "
+            "and corners, mirrored."
         ),
     ] = "flip",
     like: Annotated[
@@ -57,13 +57,12 @@ def tokenize(
             "--check", help="Then read every code again and compare with what was written."
         ),
     ] = False,
-    device: Annotated[
-        str | None,
-        typer.Option(help="auto, cpu, cuda, cuda:<number> or mps. Default: AIM_DEVICE or auto."),
-    ] = None,
+    device: Device = None,
 ) -> None:
-    """Turn images into codes once, for stage 2. An image that cannot be read is named and left out;
-    the same command goes on with what was stopped. Several GPUs: start it with torchrun.
+    """Turn images into codes once, for stage 2.
+
+    An image that cannot be read is named and left out; the same command goes on with what was
+    stopped. Several GPUs: start it with torchrun.
     """
     from aim.device import own_device, prepare
     from aim.training.data.codes import read_classes
@@ -71,23 +70,25 @@ def tokenize(
     from aim.training.data.tokenize import check as check_all
     from aim.training.data.tokenize import tokenize_shards
 
-    settings = Settings.from_env()
-    rank, world = settings.rank, settings.world
-    where, _ = prepare(own_device(device or settings.device, settings), "float32", settings.threads)
-    model = _tokenizer(tokenizer, where)
-    classes, names = read_classes(like) if like else ((), ())
-    source = open_images(images, own_classes, classes, names)
-    with _progress(rank == 0) as progress:
+    chosen = settings(device=device)
+    rank, world = chosen.rank, chosen.world
+    where, _ = prepare(own_device(chosen.device, chosen), "float32", chosen.threads)
+    with progress("Loading the tokenizer") as bar:
+        model = _tokenizer(tokenizer, where)
+        classes, names = read_classes(like) if like else ((), ())
+        source = open_images(images, own_classes, classes, names)
+        bar.say("Images to codes")
         done = tokenize_shards(
             model, source, out, versions, shard_size=shard_size, batch=batch, seed=seed, rank=rank,
             world=world, workers=workers,
-            progress=progress,
+            progress=bar.move,
         )  # fmt: skip
     rate = f", {done.encoded / done.seconds:.1f} images/s" if done.encoded else ""
     share = f"process {rank}: " if world > 1 else ""
     state = "all codes are there" if done.complete else "other processes are still at work"
-    line = f"{share}{done.images} images in {out}, {done.encoded} now, {done.skipped} could not be read{rate}; {state}\n"
-    sys.stdout.write(line)  # in one piece: other processes write, too
+    counts = f"{done.encoded} now, {done.skipped} could not be read{rate}"
+    # in one piece: other processes write, too
+    sys.stdout.write(f"{share}{done.images} images in {out}, {counts}; {state}\n")
     sys.stdout.flush()
     if check and done.complete:
         index = check_all(out)
@@ -112,18 +113,3 @@ def _tokenizer(name: str, device: torch.device) -> VQ:
     ):
         return load_tokenizer(path, device).eval().requires_grad_(False)
     return load_model(name, device).tokenizer.eval().requires_grad_(False)
-
-
-@contextlib.contextmanager
-def _progress(first: bool) -> Iterator[Callable[[int, int], Any]]:
-    """A bar on standard error for the first process, nothing where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not (first and console.is_terminal)
-    ) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

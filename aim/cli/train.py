@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from aim.cli.progress import progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,8 +77,9 @@ def prior(
     sheets: Annotated[bool, typer.Option(help="Draw sample sheets at every validation.")] = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Stage 2: train AiM or the Transformer on codes. Several GPUs: start it with torchrun or
-    accelerate launch.
+    """Stage 2: train AiM or the Transformer on codes.
+
+    Several GPUs: start it with torchrun or accelerate launch.
     """
     from aim.training.command import Inputs, train_prior
 
@@ -137,8 +139,9 @@ def tokenizer(
     ] = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Stage 1: train the VQ tokenizer on images. Several GPUs: start it with torchrun or accelerate
-    launch.
+    """Stage 1: train the VQ tokenizer on images.
+
+    Several GPUs: start it with torchrun or accelerate launch.
     """
     from aim.training.tokenizer_command import Inputs, train_tokenizer
 
@@ -148,39 +151,6 @@ def tokenizer(
             inputs, tracker=tracker, device=device, draw=_pairs if sheets else None, on_step=on_step
         )
     raise typer.Exit(code)
-
-
-@app.command()
-def throughput(
-    model: Annotated[str, typer.Option(help="A name: aim-b.")] = "aim-s",
-    batch: Annotated[str, typer.Option(help="Images a step; several with commas.")] = "16",
-    steps: Annotated[int, typer.Option(min=1, help="Steps that are measured.")] = 20,
-    compile: Annotated[bool, typer.Option(help="With torch.compile.")] = False,
-    scan: Annotated[str, typer.Option(help="Of AiM: auto, torch or mamba-ssm.")] = "auto",
-    recompute: Annotated[
-        bool, typer.Option("--recompute", help="Compute layers again in the backward pass.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
-) -> None:
-    """Measure how many images a second a model learns from, with random weights and codes: a table,
-    then one line of JSON.
-    """
-    from rich.console import Console
-
-    from aim.bench.machine import Machine
-    from aim.bench.speed import parse_batches
-    from aim.bench.training import as_json, as_table
-    from aim.bench.training import throughput as measure
-    from aim.device import pick_device
-
-    where = pick_device(device)
-    results = [
-        measure(model, size, steps, where, compile, scan, recompute)
-        for size in parse_batches(batch)
-    ]
-    machine = Machine.of(where)
-    Console().print(as_table(results, machine))
-    print(as_json(results, machine))
 
 
 def _sheet(model: Prior, tokenizer: VQ, to: Path) -> None:
@@ -215,31 +185,6 @@ def _pairs(tokenizer: VQ, images: Tensor, to: Path) -> None:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Any]:
-    """A bar on standard error with images a second and the time that is left; nothing where that is
-    no terminal.
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("step {task.fields[step]}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),
-    ) as bar:
-        task = bar.add_task("", total=1.0, step=0)
-        yield lambda run: bar.update(task, completed=run.progress, step=run.step)
+    """A bar for a run: called with it after every step."""
+    with progress("Loading") as bar:
+        yield lambda run: bar.move(run.progress, 1.0, f"step {run.step}")

@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
-from aim.bench import random_pipeline
+from aim.bench.weights import random_pipeline
 from aim.checkpoint.hub import fetched
 from aim.checkpoint.load import bundled_folder
 from aim.config import MODELS

@@ -1,6 +1,4 @@
-"""How fast the page answers while it is idle and while a model draws: ``python -m aim bench
---page``.
-"""
+"""How fast the page answers while it is idle and while a model draws: ``aim bench page``."""
 
 from __future__ import annotations
 

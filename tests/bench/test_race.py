@@ -16,20 +16,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from aim.bench import (
-    Race,
-    Spread,
-    Stopped,
-    as_csv,
-    as_json,
-    gates,
-    race,
-    race_table,
-    ratios,
-    runs,
-    traffic,
-)
-from aim.bench.race import turns
+from aim.bench import runs
+from aim.bench.race import Race, gates, race, ratios, turns
+from aim.bench.runs import Spread, Stopped
+from aim.bench.table import as_csv, as_json, race_table
+from aim.bench.traffic import traffic
 from aim.config import SamplingParams
 from aim.engine import Engine, Request
 from aim.errors import GenerationError, InvalidInput

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import pytest
 
-from aim.bench import race, scaling
+from aim.bench.race import race
 from aim.bench.runs import timed
+from aim.bench.scaling import scaling
 from aim.bench.speed import requests_for
 from aim.bench.weights import random_pipeline
 

@@ -15,18 +15,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from aim.bench import (
-    Cost,
-    Missing,
-    Scaling,
-    as_csv,
-    as_json,
-    resources,
-    scaling,
-    scaling_table,
-    verdicts,
-)
+from aim.bench import resources
 from aim.bench.resources import FULL, Timed, fits
+from aim.bench.scaling import Cost, Missing, Scaling, scaling, verdicts
+from aim.bench.table import as_csv, as_json, scaling_table
 from aim.config import MODELS, ModelSpec, VQConfig
 from aim.engine import Engine
 from aim.engine.backend import Backend

@@ -1,6 +1,4 @@
-"""The benchmark on a tiny random model: its numbers agree with each other, its command answers, bad
-input is named.
-"""
+"""The benchmark on a tiny random model: its numbers agree with each other."""
 
 from __future__ import annotations
 
@@ -8,19 +6,17 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
-from aim.bench import NoRoom, Report, Speed, as_json, as_table, bench, parse_batches, speed
+from aim.bench import speed
 from aim.bench.runs import draw, drop, first_code_seconds, overlapped, paint, step_seconds
-from aim.bench.speed import requests_for
+from aim.bench.speed import NoRoom, Report, Speed, bench, parse_batches, requests_for
+from aim.bench.table import as_json, as_table
 from aim.bench.weights import random_model, random_pipeline
-from aim.cli import main
-from aim.config import MODELS, ModelSpec
 from aim.engine import Engine
 from aim.errors import GenerationError
 from aim.models.aim.model import AiM
@@ -29,34 +25,6 @@ from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
 
 CPU = torch.device("cpu")
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tiny_model: AiM,
-    tiny_vq: VQ,
-    tmp_path: Path,
-) -> Cli:
-    """Runs a command: (exit code, standard output, standard error). A model called tiny has a place
-    among the named ones.
-    """
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(
-        MODELS, "tiny", ModelSpec("tiny", tiny_model.config, tiny_vq.config, "none")
-    )
-    for name, value in {"AIM_DTYPE": "float32", "AIM_DEVICE": "cpu", "AIM_THREADS": "1"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(speed, "copy_bandwidth", lambda device: 1e9)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["bench", *map(str, arguments)])
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
@@ -204,75 +172,6 @@ class TestRandomWeights:
         assert pipe.tokenizer.decode(torch.from_numpy(codes)[None]).isfinite().all()
         assert pipe.dtype == getattr(torch, dtype)
         pipe.close()
-
-
-class TestCommand:
-    def test_table_then_a_line_of_json(self, cli: Cli, tmp_path: Path) -> None:
-        code, out, err = cli(
-            "--model",
-            "tiny",
-            "--random-weights",
-            "--batch",
-            "2,1",
-            "--repeats",
-            1,
-            "--json",
-            tmp_path / "out.json",
-        )
-        assert (code, err) == (0, "")
-        *table, line = out.splitlines()
-        found = json.loads(line)
-        assert [result["batch"] for result in found["batches"]] == [2, 1]
-        assert (found["model"], found["version"], found["machine"]["threads"]) == (
-            "tiny",
-            "random",
-            1,
-        )
-        assert any("images/s" in row for row in table)
-        assert (tmp_path / "out.json").read_text(encoding="utf-8") == line + "\n"
-
-    def test_a_file_s_weights(self, cli: Cli, tiny_checkpoint: Path) -> None:
-        code, out, _ = cli("--model", tiny_checkpoint, "--repeats", 1)
-        assert code == 0
-        assert json.loads(out.splitlines()[-1])["model"] == "tiny"
-
-    @pytest.mark.parametrize(
-        ("arguments", "said"),
-        [
-            (
-                ["--batch", "abc"],
-                "batch is 'abc'; it must be whole numbers in [1, 4096], separated by commas, as in "
-                "1,16,64",
-            ),
-            (["--batch", "0"], "batch is '0'"),
-            (["--batch", "1,,2"], "batch is '1,,2'"),
-            (["--batch", "1,-2"], "batch is '1,-2'"),
-            (["--batch", "5000"], "batch is '5000'"),
-            (
-                ["--model", "aim-m", "--random-weights"],
-                "no model is called 'aim-m', and random weights are for named ones",
-            ),
-            (["--model", "aim-m"], "no model is called 'aim-m'"),
-            (
-                ["--model", "tiny", "--random-weights", "--backend", "magic"],
-                "backend is 'magic'; it must be one of auto, fused, mamba-ssm, eager",
-            ),
-            (
-                ["--model", "tiny", "--random-weights", "--backend", "fused"],
-                "backend is 'fused', but it needs an NVIDIA GPU",
-            ),
-            (["--json", "nowhere/out.json"], "cannot write nowhere/out.json: there is no folder"),
-            (["--json", "."], "cannot write .: it is a folder"),
-        ],
-    )
-    def test_bad_input_is_told_in_one_line(self, cli: Cli, arguments: list[str], said: str) -> None:
-        code, out, err = cli(*arguments)
-        assert (code, out) == (2, "")
-        assert err.splitlines()[-1].startswith(f"error: {said}")
-
-    @pytest.mark.parametrize("arguments", [["--repeats", 0], ["--seconds", -1]])
-    def test_what_cannot_be_repeated_is_refused(self, cli: Cli, arguments: list[object]) -> None:
-        assert cli(*arguments)[0] == 2
 
 
 def test_batches_are_taken_once_in_order() -> None:

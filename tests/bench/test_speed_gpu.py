@@ -8,9 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from aim.bench import Speed, bench
 from aim.bench.runs import draw, overlapped, paint, step_seconds
-from aim.bench.speed import requests_for
+from aim.bench.speed import Speed, bench, requests_for
 from aim.bench.weights import random_pipeline
 from aim.engine.backend import pick
 from aim.models.image_decoder import Painter

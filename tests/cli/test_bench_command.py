@@ -1,31 +1,31 @@
-"""``bench --race`` and ``bench --scaling``: what is printed, what is written, what is refused."""
+"""``python -m aim bench``: what is printed, what is written, what is refused."""
 
 from __future__ import annotations
 
 import csv
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-import aim.cli.bench as command
-from aim.cli import main
+from aim.bench import race, speed
+from aim.bench.machine import Machine
+from aim.bench.training import product_parameters
 from aim.config import MODELS, ModelSpec
+from aim.models.prior import build
 from aim.models.vq.model import VQ
+from aim.ui import probe
 from tests.bench.rivals import CONFIGS
-
-Cli = Callable[..., tuple[int, str, str]]
+from tests.cli.runner import Cli
 
 
 @pytest.fixture
 def cli(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_vq: VQ, tmp_path: Path
 ) -> Cli:
-    """Runs ``bench``: (exit code, standard output, standard error). Two tiny models have a place
-    among the named ones.
-    """
+    """In an empty folder; two tiny models have a place among the named ones."""
     monkeypatch.chdir(tmp_path)
     for name, config in CONFIGS.items():
         monkeypatch.setitem(MODELS, name, ModelSpec(name, config, tiny_vq.config, "none"))
@@ -37,41 +37,56 @@ def cli(
         "AIM_THREADS": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys.modules["aim.bench.race"], "copy_bandwidth", lambda device: 1e9)
+    for module in (race, speed):
+        monkeypatch.setattr(module, "copy_bandwidth", lambda device: 1e9)
+    return Cli(capsys)
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["bench", *map(str, arguments)])
-        return int(ended.value.code or 0), *capsys.readouterr()
 
-    return run
+def words(line: str) -> list[str]:
+    return line.split()
+
+
+def test_alone_it_says_what_can_be_measured(cli: Cli) -> None:
+    cli("bench")
+    help_text = cli.out + cli.err  # on which of them depends on Click's version
+    assert "Usage: aim bench" in help_text
+    for name in ("speed", "race", "scaling", "page", "training"):
+        assert f"│ {name} " in help_text
+
+
+class TestSpeed:
+    def test_table_then_a_line_of_json(self, cli: Cli, tmp_path: Path) -> None:
+        arguments = words("--random-weights --batch 2,1 --repeats 1 --json out.json")
+        assert (cli("bench", "speed", *arguments), cli.err) == (0, "")
+        *table, line = cli.out.splitlines()
+        found = json.loads(line)
+        assert [(result["batch"], result["repeats"]) for result in found["batches"]] == [
+            (2, 1),
+            (1, 1),
+        ]
+        assert (found["model"], found["version"], found["machine"]["threads"]) == (
+            "aim-tiny",
+            "random",
+            1,
+        )
+        assert any("images/s" in row for row in table)
+        assert (tmp_path / "out.json").read_text(encoding="utf-8") == line + "\n"
+
+    def test_a_file_s_weights(self, cli: Cli, tiny_checkpoint: Path) -> None:
+        assert cli("bench", "speed", "--model", tiny_checkpoint, "--repeats", 1) == 0
+        assert json.loads(cli.out.splitlines()[-1])["model"] == "tiny"
 
 
 class TestRace:
     def test_table_ratios_and_a_line_of_json(self, cli: Cli, tmp_path: Path) -> None:
-        code, out, err = cli(
-            "--race",
-            "--random-weights",
-            "--class",
-            207,
-            "--batch",
-            2,
-            "--csv",
-            "out.csv",
-            "--json",
-            "out.json",
-        )
-        assert (code, err) == (0, "")
-        *text, line = out.splitlines()
+        arguments = words("--random-weights --class 207 --batch 2 --csv out.csv --json out.json")
+        assert (cli("bench", "race", *arguments), cli.err) == (0, "")
+        *text, line = cli.out.splitlines()
         found = json.loads(line)
         assert [racer["name"] for racer in found["racers"]] == ["aim-tiny", "gpt-tiny"]
         assert [racer["backend"] for racer in found["racers"]] == ["eager", "eager"]
-        assert (found["label"], found["batch"], found["laps"], found["title"]) == (
-            207,
-            2,
-            5,
-            "golden retriever (207)",
-        )
+        assert (found["label"], found["batch"], found["laps"]) == (207, 2, 5)
+        assert found["title"] == "golden retriever (207)"
         assert text[-1].startswith("aim-tiny over gpt-tiny: codes ")
         assert any("fraction of its own floor" in row for row in text)
         full = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
@@ -84,17 +99,9 @@ class TestRace:
         ]
 
     def test_the_other_may_be_named(self, cli: Cli) -> None:
-        _, out, _ = cli(
-            "--race",
-            "--random-weights",
-            "--model",
-            "gpt-tiny",
-            "--against",
-            "gpt-tiny",
-            "--laps",
-            6,
-        )
-        found = json.loads(out.splitlines()[-1])
+        both = words("--random-weights --model gpt-tiny --against gpt-tiny --laps 6")
+        assert cli("bench", "race", *both) == 0
+        found = json.loads(cli.out.splitlines()[-1])
         assert [racer["name"] for racer in found["racers"]] == ["gpt-tiny", "gpt-tiny"]
         assert [len(racer["laps"]) for racer in found["racers"]] == [6, 6]
 
@@ -102,76 +109,132 @@ class TestRace:
     def test_gates_decide_how_it_ends(
         self, cli: Cli, monkeypatch: pytest.MonkeyPatch, holds: bool
     ) -> None:
-        monkeypatch.setattr(command, "gates", lambda result: [("one", True), ("another", holds)])
-        code, out, _ = cli("--race", "--random-weights", "--gates")
-        assert code == (0 if holds else 1)
-        assert f"ok: one\n{'ok' if holds else 'missed'}: another\n" in out
-        assert cli("--race", "--random-weights")[0] == 0
+        monkeypatch.setattr(race, "gates", lambda result: [("one", True), ("another", holds)])
+        assert cli("bench", "race", "--random-weights", "--gates") == (0 if holds else 1)
+        assert f"ok: one\n{'ok' if holds else 'missed'}: another\n" in cli.out
+        assert cli("bench", "race", "--random-weights") == 0
 
 
-class TestScaling:
-    def test_table_verdicts_and_a_line_of_json(self, cli: Cli, tmp_path: Path) -> None:
-        code, out, err = cli(
-            "--scaling",
-            "--tokens",
-            "16,64",
-            "--batch",
-            "1,2",
-            "--seconds",
-            3,
-            "--csv",
-            "out.csv",
-            "--json",
-            "out.json",
-        )
-        assert (code, err) == (0, "")
-        *text, line = out.splitlines()
-        found = json.loads(line)
-        assert (found["models"], found["tokens"], found["batches"]) == (
-            ["aim-tiny", "gpt-tiny"],
-            [16, 64],
-            [1, 2],
-        )
-        assert len(found["costs"]) + len(found["missing"]) == 8
-        assert [words.partition(":")[0] for words in text[-4:]] == [
-            "Batch 1",
-            "Batch 2",
-            "16 codes an image",
-            "64 codes an image",
-        ]
-        assert (tmp_path / "out.json").read_text(encoding="utf-8") == line + "\n"
-        assert len((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()) == 9
+def test_scaling_prints_a_table_verdicts_and_a_line_of_json(cli: Cli, tmp_path: Path) -> None:
+    sizes = words("--tokens 16,64 --batch 1,2 --seconds 3 --csv out.csv --json out.json")
+    assert (cli("bench", "scaling", *sizes), cli.err) == (0, "")
+    *text, line = cli.out.splitlines()
+    found = json.loads(line)
+    assert (found["models"], found["tokens"], found["batches"]) == (
+        ["aim-tiny", "gpt-tiny"],
+        [16, 64],
+        [1, 2],
+    )
+    assert len(found["costs"]) + len(found["missing"]) == 8
+    assert [words.partition(":")[0] for words in text[-4:]] == [
+        "Batch 1",
+        "Batch 2",
+        "16 codes an image",
+        "64 codes an image",
+    ]
+    assert (tmp_path / "out.json").read_text(encoding="utf-8") == line + "\n"
+    assert len((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()) == 9
+
+
+def test_page_is_asked_where_the_environment_says(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def answers(*where: str) -> tuple[list[probe.Answers], Machine]:
+        asked.append(where)
+        found = probe.Answers("/healthz", False, requests=1, median_ms=1, p95_ms=2, most_ms=3)
+        return [found], Machine.of(torch.device("cpu"))
+
+    monkeypatch.setattr(probe, "probe", answers)
+    assert cli("bench", "page", "--json", "out.json", "--dtype", "bfloat16") == 0
+    assert asked == [("aim-tiny", "cpu", "bfloat16", "eager")]
+    *table, line = cli.out.splitlines()
+    assert any("/healthz" in row for row in table)
+    assert json.loads(line)["machine"]["device"] == "cpu"
+    assert (tmp_path / "out.json").read_text(encoding="utf-8") == line + "\n"
+
+
+def test_training_prints_a_table_and_a_line_of_json(cli: Cli, tmp_path: Path) -> None:
+    arguments = words("--batch 2,1 --steps 2 --json out.json")
+    assert (cli("bench", "training", *arguments), cli.err) == (0, "")
+    line: dict[str, Any] = json.loads(cli.out.splitlines()[-1])
+    assert [result["batch"] for result in line["training"]] == [2, 1]
+    with torch.device("meta"):
+        count = product_parameters(build(CONFIGS["aim-tiny"]))
+    for result in line["training"]:
+        assert (result["model"], result["dtype"]) == ("aim-tiny", "float32")
+        speed = result["images_per_second"]
+        assert speed == pytest.approx(1e3 * result["batch"] / result["step_ms"], rel=0.02)
+        flops = 6 * count * CONFIGS["aim-tiny"].num_tokens * speed
+        assert result["tflops"] == pytest.approx(flops / 1e12, rel=0.01)
+    assert line["machine"]["pytorch"] == torch.__version__
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8")) == line
+
+
+RANDOM = "--random-weights"
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--race", "--scaling"], "--race, --scaling and --page are different measurements"),
-        (["--page", "--race"], "--race, --scaling and --page are different measurements"),
-        (["--csv", "out.csv"], "--csv out.csv goes with --race or --scaling"),
-        (["--race", "--batch", "1,2"], "batch is '1,2'; a race takes one"),
         (
-            ["--race", "--csv", "nowhere/out.csv"],
-            "cannot write nowhere/out.csv: there is no folder",
+            "speed --batch abc",
+            "batch is 'abc'; it must be whole numbers in [1, 4096], separated by commas, as in "
+            "1,16,64",
         ),
+        ("speed --batch 0", "batch is '0'"),
+        ("speed --batch 1,,2", "batch is '1,,2'"),
+        ("speed --batch 1,-2", "batch is '1,-2'"),
+        ("speed --batch 5000", "batch is '5000'"),
         (
-            ["--race", "--model", "folder"],
+            f"speed --model aim-m {RANDOM}",
+            "no model is called 'aim-m', and random weights are for named ones",
+        ),
+        ("speed --model aim-m", "no model is called 'aim-m'"),
+        (f"speed {RANDOM} --backend magic", "backend is 'magic'; it must be one of auto, fused"),
+        (f"speed {RANDOM} --backend fused", "backend is 'fused', but it needs an NVIDIA GPU"),
+        ("speed --json nowhere/out.json", "cannot write nowhere/out.json: there is no folder"),
+        ("speed --json .", "cannot write .: it is a folder"),
+        ("race --csv nowhere/out.csv", "cannot write nowhere/out.csv: there is no folder"),
+        (
+            "race --model folder",
             "nothing is said of whom 'folder' is measured against; name a model with --against",
         ),
-        (["--race", "--random-weights", "--against", "gpt-x"], "no model is called 'gpt-x'"),
-        (
-            ["--race", "--random-weights", "--class", "208"],
-            "this model does not know Labrador retriever (208)",
-        ),
-        (["--scaling", "--tokens", "16,x"], "tokens is '16,x'"),
-        (["--scaling", "--tokens", "17"], "the number of codes is 17"),
+        (f"race {RANDOM} --against gpt-x", "no model is called 'gpt-x'"),
+        (f"race {RANDOM} --class 208", "this model does not know Labrador retriever (208)"),
+        ("scaling --tokens 16,x", "tokens is '16,x'"),
+        ("scaling --tokens 17", "the number of codes is 17"),
+        ("scaling --csv .", "cannot write .: it is a folder"),
+        ("page --json .", "cannot write .: it is a folder"),
+        ("training --model aim-z", "model is 'aim-z'"),
+        ("training --batch 0", "batch is '0'"),
+        ("training --device gpu", "device is 'gpu'"),
     ],
 )
-def test_bad_input_is_told_in_one_line(cli: Cli, arguments: list[str], said: str) -> None:
-    code, out, err = cli(*arguments)
-    assert (code, out) == (2, "")
-    assert err.splitlines()[-1].startswith(f"error: {said}")
+def test_bad_input_is_told_in_one_line(cli: Cli, arguments: str, said: str) -> None:
+    assert (cli("bench", *words(arguments)), cli.out) == (2, "")
+    assert cli.err.splitlines()[-1].startswith(f"error: {said}")
 
 
-def test_too_few_laps(cli: Cli) -> None:
-    assert cli("--race", "--laps", 4)[0] == 2
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("speed --repeats 0", "--repeats"),
+        ("speed --seconds -1", "--seconds"),
+        ("race --laps 4", "--laps"),
+        ("race --batch 1,2", "--batch"),
+        ("race --batch 5000", "--batch"),
+        ("training --steps 0", "--steps"),
+        # what a measurement would not read is no option of it
+        ("speed --csv out.csv", "No such option: --csv"),
+        ("speed --against gpt-tiny", "No such option: --against"),
+        ("race --tokens 16", "No such option: --tokens"),
+        ("scaling --random-weights", "No such option: --random-weights"),
+        ("page --batch 2", "No such option: --batch"),
+        ("training --backend eager", "No such option: --backend"),
+    ],
+)
+def test_options_are_refused_by_name(cli: Cli, arguments: str, said: str) -> None:
+    assert (cli("bench", *words(arguments)), cli.out) == (2, "")
+    assert said in cli.err

@@ -12,23 +12,9 @@ import pytest
 from PIL import Image
 
 import aim
-from aim.cli import main
 from aim.images import write
 from aim.pipeline import Pipeline
-
-
-class Cli:
-    """Runs commands; ``out`` and ``err`` are what the last one printed."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-        self.out = self.err = ""
-
-    def __call__(self, *arguments: object) -> int:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        self.out, self.err = self._capsys.readouterr()
-        return int(ended.value.code or 0)
+from tests.cli.runner import Cli
 
 
 @pytest.fixture
@@ -229,5 +215,8 @@ def test_as_a_process_of_its_own(
 
 
 def test_help_does_not_load_pytorch(run_python: Callable[..., Any]) -> None:
-    code = "import sys\nfrom aim.cli import main\ntry: main(['--version'])\nexcept SystemExit: print('torch' in sys.modules)"
+    code = (
+        "import sys\nfrom aim.cli import main\ntry: main(['--version'])\n"
+        "except SystemExit: print('torch' in sys.modules)"
+    )
     assert run_python("-c", code).stdout.splitlines() == [f"aim {aim.__version__}", "False"]

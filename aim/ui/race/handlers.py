@@ -10,8 +10,10 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from aim.bench import Pictures, Race, Scaling, Stopped, scaling
-from aim.bench.race import race
+from aim.bench.race import Race, race
+from aim.bench.racers import Pictures
+from aim.bench.runs import Stopped
+from aim.bench.scaling import Scaling, scaling
 from aim.config import MAX_SEED
 from aim.errors import InvalidInput
 from aim.images import write

@@ -11,7 +11,10 @@ from typing import NamedTuple
 import gradio as gr
 from gradio.components import Component
 
-from aim.bench import Race, Scaling, Stopped, as_csv, as_json
+from aim.bench.race import Race
+from aim.bench.runs import Stopped
+from aim.bench.scaling import Scaling
+from aim.bench.table import as_csv, as_json
 from aim.errors import AimError
 from aim.ui.models import Models
 from aim.ui.race.measuring import Measurement, refuse_a_second

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from aim.bench import METHOD, Race, Racer, Spread
+from aim.bench.race import METHOD, Race
+from aim.bench.racers import Racer
+from aim.bench.runs import Spread
 from aim.bench.table import machine_line
 from aim.ui.race.charts import Bar, bars, number, seconds, size, table
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from itertools import product
 
-from aim.bench import Cost, Scaling, verdicts
+from aim.bench.scaling import Cost, Scaling, verdicts
 from aim.bench.table import machine_line
 from aim.ui.race.charts import Line, Point, chart, seconds, size, table
 

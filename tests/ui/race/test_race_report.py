@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from aim.bench import Spread
 from aim.bench.race import Race, race
+from aim.bench.runs import Spread
 from aim.bench.scaling import Cost, Missing, Scaling
 from aim.pipeline import Pipeline
 from aim.ui.race.charts import Bar, Line, Point, bars, chart, number, seconds, size, table

@@ -1,0 +1,52 @@
+"""Options that several commands have, and what becomes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aim.settings import BACKENDS, Settings
+
+if TYPE_CHECKING:
+    from aim.pipeline import Pipeline
+
+SAMPLING = "Sampling"  # a panel of the help
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Name (aim-s is bundled), folder, file or hub id. Default: AIM_MODEL or aim-s."
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(help="auto, cpu, cuda, cuda:<number> or mps. Default: AIM_DEVICE or auto."),
+]
+Dtype = Annotated[
+    str | None, typer.Option(help="auto, float32 or bfloat16. Default: AIM_DTYPE or auto.")
+]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        help=f"How a step is computed: {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}. "
+        "Default: AIM_BACKEND or auto."
+    ),
+]
+
+
+def settings(**given: Any) -> Settings:
+    """The environment's settings, but for those that were ``given`` on the command line."""
+    return dataclasses.replace(
+        Settings.from_env(), **{name: value for name, value in given.items() if value}
+    )
+
+
+def load(chosen: Settings, random_weights: bool = False) -> Pipeline:
+    """The model of these settings; of a named one perhaps only the sizes."""
+    from aim import pipeline
+    from aim.bench.weights import random_pipeline
+
+    make = random_pipeline if random_weights else pipeline.load
+    return make(chosen.model, chosen.device, chosen.dtype, chosen.backend)

@@ -50,65 +50,50 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """Settings from the environment; InvalidInput names the variable that has a bad value."""
-        given = {
-            name: value.strip()
-            for name, value in environ.items()
-            if name.startswith("AIM_") and value.strip()
-        }
+        given = {name: value.strip() for name, value in environ.items() if value.strip()}
         device = given.get("AIM_DEVICE", cls.device).lower()
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
             raise InvalidInput(
                 f"AIM_DEVICE is {device!r}; it must be auto, cpu, cuda, cuda:<number> or mps"
             )
-        dtype = given.get("AIM_DTYPE", cls.dtype).lower()
-        if dtype not in DTYPES:
-            raise InvalidInput(f"AIM_DTYPE is {dtype!r}; it must be one of {', '.join(DTYPES)}")
-        backend = given.get("AIM_BACKEND", cls.backend).lower()
-        if backend not in BACKENDS:
-            raise InvalidInput(
-                f"AIM_BACKEND is {backend!r}; it must be one of {', '.join(BACKENDS)}"
-            )
-        threads = (
-            _number(given, "AIM_THREADS", 1, 1, MAX_THREADS) if "AIM_THREADS" in given else None
-        )
-        checkpoints = _folder(given["AIM_CHECKPOINTS"]) if "AIM_CHECKPOINTS" in given else None
-        hub = environ.get("HF_ENDPOINT", cls.hub).strip().rstrip("/")
-        screen = any(environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
-        world = _number(environ, "WORLD_SIZE", 1, 1, MAX_PROCESSES)
-        rank, local_rank = (
-            _number(environ, name, 0, 0, world - 1) for name in ("RANK", "LOCAL_RANK")
-        )
-        model = given.get("AIM_MODEL", cls.model)
-        mcp = given.get("AIM_MCP", "0").lower()
-        if mcp not in SWITCH:
-            raise InvalidInput(f"AIM_MCP is {mcp!r}; it must be one of {', '.join(SWITCH)}")
-        zero = SWITCH.get(environ.get("SPACES_ZERO_GPU", "").strip().lower(), False)
+        world = _number(given, "WORLD_SIZE", 1, 1, MAX_PROCESSES)
         return cls(
-            device,
-            dtype,
-            model,
-            threads,
-            checkpoints,
-            hub,
-            screen,
-            backend,
-            rank,
-            world,
-            local_rank,
-            SWITCH[mcp],
-            zero,
+            device=device,
+            dtype=_choice(given, "AIM_DTYPE", cls.dtype, DTYPES),
+            model=given.get("AIM_MODEL", cls.model),
+            threads=_number(given, "AIM_THREADS", 0, 1, MAX_THREADS) or None,
+            checkpoints=_folder(given, "AIM_CHECKPOINTS"),
+            hub=given.get("HF_ENDPOINT", cls.hub).rstrip("/"),
+            screen="DISPLAY" in given or "WAYLAND_DISPLAY" in given,
+            backend=_choice(given, "AIM_BACKEND", cls.backend, BACKENDS),
+            rank=_number(given, "RANK", 0, 0, world - 1),
+            world=world,
+            local_rank=_number(given, "LOCAL_RANK", 0, 0, world - 1),
+            mcp=SWITCH[_choice(given, "AIM_MCP", "0", tuple(SWITCH))],
+            zero=SWITCH.get(given.get("SPACES_ZERO_GPU", "").lower(), False),
         )
 
 
-def _number(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    value = environ.get(name, "").strip() or str(default)
+def _choice(given: Mapping[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
+    value = given.get(name, default).lower()
+    if value not in allowed:
+        raise InvalidInput(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+    return value
+
+
+def _number(given: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    if name not in given:
+        return default
+    value = given[name]
     if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
         raise InvalidInput(f"{name} is {value!r}; it must be a whole number in [{low}, {high}]")
     return int(value)
 
 
-def _folder(value: str) -> Path:
-    folder = Path(value).expanduser()
+def _folder(given: Mapping[str, str], name: str) -> Path | None:
+    if name not in given:
+        return None
+    folder = Path(given[name]).expanduser()
     if not folder.is_dir():
-        raise InvalidInput(f"AIM_CHECKPOINTS is {value!r}; it must be a folder that exists")
+        raise InvalidInput(f"{name} is {given[name]!r}; it must be a folder that exists")
     return folder

@@ -32,8 +32,8 @@ from itertools import pairwise
 import torch
 
 from aim.bench.machine import Machine
-from aim.bench.resources import Cost, cost, fits
 from aim.bench.runs import Stop, Stopped, never
+from aim.bench.sequence_cost import Cost, cost, fits
 from aim.bench.speed import Say, release
 from aim.bench.weights import random_prior, spec_of
 from aim.config import PriorConfig

@@ -15,9 +15,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from aim.bench import resources
-from aim.bench.resources import FULL, Timed, fits
+from aim.bench import sequence_cost
 from aim.bench.scaling import Cost, Missing, Scaling, scaling, verdicts
+from aim.bench.sequence_cost import FULL, Timed, fits
 from aim.bench.table import as_csv, as_json, scaling_table
 from aim.config import MODELS, ModelSpec, VQConfig
 from aim.engine import Engine
@@ -62,35 +62,35 @@ class TestAlong:
     @pytest.mark.parametrize("tokens", [1024, 4096, 16384])
     def test_what_grows_evenly_is_found_from_few_places(self, tokens: int) -> None:
         steps = Line(1.0, 0.01)
-        found = resources._along(steps, tokens, folds=False, seconds=1e9)  # type: ignore[arg-type]
+        found = sequence_cost._along(steps, tokens, folds=False, seconds=1e9)  # type: ignore[arg-type]
         want = 1.0 * tokens + 0.01 * tokens * (tokens - 1) / 2
         assert float(found.steps.sum()) == pytest.approx(want, rel=1e-3)
         assert len(found.steps) == tokens
-        assert len(found.measured) == resources.WINDOWS * resources.LONGEST
+        assert len(found.measured) == sequence_cost.WINDOWS * sequence_cost.LONGEST
         assert (min(steps.asked), max(steps.asked)) == (0, tokens - 1)
 
     def test_a_short_sequence_is_measured_step_by_step(self) -> None:
-        found = resources._along(Line(1.0, 0.5), FULL, folds=False, seconds=1e9)  # type: ignore[arg-type]
+        found = sequence_cost._along(Line(1.0, 0.5), FULL, folds=False, seconds=1e9)  # type: ignore[arg-type]
         np.testing.assert_array_equal(found.steps, 1.0 + 0.5 * np.arange(FULL))
         np.testing.assert_array_equal(found.measured, np.arange(FULL))
 
     def test_little_time_is_kept_to(self) -> None:
         steps = Line(1.0, 0.0)
-        found = resources._along(steps, FULL, folds=False, seconds=20)  # type: ignore[arg-type]
+        found = sequence_cost._along(steps, FULL, folds=False, seconds=20)  # type: ignore[arg-type]
         assert float(found.steps.sum()) == pytest.approx(FULL)
         assert len(steps.asked) <= 24
 
     @pytest.mark.parametrize("tokens", [64, 256, 1024])
     def test_a_history_is_stepped_from_its_start_and_repeats_itself(self, tokens: int) -> None:
         steps = Line(1.0, 0.0, fold=8.0)
-        found = resources._along(steps, tokens, folds=True, seconds=0.0)  # type: ignore[arg-type]
+        found = sequence_cost._along(steps, tokens, folds=True, seconds=0.0)  # type: ignore[arg-type]
         assert float(found.steps.sum()) == pytest.approx(tokens * 1.5)
         assert steps.asked[4:] == list(range(min(tokens, FULL)))
 
     def test_places_never_leave_the_sequence(self) -> None:
         for tokens in (4, 9, 16, 64):
             steps = Line(1.0, 0.0)
-            found = resources._along(steps, tokens, folds=False, seconds=0.0)  # type: ignore[arg-type]
+            found = sequence_cost._along(steps, tokens, folds=False, seconds=0.0)  # type: ignore[arg-type]
             assert isinstance(found, Timed)
             assert len(found.steps) == tokens
             assert set(steps.asked) <= set(range(tokens))
@@ -108,18 +108,20 @@ class TestSteps:
             step(self, rows)
 
         monkeypatch.setattr(Runner, "step", watched)
-        steps = resources._Steps(Backend("eager", tiny_model), 2, filled=True, stop=lambda: False)
+        steps = sequence_cost._Steps(
+            Backend("eager", tiny_model), 2, filled=True, stop=lambda: False
+        )
         seen.clear()
         assert len(steps.seconds(9, 3)) == 3
         assert seen == [[9] * 4, [10] * 4, [11] * 4]
 
     def test_states_are_full_of_finite_numbers(self) -> None:
         model = tiny_gpt()
-        state = resources._Filled(model).new_state(2)
+        state = sequence_cost._Filled(model).new_state(2)
         for part in state:
             assert part.isfinite().all()
             assert part.std() == pytest.approx(1.0, abs=0.1)
-        assert resources._Filled(model).config is model.config
+        assert sequence_cost._Filled(model).config is model.config
 
     def test_the_sum_is_near_what_a_drawing_takes(self) -> None:
         """Not a gate on speed: a sum of sampled steps that is off by a factor would be a
@@ -132,7 +134,7 @@ class TestSteps:
         backend = Backend("eager", model)
         engine = Engine(model, max_requests=1)
         drawn = min(timed(engine, requests_for(model, 1), CPU).seconds for _ in range(4))
-        found = resources.cost("gpt", backend, 1, 1.0, lambda: False)
+        found = sequence_cost.cost("gpt", backend, 1, 1.0, lambda: False)
         assert drawn / 4 < found.seconds < 4 * drawn
 
 
@@ -188,7 +190,7 @@ class TestResult:
         assert [lack.error for lack in found.missing] == ["stopped", "stopped"]
 
     def test_what_does_not_fit_is_left_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(resources, "free_memory", lambda device: 100_000)
+        monkeypatch.setattr(sequence_cost, "free_memory", lambda device: 100_000)
         found = measured([16, 1024], [1], seconds=120.0)
         assert Missing("gpt-tiny", 1024, 1, "out of memory") in found.missing
         assert found.cost("aim-tiny", 16, 1) is not None
@@ -224,7 +226,7 @@ class TestResult:
     def test_who_knows_nothing_of_memory_is_let_through(
         self, tiny_model: AiM, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(resources, "free_memory", lambda device: None)
+        monkeypatch.setattr(sequence_cost, "free_memory", lambda device: None)
         assert fits(tiny_model, 10**9)
 
 

@@ -81,20 +81,15 @@ def prior(
 
     Several GPUs: start it with torchrun or accelerate launch.
     """
-    from aim.training.command import Inputs, train_prior
+    from aim.training.launch import Options
+    from aim.training.train_prior import Inputs, train_prior
 
     inputs = Inputs(
         config, codes, val, out, tuple(change or ()), init, tokenizer, images or (), versions
     )
     with _progress() as on_step:
-        code = train_prior(
-            inputs,
-            fsdp=fsdp,
-            tracker=tracker,
-            device=device,
-            draw=_sheet if sheets else None,
-            on_step=on_step,
-        )
+        options = Options(device, tracker, _sheet if sheets else None, on_step)
+        code = train_prior(inputs, options, fsdp=fsdp)
     raise typer.Exit(code)
 
 
@@ -143,13 +138,13 @@ def tokenizer(
 
     Several GPUs: start it with torchrun or accelerate launch.
     """
-    from aim.training.tokenizer_command import Inputs, train_tokenizer
+    from aim.training.launch import Options
+    from aim.training.train_tokenizer import Inputs, train_tokenizer
 
     inputs = Inputs(config, images, val or [], out, tuple(change or ()), init, loss_network, stream)
     with _progress() as on_step:
-        code = train_tokenizer(
-            inputs, tracker=tracker, device=device, draw=_pairs if sheets else None, on_step=on_step
-        )
+        options = Options(device, tracker, _pairs if sheets else None, on_step)
+        code = train_tokenizer(inputs, options)
     raise typer.Exit(code)
 
 

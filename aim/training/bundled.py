@@ -22,9 +22,9 @@ from aim.models.vq.model import VQ
 from aim.training.classifier import VGG, ClassifierRecipe, ResNet, accuracy, train_classifier
 from aim.training.data.codes import CodeSet, tokenize
 from aim.training.data.images import ImageSet, load_images, normalize
-from aim.training.prior import PriorRecipe, PriorTrainer
-from aim.training.recipe import Scan
-from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer, psnr, reconstruct
+from aim.training.prior import PriorTrainer
+from aim.training.recipe import PriorRecipe, Scan, TokenizerRecipe
+from aim.training.tokenizer import TokenizerTrainer, psnr, reconstruct
 
 LOSS_NETWORK_SEED, JUDGE_SEED = 1, 2
 LOSS_NETWORK, JUDGE = "loss_network.safetensors", "judge.safetensors"
@@ -226,7 +226,7 @@ def prior(out: Out, model: Annotated[str, typer.Option(help="aim-s or gpt-s.")] 
         network.load_state_dict(load_model(init).model.state_dict())
     trainer = PriorTrainer(network, train, held, recipe, out / model)
     trained = trainer.run().to_dtype(torch.bfloat16).to_dtype(torch.float32)  # as it is stored
-    print(f"{model}: validation {trainer.validate():.4f} nats a code", flush=True)
+    print(f"{model}: validation {trainer.validate()['val']:.4f} nats a code", flush=True)
     write(
         out / f"{model}.safetensors", trained.state_dict(), {"classes": json.dumps(train.classes)}
     )

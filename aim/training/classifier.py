@@ -18,7 +18,7 @@ from aim.checkpoint.tensors import opened
 from aim.errors import InvalidInput
 from aim.training.data.images import Batches, ImageSet, normalize, random_crops
 from aim.training.loop import channels_last
-from aim.training.optim import adamw, cosine, set_lr
+from aim.training.optim import adamw, schedule, set_lr
 
 
 def _conv_norm(cin: int, cout: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
@@ -125,13 +125,13 @@ def train_classifier(model: nn.Module, data: ImageSet, recipe: ClassifierRecipe)
     the model in eval mode.
     """
     device = data.images.device
-    channels_last(model.to(device)).train()
+    channels_last(model, device).train()
     optimizer = adamw(model, recipe.lr, recipe.weight_decay, (0.9, 0.99))
     batches = Batches(len(data), recipe.batch, recipe.seed)
     generator = torch.Generator(device).manual_seed(recipe.seed)
     start = time.monotonic()
     while (progress := (time.monotonic() - start) / recipe.seconds) < 1:
-        set_lr(optimizer, recipe.lr * cosine(progress, 0.05))
+        set_lr(optimizer, schedule("cosine", progress, 0.05))
         pick = next(batches).to(device)
         images = random_crops(data.images[pick], recipe.min_scale, generator).contiguous(
             memory_format=torch.channels_last

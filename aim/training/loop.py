@@ -1,214 +1,152 @@
-"""What every training run shares: a budget by clock or by steps, resumable state, a log."""
+"""The training loop of both stages: what a step shares, when figures are logged, when the average
+is validated.
+"""
 
 from __future__ import annotations
 
-import json
 import math
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from aim.errors import AimError, CheckpointError
-from aim.files import replacing
-from aim.training.parallel import ALONE, Processes
-
-STOPPED = 143  # what a shell sees of a process that SIGTERM ended
+from aim.errors import AimError, InvalidInput
+from aim.training.data.images import Batches
+from aim.training.optim import averaged, schedule, set_lr
+from aim.training.parallel import Processes, whole
+from aim.training.recipe import Recipe
+from aim.training.run import Run, Stateful
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def channels_last(network: Network) -> Network:
-    """The network in the memory format that convolutions on a GPU want."""
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def channels_last(network: Network, device: torch.device) -> Network:
+    """The network on ``device``, in the memory format that convolutions on a GPU want."""
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-class Stateful(Protocol):
-    """Anything with a state to save: models, optimisers, averages."""
+class Hooks(NamedTuple):
+    """Who hears of a run."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """What to save."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Take back what was saved."""
+    log: Callable[[int, dict[str, Any]], None] | None = None  # step, figures; the first process's
+    validated: Callable[[Any, int], None] | None = None  # the averaged model, step
+    step: Callable[[Run], None] | None = None
 
 
-class Guard:
-    """Says of every step whether its gradient is finite, and gives up after ``patience`` steps in a
-    row whose gradient is not.
+QUIET = Hooks()
+
+
+class Trainer(ABC, Generic[Network]):
+    """One stage's training. ``run`` trains until the budget is spent, or SIGTERM, and returns the
+    averaged model.
+
+    Every step draws from a seed of its own, so a run that was killed and resumed ends as one that
+    was not. Each of several ``processes`` computes its share of a batch. A stage wraps the model as
+    it needs, makes its optimisers and calls ``_begin``; then it gives ``_step`` and ``validate``.
     """
 
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-        self._failed = 0
+    optimizers: tuple[torch.optim.Optimizer, ...]  # the model's, then others
 
-    def takes(self, norm: Tensor, step: int, lr: float, folder: Path) -> bool:
-        """Whether to take the step with this norm of the gradient. AimError says how to go on where
-        too many were not worth it.
+    def __init__(self, model: Network, recipe: Recipe, processes: Processes) -> None:
+        self.recipe, self.processes, self.device = recipe, processes, processes.device
+        self.model: Network = channels_last(model, self.device).train()
+        self.ema = averaged(self.model, recipe.ema)
+        self.generator = torch.Generator()
+        self._failed = 0  # steps in a row whose gradient was not finite
+
+    @property
+    def average(self) -> Network:
+        """The model whose weights are the running average, in eval mode."""
+        return self.ema.module  # type: ignore[return-value]
+
+    def _begin(self, folder: Path, items: int, parts: Mapping[str, Stateful], hooks: Hooks) -> None:
+        """Go on with what is in ``folder``, or start there, on ``items`` images."""
+        r = self.recipe
+        self.hooks, self.items = hooks, items
+        self.run_state = Run(
+            folder,
+            parts,
+            seconds=r.seconds or math.inf,
+            steps=r.limit(items),
+            save_every=r.save_every,
+            processes=self.processes,
+            on_log=hooks.log,
+        )
+        self.picks = Batches(items, r.batch, r.seed)
+        self.picks.step = self.run_state.step
+
+    @abstractmethod
+    def _step(self, progress: float) -> dict[str, Tensor]:
+        """One update on this process's share of a batch; its figures."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Figures of the averaged model on validation images."""
+
+    def run(self) -> Network:
+        """Train; logs figures every ``log_every`` steps, and those of ``validate`` every
+        ``validate_every`` and at the end.
         """
-        self._failed = 0 if math.isfinite(norm.item()) else self._failed + 1
-        if self._failed >= self.patience:
+        run, r = self.run_state, self.recipe
+        going, before = run.progress < 1, (run.step, run.elapsed)
+        with run.interruptible():
+            while going:
+                figures = self._step(run.progress)
+                going = run.advance()
+                if self.hooks.step:
+                    self.hooks.step(run)
+                due = not run.stopped and (not going or run.step % r.validate_every == 0)
+                if going and not due and run.step % r.log_every:
+                    continue
+                rate = (run.step - before[0]) * r.batch / max(run.elapsed - before[1], 1e-9)
+                run.log(
+                    **{name: self.processes.mean(value) for name, value in figures.items()},
+                    epochs=run.step * r.batch / self.items,
+                    lr=self.optimizers[0].param_groups[0]["lr"],
+                    images_per_second=round(rate, 1),
+                    **(self.validate() if due else {}),
+                )
+                if due and self.hooks.validated:
+                    self.hooks.validated(self.average, run.step)
+                before = (run.step, run.elapsed)
+        return self.average
+
+    def _prepare(self, progress: float) -> None:
+        """Learning rates and seeds of the step that begins; dropout's differs between processes."""
+        r, rank = self.recipe, self.processes.rank
+        for optimizer in self.optimizers:
+            set_lr(optimizer, schedule(r.schedule, progress, r.warmup, r.floor))
+        seed = r.seed * 1_000_003 + self.run_state.step
+        self.generator.manual_seed(seed)
+        torch.manual_seed(seed * 1_009 + rank)
+
+    def _update(self) -> tuple[Tensor, bool]:
+        """Follow the gradients of the model where they are finite: their norm, and whether they
+        were. AimError after ``patience`` steps in a row that were not worth it.
+        """
+        r, run = self.recipe, self.run_state
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), r.clip))
+        finite = math.isfinite(norm.item())
+        self._failed = 0 if finite else self._failed + 1
+        if self._failed >= r.patience:
             raise AimError(
                 f"the gradient's norm is {norm.item()} for {self._failed} steps in a row, up to "
-                f"step {step}; "
-                f"go on from {folder / 'state.pt'} with a lower lr than {lr}"
+                f"step {run.step}; go on from {run.folder / 'state.pt'} with a lower lr than {r.lr}"
             )
-        return self._failed == 0
+        if finite:
+            self.optimizers[0].step()
+            self.ema.update_parameters(self.model)
+        self.optimizers[0].zero_grad(set_to_none=True)
+        return norm, finite
 
 
-class Run:
-    """A run in a folder: ``state.pt`` to resume from, ``log.jsonl`` of what was printed.
-
-    It ends after ``seconds`` of training, resumed time included, or after ``steps``, whichever
-    comes first. With several processes each has one, all call it alike, and the first one writes.
-    ``on_log`` gets the step and every line of figures.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        parts: Mapping[str, Stateful],
-        *,
-        seconds: float,
-        steps: int = 10**9,
-        save_every: float = 60,
-        processes: Processes = ALONE,
-        on_log: Callable[[int, dict[str, Any]], None] | None = None,
-    ) -> None:
-        self.folder, self.parts, self.processes, self.on_log = folder, parts, processes, on_log
-        self.seconds, self.steps, self.save_every = seconds, steps, save_every
-        self.step = 0
-        self.stopped = False  # by SIGTERM
-        self._asked_to_stop = False
-        self._before = 0.0  # seconds of earlier runs
-        folder.mkdir(parents=True, exist_ok=True)
-        self._resume()
-        self._start = self._saved = time.monotonic()
-        self._late = 0.0  # by how much the slowest process is behind this one
-        self._warming = 3  # steps off the clock: compilation is not training
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds trained, earlier runs included."""
-        return self._before + time.monotonic() - self._start
-
-    @property
-    def progress(self) -> float:
-        """0 at the start, 1 at the end."""
-        return min(1.0, max((self.elapsed + self._late) / self.seconds, self.step / self.steps))
-
-    def advance(self) -> bool:
-        """Count a step; True while there is more to do. Saves now and then, and before it stops for
-        SIGTERM.
-        """
-        self.step += 1
-        if self._warming:
-            self._warming -= 1
-            self._start = time.monotonic()
-        done, due = self.progress >= 1, time.monotonic() - self._saved > self.save_every
-        if self.processes.world > 1:
-            mine = self.elapsed
-            agreed = self.processes.most(
-                [mine, float(done), float(due), float(self._asked_to_stop)]
-            )
-            self._late, done, due, self._asked_to_stop = (
-                agreed[0] - mine,
-                bool(agreed[1]),
-                bool(agreed[2]),
-                bool(agreed[3]),
-            )
-        self.stopped = self._asked_to_stop and not done
-        if done or due or self.stopped:
-            self.save()
-        return not (done or self.stopped)
-
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Inside, SIGTERM ends the run after the step that is under way, saved. Only the main
-        thread can arrange that.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask(*_: Any) -> None:
-            self._asked_to_stop = True
-
-        previous = signal.signal(signal.SIGTERM, ask)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, previous)
-
-    def exit_code(self) -> int:
-        """0, or STOPPED after SIGTERM, when the first process also says how to go on."""
-        if self.stopped and self.processes.first:
-            print(
-                f"stopped at step {self.step}, saved in {self.folder}; the same command goes on "
-                "from there",
-                file=sys.stderr,
-            )
-        return STOPPED if self.stopped else 0
-
-    def save(self) -> None:
-        """Write ``state.pt``, whole or not at all."""
-        state = {
-            "step": self.step,
-            "elapsed": self.elapsed,
-            "parts": {k: part.state_dict() for k, part in self.parts.items()},
-        }
-        if self.processes.first:
-            with replacing(self.folder / "state.pt") as unfinished, unfinished.open("wb") as file:
-                torch.save(state, file)
-        self._saved = time.monotonic()
-
-    def _resume(self) -> None:
-        path = self.folder / "state.pt"
-        if not path.exists():
-            return
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["parts"].keys() != self.parts.keys():
-            raise CheckpointError(
-                f"{path} holds {sorted(state['parts'])}, not {sorted(self.parts)}; use another "
-                "folder"
-            )
-        for name, part in self.parts.items():
-            try:
-                part.load_state_dict(state["parts"][name])
-            except (RuntimeError, ValueError, KeyError) as error:
-                raise CheckpointError(
-                    f"{path} is of another model or recipe ({error}); use another folder"
-                ) from error
-        self.step, self._before = state["step"], state["elapsed"]
-
-    def log(self, **values: Any) -> None:
-        """Print one line of figures and append it to ``log.jsonl``. AimError if one is not finite:
-        nothing good would follow.
-        """
-        plain = {k: round(v.item(), 5) if isinstance(v, Tensor) else v for k, v in values.items()}
-        broken = [k for k, v in plain.items() if isinstance(v, float) and not math.isfinite(v)]
-        if broken:
-            raise AimError(
-                f"{broken[0]} is {plain[broken[0]]} at step {self.step}; resume from "
-                f"{self.folder / 'state.pt'} with a lower lr"
-            )
-        if not self.processes.first:
-            return
-        line = {"step": self.step, "seconds": round(self.elapsed, 1), **plain}
-        print(
-            " ".join(
-                f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()
-            ),
-            flush=True,
+def check_batch(batch: int, world: int, accumulate: int = 1) -> None:
+    """InvalidInput for a batch that does not fall into equal parts."""
+    if accumulate < 1 or batch % (world * accumulate):
+        raise InvalidInput(
+            f"batch is {batch}; it must be a multiple of {world} processes times accumulate = "
+            f"{accumulate}"
         )
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        if self.on_log:
-            self.on_log(self.step, plain)

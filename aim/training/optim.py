@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from typing import Generic, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import nn
-
-from aim.training.parallel import local
+from torch.optim.swa_utils import AveragedModel
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -37,68 +35,36 @@ def adamw(
     return torch.optim.AdamW(decay_groups(model, weight_decay), lr=lr, betas=betas, fused=on_gpu)
 
 
-SCHEDULES = ("cosine", "linear", "constant")
-
-
-def schedule(kind: str, progress: float, warmup: float, floor: float = 0.0) -> float:
-    """Learning rate factor at ``progress`` in [0, 1]: up over ``warmup``, then down to ``floor`` by
-    ``kind``, one of SCHEDULES.
-    """
-    if kind == "cosine" or progress < warmup:
-        return cosine(progress, warmup, floor)
-    if kind == "constant":
-        return 1.0
-    return floor + (1 - floor) * (1 - min(1.0, (progress - warmup) / (1 - warmup)))
-
-
-def cosine(progress: float, warmup: float, floor: float = 0.0) -> float:
-    """Learning rate factor at ``progress`` in [0, 1]: linear up over ``warmup``, then a cosine down
-    to ``floor``.
+def schedule(
+    kind: Literal["cosine", "linear", "constant"], progress: float, warmup: float, floor: float = 0
+) -> float:
+    """Learning rate factor at ``progress`` in [0, 1]: linear up over ``warmup``, then down to
+    ``floor`` by ``kind``.
     """
     if progress < warmup:
         return progress / warmup
-    turn = math.pi * min(1.0, (progress - warmup) / (1 - warmup))
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(turn))
+    if kind == "constant":
+        return 1.0
+    done = min(1.0, (progress - warmup) / (1 - warmup))
+    left = 1 - done if kind == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return floor + (1 - floor) * left
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group the learning rate ``lr``."""
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Give every group ``factor`` of the learning rate that the optimiser was made with."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = factor * optimizer.defaults["lr"]
 
 
-Averaged = TypeVar("Averaged", bound=nn.Module)
-
-
-class EMA(Generic[Averaged]):
-    """Exponential running average of a model's weights, with a short memory at first."""
-
-    def __init__(self, model: Averaged, decay: float) -> None:
-        self.decay = decay
-        self.model: Averaged = copy.deepcopy(model).eval().requires_grad_(False)
-        self.updates = 0
-        self.follow(model)
-
-    def follow(self, model: Averaged) -> None:
-        """Average ``model`` from now on, and look where both keep their weights: after one of them
-        was wrapped or moved.
-        """
-        self._mine = local(list(self.model.state_dict().values()))
-        self._theirs = local(list(model.state_dict().values()))
-        assert all(t.is_floating_point() for t in self._mine), "a counter cannot be averaged"
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """A running average of the weights of ``model``, whose memory is short at first."""
+    assert all(t.is_floating_point() for t in model.state_dict().values()), "a counter in a model"
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take one step of the average."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)
+    def average(mine: Any, theirs: Any, count: Any) -> None:
+        n = int(count)
+        torch._foreach_lerp_(mine, theirs, 1 - min(decay, (1 + n) / (10 + n)))
 
-    def state_dict(self) -> dict[str, object]:
-        """For a training checkpoint."""
-        return {"model": self.model.state_dict(), "updates": self.updates}
-
-    def load_state_dict(self, state: dict) -> None:
-        """From a training checkpoint."""
-        self.model.load_state_dict(state["model"])
-        self.updates = state["updates"]
+    out = AveragedModel(model, multi_avg_fn=average).eval().requires_grad_(False)
+    out.n_averaged += 1  # the weights at the start are averaged, too
+    return out

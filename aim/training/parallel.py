@@ -9,51 +9,49 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from aim.errors import AimError, InvalidInput
 from aim.models.aim.model import AiM
+
+CPU = torch.device("cpu")
 
 
 class Processes:
-    """This process among ``world``; ``rank`` 0 is the first, which writes files."""
+    """This process among ``world``, as accelerate sees it; ``rank`` 0 is the first, which writes
+    files. Without an accelerator it is alone, on ``device``.
+    """
 
-    def __init__(self, rank: int = 0, world: int = 1, device: torch.device | None = None) -> None:
-        self.rank, self.world, self.device = rank, world, device or torch.device("cpu")
+    def __init__(self, accelerator: Any = None, device: torch.device | None = None) -> None:
+        self._accelerator = accelerator
+        self.rank: int = accelerator.process_index if accelerator else 0
+        self.world: int = accelerator.num_processes if accelerator else 1
+        self.device: torch.device = accelerator.device if accelerator else device or CPU
 
     @property
     def first(self) -> bool:
         """Whether this one writes."""
         return self.rank == 0
 
+    def share(self, batch: Tensor) -> Tensor:
+        """This process's part of a batch (B, ...) that is the same on all."""
+        return batch[self.rank :: self.world]
+
     def most(self, values: Sequence[float]) -> list[float]:
         """The largest over all processes, of each value."""
-        if self.world == 1:
-            return list(values)
-        t = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(t, dist.ReduceOp.MAX)
-        return t.tolist()
+        mine = torch.tensor([values], dtype=torch.float64, device=self.device)
+        return (self._accelerator.gather(mine) if self.world > 1 else mine).amax(0).tolist()
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean over all processes."""
-        if self.world > 1:
-            value = value.detach().clone()
-            dist.all_reduce(value)
-            value /= self.world
-        return value
+        return self._accelerator.reduce(value.detach(), "mean") if self.world > 1 else value
 
     def total(self, value: Tensor) -> Tensor:
         """The sum over all processes."""
-        if self.world > 1:
-            value = value.clone()
-            dist.all_reduce(value)
-        return value
+        return self._accelerator.reduce(value, "sum") if self.world > 1 else value
 
     def average_gradients(self, model: nn.Module) -> None:
         """Replace every gradient by its mean over all processes: for a step that has more than one
@@ -69,31 +67,12 @@ class Processes:
     def from_first(self, value: Tensor) -> None:
         """Overwrite ``value`` by what the first process has."""
         if self.world > 1:
-            dist.broadcast(value, 0)
+            from accelerate.utils import broadcast
+
+            broadcast(value)
 
 
 ALONE = Processes()
-
-
-def accelerator_on(device: str, tracker: str, out: Path) -> Any:
-    """accelerate's view of the processes and the device, auto, cpu or cuda. InvalidInput for
-    another device or tracker.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise InvalidInput(f"device is {device!r}; it must be auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InvalidInput("device is 'cuda', but PyTorch finds no CUDA device; take auto or cpu")
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise AimError('training needs accelerate: pip install "aim-mamba[train]"') from error
-    try:
-        trackers = None if tracker == "none" else tracker
-        return Accelerator(cpu=device == "cpu", log_with=trackers, project_dir=str(out))
-    except ValueError as error:
-        raise InvalidInput(
-            f"tracker is {tracker!r}, which accelerate refuses ({error}); take tensorboard or none"
-        ) from error
 
 
 def shard(model: nn.Module) -> None:
@@ -108,11 +87,6 @@ def shard(model: nn.Module) -> None:
     for layer in model.layers:  # type: ignore[union-attr]
         fully_shard(layer.mixer if isinstance(model, AiM) else layer)
     fully_shard(model)
-
-
-def local(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The parts of ``tensors`` that are on this process."""
-    return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
 
 
 def whole(value: Tensor) -> Tensor:

@@ -17,16 +17,15 @@ CONFIGS = Path(__file__).with_name("configs")
 
 
 @dataclass(frozen=True)
-class PriorRecipe:
-    """Settings of stage 2. The run ends with whichever of ``seconds``, ``steps`` and ``epochs`` is
-    reached first; 0 is no limit.
+class Recipe:
+    """Settings of both stages. The run ends with whichever of ``seconds``, ``steps`` and ``epochs``
+    is reached first; 0 is no limit.
     """
 
     seconds: float = 540
     steps: int = 0
     epochs: float = 0
     batch: int = 256  # images a step, over all processes
-    accumulate: int = 1  # parts of a batch that are computed one after another
     lr: float = 1.2e-3
     scale_lr: bool = False  # lr is for 256 images and grows with the batch
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -35,18 +34,13 @@ class PriorRecipe:
     weight_decay: float = 0.05
     beta1: float = 0.9
     beta2: float = 0.95
-    class_drop: float = 0.1  # labels replaced by "no class", for guidance
-    plain_share: float = 0.4  # of the samples that are not cropped
     clip: float = 1.0
     ema: float = 0.9995
     log_every: int = 200  # steps
-    validate_every: float = 45  # seconds, up to the next line of the log
+    validate_every: int = 1000  # steps
     save_every: float = 60  # seconds
     patience: int = 10  # steps in a row whose gradient is not finite, after which the run gives up
     compile: bool = False
-    # compute the layers again in the backward pass instead of keeping what is in them
-    checkpoint_layers: bool = False
-    scan: Scan = "auto"  # of AiM, see AiM.use_scan
     seed: int = 0
 
     @property
@@ -56,16 +50,43 @@ class PriorRecipe:
 
     def limit(self, items: int) -> int:
         """Steps that ``steps`` and ``epochs`` allow over ``items`` images."""
-        return step_limit(self.steps, self.epochs, self.batch, items)
+        limits = (self.steps, round(self.epochs * items / self.batch))
+        return min((limit for limit in limits if limit > 0), default=10**9)
 
 
-def step_limit(steps: int, epochs: float, batch: int, items: int) -> int:
-    """Steps until ``steps`` or ``epochs`` over ``items`` images, whichever comes first; 0 is no
-    limit.
+@dataclass(frozen=True)
+class TokenizerRecipe(Recipe):
+    """Settings of stage 1. The weights of the losses are relative to a mean squared error in
+    [-1, 1].
     """
-    return min(
-        (limit for limit in (steps, round(epochs * items / batch)) if limit > 0), default=10**9
-    )
+
+    seconds: float = 400
+    lr: float = 6e-4  # half of it for the discriminator
+    floor: float = 0.02
+    weight_decay: float = 0.01
+    ema: float = 0.999
+    min_scale: float = 0.75  # side of the smallest crop, in images
+    perceptual: float = 1.0
+    adversarial: float = 0.3
+    adversarial_start: float = 0.35  # progress at which the discriminator comes in
+    codebook: float = 1.0
+    commitment: float = 0.25
+    revive_every: int = 200  # steps between replacements of unused codes, until half of the run
+    decoder_only: bool = False  # encoder and codebook stay, so that codes mean what they meant
+    # of training for the network of the perceptual loss, where none is given
+    loss_network_seconds: float = 60
+
+
+@dataclass(frozen=True)
+class PriorRecipe(Recipe):
+    """Settings of stage 2."""
+
+    accumulate: int = 1  # parts of a batch that are computed one after another
+    class_drop: float = 0.1  # labels replaced by "no class", for guidance
+    plain_share: float = 0.4  # of the samples that are not cropped
+    # compute the layers again in the backward pass instead of keeping what is in them
+    checkpoint_layers: bool = False
+    scan: Scan = "auto"  # of AiM, see AiM.use_scan
 
 
 Settings = TypeVar("Settings")

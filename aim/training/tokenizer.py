@@ -2,69 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aim.errors import InvalidInput
 from aim.images.write import to_bytes
 from aim.models.vq.model import VQ, ResBlock
 from aim.training.classifier import VGG
-from aim.training.data.images import Ahead, Batches, ImageSet, crops, normalize
-from aim.training.loop import Guard, Run, Stateful, channels_last
+from aim.training.data.images import Ahead, ImageSet, crops, normalize
+from aim.training.loop import QUIET, Hooks, Trainer, channels_last, check_batch
 from aim.training.losses import PatchDiscriminator, adaptive_weight, hinge_loss, perceptual_distance
-from aim.training.optim import EMA, adamw, schedule, set_lr
+from aim.training.optim import adamw
 from aim.training.parallel import ALONE, Processes
-from aim.training.recipe import step_limit
-
-
-@dataclass(frozen=True)
-class TokenizerRecipe:
-    """Settings of stage 1. The run ends with whichever of ``seconds``, ``steps`` and ``epochs`` is
-    reached first; 0 is no limit.
-
-    The weights of the losses are relative to a mean squared error in [-1, 1].
-    """
-
-    seconds: float = 400
-    steps: int = 0
-    epochs: float = 0
-    batch: int = 256  # images a step, over all processes
-    lr: float = 6e-4  # half of it for the discriminator
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = 0.03  # of the run
-    floor: float = 0.02  # of lr, at the end
-    weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.95
-    clip: float = 1.0
-    min_scale: float = 0.75  # side of the smallest crop, in images
-    perceptual: float = 1.0
-    adversarial: float = 0.3
-    adversarial_start: float = 0.35  # progress at which the discriminator comes in
-    codebook: float = 1.0
-    commitment: float = 0.25
-    ema: float = 0.999
-    revive_every: int = 200  # steps between replacements of unused codes, until half of the run
-    decoder_only: bool = False  # encoder and codebook stay, so that codes mean what they meant
-    # of training for the network of the perceptual loss, where none is given
-    loss_network_seconds: float = 60
-    log_every: int = 200  # steps
-    validate_every: int = 1000  # steps, a multiple of log_every
-    save_every: float = 60  # seconds
-    patience: int = 10  # steps in a row whose gradient is not finite, after which the run gives up
-    compile: bool = False
-    seed: int = 0
-
-    def limit(self, items: int) -> int:
-        """Steps that ``steps`` and ``epochs`` allow over ``items`` images."""
-        return step_limit(self.steps, self.epochs, self.batch, items)
+from aim.training.recipe import TokenizerRecipe
+from aim.training.run import Stateful
 
 
 class Pixels(Protocol):
@@ -123,14 +77,10 @@ def _compile_blocks(model: torch.nn.Module) -> None:
             module.compile(dynamic=False)
 
 
-class TokenizerTrainer:
-    """Stage 1. ``run`` trains until the budget is spent, or SIGTERM, and returns the averaged
-    model.
+class TokenizerTrainer(Trainer[VQ]):
+    """Stage 1: see ``Trainer``."""
 
-    Every step draws from a seed of its own, so a run that was killed and resumed ends as one that
-    was not. Each of several ``processes`` computes its share of a batch. ``after_validation`` is
-    called with the averaged model and the step, ``on_step`` after every step, on every process.
-    """
+    recipe: TokenizerRecipe
 
     def __init__(
         self,
@@ -141,108 +91,52 @@ class TokenizerTrainer:
         recipe: TokenizerRecipe,
         folder: Path,
         processes: Processes | None = None,
-        on_log: Callable[[int, dict[str, Any]], None] | None = None,
-        after_validation: Callable[[VQ, int], None] | None = None,
-        on_step: Callable[[Run], None] | None = None,
+        hooks: Hooks = QUIET,
     ) -> None:
-        self.processes = processes or ALONE
-        self.device = device = processes.device if processes else val.images.device
-        if recipe.batch % self.processes.world:
-            raise InvalidInput(
-                f"batch is {recipe.batch}; it must be a multiple of the {self.processes.world} "
-                "processes"
-            )
-        self.recipe, self.data, self.val = recipe, data, val
-        self.after_validation, self.on_step = after_validation, on_step
-        self.model = channels_last(model.to(device)).train()
-        self.loss_network = loss_network.to(device).eval().requires_grad_(False)
+        processes = processes or Processes(device=val.images.device)
+        check_batch(recipe.batch, processes.world)
+        super().__init__(model, recipe, processes)
+        self.data, self.val = data, val
+        self.loss_network = loss_network.to(self.device).eval().requires_grad_(False)
         torch.manual_seed(recipe.seed)  # the discriminators of all processes are one
-        self.discriminator = channels_last(PatchDiscriminator().to(device))
+        self.discriminator = channels_last(PatchDiscriminator(), self.device)
         if recipe.decoder_only:
             self.model.requires_grad_(False)
             for part in (self.model.post_quant_conv, self.model.decoder):
                 part.requires_grad_(True)
-        self.optimizer = adamw(
-            self.model, recipe.lr, recipe.weight_decay, (recipe.beta1, recipe.beta2)
+        betas = (recipe.beta1, recipe.beta2)
+        self.optimizers = (
+            adamw(self.model, recipe.rate, recipe.weight_decay, betas),
+            adamw(self.discriminator, recipe.rate / 2, recipe.weight_decay, (0.5, 0.9)),
         )
-        self.d_optimizer = adamw(self.discriminator, recipe.lr / 2, recipe.weight_decay, (0.5, 0.9))
-        self.ema = EMA(self.model, recipe.ema)
-        self.use = CodeUse(model.config.codebook_size, device, self.processes)
+        self.use = CodeUse(model.config.codebook_size, self.device, self.processes)
         parts: dict[str, Stateful] = {
             "model": self.model,
             "discriminator": self.discriminator,
-            "ema": self.ema,
+            "average": self.ema,
             "use": self.use,
+            "optimizer": self.optimizers[0],
+            "d_optimizer": self.optimizers[1],
         }
-        parts |= {"optimizer": self.optimizer, "d_optimizer": self.d_optimizer}
-        self.run_state = Run(
-            folder,
-            parts,
-            seconds=recipe.seconds or math.inf,
-            steps=recipe.limit(len(data)),
-            save_every=recipe.save_every,
-            processes=self.processes,
-            on_log=on_log,
-        )
-        batches = Batches(len(data), recipe.batch, recipe.seed)
-        batches.step = self.run_state.step
-        self.batches = Ahead(
-            batches, lambda pick: data.pixels(pick[self.processes.rank :: self.processes.world])
-        )
-        self.generator = torch.Generator()
-        self.guard = Guard(recipe.patience)
+        self._begin(folder, len(data), parts, hooks)
+        self.batches = Ahead(self.picks, lambda pick: data.pixels(self.processes.share(pick)))
         if recipe.compile:
             _compile_blocks(self.model)
 
-    def run(self) -> VQ:
-        """Train; prints figures every ``log_every`` steps, with the validation PSNR every
-        ``validate_every`` and at the end.
-        """
-        run, r = self.run_state, self.recipe
-        going, before = run.progress < 1, (run.step, run.elapsed)
-        with run.interruptible():
-            while going:
-                losses = self._step(run.progress)
-                going = run.advance()
-                if self.on_step:
-                    self.on_step(run)
-                if run.step % r.log_every and going:
-                    continue
-                due = not run.stopped and (run.step % r.validate_every == 0 or not going)
-                figures = {"psnr": self.validate()} if due else {}
-                rate = (run.step - before[0]) * r.batch / max(run.elapsed - before[1], 1e-9)
-                means = {name: self.processes.mean(value) for name, value in losses.items()}
-                run.log(
-                    **means,
-                    epochs=run.step * r.batch / len(self.data),
-                    images_per_second=round(rate, 1),
-                    **figures,
-                )
-                if due and self.after_validation:
-                    self.after_validation(self.ema.model, run.step)
-                before = (run.step, run.elapsed)
-        return self.ema.model
-
-    def validate(self) -> float:
+    def validate(self) -> dict[str, float]:
         """PSNR in dB of the averaged model on about 1,000 validation images, of every class if they
         are in order.
         """
         sample = self.val.images[:: max(1, len(self.val) // 1000)].to(self.device)
-        return psnr(reconstruct(self.ema.model, sample), sample)
+        return {"psnr": psnr(reconstruct(self.average, sample), sample)}
 
     def _step(self, progress: float) -> dict[str, Tensor]:
         """One update of tokenizer and discriminator on this process's share of a batch; its
         figures.
         """
         r, device, step = self.recipe, self.device, self.run_state.step
-        factor = schedule(r.schedule, progress, r.warmup, r.floor)
-        for optimizer, lr in ((self.optimizer, r.lr), (self.d_optimizer, r.lr / 2)):
-            set_lr(optimizer, lr * factor)
-        self.generator.manual_seed(r.seed * 1_000_003 + step)
-        torch.manual_seed(r.seed * 1_000_003 + step)  # of new codes
-        draw = torch.rand(4, r.batch, generator=self.generator)[
-            :, self.processes.rank :: self.processes.world
-        ]
+        self._prepare(progress)
+        draw = self.processes.share(torch.rand(4, r.batch, generator=self.generator).T).T
         images = crops(
             next(self.batches).to(device, non_blocking=True), r.min_scale, draw.to(device)
         )
@@ -273,12 +167,7 @@ class TokenizerTrainer:
         else:
             torch.autograd.backward([made, of_codes], [towards, None])
         self.processes.average_gradients(self.model)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), r.clip)
-        good = self.guard.takes(norm, step, r.lr, self.run_state.folder)
-        if good:
-            self.optimizer.step()
-            self.ema.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        norm, good = self._update()
         out = {
             "mse": mse,
             "perceptual": perceptual,
@@ -305,8 +194,8 @@ class TokenizerTrainer:
             loss = hinge_loss(self.discriminator(images), self.discriminator(made))
         loss.backward()
         self.processes.average_gradients(self.discriminator)
-        self.d_optimizer.step()
-        self.d_optimizer.zero_grad(set_to_none=True)
+        self.optimizers[1].step()
+        self.optimizers[1].zero_grad(set_to_none=True)
         return loss.detach()
 
 

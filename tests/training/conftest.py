@@ -17,7 +17,7 @@ from aim.training.data.images import ImageSet
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("aim.training.loop.time", clock)
+    monkeypatch.setattr("aim.training.run.time", clock)
     monkeypatch.setattr("aim.training.classifier.time", clock)
     return clock
 

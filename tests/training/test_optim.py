@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from aim.models.aim.model import AiM
 from aim.models.gpt.model import GPT
 from aim.models.vq.model import VQ
 from aim.training.losses import PatchDiscriminator
-from aim.training.optim import EMA, SCHEDULES, adamw, cosine, decay_groups, schedule, set_lr
+from aim.training.optim import adamw, averaged, decay_groups, schedule, set_lr
 
 
 def decayed(model: nn.Module) -> tuple[set[str], set[str]]:
@@ -97,74 +98,72 @@ def test_adamw_decays_what_it_should() -> None:
 
 
 def test_set_lr() -> None:
-    optimizer = adamw(nn.Linear(3, 3), 1.0, 0.1)
-    set_lr(optimizer, 0.25)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
+    optimizer = adamw(nn.Linear(3, 3), 0.5, 0.1)
+    for factor in (0.25, 0.5):
+        set_lr(optimizer, factor)
+        assert [group["lr"] for group in optimizer.param_groups] == [0.5 * factor] * 2
 
 
-def test_cosine() -> None:
-    points = {0.0: 0.0, 0.05: 0.5, 0.1: 1.0, 0.55: 0.6, 1.0: 0.2, 1.5: 0.2}
+@pytest.mark.parametrize(
+    ("kind", "half", "end"), [("cosine", 0.6, 0.2), ("linear", 0.6, 0.2), ("constant", 1.0, 1.0)]
+)
+def test_schedules(kind: Any, half: float, end: float) -> None:
+    points = {0.0: 0.0, 0.05: 0.5, 0.1: 1.0, 0.55: half, 1.0: end, 1.5: end}
     for progress, wanted in points.items():
-        assert cosine(progress, warmup=0.1, floor=0.2) == pytest.approx(wanted)
-    falling = [cosine(0.1 + 0.9 * i / 50, 0.1) for i in range(51)]
+        assert schedule(kind, progress, warmup=0.1, floor=0.2) == pytest.approx(wanted)
+    falling = [schedule(kind, 0.1 + 0.9 * i / 50, 0.1) for i in range(51)]
     assert falling == sorted(falling, reverse=True)
-    assert falling[-1] == pytest.approx(0)
-    assert cosine(0.0, warmup=0.0) == 1.0
+    assert schedule(kind, 0.0, warmup=0.0) == 1.0
 
 
-class TestEMA:
+def test_a_cosine_is_slow_at_both_ends() -> None:
+    assert schedule("cosine", 0.25, 0.0) == pytest.approx(0.5 + 0.5**1.5)
+
+
+class TestAverage:
     def test_equals_the_formula(self) -> None:
         model = nn.Linear(2, 3)
-        ema = EMA(model, decay=0.5)
+        average = averaged(model, decay=0.5)
         expected = {name: p.detach().clone() for name, p in model.named_parameters()}
         for n in range(1, 12):
             for p in model.parameters():
                 p.data += torch.randn(p.shape)
-            ema.update()
+            average.update_parameters(model)
             decay = min(0.5, (1 + n) / (10 + n))  # the latter until n = 8
             expected = {
                 name: decay * expected[name] + (1 - decay) * p.detach()
                 for name, p in model.named_parameters()
             }
-            for name, p in ema.model.named_parameters():
+            for name, p in average.module.named_parameters():
                 torch.testing.assert_close(p, expected[name])
+        assert average.n_averaged == 12
 
     def test_the_average_is_for_use_and_the_model_for_training(self) -> None:
         model = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).train()
-        ema = EMA(model, 0.9)
-        assert not ema.model.training
-        assert not any(p.requires_grad for p in ema.model.parameters())
+        average = averaged(model, 0.9)
+        assert not average.module.training
+        assert not any(p.requires_grad for p in average.parameters())
         assert model.training
         before = model[0].weight.detach().clone()
-        ema.model[0].weight.zero_()
-        ema.update()
+        average.module[0].weight.zero_()
+        average.update_parameters(model)
         assert torch.equal(model[0].weight, before)
 
     def test_goes_on_after_loading(self) -> None:
         model = nn.Linear(2, 2)
-        first = EMA(model, 0.9)
+        first = averaged(model, 0.9)
         for _ in range(3):
             model.weight.data += 1
-            first.update()
-        second = EMA(model, 0.9)
+            first.update_parameters(model)
+        second = averaged(model, 0.9)
         second.load_state_dict(first.state_dict())
-        assert second.updates == 3
         model.weight.data += 1
-        for ema in (first, second):
-            ema.update()
-        assert torch.equal(first.model.weight, second.model.weight)
-        assert not torch.equal(first.model.weight, model.weight)
+        for average in (first, second):
+            average.update_parameters(model)
+            assert average.n_averaged == 5, "the start is the first"
+        assert torch.equal(first.module.weight, second.module.weight)
+        assert not torch.equal(first.module.weight, model.weight)
 
     def test_counters_are_refused(self) -> None:
         with pytest.raises(AssertionError, match="counter"):
-            EMA(nn.BatchNorm2d(3), 0.9)
-
-
-def test_schedules() -> None:
-    for kind in SCHEDULES:
-        assert schedule(kind, 0.05, 0.1) == pytest.approx(0.5)
-        assert schedule(kind, 0.1, 0.1) == pytest.approx(1)
-    assert schedule("constant", 1, 0.1) == 1
-    assert schedule("linear", 0.55, 0.1, 0.2) == pytest.approx(0.6)
-    assert schedule("linear", 1, 0.1, 0.2) == pytest.approx(0.2)
-    assert schedule("cosine", 0.3, 0.1) == cosine(0.3, 0.1)
+            averaged(nn.BatchNorm2d(3), 0.9)

@@ -17,9 +17,10 @@ from aim.errors import AimError
 from aim.models.vq.model import VQ
 from aim.training.classifier import VGG
 from aim.training.data.images import Batches, ImageSet, normalize, random_crops
-from aim.training.loop import Run
 from aim.training.losses import perceptual_distance
-from aim.training.tokenizer import CodeUse, TokenizerRecipe, TokenizerTrainer, psnr, reconstruct
+from aim.training.recipe import TokenizerRecipe
+from aim.training.run import Run
+from aim.training.tokenizer import CodeUse, TokenizerTrainer, psnr, reconstruct
 
 # a grid of 4x4
 SMALL = VQConfig(
@@ -59,9 +60,9 @@ def test_learns(train: Any, smooth: ImageSet, out: Path) -> None:
     # the networks are random: pixels come first
     trainer = train(200, seed=1, perceptual=0.1, adversarial=0.05, adversarial_start=0.8)
     discriminator = copied(trainer.discriminator)
-    before = psnr(reconstruct(trainer.ema.model, smooth.images), smooth.images)
+    before = psnr(reconstruct(trainer.average, smooth.images), smooth.images)
     model = trainer.run()
-    assert model is trainer.ema.model
+    assert model is trainer.average
     assert not model.training
     pixels = smooth.images.float()
     grey = (
@@ -145,14 +146,14 @@ def test_resumes(train: Any, out: Path) -> None:
     assert second.run_state.step == 4
     for part in ("model", "discriminator"):
         assert not changed(getattr(second, part), copied(getattr(first, part)))
-    assert not changed(second.ema.model, copied(first.ema.model))
+    assert not changed(second.average, copied(first.average))
     assert torch.equal(second.use.counts, first.use.counts)
     assert second.use.counts.sum() == 4 * 8 * 16
     second.run()
     assert [line["step"] for line in logged(out)] == [4, 6]
     assert changed(second.model, copied(first.model))
     third = train(6)
-    assert not changed(third.run(), copied(second.ema.model)), "nothing is left to do"
+    assert not changed(third.run(), copied(second.average)), "nothing is left to do"
     assert len(logged(out)) == 2
 
 
@@ -167,7 +168,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(train: Any, out: Path) -
     resumed.run()
     for part in ("model", "discriminator"):
         assert not changed(getattr(resumed, part), copied(getattr(whole, part)))
-    assert not changed(resumed.ema.model, copied(whole.ema.model))
+    assert not changed(resumed.average, copied(whole.average))
 
 
 def test_gradients_that_are_not_finite_are_not_taken(train: Any) -> None:
@@ -179,7 +180,7 @@ def test_gradients_that_are_not_finite_are_not_taken(train: Any) -> None:
     assert not changed(trainer.model.encoder, before)
     with pytest.raises(
         AimError,
-        match=r"for 2 steps in a row, up to step 0; go on from .*state\.pt with a lower lr than 0.002",
+        match=r"2 steps in a row, up to step 0; go on from .*state\.pt with a lower lr than 0.002",
     ):
         trainer._step(0.5)
 
@@ -281,7 +282,7 @@ def test_the_decoder_alone_learns_and_codes_keep_their_meaning(
         for part in (trainer.model.encoder, trainer.model.quantize, trainer.model.decoder)
     )
     codes = trainer.model.encode(normalize(smooth.images))
-    before = psnr(reconstruct(trainer.ema.model, smooth.images), smooth.images)
+    before = psnr(reconstruct(trainer.average, smooth.images), smooth.images)
     model = trainer.run()
     assert not changed(trainer.model.encoder, encoder) and not changed(
         trainer.model.quantize, quantize

@@ -22,8 +22,9 @@ from aim.errors import CheckpointError, InvalidInput
 from aim.training.classifier import VGG, read_vgg
 from aim.training.data.images import Ahead, Batches, StreamedImages, load_images
 from aim.training.data.sources import open_images
+from aim.training.launch import Options
 from aim.training.parallel import ALONE
-from aim.training.tokenizer_command import Inputs, read_images, read_settings, train_tokenizer
+from aim.training.train_tokenizer import Inputs, read_images, read_settings, train_tokenizer
 
 pytest.importorskip("accelerate")
 
@@ -69,12 +70,11 @@ def network(tmp_path: Path, tiny_vgg: VGG) -> Path:
 
 @pytest.fixture
 def train(images: Path, network: Path, tmp_path: Path) -> Callable[..., int]:
-    def run(out: str, *changes: str, **rest: Any) -> int:
+    def run(out: str, *changes: str, draw: Any = None, **more: Any) -> int:
         inputs = Inputs(
             "vq-f4", [str(images)], [], tmp_path / out, (*SETTINGS, *changes), loss_network=network
         )
-        return train_tokenizer(inputs._replace(**{name: rest.pop(name) for name in list(rest) if name in Inputs._fields}), tracker="none",
-                               device="cpu", **rest)  # fmt: skip
+        return train_tokenizer(inputs._replace(**more), Options("cpu", "none", draw))
 
     return run
 
@@ -97,9 +97,12 @@ def test_trains_and_says_what_it_wrote(
     assert [path.name for path in drawn] == ["0000004.png", "0000008.png"]
     trained = load_tokenizer(out / "vq.safetensors")
     assert trained.config.codebook_size == 64
-    state = torch.load(out / "state.pt", weights_only=True)["parts"]["ema"]["model"]
+    state = torch.load(out / "state.pt", weights_only=True)["parts"]["average"]
     stored = trained.state_dict()
-    assert all(torch.allclose(stored[name], state[name], rtol=1e-2, atol=1e-3) for name in stored)
+    assert all(
+        torch.allclose(stored[name], state[f"module.{name}"], rtol=1e-2, atol=1e-3)
+        for name in stored
+    )
     told = capsys.readouterr().out
     assert "every 100th of 48 images is held out" in told
     assert "vq.safetensors" in told
@@ -152,10 +155,12 @@ def test_two_processes_learn_what_one_does(images: Path, network: Path, tmp_path
                 name,
             )
     ours, theirs = (load_file(tmp_path / name / "vq.safetensors") for name in ("1", "2"))
-    assert all(
-        torch.allclose(ours[name].float(), theirs[name].float(), rtol=2e-2, atol=1e-3)
-        for name in ours
+    apart = torch.cat(
+        [(ours[name].float() - theirs[name].float()).flatten().abs() for name in ours]
     )
+    # where a gradient is all but zero, as of a bias before a norm, AdamW follows its rounding
+    assert apart.mean() < 1e-5
+    assert apart.max() < 4e-3, "two steps of lr 0.002"
     assert len(list((tmp_path / "2" / "sheets").iterdir())) == 2
 
 
@@ -208,7 +213,7 @@ def test_ahead_keeps_the_order_and_passes_on_errors() -> None:
 def test_a_loss_network_is_trained_where_none_is_given(
     train: Callable[..., int], tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("aim.training.tokenizer_command.VGG", lambda classes: VGG(classes, (4, 8)))
+    monkeypatch.setattr("aim.training.train_tokenizer.VGG", lambda classes: VGG(classes, (4, 8)))
     assert train("out", "steps=1", "loss_network_seconds=0.2", loss_network=None) == 0
     path = tmp_path / "out" / "loss_network.safetensors"
     assert len(read_vgg(path).head.weight) == 2

@@ -5,11 +5,10 @@ trained tokenizer in a folder.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -17,22 +16,20 @@ from aim.checkpoint import load_tokenizer, save_tokenizer
 from aim.checkpoint.tensors import write
 from aim.config import VQ_F4, VQ_F16, VQConfig
 from aim.errors import InvalidInput
-from aim.files import replace
 from aim.models.vq.model import VQ
 from aim.training.classifier import VGG, ClassifierRecipe, accuracy, read_vgg, train_classifier
 from aim.training.data.images import ImageSet, StreamedImages, in_memory, load_images
 from aim.training.data.sources import open_images
-from aim.training.parallel import Processes, accelerator_on
-from aim.training.recipe import chosen, settle
-from aim.training.tokenizer import TokenizerRecipe, TokenizerTrainer
+from aim.training.launch import Launch, Options
+from aim.training.parallel import Processes
+from aim.training.recipe import TokenizerRecipe, chosen, settle
+from aim.training.tokenizer import TokenizerTrainer
 
-TOKENIZER, LOSS_NETWORK, CONFIG = "vq.safetensors", "loss_network.safetensors", "config.json"
+TOKENIZER, LOSS_NETWORK = "vq.safetensors", "loss_network.safetensors"
 TOKENIZERS = {"vq-f4": VQ_F4, "vq-f16": VQ_F16}
 MOST_HELD = 5000  # validation images, where none are given
 # images that a loss network learns from, and their side in pixels, where images are streamed
 MOST_SEEN, SEEN_SIZE = 100_000, 64
-
-Draw = Callable[[VQ, torch.Tensor, Path], None]
 
 
 class Inputs(NamedTuple):
@@ -48,25 +45,15 @@ class Inputs(NamedTuple):
     stream: bool = False
 
 
-def train_tokenizer(
-    inputs: Inputs,
-    *,
-    tracker: str = "tensorboard",
-    device: str = "auto",
-    draw: Draw | None = None,
-    on_step: Callable[[Any], None] | None = None,
-) -> int:
-    """Train, resume, or fine-tune; the exit code: 0 at the end, 143 after SIGTERM, when the same
-    command goes on.
+def train_tokenizer(inputs: Inputs, options: Options) -> int:
+    """Train, resume, or fine-tune; the exit code as of ``Launch.train``.
 
     Writes ``vq.safetensors`` (the averaged weights), ``loss_network.safetensors`` where none was
     given, state.pt, log.jsonl, config.json and sheets/ into ``inputs.out``. InvalidInput for
     settings, images or files that do not fit, before the first step.
     """
-    accelerator = accelerator_on(device, tracker, inputs.out)
-    processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
-    if processes.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # every shape comes thousands of times
+    launch = Launch(options, inputs.out)
+    processes = launch.processes
     name, recipe, config = read_settings(inputs)
     torch.manual_seed(recipe.seed)
     model = VQ(config) if inputs.init is None else load_tokenizer(inputs.init)
@@ -76,41 +63,25 @@ def train_tokenizer(
             "with --config"
         )
     data, held = read_images(inputs, config.image_size, processes)
-    if processes.first:
-        inputs.out.mkdir(parents=True, exist_ok=True)
-        settings = {
-            "tokenizer": name,
-            "init": None if inputs.init is None else str(inputs.init),
-            **dataclasses.asdict(recipe),
-        }
-        replace(inputs.out / CONFIG, json.dumps(settings, indent=1) + "\n")
-        if inputs.loss_network is None and not (inputs.out / LOSS_NETWORK).exists():
-            _fit_loss_network(data, held, recipe, processes.device, inputs.out / LOSS_NETWORK)
-    accelerator.wait_for_everyone()
-    network = read_vgg(inputs.loss_network or inputs.out / LOSS_NETWORK)
-    if tracker != "none":
-        accelerator.init_trackers("aim")
-
-    def log(step: int, figures: Mapping[str, Any]) -> None:
-        accelerator.log(dict(figures), step=step)
-
-    def sheet(average: VQ, step: int) -> None:
-        if draw and processes.first:
-            draw(average, held.images, inputs.out / "sheets" / f"{step:07d}.png")
-
+    init = None if inputs.init is None else str(inputs.init)
+    launch.describe({"tokenizer": name, "init": init, **dataclasses.asdict(recipe)})
+    fitted = inputs.out / LOSS_NETWORK
+    if processes.first and inputs.loss_network is None and not fitted.exists():
+        _fit_loss_network(data, held, recipe, processes.device, fitted)
+    launch.accelerator.wait_for_everyone()
+    network = read_vgg(inputs.loss_network or fitted)
     trainer = TokenizerTrainer(
-        model, network, data, held, recipe, inputs.out, processes, log, sheet, on_step
+        model, network, data, held, recipe, inputs.out, processes, launch.hooks(held.images)
     )
-    average = trainer.run()
-    accelerator.wait_for_everyone()
-    code = trainer.run_state.exit_code()
-    if processes.first:
-        if isinstance(data, StreamedImages) and data.skipped:
-            print(f"{len(data.skipped)} of {len(data)} images could not be read", file=sys.stderr)
-        if not code:
-            version = save_tokenizer(inputs.out / TOKENIZER, average, {})
+
+    def write() -> None:
+        if processes.first:
+            version = save_tokenizer(inputs.out / TOKENIZER, trainer.average, {})
             print(f"{inputs.out / TOKENIZER} {version}", flush=True)
-    accelerator.end_training()
+
+    code = launch.train(trainer, write)
+    if processes.first and isinstance(data, StreamedImages) and data.skipped:
+        print(f"{len(data.skipped)} of {len(data)} images could not be read", file=sys.stderr)
     return code
 
 

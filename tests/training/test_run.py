@@ -13,7 +13,7 @@ from fakes import Clock
 from torch import nn
 
 from aim.errors import CheckpointError
-from aim.training.loop import Run, channels_last
+from aim.training.run import Run
 
 Parts = Callable[[], dict[str, nn.Module]]
 
@@ -137,8 +137,3 @@ def test_log(out: Path, parts: Parts, clock: Clock, capsys: pytest.CaptureFixtur
         capsys.readouterr().out
         == "step 0 seconds 0 loss 0.1235 name x\nstep 4 seconds 2.3 loss 1.5\n"
     )
-
-
-def test_channels_last() -> None:
-    network = channels_last(nn.Conv2d(3, 4, 3))
-    assert network.weight.is_contiguous(memory_format=torch.channels_last)

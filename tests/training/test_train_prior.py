@@ -23,8 +23,9 @@ import aim
 from aim.checkpoint import load_model, save_tokenizer
 from aim.errors import InvalidInput
 from aim.models.vq.model import VQ
-from aim.training.command import Inputs, read_settings, train_prior
 from aim.training.data.codes import CodeSet
+from aim.training.launch import Options
+from aim.training.train_prior import Inputs, read_settings, train_prior
 
 pytest.importorskip("accelerate")
 
@@ -47,6 +48,7 @@ PLAIN = [
     "lr=0.003",
     "schedule=linear",
 ]
+QUIET = Options("cpu", "none")
 SETTINGS = [*(f"model.{k}={v}" for k, v in TINY.items()), *PLAIN]
 
 
@@ -134,8 +136,8 @@ def test_sigkill_and_resume_end_with_the_same_weights_bit_for_bit(folder: Path) 
     assert 10 <= state(folder / "killed")["step"] < 60
     run(command(folder, "killed", *drops))
     whole, killed = (state(folder / name)["parts"] for name in ("whole", "killed"))
-    for part in ("model", "ema"):
-        mine, theirs = (p[part].get("model", p[part]) for p in (whole, killed))
+    for part in ("model", "average"):
+        mine, theirs = (p[part] for p in (whole, killed))
         assert all(torch.equal(mine[k], theirs[k]) for k in mine)
     a, b = (load_file(folder / name / "model.safetensors") for name in ("whole", "killed"))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
@@ -167,9 +169,9 @@ def test_two_processes_train_to_the_loss_of_one(folder: Path, extra: tuple[str, 
     for name in ("loss", "norm"):
         assert [line[name] for line in two] == pytest.approx([line[name] for line in one], rel=2e-4)
     assert two[-1]["val"] == pytest.approx(one[-1]["val"], rel=1e-4)
-    for part in (state(folder / name)["parts"]["ema"]["model"] for name in ("one", "two")):
+    for part in (state(folder / name)["parts"]["average"] for name in ("one", "two")):
         assert all(torch.isfinite(t).all() for t in part.values())
-    mine, theirs = (state(folder / name)["parts"]["ema"]["model"] for name in ("one", "two"))
+    mine, theirs = (state(folder / name)["parts"]["average"] for name in ("one", "two"))
     assert mine.keys() == theirs.keys()
     assert all(torch.allclose(mine[k], theirs[k], atol=1e-4) for k in mine)
     loaded = load_file(folder / "two" / "model.safetensors")
@@ -211,11 +213,7 @@ def inputs(folder: Path, out: str, *changes: str, **more: Any) -> Inputs:
 
 def test_the_model_loads_with_its_tokenizer_and_is_tuned_for_other_classes(folder: Path) -> None:
     assert (
-        train_prior(
-            inputs(folder, "base", "steps=3", tokenizer=folder / "tok.safetensors"),
-            tracker="none",
-            device="cpu",
-        )
+        train_prior(inputs(folder, "base", "steps=3", tokenizer=folder / "tok.safetensors"), QUIET)
         == 0
     )
     base = load_model(folder / "base" / "model.safetensors")
@@ -226,7 +224,7 @@ def test_the_model_loads_with_its_tokenizer_and_is_tuned_for_other_classes(folde
     tuned = inputs(
         folder, "tuned", "steps=2", "lr=0", init=str(folder / "base" / "model.safetensors")
     )
-    assert train_prior(tuned, tracker="none", device="cpu") == 0
+    assert train_prior(tuned, QUIET) == 0
     rows, before = (
         m.cls_embed.embedding_table.weight
         for m in (load_model(folder / "tuned" / "model.safetensors").model, base.model)
@@ -257,7 +255,7 @@ def test_from_images_with_classes_of_one_s_own(folder: Path, images: Path) -> No
         "tokenizer": folder / "tok.safetensors",
     }
     new = inputs(folder, "own", "steps=2")._replace(**of_images)
-    assert train_prior(new, tracker="none", device="cpu") == 0
+    assert train_prior(new, QUIET) == 0
     found = CodeSet.load(folder / "own" / "codes")
     assert found.codes.shape == (2, 24, 16)
     pipe = aim.load(folder / "own" / "model.safetensors", device="cpu")
@@ -283,7 +281,7 @@ def test_from_images_with_classes_of_one_s_own(folder: Path, images: Path) -> No
         tokenizer=None,
         changes=(*SETTINGS, "steps=1", "lr=0"),
     )
-    assert train_prior(new, tracker="none", device="cpu") == 0
+    assert train_prior(new, QUIET) == 0
     rows, before = (
         load_model(folder / n / "model.safetensors").model.cls_embed.embedding_table.weight
         for n in ("tuned", "own")
@@ -299,23 +297,19 @@ def test_images_need_a_tokenizer(folder: Path, images: Path) -> None:
         ({"images": [str(images)]}, "name one with --tokenizer"),
     ):
         with pytest.raises(InvalidInput, match=message):
-            train_prior(bare._replace(**more), tracker="none", device="cpu")
+            train_prior(bare._replace(**more), QUIET)
 
 
 def test_codes_of_another_tokenizer_are_refused(folder: Path) -> None:
     codes = CodeSet.load(folder / "codes.safetensors")
     codes._replace(tokenizer="0123456789ab", codebook_size=64).save(folder / "codes.safetensors")
     with pytest.raises(InvalidInput, match="made by another tokenizer"):
-        train_prior(
-            inputs(folder, "out", "steps=1", tokenizer=folder / "tok.safetensors"),
-            tracker="none",
-            device="cpu",
-        )
+        train_prior(inputs(folder, "out", "steps=1", tokenizer=folder / "tok.safetensors"), QUIET)
     codes._replace(codebook_size=128).save(folder / "codes.safetensors")
     with pytest.raises(
         InvalidInput, match="training codes are of a codebook of 128; the model's has 64"
     ):
-        train_prior(inputs(folder, "out", "steps=1"), tracker="none", device="cpu")
+        train_prior(inputs(folder, "out", "steps=1"), QUIET)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +331,7 @@ def test_what_does_not_fit_is_refused_before_the_first_step(
     folder: Path, change: str, message: str
 ) -> None:
     with pytest.raises(InvalidInput) as error:
-        train_prior(inputs(folder, "out", "steps=1", change), tracker="none", device="cpu")
+        train_prior(inputs(folder, "out", "steps=1", change), QUIET)
     assert message in str(error.value)
     assert not (folder / "out" / "state.pt").exists()
 
@@ -364,4 +358,4 @@ def test_an_unknown_config_is_named(folder: Path) -> None:
     with pytest.raises(
         InvalidInput, match=r"no training config 'aim-q'; take one of aim-1b, aim-b"
     ):
-        train_prior(inputs(folder, "out", config="aim-q"), tracker="none", device="cpu")
+        train_prior(inputs(folder, "out", config="aim-q"), QUIET)

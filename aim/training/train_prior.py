@@ -5,8 +5,7 @@ trained model in a folder.
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,20 +14,18 @@ import torch
 from aim.checkpoint import load_model, load_tokenizer, save_model, save_tokenizer
 from aim.config import MODELS, PriorConfig
 from aim.errors import InvalidInput
-from aim.files import replace
 from aim.models.prior import Prior, build
 from aim.models.vq.model import VQ
 from aim.training.data.codes import CodeSet, tokenizer_version
 from aim.training.data.sources import open_images
 from aim.training.data.tokenize import tokenize_shards
 from aim.training.finetune import with_classes
-from aim.training.parallel import Processes, Sharded, accelerator_on
+from aim.training.launch import Launch, Options
+from aim.training.parallel import Processes, Sharded
 from aim.training.prior import PriorTrainer
 from aim.training.recipe import PriorRecipe, chosen, settle
 
-MODEL, TOKENIZER, CONFIG, CODES = "model.safetensors", "vq.safetensors", "config.json", "codes"
-
-Draw = Callable[[Prior, VQ, Path], None]
+MODEL, TOKENIZER, CODES = "model.safetensors", "vq.safetensors", "codes"
 
 
 class Inputs(NamedTuple):
@@ -45,27 +42,18 @@ class Inputs(NamedTuple):
     versions: str = "flip"  # of images
 
 
-def train_prior(
-    inputs: Inputs,
-    *,
-    fsdp: bool = False,
-    tracker: str = "tensorboard",
-    device: str = "auto",
-    draw: Draw | None = None,
-    on_step: Callable[[Any], None] | None = None,
-) -> int:
-    """Train, resume, or fine-tune; the exit code: 0 at the end, 143 after SIGTERM, when the same
-    command goes on.
+def train_prior(inputs: Inputs, options: Options, *, fsdp: bool = False) -> int:
+    """Train, resume, or fine-tune; the exit code as of ``Launch.train``.
 
     Writes ``model.safetensors`` (the averaged weights), ``vq.safetensors`` (its tokenizer),
     state.pt, log.jsonl, config.json and sheets/ into ``inputs.out``. InvalidInput for settings,
     codes or checkpoints that do not fit, before the first step.
     """
-    accelerator = accelerator_on(device, tracker, inputs.out)
-    processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
+    launch = Launch(options, inputs.out)
+    processes = launch.processes
     name, recipe, of_model = read_settings(inputs)
     codes = inputs.codes or tokenize_images(inputs, processes)
-    accelerator.wait_for_everyone()
+    launch.accelerator.wait_for_everyone()
     data, held = read_codes(codes, inputs.val, processes)
     if processes.device.type == "cuda":
         data, held = (codes.to(processes.device) for codes in (data, held))
@@ -77,38 +65,23 @@ def train_prior(
                 "the codes were made by another tokenizer than the one that goes with the model; "
                 "tokenize again"
             )
-    if processes.first:
-        inputs.out.mkdir(parents=True, exist_ok=True)
-        settings = {
-            "model": name,
-            "settings": of_model,
-            "init": inputs.init,
-            **dataclasses.asdict(recipe),
-        }
-        replace(inputs.out / CONFIG, json.dumps(settings, indent=1) + "\n")
-        if vq is not None:
-            save_tokenizer(inputs.out / TOKENIZER, vq, {})
-    if tracker != "none":
-        accelerator.init_trackers("aim")
+    settings = {"model": name, "settings": of_model, "init": inputs.init}
+    launch.describe({**settings, **dataclasses.asdict(recipe)})
+    if vq is not None and processes.first:
+        save_tokenizer(inputs.out / TOKENIZER, vq, {})
+    # a sharded model is on all processes, and one alone cannot draw
+    hooks = launch.hooks() if vq is None or fsdp else launch.hooks(vq.to(processes.device))
+    trainer = PriorTrainer(model, data, held, recipe, inputs.out, processes, fsdp, hooks)
 
-    def log(step: int, figures: Mapping[str, Any]) -> None:
-        accelerator.log(dict(figures), step=step)
+    def write() -> None:
+        weights = (Sharded(trainer.average) if fsdp else trainer.average).state_dict()
+        if processes.first:
+            plain = build(model.config)
+            plain.load_state_dict(weights)
+            version = save_model(inputs.out / MODEL, plain, {"tokenizer": TOKENIZER})
+            print(f"{inputs.out / MODEL} {version}", flush=True)
 
-    def sheet(average: Prior, step: int) -> None:
-        if draw and vq is not None and processes.first and not fsdp:
-            draw(average, vq.to(processes.device), inputs.out / "sheets" / f"{step:07d}.png")
-
-    trainer = PriorTrainer(
-        model, data, held, recipe, inputs.out, processes, fsdp, log, sheet, on_step
-    )
-    trainer.run()
-    if processes.world > 1:
-        accelerator.wait_for_everyone()
-    code = trainer.run_state.exit_code()
-    if not code:
-        _write(trainer, inputs.out, processes, fsdp, sampling=model.config)
-    accelerator.end_training()
-    return code
+    return launch.train(trainer, write)
 
 
 def read_settings(inputs: Inputs) -> tuple[str, PriorRecipe, dict[str, Any]]:
@@ -208,17 +181,3 @@ def _with_labels(config: PriorConfig, data: CodeSet) -> PriorConfig:
 
 def _count(data: CodeSet) -> int:
     return len(data.classes) or len(data.names) or int(data.labels.max()) + 1
-
-
-def _write(
-    trainer: PriorTrainer, out: Path, processes: Processes, fsdp: bool, sampling: PriorConfig
-) -> None:
-    """The averaged model as a checkpoint that ``aim.load`` reads, float32 matrices as bf16."""
-    average = trainer.ema.model
-    weights = Sharded(average).state_dict() if fsdp else average.state_dict()
-    if not processes.first:
-        return
-    plain = build(sampling)
-    plain.load_state_dict(weights)
-    version = save_model(out / MODEL, plain, {"tokenizer": TOKENIZER})
-    print(f"{out / MODEL} {version}", flush=True)

@@ -1,0 +1,98 @@
+"""What the commands of both stages share: accelerate's processes and tracker, the folder of a run,
+sample sheets, the exit code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import nn
+
+from aim.errors import AimError, InvalidInput
+from aim.files import replace
+from aim.training.loop import Hooks, Trainer
+from aim.training.parallel import Processes
+from aim.training.run import Run
+
+CONFIG = "config.json"
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Options(NamedTuple):
+    """How a command runs, whatever it trains."""
+
+    device: str = "auto"  # cpu or cuda
+    tracker: str = "tensorboard"  # none, or another that accelerate knows
+    draw: Callable[..., None] | None = None  # a sheet, at every validation
+    on_step: Callable[[Run], None] | None = None
+
+
+class Launch:
+    """One command's processes, and the folder ``out`` that the first of them writes. InvalidInput
+    for a device or tracker that cannot be had.
+    """
+
+    def __init__(self, options: Options, out: Path) -> None:
+        self.options, self.out = options, out
+        self.accelerator = _accelerator(options, out)
+        self.processes = Processes(self.accelerator)
+        if self.processes.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # every shape comes thousands of times
+
+    def describe(self, settings: Mapping[str, Any]) -> None:
+        """Write config.json, and start the tracker."""
+        if self.processes.first:
+            replace(self.out / CONFIG, json.dumps(settings, indent=1) + "\n")
+        if self.options.tracker != "none":
+            self.accelerator.init_trackers("aim")
+
+    def hooks(self, *things: Any) -> Hooks:
+        """For a trainer: its figures go to the tracker, and ``draw`` gets the averaged model,
+        ``things`` and a file in sheets/; without things nothing is drawn.
+        """
+        draw = self.options.draw if things and self.processes.first else None
+
+        def log(step: int, figures: Mapping[str, Any]) -> None:
+            self.accelerator.log(dict(figures), step=step)
+
+        def sheet(average: nn.Module, step: int) -> None:
+            if draw:
+                draw(average, *things, self.out / "sheets" / f"{step:07d}.png")
+
+        return Hooks(log, sheet, self.options.on_step)
+
+    def train(self, trainer: Trainer[Any], write: Callable[[], None]) -> int:
+        """The exit code: 0 when it is trained and written, 143 after SIGTERM, when the same command
+        goes on.
+        """
+        trainer.run()
+        self.accelerator.wait_for_everyone()
+        code = trainer.run_state.exit_code()
+        if not code:
+            write()
+        self.accelerator.end_training()
+        return code
+
+
+def _accelerator(options: Options, out: Path) -> Any:
+    device, tracker = options.device, options.tracker
+    if device not in ("auto", "cpu", "cuda"):
+        raise InvalidInput(f"device is {device!r}; it must be auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput("device is 'cuda', but PyTorch finds no CUDA device; take auto or cpu")
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise AimError('training needs accelerate: pip install "aim-mamba[train]"') from error
+    try:
+        trackers = None if tracker == "none" else tracker
+        return Accelerator(cpu=device == "cpu", log_with=trackers, project_dir=str(out))
+    except ValueError as error:
+        raise InvalidInput(
+            f"tracker is {tracker!r}, which accelerate refuses ({error}); take tensorboard or none"
+        ) from error

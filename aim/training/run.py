@@ -1,0 +1,184 @@
+"""A run in a folder: a budget by clock or by steps, state to resume from, a log."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from aim.errors import AimError, CheckpointError
+from aim.files import replacing
+from aim.training.parallel import ALONE, Processes
+
+STOPPED = 143  # what a shell sees of a process that SIGTERM ended
+
+
+class Stateful(Protocol):
+    """Anything with a state to save: models, optimisers, averages."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to save."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Take back what was saved."""
+
+
+class Run:
+    """A run in a folder: ``state.pt`` to resume from, ``log.jsonl`` of what was printed.
+
+    It ends after ``seconds`` of training, resumed time included, or after ``steps``, whichever
+    comes first. With several processes each has one, all call it alike, and the first one writes.
+    ``on_log`` gets the step and every line of figures.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        parts: Mapping[str, Stateful],
+        *,
+        seconds: float,
+        steps: int = 10**9,
+        save_every: float = 60,
+        processes: Processes = ALONE,
+        on_log: Callable[[int, dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.folder, self.parts, self.processes, self.on_log = folder, parts, processes, on_log
+        self.seconds, self.steps, self.save_every = seconds, steps, save_every
+        self.step = 0
+        self.stopped = False  # by SIGTERM
+        self._asked_to_stop = False
+        self._before = 0.0  # seconds of earlier runs
+        folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
+        self._start = self._saved = time.monotonic()
+        self._late = 0.0  # by how much the slowest process is behind this one
+        self._warming = 3  # steps off the clock: compilation is not training
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds trained, earlier runs included."""
+        return self._before + time.monotonic() - self._start
+
+    @property
+    def progress(self) -> float:
+        """0 at the start, 1 at the end."""
+        return min(1.0, max((self.elapsed + self._late) / self.seconds, self.step / self.steps))
+
+    def advance(self) -> bool:
+        """Count a step; True while there is more to do. Saves now and then, and before it stops for
+        SIGTERM.
+        """
+        self.step += 1
+        if self._warming:
+            self._warming -= 1
+            self._start = time.monotonic()
+        done, due = self.progress >= 1, time.monotonic() - self._saved > self.save_every
+        if self.processes.world > 1:
+            mine = self.elapsed
+            agreed = self.processes.most(
+                [mine, float(done), float(due), float(self._asked_to_stop)]
+            )
+            self._late, done, due, self._asked_to_stop = (
+                agreed[0] - mine,
+                bool(agreed[1]),
+                bool(agreed[2]),
+                bool(agreed[3]),
+            )
+        self.stopped = self._asked_to_stop and not done
+        if done or due or self.stopped:
+            self.save()
+        return not (done or self.stopped)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Inside, SIGTERM ends the run after the step that is under way, saved. Only the main
+        thread can arrange that.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(*_: Any) -> None:
+            self._asked_to_stop = True
+
+        previous = signal.signal(signal.SIGTERM, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def exit_code(self) -> int:
+        """0, or STOPPED after SIGTERM, when the first process also says how to go on."""
+        if self.stopped and self.processes.first:
+            print(
+                f"stopped at step {self.step}, saved in {self.folder}; the same command goes on "
+                "from there",
+                file=sys.stderr,
+            )
+        return STOPPED if self.stopped else 0
+
+    def save(self) -> None:
+        """Write ``state.pt``, whole or not at all."""
+        state = {
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "parts": {k: part.state_dict() for k, part in self.parts.items()},
+        }
+        if self.processes.first:
+            with replacing(self.folder / "state.pt") as unfinished, unfinished.open("wb") as file:
+                torch.save(state, file)
+        self._saved = time.monotonic()
+
+    def _resume(self) -> None:
+        path = self.folder / "state.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["parts"].keys() != self.parts.keys():
+            raise CheckpointError(
+                f"{path} holds {sorted(state['parts'])}, not {sorted(self.parts)}; use another "
+                "folder"
+            )
+        for name, part in self.parts.items():
+            try:
+                part.load_state_dict(state["parts"][name])
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise CheckpointError(
+                    f"{path} is of another model or recipe ({error}); use another folder"
+                ) from error
+        self.step, self._before = state["step"], state["elapsed"]
+
+    def log(self, **values: Any) -> None:
+        """Print one line of figures and append it to ``log.jsonl``. AimError if one is not finite:
+        nothing good would follow.
+        """
+        plain = {k: round(v.item(), 5) if isinstance(v, Tensor) else v for k, v in values.items()}
+        broken = [k for k, v in plain.items() if isinstance(v, float) and not math.isfinite(v)]
+        if broken:
+            raise AimError(
+                f"{broken[0]} is {plain[broken[0]]} at step {self.step}; resume from "
+                f"{self.folder / 'state.pt'} with a lower lr"
+            )
+        if not self.processes.first:
+            return
+        line = {"step": self.step, "seconds": round(self.elapsed, 1), **plain}
+        print(
+            " ".join(
+                f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()
+            ),
+            flush=True,
+        )
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.on_log:
+            self.on_log(self.step, plain)

@@ -95,8 +95,8 @@ def test_killed_while_saving(out: Path, parts: Parts, monkeypatch: pytest.Monkey
     run.advance()
     run.save()
 
-    def die(state: Any, path: Path) -> None:
-        path.write_bytes(b"half of a")
+    def die(state: Any, file: Any) -> None:
+        file.write(b"half of a")
         raise KeyboardInterrupt
 
     run.advance()

@@ -14,21 +14,15 @@ from PIL import Image
 
 from aim.checkpoint.tensors import blank
 from aim.checks import whole
-from aim.config import SamplingParams, check_seed
+from aim.config import SAMPLING, SamplingParams, check_seed
 from aim.engine import Request
 from aim.errors import InvalidInput
 from aim.images import write
 from aim.models.prior import build
 from aim.pipeline import Pipeline
 
-AXES = {
-    "cfg_scale": "guidance",
-    "temperature": "temperature",
-    "top_p": "top-p",
-    "top_k": "top-k",
-    "seed": "seed",
-    "class": "class",
-}
+AXES = {**{p.name: p.title for p in SAMPLING}, "seed": "seed", "class": "class"}
+KINDS: dict[str, type] = {**{p.name: p.kind for p in SAMPLING}, "seed": int, "class": str}
 MOST = 8  # values an axis, and steps of a way
 
 
@@ -53,17 +47,13 @@ class Axis:
         one is needed.
         """
         parts = [part.strip() for part in text.split(",") if part.strip()]
-        whole = name in ("seed", "top_k")
+        kind = KINDS.get(name, str)
         try:
-            values = tuple(
-                part if name == "class" else int(part) if whole else float(part)
-                for part in parts
-                if name in AXES
-            )
+            values = tuple(map(kind, parts))
         except ValueError:
-            kind = "whole numbers" if whole else "numbers"
+            wanted = "whole numbers" if kind is int else "numbers"
             raise InvalidInput(
-                f"values of {name} are {text[:80]!r}; they must be {kind} with commas between them"
+                f"values of {name} are {text[:80]!r}; they must be {wanted} with commas between them"
             ) from None
         return cls(name, values)
 
@@ -107,7 +97,7 @@ def _titles(pipe: Pipeline, axis: Axis) -> list[str]:
     if axis.name == "class":
         return [pipe.labels.name(pipe.resolve(value)) for value in axis.values]
     return [
-        f"{AXES[axis.name]} {value:g}" if axis.name != "seed" else f"seed {value}"
+        f"{AXES[axis.name]} {format(value, 'g') if isinstance(value, float) else value}"
         for value in axis.values
     ]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
-from aim.checks import number, whole
+from aim.checks import whole
 from aim.errors import InvalidInput
+from aim.parameters import declare, declared
 
 MAX_SEED = 2**32 - 1
 
@@ -23,25 +25,46 @@ class SamplingParams:
     """How codes are drawn; see ``aim.sampling`` for the exact computation. Values out of range
     raise InvalidInput.
 
-    ``cfg_scale`` 1 is no guidance, ``temperature`` 0 takes the most likely code, ``top_k`` 0 and
-    ``top_p`` 1 keep every code.
+    Each parameter is declared here and nowhere else: see ``aim.parameters``.
     """
 
-    cfg_scale: float = 2.0
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    cfg_scale: float = declare(
+        2.0, "guidance", "Pull towards the class; 1 is none.", 1.0,
+        high=30.0, slider=(0, 15, 0.05), captioned=True,
+    )  # fmt: skip
+    temperature: float = declare(
+        1.0, "temperature", "0 takes the likeliest.", 1.0,
+        high=10.0, slider=(0, 2, 0.01), captioned=True,
+    )  # fmt: skip
+    top_k: int = declare(
+        0, "top-k", "Likeliest codes kept; 0 is all.", 0, high=2**31 - 1, whole=True
+    )
+    top_p: float = declare(
+        1.0, "top-p", "Probability kept; 1 is all.", 1.0, open_low=True, slider=(0.01, 1, 0.01)
+    )
 
     def __post_init__(self) -> None:
-        set_ = object.__setattr__
-        set_(self, "cfg_scale", number("cfg_scale", self.cfg_scale, 0.0, 30.0))
-        set_(self, "temperature", number("temperature", self.temperature, 0.0, 10.0))
-        set_(self, "top_k", whole("top_k", self.top_k, 0, 2**31 - 1))
-        set_(self, "top_p", number("top_p", self.top_p, 0.0, 1.0, open_low=True))
+        for p in SAMPLING:
+            object.__setattr__(self, p.name, p.check(getattr(self, p.name)))
 
     def replace(self, **changes: Any) -> SamplingParams:
         """A copy with the given fields changed; fields given as None stay."""
         return dataclasses.replace(self, **{k: v for k, v in changes.items() if v is not None})
+
+    @cached_property
+    def numbers(self) -> tuple[float, ...]:
+        """What a row of a batch holds of it: a number for each of SAMPLING."""
+        return tuple(p.number(getattr(self, p.name)) for p in SAMPLING)
+
+    def describe(self) -> str:
+        """In words, without what changes nothing: "guidance 4, temperature 1, top-k 50"."""
+        values = [(p, getattr(self, p.name)) for p in SAMPLING]
+        return ", ".join(p.describe(v) for p, v in values if p.captioned or v != p.neutral)
+
+
+SAMPLING = declared(SamplingParams)
+INDEX = {p.name: i for i, p in enumerate(SAMPLING)}  # of its row where a batch's are tensors
+NEUTRAL = SamplingParams(**{p.name: p.neutral for p in SAMPLING})
 
 
 def _check_classes(config: PriorConfig) -> None:

@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from aim._version import __version__
 from aim.checkpoint import load_model
 from aim.checks import whole
 from aim.codec import Codec
-from aim.config import MAX_SEED, SamplingParams, check_seed
+from aim.config import MAX_SEED, SAMPLING, SamplingParams, check_seed
 from aim.device import prepare
 from aim.engine import Engine, Request, Server
 from aim.engine.backend import check, pick
@@ -25,6 +26,7 @@ from aim.errors import InvalidInput
 from aim.labels import Labels
 from aim.models.prior import Prior
 from aim.models.vq.model import VQ
+from aim.parameters import named
 from aim.settings import Settings
 from aim.stream import Frame, Stream
 
@@ -132,19 +134,12 @@ class Pipeline(Codec):
         """The model's row of class ``index``, as ``resolve`` returns it."""
         return self.labels.row(index)
 
-    def params(
-        self,
-        cfg_scale: float | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-    ) -> SamplingParams:
-        """Sampling parameters; what is left out is the model's own default. InvalidInput names a
-        value out of range.
+    @named(SAMPLING)
+    def params(self, **sampling: Any) -> SamplingParams:
+        """Sampling parameters by name; what is left out is the model's own default. InvalidInput
+        names a value out of range.
         """
-        return self.sampling.replace(
-            cfg_scale=cfg_scale, temperature=temperature, top_k=top_k, top_p=top_p
-        )
+        return self.sampling.replace(**sampling)
 
     def parameters(self, label: int | str, seed: int, params: SamplingParams) -> dict[str, Any]:
         """All that is needed to draw an image again, to be kept with it."""
@@ -155,40 +150,33 @@ class Pipeline(Codec):
             "class": index,
             "class_name": self.labels.name(index),
             "seed": check_seed(seed),
-            "cfg_scale": params.cfg_scale,
-            "temperature": params.temperature,
-            "top_k": params.top_k,
-            "top_p": params.top_p,
+            **asdict(params),
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
             "package": f"aim {__version__}",
         }
 
+    @named(SAMPLING)
     def stream(
         self,
         label: int | str,
         seed: int = 0,
         preview_every: int = 16,
-        cfg_scale: float | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
+        *,
         explain: bool = False,
         alone: bool = False,
         prefix: Sequence[int] | np.ndarray = (),
+        **sampling: Any,
     ) -> Stream:
         """Draw one image and show it grow: a frame every ``preview_every`` codes (0 for none), the
         last one with the image.
 
-        Parameters left out are the model's own; ``explain``, ``alone`` and ``prefix``, the codes
+        Sampling parameters left out are the model's own; ``explain``, ``alone`` and ``prefix``, the codes
         that the image begins with, as in ``Request``. With the first rows of a drawing as its
         prefix, and its class, seed and parameters, it ends as before, in float32; with others it
         goes another way from there. InvalidInput for a class or value that will not do.
         """
-        row, params = (
-            self.row(self.resolve(label)),
-            self.params(cfg_scale, temperature, top_k, top_p),
-        )
+        row, params = self.row(self.resolve(label)), self.params(**sampling)
         request = Request(row, params, seed, preview_every, explain, alone, prefix)
         return self.open([request], images=True)
 
@@ -212,24 +200,21 @@ class Pipeline(Codec):
         kept = whole("rows", rows, 1, grid - 1) * grid
         return self.stream(label, prefix=self.encode(image)[:kept], **settings)
 
+    @named(SAMPLING)
     def generate(
         self,
         labels: Sequence[int | str] | int | str,
         seed: int = 0,
-        cfg_scale: float | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
+        *,
         progress: Callable[[int, int], None] | None = None,
+        **sampling: Any,
     ) -> list[Image.Image]:
         """RGB images of ``labels``, drawn together; image i with ``seed + i``, so that it is the
         same when made alone with that.
 
         ``progress`` is called with the codes drawn and their total. Errors as in ``stream``.
         """
-        return self.pictures(
-            self.draw(labels, seed, self.params(cfg_scale, temperature, top_k, top_p), progress)
-        )
+        return self.pictures(self.draw(labels, seed, self.params(**sampling), progress))
 
     def draw(
         self,

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from aim.config import SamplingParams
+from aim.config import INDEX, NEUTRAL, SamplingParams
 from aim.ops.draw import gumbel, pieces
 from aim.ops.scan import TRITON
 
@@ -25,6 +24,7 @@ BROKEN = -1
 NOTES = 13
 LIKELIEST = 5
 LOWEST = torch.finfo(torch.float32).min
+TRUNCATION = ("top_k", "top_p")
 
 
 @dataclass
@@ -41,20 +41,12 @@ class Rows:
     # (S,) int64, of a conditional row its unconditional one, itself without guidance; -1 on every
     # other row
     partner: Tensor
-    cfg_scale: Tensor  # (S,) float32
-    temperature: Tensor  # (S,) float32
-    top_p: Tensor  # (S,) float32
-    top_k: Tensor  # (S,) int64, 0 keeps all
+    params: Tensor  # (F, S) float32, a row for each of ``config.SAMPLING``
     seed: Tensor  # (S,) int64 in [0, 2^32)
     explain: Tensor  # (S,) bool, fill in ``notes``
     last: Tensor  # (S,) int64, the code drawn last
     drawn: Tensor  # (S, T) int64
     notes: Tensor  # (S, T, 13) float32, as ``explain`` has them
-
-    @property
-    def params(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Those of the tensors that ``RowParams`` holds too, in its order."""
-        return self.cfg_scale, self.temperature, self.top_p, self.top_k, self.seed
 
     @classmethod
     def new(cls, slots: int, tokens: int, device: torch.device | str = "cpu") -> Rows:
@@ -67,10 +59,7 @@ class Rows:
         return cls(
             positions=full(-1, i64),
             partner=full(-1, i64),
-            cfg_scale=full(1, f32),
-            temperature=full(1, f32),
-            top_p=full(1, f32),
-            top_k=full(0, i64),
+            params=torch.tensor(NEUTRAL.numbers, device=device).unsqueeze(1).repeat(1, slots),
             seed=full(0, i64),
             explain=full(0, torch.bool),
             last=full(0, i64),
@@ -79,19 +68,17 @@ class Rows:
         )
 
 
-class RowParams(NamedTuple):
-    """Sampling parameters of K rows on the device, and what is known about all of them on the host.
-
-    The flags let ``sample`` leave out work that would change nothing; True is always right.
+@dataclass(frozen=True)
+class RowParams:
+    """Sampling parameters of K rows on the device, and what is known about all of them on the
+    host.
     """
 
-    cfg_scale: Tensor  # (K,) float32
-    temperature: Tensor  # (K,) float32
-    top_p: Tensor  # (K,) float32
-    top_k: Tensor  # (K,) int64, 0 keeps all
+    values: Tensor  # (F, K) float32, a row for each of ``config.SAMPLING``
     seed: Tensor  # (K,) int64 in [0, 2^32)
-    filtered: bool = True  # a row asks for top-k or top-p
-    tempered: bool = True  # a row has a temperature other than 1
+    # those that change something in some row, so that ``sample`` can leave out the work of others;
+    # all is always right
+    active: frozenset[str] = frozenset(INDEX)
 
     @classmethod
     def of(
@@ -101,17 +88,20 @@ class RowParams(NamedTuple):
         device: torch.device | str = "cpu",
     ) -> RowParams:
         """Rows for the given parameters and seeds, which pair up."""
-        floats = torch.tensor(
-            [[p.cfg_scale, p.temperature, p.top_p] for p in params], dtype=torch.float32
-        ).view(-1, 3)
-        integers = torch.tensor(
-            [[p.top_k, s] for p, s in zip(params, seeds, strict=True)], dtype=torch.int64
-        ).view(-1, 2)
-        cfg_scale, temperature, top_p = floats.T.contiguous().to(device).unbind()
-        top_k, seed = integers.T.contiguous().to(device).unbind()
-        filtered = any(p.top_k > 0 or p.top_p < 1 for p in params)
-        tempered = any(p.temperature != 1 for p in params)
-        return cls(cfg_scale, temperature, top_p, top_k, seed, filtered, tempered)
+        pairs = list(zip(params, seeds, strict=True))
+        values = torch.tensor([p.numbers for p, _ in pairs]).view(-1, len(INDEX)).T.contiguous()
+        seed = torch.tensor([s for _, s in pairs], dtype=torch.int64)
+        return cls(values.to(device), seed.to(device), active(values.numpy()))
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Of one parameter (K,)."""
+        return self.values[INDEX[name]]
+
+
+def active(values: np.ndarray) -> frozenset[str]:
+    """The parameters (F, K) that change something in some row."""
+    changed = (values != np.array(NEUTRAL.numbers, np.float32)[:, None]).any(1)
+    return frozenset(name for name, i in INDEX.items() if changed[i])
 
 
 def guide(cond: Tensor, uncond: Tensor, cfg_scale: Tensor) -> Tensor:
@@ -135,7 +125,7 @@ def sample(
     of several the lowest. The draw is Gumbel-max: the argmax over kept codes of ``logit /
     temperature - log(E)``, E exponential noise.
     """
-    return _pick(guide(cond_logits, uncond_logits, params.cfg_scale), params, positions)
+    return _pick(guide(cond_logits, uncond_logits, params["cfg_scale"]), params, positions)
 
 
 def draw_rows(logits: Tensor, rows: Rows) -> None:
@@ -188,34 +178,31 @@ def _pick(logits: Tensor, params: RowParams, positions: Tensor) -> Tensor:
     """The draw from guided logits (K, V), which are overwritten -> (K,) int64."""
     logits.sub_(logits.amax(-1, keepdim=True))
     noise = gumbel(params.seed, positions, logits.shape[-1])
-    if params.tempered:
-        drawn = (params.temperature > 0).unsqueeze(1)
-        logits.div_(torch.where(drawn, params.temperature.unsqueeze(1), 1.0))
-        noise.mul_(drawn)
-    if params.filtered:
-        logits.masked_fill_(
-            logits < _threshold(logits, params.top_k, params.top_p).unsqueeze(1), -torch.inf
-        )
+    if "temperature" in params.active:
+        temperature = params["temperature"].unsqueeze(1)
+        logits.div_(torch.where(temperature > 0, temperature, 1.0))
+        noise.mul_(temperature > 0)
+    if not params.active.isdisjoint(TRUNCATION):
+        logits.masked_fill_(logits < _threshold(logits, params).unsqueeze(1), -torch.inf)
     return logits.add_(noise).argmax(-1)
 
 
-def _threshold(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """The smallest logit that top-k, then top-p keep: logits (K, V) with maximum 0, (K,), (K,) ->
-    (K,).
-    """
+def _threshold(logits: Tensor, params: RowParams) -> Tensor:
+    """The smallest logit that top-k, then top-p keep: logits (K, V) with maximum 0 -> (K,)."""
     codes = logits.shape[-1]
+    top_k, top_p = params["top_k"], params["top_p"].unsqueeze(1)
     ordered = _descending(logits)
-    last = torch.where(top_k > 0, top_k, codes).clamp(max=codes) - 1
+    last = torch.where(top_k > 0, top_k, codes).clamp(max=codes).long() - 1
     kth = ordered.gather(1, last.unsqueeze(1))  # fewer than top_k codes are greater than it
     weight = ordered.masked_fill(ordered < kth, -torch.inf)
     for piece in pieces(weight):
         piece.exp_()
     mass = weight.cumsum(-1)
     # the first place where the mass is enough
-    reached = (mass < top_p.unsqueeze(1) * mass[:, -1:]).sum(-1, keepdim=True)
+    reached = (mass < top_p * mass[:, -1:]).sum(-1, keepdim=True)
     nucleus = ordered.gather(1, reached.clamp(max=codes - 1))
     # rounding must not cut the tail of a row that keeps all
-    nucleus = torch.where(top_p.unsqueeze(1) < 1, nucleus, -torch.inf)
+    nucleus = torch.where(top_p < 1, nucleus, -torch.inf)
     return torch.maximum(kth, nucleus).squeeze(1)
 
 
@@ -243,11 +230,8 @@ def _draw_live(logits: Tensor, rows: Rows) -> None:
     if not len(one):
         return
     two, at = partner[one], positions[one]
-    scale, temperature, top_p, top_k, seed = (torch.from_numpy(t.numpy()[one]) for t in rows.params)
-    filtered = any(top_k.tolist()) or min(top_p.tolist()) < 1
-    params = RowParams(
-        scale, temperature, top_p, top_k, seed, filtered, any(t != 1 for t in temperature.tolist())
-    )
+    values, seed = rows.params.numpy()[:, one], rows.seed.numpy()[one]
+    params = RowParams(torch.from_numpy(values), torch.from_numpy(seed), active(values))
     told = rows.explain.numpy()[one]
     cond, uncond = (logits.index_select(0, torch.from_numpy(v)) for v in (one, two))
     codes, notes = _draw(cond, uncond, params, torch.from_numpy(at), bool(told.any()))
@@ -267,8 +251,7 @@ def _draw_all(logits: Tensor, rows: Rows) -> None:
     partner, positions = rows.partner[:count], rows.positions[:count]
     live = (partner >= 0) & (positions >= 0) & (positions < rows.drawn.shape[1])
     two, at = torch.where(live, partner, itself), torch.where(live, positions, 0)
-    scale, temperature, top_p, top_k, seed = (t[:count] for t in rows.params)
-    params = RowParams(scale, temperature, top_p, top_k, seed)
+    params = RowParams(rows.params[:, :count], rows.seed[:count])
     codes, notes = _draw(logits, logits[two], params, at, True)
 
     rows.drawn[itself, at] = torch.where(live, codes, rows.drawn[itself, at])
@@ -287,7 +270,7 @@ def _draw(
     """Codes (K,) of logits (K, V) twice, BROKEN ones included, and their notes (K, 13) if asked
     for.
     """
-    guided = guide(cond, uncond, params.cfg_scale)
+    guided = guide(cond, uncond, params["cfg_scale"])
     codes = _pick(guided.clone() if noted else guided, params, at)
     # a NaN or an infinity in either survives
     apart = (cond.float() - uncond.float()).abs_().amax(-1)

@@ -68,7 +68,9 @@ def test_seeds_and_classes_are_axes_too(tiny_pipeline: Pipeline) -> None:
         params=params,
     )
     alone = [
-        tiny_pipeline.generate(label, seed, 2.0, 0.7)[0] for label in (1, 281) for seed in (3, 4)
+        tiny_pipeline.generate(label, seed, cfg_scale=2.0, temperature=0.7)[0]
+        for label in (1, 281)
+        for seed in (3, 4)
     ]
     cells(grid, alone, 2, left=True)
 

@@ -17,6 +17,7 @@ LAYERS = (  # low to high; a module may import its own layer and those before it
         "settings",
         "errors",
         "files",
+        "parameters",
         "device",
         "imagenet",
         "labels",

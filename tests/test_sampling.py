@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from aim.config import SamplingParams
+from aim.config import INDEX, NEUTRAL, SAMPLING, SamplingParams
 from aim.ops.draw import gumbel, uniform
 from aim.sampling import (
     BROKEN,
@@ -28,6 +28,7 @@ from aim.sampling import (
     guide,
     sample,
 )
+from tests.draws import golden_draws
 
 INF = math.inf
 
@@ -128,7 +129,7 @@ def test_equals_the_slow_computation(
 def test_threshold_keeps_what_the_rule_keeps(values: list[float], top_k: int, top_p: float):
     logits = torch.tensor(values, dtype=torch.float32)[None]
     logits -= logits.amax()
-    threshold = _threshold(logits, torch.tensor([top_k]), torch.tensor([top_p]))
+    threshold = _threshold(logits, rows(SamplingParams(top_k=top_k, top_p=top_p), [0]))
     keep = (logits >= threshold)[0].tolist()
     exact = logits[0].double().numpy()
     least, most = (kept_slowly(exact, top_k, top_p, slack) for slack in (-1e-5, 1e-5))
@@ -181,10 +182,8 @@ def test_what_top_k_and_top_p_keep(logits: list[float], top_k: int, top_p: float
 
 def test_top_p_of_one_keeps_a_tail_that_rounding_would_cut():
     logits = [0.0] + [-17.5] * 60  # each adds 2.5e-8 to the mass, which float32 rounds away
-    params = SamplingParams(cfg_scale=1, top_k=61)
-    threshold = _threshold(
-        torch.tensor([logits]), torch.tensor([params.top_k]), torch.tensor([params.top_p])
-    )
+    params = RowParams(rows(SamplingParams(cfg_scale=1, top_k=61), [0]).values, torch.tensor([0]))
+    threshold = _threshold(torch.tensor([logits]), params)
     assert threshold.tolist() == [-17.5]
 
 
@@ -264,7 +263,7 @@ def test_sampling_leaves_its_arguments_alone():
     cond, uncond = torch.randn(2, 50), torch.randn(2, 50)
     params = rows(SamplingParams(temperature=0.7, top_k=5, top_p=0.9), [1, 2])
     positions = torch.tensor([3, 4])
-    tensors = [cond, uncond, positions, *params[:5]]
+    tensors = [cond, uncond, positions, params.values, params.seed]
     before = [t.clone() for t in tensors]
     first = sample(cond, uncond, params, positions)
     assert torch.equal(first, sample(cond, uncond, params, positions))
@@ -367,19 +366,19 @@ def parts_of_the_draw(
 ) -> tuple[Tensor, ...]:
     """Codes, guided logits, noise and thresholds of the picked rows."""
     chosen = rows([params[i] for i in pick], [seeds[i] for i in pick])
-    guided = guide(cond[pick], uncond[pick], chosen.cfg_scale)
+    guided = guide(cond[pick], uncond[pick], chosen["cfg_scale"])
     noise = gumbel(chosen.seed, positions[pick], cond.shape[1])
-    threshold = _threshold(guided - guided.amax(-1, keepdim=True), chosen.top_k, chosen.top_p)
+    threshold = _threshold(guided - guided.amax(-1, keepdim=True), chosen)
     return sample(cond[pick], uncond[pick], chosen, positions[pick]), guided, noise, threshold
 
 
-@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(cfg_scale=1.0)])
+@pytest.mark.parametrize("params", [SamplingParams(), NEUTRAL])
 def test_leaving_out_work_changes_nothing(params: SamplingParams):
     cond, uncond = torch.randn(2, 8, 500, generator=torch.Generator().manual_seed(3))
     known = rows(params, list(range(8)))
-    assert not known.filtered and not known.tempered
-    unknown = RowParams(*known[:5])
-    assert unknown.filtered and unknown.tempered
+    assert known.active <= {"cfg_scale"}
+    unknown = RowParams(known.values, known.seed)
+    assert unknown.active == set(INDEX)
     positions = torch.arange(8)
     assert torch.equal(
         sample(cond, uncond, known, positions), sample(cond, uncond, unknown, positions)
@@ -392,18 +391,24 @@ def test_row_params_hold_what_was_asked():
         SamplingParams(cfg_scale=0, temperature=0),
     ]
     got = RowParams.of(asked, [0, 2**32 - 1])
-    assert (
-        got.cfg_scale.tolist() == [1.5, 0.0]
-        and got.temperature.tolist() == [0.5, 0.0]
-        and got.top_p.tolist() == [0.25, 1.0]
-    )
-    assert got.top_k.tolist() == [7, 0] and got.seed.tolist() == [0, 2**32 - 1]
-    assert got.cfg_scale.dtype == torch.float32 and got.seed.dtype == torch.int64
-    assert RowParams.of([SamplingParams()], [0]).filtered is False
-    assert RowParams.of([SamplingParams(), SamplingParams(top_k=1)], [0, 0]).filtered is True
+    want = {"cfg_scale": [1.5, 0], "temperature": [0.5, 0], "top_p": [0.25, 1], "top_k": [7, 0]}
+    assert {name: got[name].tolist() for name in want} == want
+    assert got.values.shape == (len(SAMPLING), 2) and got.values.dtype == torch.float32
+    assert got.seed.tolist() == [0, 2**32 - 1] and got.seed.dtype == torch.int64
+    assert got.active == set(want)
+    assert RowParams.of([SamplingParams()], [0]).active == {"cfg_scale"}
+    assert RowParams.of([NEUTRAL, NEUTRAL.replace(top_k=1)], [0, 0]).active == {"top_k"}
     assert RowParams.of([], []).seed.shape == (0,)
     with pytest.raises(ValueError):
         RowParams.of(asked, [1])
+
+
+@pytest.mark.parametrize("top_k", [299, 300, 301, 2**24 + 1, 2**31 - 1])
+def test_a_top_k_beyond_the_vocabulary_keeps_all_and_one_below_is_exact(top_k: int):
+    """As float32: exact up to 2^24, and what is above is more than any vocabulary either way."""
+    logits = torch.arange(300.0).sub(299).unsqueeze(0)
+    lowest = _threshold(logits, rows(SamplingParams(top_k=top_k), [0]))
+    assert lowest.tolist() == [-298.0 if top_k == 299 else -299.0]
 
 
 def test_idle_rows_and_broken_logits_do_not_disturb_the_others():
@@ -449,18 +454,21 @@ def placed(
     for i, p in enumerate(params):
         pool.partner[i] = i if p.cfg_scale == 1 else count + i
         pool.positions[[i, int(pool.partner[i])]] = positions[i]
-        pool.cfg_scale[i], pool.temperature[i], pool.top_p[i], pool.top_k[i] = (
-            p.cfg_scale,
-            p.temperature,
-            p.top_p,
-            p.top_k,
-        )
+        pool.params[:, i] = torch.tensor(p.numbers)
     pool.seed.copy_(torch.arange(2 * count) * 977)
     pool.explain[:count:2] = told
     return pool
 
 
 DRAWS = [_draw_live, _draw_all]
+
+
+@pytest.mark.parametrize("draw_them", DRAWS)
+def test_codes_are_those_that_were_always_drawn(draw_them: Callable[[Tensor, Rows], None]):
+    pool, steps, codes = golden_draws()
+    for logits in steps:
+        draw_them(logits, pool)
+    assert pool.drawn[: len(codes)].tolist() == codes
 
 
 @pytest.mark.parametrize("draw_them", DRAWS)
@@ -495,7 +503,7 @@ def test_rows_are_drawn_as_by_sample(draw_them: Callable[[Tensor, Rows], None], 
         and torch.equal(pool.positions[others], before.positions[others])
         and (pool.last[others] == -7).all()
     )
-    for name in ("partner", "cfg_scale", "temperature", "top_p", "top_k", "seed", "explain"):
+    for name in ("partner", "params", "seed", "explain"):
         assert torch.equal(getattr(pool, name), getattr(before, name))
 
 

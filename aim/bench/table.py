@@ -17,6 +17,7 @@ from aim.bench.racers import Racer
 from aim.bench.runs import Spread
 from aim.bench.scaling import Scaling
 from aim.bench.speed import NoRoom, Report, Speed
+from aim.config import INDEX
 
 Cell = Callable[[Speed], str]
 
@@ -120,14 +121,13 @@ RACER: tuple[tuple[str, Callable[[Racer], str]], ...] = (
 
 def race_table(result: Race) -> Table:
     """A column for every racer; times are medians, with the least and the most."""
-    p, work = result.sampling, f"{result.batch} at once, {result.tokens} codes each, {result.title}"
+    work = f"{result.batch} at once, {result.tokens} codes each, {result.title}"
     table = Table(
         title=f"{' against '.join(r.name for r in result.racers)}, {work}, {result.dtype}",
         title_justify="left",
     )
-    sampler = f"guidance {p.cfg_scale:g}, temperature {p.temperature:g}, top-k {p.top_k}, top-p {p.top_p:g}"
     runs = f"{result.laps} laps each in random order, median (least - most)"
-    table.caption = f"{machine_line(result.machine)}; copies {result.copy_bandwidth / 1e9:.0f} GB/s; {sampler}; {runs}"
+    table.caption = f"{machine_line(result.machine)}; copies {result.copy_bandwidth / 1e9:.0f} GB/s; {result.sampling.describe()}; {runs}"
     table.caption_justify = "left"
     table.add_column("")
     for racer in result.racers:
@@ -184,7 +184,6 @@ def as_json(result: Report | Race | Scaling, timestamps: bool = True) -> str:
 
 
 LAP = ("codes_seconds", "first_code_seconds", "decode_seconds", "seconds")
-SAMPLING = ("cfg_scale", "temperature", "top_k", "top_p")
 RACE = (
     "lap",
     "model",
@@ -195,7 +194,7 @@ RACE = (
     "class",
     "batch",
     "tokens",
-    *SAMPLING,
+    *INDEX,
     *LAP,
 )
 SIZE = ("model", "tokens", "batch")
@@ -222,7 +221,7 @@ def _laps(result: Race) -> Iterator[tuple[object, ...]]:
         result.label,
         result.batch,
         result.tokens,
-        *(getattr(result.sampling, name) for name in SAMPLING),
+        *dataclasses.astuple(result.sampling),
     )
     for number, turn in enumerate(result.order):
         racer, lap = result.racers[turn], next(laps[turn])

@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from aim.config import MODELS, PriorConfig, SamplingParams, VQConfig
+from aim.config import MODELS, SAMPLING, PriorConfig, SamplingParams, VQConfig
 from aim.errors import CheckpointError, InvalidInput
 
 # of a whole number; the bound keeps a damaged configuration from building for hours
 USUAL = (1, 2**20)
-RANGES = {"position_offset": (0, 1), "classes": (0, 2**20), "top_k": (0, 2**31 - 1)}
+RANGES = {
+    **{"position_offset": (0, 1), "classes": (0, 2**20)},
+    **{p.name: (int(p.low), int(p.high)) for p in SAMPLING if p.whole},
+}
 FRACTIONS = ("token_drop", "mixer_drop", "resid_drop", "ffn_drop")
 
 C = TypeVar("C", bound=PriorConfig | VQConfig | SamplingParams)

@@ -7,11 +7,11 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aim.cli.options import SAMPLING, Backend, Device, Dtype, Model, load, settings
+from aim.cli.options import SAMPLING, Backend, Device, Dtype, Model, load, settings, takes_sampling
 from aim.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ PATIENCE = timedelta(days=2)  # that a process waits for the slowest
 FIGURES = "Figures"
 
 
+@takes_sampling("the preset's")
 def evaluate(
     out: Annotated[
         Path,
@@ -40,19 +41,6 @@ def evaluate(
     seed: Annotated[
         int, typer.Option(min=0, help="Image i is drawn with seed + i.", rich_help_panel=SAMPLING)
     ] = 0,
-    cfg_scale: Annotated[
-        float | None,
-        typer.Option(help="Guidance. Default: the preset's.", rich_help_panel=SAMPLING),
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Default: the preset's.", rich_help_panel=SAMPLING)
-    ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(help="Default: the preset's.", rich_help_panel=SAMPLING)
-    ] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Default: the preset's.", rich_help_panel=SAMPLING)
-    ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -87,6 +75,7 @@ def evaluate(
     device: Device = None,
     dtype: Dtype = None,
     backend: Backend = None,
+    **sampling: Any,
 ) -> None:
     """Draw a balanced set of images and compare it with real ones.
 
@@ -113,9 +102,7 @@ def evaluate(
             # processes
             torch.set_num_threads(1)
         usual = run.preset(preset, pipe.model.config)
-        params = usual.params.replace(
-            cfg_scale=cfg_scale, temperature=temperature, top_k=top_k, top_p=top_p
-        )
+        params = usual.params.replace(**sampling)
         images = SampleSet(pipe, out, count or usual.images, params, seed, batch)
         source = features or ("inception" if reference or inception else None)
         network = load_features(source, pipe.device, inception) if source and first else None

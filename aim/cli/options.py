@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from aim import config
+from aim.parameters import Parameter, named
 from aim.settings import BACKENDS, Settings
 
 if TYPE_CHECKING:
     from aim.pipeline import Pipeline
 
+F = TypeVar("F", bound=Callable[..., Any])
 SAMPLING = "Sampling"  # a panel of the help
 
 Model = Annotated[
@@ -34,6 +38,19 @@ Backend = Annotated[
         "Default: AIM_BACKEND or auto."
     ),
 ]
+
+
+def takes_sampling(default: str) -> Callable[[F], F]:
+    """A decorator that gives a command an option for every sampling parameter, which it takes as
+    ``**sampling``; ``default`` says whose value one has that is left out.
+    """
+
+    def option(p: Parameter) -> Any:
+        choices = f" One of {', '.join(p.choices)}." if p.choices else ""
+        told = f"{p.help}{choices} Default: {default}."
+        return Annotated[p.kind | None, typer.Option(help=told, rich_help_panel=SAMPLING)]
+
+    return named(config.SAMPLING, option)
 
 
 def settings(**given: Any) -> Settings:

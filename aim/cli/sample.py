@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aim.cli.options import SAMPLING, Backend, Device, Dtype, Model, load, settings
+from aim.cli.options import Backend, Device, Dtype, Model, load, settings, takes_sampling
 from aim.cli.progress import progress
 from aim.errors import InvalidInput
 from aim.files import replace
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 GIF_FRAMES = 32
 
 
+@takes_sampling("the model's")
 def sample(
     classes: Annotated[
         list[str],
@@ -27,26 +28,6 @@ def sample(
     ],
     count: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 1,
     seed: Annotated[int, typer.Option(help="Image i is drawn with seed + i.")] = 0,
-    cfg_scale: Annotated[
-        float | None,
-        typer.Option(help="Guidance, 1 is none. Default: the model's.", rich_help_panel=SAMPLING),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(help="0 takes the likeliest. Default: the model's.", rich_help_panel=SAMPLING),
-    ] = None,
-    top_k: Annotated[
-        int | None,
-        typer.Option(
-            help="Likeliest codes kept, 0 is all. Default: the model's.", rich_help_panel=SAMPLING
-        ),
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(
-            help="Probability kept, 1 is all. Default: the model's.", rich_help_panel=SAMPLING
-        ),
-    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("samples"),
     gif: Annotated[bool, typer.Option("--gif", help="Also a GIF of each drawing.")] = False,
     sheet: Annotated[
@@ -60,6 +41,7 @@ def sample(
     device: Device = None,
     dtype: Dtype = None,
     backend: Backend = None,
+    **sampling: Any,
 ) -> None:
     """Draw images and write them as PNG, each with all its parameters inside."""
     from PIL import Image
@@ -70,7 +52,7 @@ def sample(
     with progress() as bar:
         pipe = load(chosen)
         labels = [pipe.resolve(label) for label in classes for _ in range(count)]
-        params = pipe.params(cfg_scale, temperature, top_k, top_p)
+        params = pipe.params(**sampling)
         images: list[Image.Image] = []
         bar.say(f"Drawing {len(labels)} {'image' if len(labels) == 1 else 'images'}")
         drawing = pipe.draw(labels, seed, params, bar.move)  # checks its input first

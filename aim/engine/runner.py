@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aim.config import INDEX
 from aim.engine import transfer
 from aim.engine.graphs import Graphs
 from aim.engine.scheduler import Running
@@ -88,14 +89,11 @@ class Runner:
             self._state = model.new_state(slots)
             self._cond = self._null.new_zeros(slots, *self._null.shape)
             # those that the host writes lie together: a change of the batch is three copies
-            self._integers = torch.full((4, slots), -1, device=self.device)
-            self._floats = torch.ones(3, slots, device=self.device)
-            positions, partner, top_k, seed = self._integers
-            cfg_scale, temperature, top_p = self._floats
+            self._integers = torch.full((3, slots), -1, device=self.device)
+            positions, partner, seed = self._integers
             self._rows = dataclasses.replace(
                 Rows.new(slots, model.config.num_tokens, self.device),
-                **{"positions": positions, "partner": partner, "top_k": top_k, "seed": seed},
-                **{"cfg_scale": cfg_scale, "temperature": temperature, "top_p": top_p},
+                **{"positions": positions, "partner": partner, "seed": seed},
             )
 
     def admit(self, joined: Sequence[Running]) -> None:
@@ -140,20 +138,19 @@ class Runner:
     def arrange(self, running: Iterable[Running]) -> None:
         """Take up a changed set of requests."""
         slots = self.sizes[-1]
-        integers, floats = np.zeros((4, slots), np.int64), np.ones((3, slots), np.float32)
+        integers, params = np.zeros((3, slots), np.int64), np.zeros((len(INDEX), slots), np.float32)
         explain = np.zeros(slots, bool)
         integers[:2] = -1
         for entry in running:
             request, row = entry.request, entry.slots[0]
-            p = request.params
             integers[0, entry.slots] = entry.step
-            integers[1:, row] = entry.slots[-1], p.top_k, request.seed
-            floats[:, row] = p.cfg_scale, p.temperature, p.top_p
+            integers[1:, row] = entry.slots[-1], request.seed
+            params[:, row] = request.params.numbers
             explain[row] = request.explain
         with self._lane.work():
             for values, into in (
                 (integers, self._integers),
-                (floats, self._floats),
+                (params, self._rows.params),
                 (explain, self._rows.explain),
             ):
                 self._lane.upload(torch.from_numpy(values), into)

@@ -18,13 +18,14 @@ import typer
 
 from aim import imagenet
 from aim.checkpoint import load_model
-from aim.config import SamplingParams
+from aim.config import NEUTRAL, SAMPLING
 from aim.device import pick_dtype
 from aim.errors import AimError, InvalidInput
 from aim.evaluation.judge import asked_class_rate, balanced_rows, sample_images
 from aim.images.write import contact_sheet, to_image
 from aim.models.prior import Prior
 from aim.models.vq.model import VQ
+from aim.parameters import named
 from aim.training.bundled import (
     JUDGE,
     JUDGE_SEED,
@@ -68,33 +69,25 @@ def _load(model: str) -> tuple[Prior, VQ]:
     return loaded.model, loaded.tokenizer
 
 
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
-
-
 @app.command()
+@named(SAMPLING, lambda p: str | None)
 def sweep(out: Out, model: Model = "aim-s", count: int = 606, batch: AtOnce = 64,
-          cfg_scale: str = "1,2,3,4,6",
-          temperature: str = "1", top_k: str = "0", top_p: str = "1") -> None:  # fmt: skip
+          **sampling: str | None) -> None:  # fmt: skip
     """How often the loss network sees the asked class, for every combination of comma-separated
-    settings.
+    settings; without any, for some values of guidance.
     """
     prior, tokenizer = _load(model)
     network = read_classifier(VGG, out / LOSS_NETWORK, prior.config.num_classes)
     rows = balanced_rows(count, prior.config.num_classes)
-    for cfg, t, k, p in itertools.product(
-        _numbers(cfg_scale), _numbers(temperature), _numbers(top_k), _numbers(top_p)
-    ):
+    axes = {"cfg_scale": "1,2,3,4,6", **{name: text for name, text in sampling.items() if text}}
+    kinds = {p.name: p.kind for p in SAMPLING}
+    values = [[kinds[name](part) for part in text.split(",")] for name, text in axes.items()]
+    for combination in itertools.product(*values):
         start = time.monotonic()
-        images = sample_images(
-            prior, tokenizer, rows, SamplingParams(cfg, t, int(k), p), seed=10_000, batch=batch
-        )
+        params = NEUTRAL.replace(**dict(zip(axes, combination, strict=True)))
+        images = sample_images(prior, tokenizer, rows, params, seed=10_000, batch=batch)
         rate = asked_class_rate(network, images, rows)
-        print(
-            f"cfg {cfg:g} temperature {t:g} top_k {k:g} top_p {p:g}: {rate:.4f} "
-            f"({time.monotonic() - start:.1f} s)",
-            flush=True,
-        )
+        print(f"{params.describe()}: {rate:.4f} ({time.monotonic() - start:.1f} s)", flush=True)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from aim._version import __version__
-from aim.config import MODELS, AiMConfig, PriorConfig, SamplingParams
+from aim.config import MODELS, NEUTRAL, SAMPLING, AiMConfig, PriorConfig, SamplingParams
 from aim.errors import InvalidInput
 from aim.evaluation.features import Features, observe
 from aim.evaluation.metrics import frechet_distance, inception_score, precision_recall
@@ -57,7 +57,7 @@ def preset(name: str, config: PriorConfig) -> Preset:
             spec.d_model,
             spec.n_layer,
         ):
-            return Preset(SamplingParams(cfg_scale, temperature=1.0, top_k=0, top_p=1.0), 50_000)
+            return Preset(NEUTRAL.replace(cfg_scale=cfg_scale), 50_000)
     size = f"{config.n_layer} layers of {config.d_model}"
     raise InvalidInput(
         f"the paper has no settings for a model of {size}, only for {', '.join(PAPER)}; take "
@@ -169,10 +169,7 @@ def evaluate(
 
 def as_table(result: dict[str, Any]) -> Table:
     """The result for people."""
-    sampling = ", ".join(
-        f"{name.replace('_', ' ')} {result[name]:g}"
-        for name in ("cfg_scale", "temperature", "top_k", "top_p")
-    )
+    sampling = SamplingParams(**{p.name: result[p.name] for p in SAMPLING}).describe()
     table = Table(
         title=f"{result['model']} {result['version']}, {result['count']} images, {sampling}",
         title_justify="left",

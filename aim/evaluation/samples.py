@@ -4,11 +4,11 @@ processes, resumable.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aim.checkpoint.tensors import content_hash
 from aim.checks import whole
-from aim.config import SamplingParams, check_seed
+from aim.config import NEUTRAL, SamplingParams, check_seed
 from aim.engine import Failed, Finished, Request
 from aim.errors import AimError, InvalidInput
 from aim.evaluation.images import THREADS, batched, write_npz
@@ -69,7 +69,7 @@ class SampleSet:
             "model": self.pipe.name,
             "version": self.pipe.version,
             "tokenizer": content_hash(self.pipe.tokenizer.state_dict(), ""),
-            **dataclasses.asdict(self.params),
+            **asdict(self.params),
             "count": self.count,
             "seed": self.seed,
             "device": self.pipe.device.type,
@@ -100,6 +100,7 @@ class SampleSet:
             replace(path, json.dumps(ours, indent=1) + "\n")
         if not isinstance(theirs, dict):
             raise InvalidInput(f"{self.folder} holds pictures and no settings in {SETTINGS}; {way}")
+        theirs = {**asdict(NEUTRAL), **theirs}  # a parameter that it does not name came later
         for name in {**theirs, **ours}:
             if theirs.get(name) != ours.get(name):
                 raise InvalidInput(
@@ -116,7 +117,8 @@ class SampleSet:
         try:
             with Image.open(self.path(i)) as image:
                 image.load()
-                found, wanted = write.read_parameters(image), self._parameters(i)
+                found = {**asdict(NEUTRAL), **write.read_parameters(image)}
+                wanted = self._parameters(i)
                 same = all(
                     found.get(name) == value for name, value in wanted.items() if name != "package"
                 )

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 
 from aim.checkpoint import load_model, load_tokenizer, save_model, save_tokenizer
 from aim.checkpoint.tensors import read_metadata, write
-from aim.config import MODELS, SamplingParams
+from aim.config import MODELS, SAMPLING, SamplingParams
 from aim.errors import InvalidInput
 from aim.models.prior import build
 from aim.models.vq.model import VQ
+from aim.parameters import named
 from aim.training.classifier import VGG, ClassifierRecipe, ResNet, accuracy, train_classifier
 from aim.training.data.codes import CodeSet, tokenize
 from aim.training.data.images import ImageSet, load_images, normalize
@@ -233,13 +234,14 @@ def prior(out: Out, model: Annotated[str, typer.Option(help="aim-s or gpt-s.")] 
 
 
 @app.command()
-def pack(out: Out, to: Annotated[Path, typer.Option(help="Folder for the checkpoints.")],
-         cfg_scale: float = SamplingParams.cfg_scale,
-         temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> None:  # fmt: skip
+@named(SAMPLING)
+def pack(
+    out: Out, to: Annotated[Path, typer.Option(help="Folder for the checkpoints.")], **sampling: Any
+) -> None:
     """Write the tokenizer and every prior that is trained, with the sampling settings that the page
     starts with.
     """
-    params = SamplingParams(cfg_scale, temperature, top_k, top_p)
+    params = SamplingParams().replace(**sampling)
     to.mkdir(parents=True, exist_ok=True)
     about = {
         "data": "Tiny ImageNet, 202 classes",

@@ -148,7 +148,7 @@ class TestEvaluate:
         console.print(as_table(result))
         text = console.export_text()
         for part in (
-            "tiny 0123456789ab, 12 images, cfg scale 3",
+            "tiny 0123456789ab, 12 images, guidance 3",
             f"{result['fid']:.4f}",
             "sFID",
             "IS",

@@ -213,9 +213,9 @@ class TestReport:
         )
         settings = [line.partition(":")[0] for line in printed.splitlines()]
         assert settings == [
-            f"cfg {c} temperature 0.9 top_k {k} top_p 0.95"
+            f"guidance {c}, temperature 0.9{k}, top-p 0.95"
             for c in ("1", "3.5")
-            for k in ("0", "5")
+            for k in ("", ", top-k 5")
         ]
         assert all(0 <= figure(line, "0.95:") <= 1 for line in printed.splitlines())
 

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from aim.config import INDEX
 from aim.ops import draw
 from aim.ops.fused import runs_kernels
 from aim.ops.triton.decode.common import options, overlaps, wait
@@ -29,6 +30,11 @@ LARGEST: tl.constexpr = tl.constexpr(torch.finfo(torch.float32).max)
 DEEPEST: tl.constexpr = tl.constexpr(0x7F800000)  # the bits of infinity
 NOTES: tl.constexpr = tl.constexpr(13)
 LIKELIEST: tl.constexpr = tl.constexpr(5)
+# rows of the parameters
+CFG_SCALE: tl.constexpr = tl.constexpr(INDEX["cfg_scale"])
+TEMPERATURE: tl.constexpr = tl.constexpr(INDEX["temperature"])
+TOP_K: tl.constexpr = tl.constexpr(INDEX["top_k"])
+TOP_P: tl.constexpr = tl.constexpr(INDEX["top_p"])
 # for exponents that are still in their place among the bits
 LOG_2: tl.constexpr = tl.constexpr(0.693147182464599609375 * 2**-23)
 
@@ -142,7 +148,7 @@ def _truncate(score, k, p, V: tl.constexpr):
     depth = score.to(tl.int32, bitcast=True) & 0x7FFFFFFF
     deepest = tl.full((), DEEPEST, tl.int32)
     if (k > 0) & (k < V):
-        deepest = _top_k(depth, k)
+        deepest = _top_k(depth, k.to(tl.int32))
     if p < 1.0:
         deepest = _top_p(depth, tl.where(depth <= deepest, tl.exp(score), 0.0), p, deepest)
     return tl.where(depth <= deepest, score, -INF)
@@ -180,9 +186,8 @@ def _note(notes, logits, stride, row, other, scale, codes, code, peak, V: tl.con
 
 @triton.jit
 def _draw(
-    logits, positions, partner, cfg_scale, temperature, top_p, top_k, seed, explain, last, drawn,
-    notes,
-    stride, T, V: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr,
+    logits, positions, partner, params, seed, explain, last, drawn, notes,
+    stride, slots, T, V: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     codes = tl.arange(0, BLOCK)
@@ -191,7 +196,8 @@ def _draw(
     if (other < 0) | (position < 0) | (position >= T):
         return
     cond, uncond = _two_rows(logits, stride, row, other, codes, V)
-    scale, heat = tl.load(cfg_scale + row), tl.load(temperature + row)
+    params += row
+    scale, heat = tl.load(params + CFG_SCALE * slots), tl.load(params + TEMPERATURE * slots)
     following = tl.load(positions + other) + 1
     noise = tl.where(heat > 0, _gumbel(_uniform(codes, tl.load(seed + row), position)), 0.0)
 
@@ -201,7 +207,7 @@ def _draw(
     if heat > 0:
         if heat != 1.0:
             score = tl.div_rn(score, heat)
-        k, p = tl.load(top_k + row), tl.load(top_p + row)
+        k, p = tl.load(params + TOP_K * slots), tl.load(params + TOP_P * slots)
         if (k > 0) | (p < 1.0):
             score = _truncate(score, k, p, V)
     code = tl.argmax(score + noise, 0)
@@ -238,10 +244,7 @@ def draw_fused(
     logits: Tensor,
     positions: Tensor,
     partner: Tensor,
-    cfg_scale: Tensor,
-    temperature: Tensor,
-    top_p: Tensor,
-    top_k: Tensor,
+    params: Tensor,
     seed: Tensor,
     explain: Tensor,
     last: Tensor,
@@ -253,12 +256,15 @@ def draw_fused(
     """
     rows, codes = logits.shape
     assert codes <= LONGEST and rows <= len(partner)
-    assert logits.stride(1) == 1 and drawn.is_contiguous() and notes.is_contiguous()
+    assert (
+        logits.stride(1) == params.stride(1) == 1
+        and drawn.is_contiguous()
+        and notes.is_contiguous()
+    )
     block = max(triton.next_power_of_2(codes), 16)
     _draw[(rows,)](
-        logits, positions, partner, cfg_scale, temperature, top_p, top_k, seed, explain, last,
-        drawn, notes,
-        logits.stride(0), drawn.shape[1], codes, block,
+        logits, positions, partner, params, seed, explain, last, drawn, notes,
+        logits.stride(0), params.stride(0), drawn.shape[1], codes, block,
         **options(overlaps(logits.device), num_warps=min(max(block // 256, 4), 32),
                   enable_fp_fusion=False),
     )  # fmt: skip

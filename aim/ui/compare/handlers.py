@@ -107,7 +107,7 @@ class CompareActions:
 
         def work(pipe: Pipeline, progress: Any) -> tuple[Image.Image, dict[str, Any]]:
             first, second = Axis.parse(across, across_values), Axis.parse(down, down_values)
-            params = pipe.params(cfg_scale, temperature)
+            params = pipe.params(cfg_scale=cfg_scale, temperature=temperature)
             image = sweep(pipe, first, second, label, seed, params, progress)
             about = {axis.name: list(axis.values) for axis in (first, second)}
             return image, {"class": pipe.resolve(label), "seed": seed, **params.__dict__, **about}
@@ -129,7 +129,7 @@ class CompareActions:
         """
 
         def work(pipe: Pipeline, progress: Any) -> tuple[Image.Image, dict[str, Any]]:
-            params = pipe.params(cfg_scale, temperature)
+            params = pipe.params(cfg_scale=cfg_scale, temperature=temperature)
             image = blend(
                 pipe,
                 first,

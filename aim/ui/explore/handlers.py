@@ -65,7 +65,8 @@ class ExploreActions:
             yield {**self._busy(True), self.screen.progress: status("starting", "Starting …")}
             try:
                 pipe = self.models.get(self.models.default)
-                index, params = pipe.resolve(label), pipe.params(cfg_scale, temperature)
+                index = pipe.resolve(label)
+                params = pipe.params(cfg_scale=cfg_scale, temperature=temperature)
                 drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
                 parent = self._parent(branches, chosen, rows)
                 kept = parent.codes[: int(rows) * pipe.tokenizer.config.grid] if parent else ()
@@ -131,7 +132,8 @@ class ExploreActions:
                 if picture is None:
                     raise InvalidInput("there is no picture; give one to be finished")
                 rows = whole("rows", rows, 1, grid - 1)
-                index, params = pipe.resolve(label), pipe.params(cfg_scale, temperature)
+                index = pipe.resolve(label)
+                params = pipe.params(cfg_scale=cfg_scale, temperature=temperature)
                 kept = pipe.encode(picture)[: rows * grid]
                 shown: str | None = None
                 row, drawn_with = pipe.row(index), check_seed(seed)

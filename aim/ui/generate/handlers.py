@@ -137,7 +137,9 @@ class Actions:
                     wait([future], timeout=0.5)
                 pipe = future.result()
                 index = pipe.resolve(label)
-                params = pipe.params(cfg_scale, temperature, top_k, top_p)
+                params = pipe.params(
+                    cfg_scale=cfg_scale, temperature=temperature, top_k=top_k, top_p=top_p
+                )
                 pictures = check_count(count)
                 drawn_with = (
                     random.randrange(MAX_SEED + 2 - pictures) if random_seed else check_seed(seed)

@@ -69,7 +69,8 @@ class InsideActions:
             yield {**self._busy(True), screen.progress: status("starting", "Starting …")}
             try:
                 pipe = self.models.get(self.models.default)
-                index, params = pipe.resolve(label), pipe.params(cfg_scale, temperature)
+                index = pipe.resolve(label)
+                params = pipe.params(cfg_scale=cfg_scale, temperature=temperature)
                 drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
                 asked = Request(pipe.row(index), params, drawn_with, COUNT_EVERY, explain=True)
                 for view in drawing.views(pipe, [asked], PREVIEW_EVERY):

@@ -16,6 +16,7 @@ from torch import Tensor
 from aim.config import SamplingParams
 from aim.ops import draw
 from aim.sampling import BROKEN, Rows, _draw_all, _draw_live, draw_rows
+from tests.draws import golden_draws
 
 pytest.importorskip("triton", reason="Triton is not installed")
 import triton
@@ -109,8 +110,7 @@ def place(requests: list[Request], tokens: int, gaps: bool = False) -> Rows:
         for row in (i, twins.get(i, i)):
             rows.positions[row] = position
         rows.partner[i] = twins.get(i, i)
-        for name in ("cfg_scale", "temperature", "top_p", "top_k"):
-            getattr(rows, name)[i] = getattr(params, name)
+        rows.params[:, i] = torch.tensor(params.numbers)
         rows.seed[i], rows.explain[i] = seed, explain
     return rows
 
@@ -280,6 +280,13 @@ def test_a_logit_that_is_not_finite_breaks_its_own_request_alone(value: float, r
     assert torch.equal(broken.positions, clean.positions)
 
 
+def test_codes_are_those_that_were_always_drawn():
+    rows, steps, codes = golden_draws()
+    for logits in steps:
+        rows = fused(logits, rows)
+    assert rows.drawn[: len(codes)].tolist() == codes
+
+
 def test_rows_that_are_nobodys_or_done_are_left_alone():
     # of 4 codes
     requests = [(SamplingParams(), i, position, True) for i, position in enumerate((0, 4, -1, 3))]
@@ -290,8 +297,10 @@ def test_rows_that_are_nobodys_or_done_are_left_alone():
     after = compare(logits, rows)
     drawn = [0, 3, 4, 7]  # two requests with their twins
     idle = [i for i in range(len(rows.last)) if i not in drawn]
+    assert torch.equal(after.params, rows.params)
     for name, tensor in vars(rows).items():
-        assert torch.equal(getattr(after, name)[idle], tensor[idle]), name
+        if name != "params":
+            assert torch.equal(getattr(after, name)[idle], tensor[idle]), name
     assert (after.last[drawn] >= 0).all() and after.positions[drawn].tolist() == [1, 4, 4, 1]
     assert (after.drawn[0] != POISON).tolist() == [True, False, False, False]
 

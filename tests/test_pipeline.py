@@ -25,7 +25,7 @@ from aim.models.aim.cpu import PackedAiM
 from aim.models.aim.model import AiM
 from aim.models.preview import Previewer
 from aim.models.vq.model import VQ
-from tests.engine.lanes import LateLane
+from tests.engine.late import LateQueue
 
 
 def same(a: Image.Image, b: Image.Image) -> bool:
@@ -227,7 +227,7 @@ class TestStream:
     ) -> None:
         [expected] = tiny_pipeline.draw([1], seed=5)
         tiny_pipeline.close()
-        monkeypatch.setattr("aim.engine.transfer.connect", LateLane)
+        monkeypatch.setattr("aim.engine.transfer.device_queue", LateQueue)
         monkeypatch.setattr(tiny_pipeline, "_backend", Backend("fused", tiny_pipeline.model))
         stream = tiny_pipeline.stream(1, seed=5, preview_every=1, explain=True)
         frames = list(stream)

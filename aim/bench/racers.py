@@ -117,7 +117,7 @@ class Stand:
     def warm(self) -> None:
         """Batches that do not count."""
         self.pictures, first = self._lap()
-        self.warmup_seconds = first.seconds - self.engine.capture_seconds
+        self.warmup_seconds = first.seconds - self.engine.graphs.capture
         if self._cuda:
             self._lap()  # clocks and allocations settle
         used = self._memory.used()
@@ -152,7 +152,7 @@ class Stand:
             codes_per_second=batch * tokens / codes.median,
             images_per_second=batch / whole.median,
             warmup_seconds=self.warmup_seconds,
-            capture_seconds=self.engine.capture_seconds,
+            capture_seconds=self.engine.graphs.capture,
             memory_bytes=self.weights + pool_bytes(model, 2 * batch),
             peak_memory_bytes=self.peak,
             sequence_bytes=sum(part.nbytes for part in state_shapes(model, rows)) // batch,

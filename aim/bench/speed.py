@@ -130,7 +130,7 @@ def measure(
 
     say(f"batch {batch}: warming up")
     first = sum(whole())
-    captures, capture_seconds = engine.captures, engine.capture_seconds
+    captures, capture_seconds = engine.graphs.captures, engine.graphs.capture
     if cuda:
         whole()  # clocks and allocations settle
     runs: list[tuple[float, float]] = []

@@ -9,10 +9,12 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from aim.checks import whole
+from aim.engine.graphs import Graphs
 from aim.engine.memory import limit
 from aim.engine.requests import (
     LAST,
@@ -26,26 +28,18 @@ from aim.engine.requests import (
     Request,
     Started,
 )
-from aim.engine.runner import Fetched, Runner
+from aim.engine.runner import Runner
 from aim.engine.scheduler import Running, Scheduler
+from aim.engine.transfer import HostCopy
 from aim.errors import GenerationError, InvalidInput, QueueFull
 from aim.sampling import BROKEN
-
-
-class News(NamedTuple):
-    """What is due to be told once ``download`` has arrived: of each request, and how many codes it
-    had.
-    """
-
-    download: Fetched
-    told: list[tuple[Running, int]]
 
 
 class Engine:
     """Runs up to ``max_requests`` requests at once on one model, with up to ``max_waiting`` more in
     line.
 
-    ``submit``, ``cancel`` and ``place`` may be called from any thread at any time; ``step`` and
+    ``submit`` and ``cancel`` may be called from any thread at any time; ``step`` and
     ``run`` by one at a time. In float32 a request's codes are the same alone and in any batch, in
     any order of arrival. On a GPU fewer than ``max_requests`` run where memory is short, with a
     line in the log, and the step is a graph unless ``captured`` is False.
@@ -54,11 +48,8 @@ class Engine:
     def __init__(
         self, model: Any, max_requests: int = 16, max_waiting: int = 64, captured: bool = True
     ) -> None:
-        if max_requests < 1 or max_waiting < 0:
-            raise InvalidInput(
-                f"max_requests is {max_requests} and max_waiting {max_waiting}; at least 1 and 0 "
-                "are needed"
-            )
+        max_requests = whole("max_requests", max_requests, 1)
+        max_waiting = whole("max_waiting", max_waiting, 0)
         self.model = model
         self._total: int = model.config.num_tokens
         max_requests = limit(model, max_requests)
@@ -70,7 +61,8 @@ class Engine:
         self._places: dict[int, int] = {}  # as last told
         self._changed = False
         self._rows = 0  # of the batch
-        self._news: deque[News] = deque()  # in the order of their downloads
+        # copies under way, in order: of each request in one, and how many codes it had
+        self._copies: deque[tuple[HostCopy, list[tuple[Running, int]]]] = deque()
         self._leaving: dict[int, Running] = {}  # drawn, and out of the batch, but not told
         # the size of batch last told of, and to whom
         self._prepared: tuple[int, set[int]] = 0, set()
@@ -84,7 +76,7 @@ class Engine:
     def idle(self) -> bool:
         """Nothing runs, waits or is left to tell."""
         with self._lock:
-            return self._scheduler.idle and not self._news
+            return self._scheduler.idle and not self._copies
 
     @property
     def running(self) -> int:
@@ -97,40 +89,17 @@ class Engine:
         return len(self._scheduler.waiting)
 
     @property
-    def captures(self) -> int:
-        """Graphs captured so far: at most one for each size of batch."""
-        return self._runner.graphs.captures
-
-    @property
-    def warmup_seconds(self) -> float:
-        """Spent so far on the first runs of kernels, before graphs were captured."""
-        return self._runner.graphs.warmup
-
-    @property
-    def capture_seconds(self) -> float:
-        """Spent so far on capturing graphs."""
-        return self._runner.graphs.capture
+    def graphs(self) -> Graphs:
+        """The step for every size of batch; what was spent on preparing it."""
+        return self._runner.graphs
 
     def submit(self, request: Request) -> None:
         """Put a request in line; it joins the batch at the next step that has room.
 
-        InvalidInput for a class row or codes that the model does not have, a prefix that leaves
-        nothing to draw or an id that is in use, QueueFull if the line is full.
+        InvalidInput as of ``Request.check`` and for an id that is in use, QueueFull if the line is
+        full.
         """
-        rows, codes = self.model.config.num_classes, self.model.config.vocab_size
-        if not isinstance(request.label, (int, np.integer)) or not 0 <= request.label < rows:
-            raise InvalidInput(
-                f"class row is {request.label!r}; it must be a whole number in [0, {rows - 1}]"
-            )
-        if len(request.prefix) >= self._total:
-            raise InvalidInput(
-                f"prefix has {len(request.prefix)} codes; it must leave some to draw, of "
-                f"{self._total}"
-            )
-        if wrong := [code for code in request.prefix if not 0 <= code < codes]:
-            raise InvalidInput(
-                f"prefix holds the code {wrong[0]}; codes are whole numbers in [0, {codes - 1}]"
-            )
+        request.check(self.model.config)
         with self._lock:
             if request.id in self._scheduler or request.id in self._leaving:
                 raise InvalidInput(f"request id {request.id} is already in use")
@@ -144,13 +113,6 @@ class Engine:
         self._cancelled.append(request_id)
         self._changed = True
 
-    def place(self, request_id: int) -> int:
-        """Place in line, 1 is next; 0 for a request that runs, starts with the next step, or is
-        gone.
-        """
-        with self._lock:
-            return self._scheduler.place(request_id)
-
     def step(self) -> list[Event]:
         """Who was cancelled leaves, who is next joins, and everyone in the batch gets one more
         code. Returns what happened.
@@ -160,7 +122,7 @@ class Engine:
         captures; one that finds nothing to run waits for codes.
         """
         events: list[Event] = []
-        running, graphs = self._scheduler.running, self._runner.graphs  # only changed from here
+        running, graphs = self._scheduler.running, self.graphs  # only changed from here
         started, preparing = time.perf_counter(), graphs.seconds
         try:
             if self._changed:
@@ -175,14 +137,12 @@ class Engine:
                     entry for entry in running.values() if entry.due or entry.step == self._total
                 ]:
                     self._tell(told)
-        except (
-            Exception
-        ) as error:  # whatever the model raised: all of its rows are lost, the line is not
+        except Exception as error:  # of the model: all of its rows are lost, the line is not
             return events + [self._fail(entry, error) for entry in list(running.values())]
         seconds = time.perf_counter() - started - (graphs.seconds - preparing)
         for entry in (*running.values(), *self._leaving.values()):
             entry.seconds += seconds
-        if self._news:
+        if self._copies:
             events += self._arrived(wait=self._scheduler.idle and not events)
         return events
 
@@ -274,9 +234,9 @@ class Engine:
         """Order copies of what these have so far; who has all is out of the batch, and its rows are
         free.
         """
-        news = News(self._runner.fetch(told), [(entry, entry.step) for entry in told])
+        copy = self._runner.fetch(told)
         with self._lock:
-            self._news.append(news)
+            self._copies.append((copy, [(entry, entry.step) for entry in told]))
             for entry in told:
                 if entry.step == self._total:
                     self._leaving[entry.request.id] = entry
@@ -286,43 +246,36 @@ class Engine:
     def _arrived(self, wait: bool) -> list[Event]:
         """What has arrived, as events, in order; with ``wait``, the first of it at the least."""
         events: list[Event] = []
-        while self._news:
-            download, told = self._news[0]
+        while self._copies:
+            copy, told = self._copies[0]
             try:
                 if wait:
                     started, wait = time.perf_counter(), False
-                    download.wait()
+                    copy.wait()
                     for entry, _ in told:
                         entry.seconds += time.perf_counter() - started
-                elif not download.done():
+                elif not copy.done():
                     break
-                arrays = iter(download.arrays())
+                codes, notes = copy.arrays()
             except Exception as error:  # the device is in trouble
-                self._news.popleft()
+                self._copies.popleft()
                 events += [self._fail(entry, error) for entry, _ in told if not entry.gone]
                 continue
-            self._news.popleft()
-            for entry, step in told:
-                codes, notes = next(arrays), next(arrays) if entry.request.explain else None
+            self._copies.popleft()
+            explained = iter(notes)
+            for (entry, step), row in zip(told, codes, strict=True):
+                why = next(explained)[:step] if entry.request.explain else None
                 if not entry.gone:
-                    events.append(self._report(entry, step, codes, notes))
+                    events.append(self._report(entry, row[:step], why))
         return events
 
-    def _report(
-        self, entry: Running, step: int, codes: np.ndarray, notes: np.ndarray | None
-    ) -> Event:
-        """What to tell of a request that had ``codes`` after ``step``; one that is done or broken
-        leaves.
-        """
-        request_id = entry.request.id
+    def _report(self, entry: Running, codes: np.ndarray, notes: np.ndarray | None) -> Event:
+        """What to tell of a request that had ``codes``; one that is done or broken leaves."""
+        request_id, step = entry.request.id, len(codes)
         if codes.min() == BROKEN:
             at = int((codes == BROKEN).argmax())
-            return self._fail(
-                entry,
-                GenerationError(
-                    f"the model's output was not finite at code {at}; its weights may be damaged"
-                ),
-            )
+            text = f"the model's output was not finite at code {at}; its weights may be damaged"
+            return self._fail(entry, GenerationError(text))
         if step < self._total:
             return Progress(request_id, step, self._total, codes, entry.seconds, notes)
         self._leave(request_id)
@@ -341,8 +294,8 @@ class Engine:
             here = self._scheduler.remove(request_id) or entry is not None
             if entry is not None:
                 entry.gone = True
-                self._news = deque(
-                    news for news in self._news if not all(other.gone for other, _ in news.told)
+                self._copies = deque(
+                    one for one in self._copies if not all(other.gone for other, _ in one[1])
                 )
             self._changed |= here
             return here

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 
-from aim.engine.transfer import Lane
+from aim.engine.transfer import DeviceQueue
 
 log = logging.getLogger("aim")
 
 
 class Graphs:
-    """Runs ``step(rows)`` on ``lane``, as a graph if ``captured`` and the device has such.
+    """Runs ``step(rows)`` on ``queue``, as a graph if ``captured`` and the device has such.
 
     ``idle()`` is a context in which a step changes nothing. A size that cannot be captured runs
     without, with a line in the log.
@@ -24,13 +24,13 @@ class Graphs:
 
     def __init__(
         self,
-        lane: Lane,
+        queue: DeviceQueue,
         step: Callable[[int], None],
         idle: Callable[[], AbstractContextManager[object]],
         captured: bool = True,
     ) -> None:
-        self._lane, self._step, self._idle = lane, step, idle
-        self._captured = captured and lane.captures
+        self._queue, self._step, self._idle = queue, step, idle
+        self._captured = captured and queue.captures
         self._runs: dict[int, Callable[[], None]] = {}
         self.captures = 0
         self.warmup = self.capture = 0.0  # seconds
@@ -57,11 +57,11 @@ class Graphs:
         step = partial(self._step, rows)
         started = time.perf_counter()
         with self._idle():
-            self._lane.warm(step)
+            self._queue.warm(step)
             warmed = time.perf_counter()
             self.warmup += warmed - started
             try:
-                run = self._lane.capture(step)
+                run = self._queue.capture(step)
             except Exception as error:
                 log.warning(
                     "The step for %d rows could not be captured, so it is slower: %s", rows, error

@@ -11,27 +11,29 @@ from typing import TypeAlias
 
 import numpy as np
 
-from aim.checks import whole
-from aim.config import SamplingParams, check_seed
+from aim.checks import number, whole
+from aim.config import PriorConfig, SamplingParams, check_seed
 from aim.errors import InvalidInput
 
 _ids = itertools.count(1)
+Mix: TypeAlias = Sequence[tuple[int, float]]  # class rows with their weights, which add up to 1
 
 
 @dataclass(frozen=True)
 class Request:
     """One image: a class row of the model, how to draw it, and how often to hear of it.
 
-    ``preview_every`` is the number of codes between two ``Progress`` events, 0 for none. With
+    In place of a class row ``label`` may be a mix of some, whose embeddings are added with these
+    weights. ``preview_every`` is the number of codes between two ``Progress`` events, 0 for none. With
     ``explain`` its events have notes on every code. With ``alone`` nobody else is in its batch: it
     waits until nothing runs and who comes later waits behind it; in bfloat16, where codes may
     depend on the size of the batch, this is how to draw the same picture again. ``prefix`` is the
     first codes of the picture, which are not drawn but read, all in one pass; any sequence of whole
-    numbers will do. Values out of range raise InvalidInput; whether the model has the class and the
-    codes of the prefix is checked by ``Engine.submit``.
+    numbers will do. Values out of range raise InvalidInput; ``check`` says whether a model has the
+    class and the codes of the prefix.
     """
 
-    label: int
+    label: int | Mix
     params: SamplingParams = field(default_factory=SamplingParams)
     seed: int = 0
     preview_every: int = 0
@@ -43,6 +45,8 @@ class Request:
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", check_seed(self.seed))
         object.__setattr__(self, "preview_every", whole("preview_every", self.preview_every, 0))
+        if isinstance(self.label, (list, tuple)):
+            object.__setattr__(self, "label", _checked(self.label))
         codes = np.asarray(self.prefix)
         if codes.ndim != 1 or (codes.size and not np.issubdtype(codes.dtype, np.integer)):
             raise InvalidInput(
@@ -52,9 +56,52 @@ class Request:
         object.__setattr__(self, "prefix", tuple(codes.tolist()))
 
     @property
+    def mix(self) -> Mix:
+        """The classes with their weights, of one class with 1."""
+        return self.label if isinstance(self.label, tuple) else ((self.label, 1.0),)
+
+    def check(self, config: PriorConfig) -> None:
+        """InvalidInput for a class row or codes that a model of ``config`` does not have, and for a
+        prefix that leaves nothing to draw.
+        """
+        for row, _ in self.mix:
+            if not isinstance(row, (int, np.integer)) or not 0 <= row < config.num_classes:
+                raise InvalidInput(
+                    f"class row is {row!r}; it must be a whole number in [0, "
+                    f"{config.num_classes - 1}]"
+                )
+        if len(self.prefix) >= config.num_tokens:
+            raise InvalidInput(
+                f"prefix has {len(self.prefix)} codes; it must leave some to draw, of "
+                f"{config.num_tokens}"
+            )
+        if wrong := [code for code in self.prefix if not 0 <= code < config.vocab_size]:
+            raise InvalidInput(
+                f"prefix holds the code {wrong[0]}; codes are whole numbers in [0, "
+                f"{config.vocab_size - 1}]"
+            )
+
+    @property
     def rows(self) -> int:
         """Rows of the batch that it takes: guidance needs a second one, without the class."""
         return 1 if self.params.cfg_scale == 1 else 2
+
+
+def _checked(mix: Mix) -> int | Mix:
+    """Without classes that have no weight, and the class alone where it has all; InvalidInput for
+    what is no mix.
+    """
+    try:
+        pairs = [(row, weight) for row, weight in mix]
+    except (TypeError, ValueError):
+        raise InvalidInput(
+            f"the mix is {mix!r}; it must be pairs of a class row and its weight"
+        ) from None
+    weights = [number("weight", weight, 0, 1) for _, weight in pairs]
+    if abs(sum(weights) - 1) > 1e-6:
+        raise InvalidInput(f"the mix is {mix!r}; its weights must add up to 1")
+    kept = [(row, weight) for (row, _), weight in zip(pairs, weights, strict=True) if weight]
+    return kept[0][0] if len(kept) == 1 else tuple(kept)
 
 
 @dataclass(frozen=True)

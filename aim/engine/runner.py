@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor
 from aim.config import INDEX
 from aim.engine import transfer
 from aim.engine.graphs import Graphs
+from aim.engine.requests import Mix
 from aim.engine.scheduler import Running
-from aim.engine.transfer import Download
+from aim.engine.transfer import HostCopy
 from aim.sampling import Rows, draw_rows
 
 # conditions made at once on a GPU: as many as there can be requests, between these
@@ -43,28 +44,6 @@ def batch_sizes(device: torch.device, dtype: torch.dtype, slots: int) -> tuple[i
     return (*(2**i for i in range(1, (slots - 1).bit_length())), slots)
 
 
-class Fetched(NamedTuple):
-    """Copies on their way to the host, and where each of what was asked for is among them: which
-    copy, which row of it.
-    """
-
-    download: Download
-    places: list[tuple[int, int]]
-
-    def done(self) -> bool:
-        """Whether they have arrived. Raises what went wrong on the device."""
-        return self.download.done()
-
-    def wait(self) -> None:
-        """Until they have arrived."""
-        self.download.wait()
-
-    def arrays(self) -> list[np.ndarray]:
-        """What has arrived, in the order in which it was asked for."""
-        copies = self.download.arrays()
-        return [copies[i][row] for i, row in self.places]
-
-
 class Runner:
     """Pools for ``slots`` rows: what the model remembers, condition, ``Rows``; and the step on the
     first of them.
@@ -81,10 +60,10 @@ class Runner:
         self.together = (
             1 if self.device.type == "cpu" else min(MOST_TOGETHER, max(TOGETHER, slots // 2))
         )
-        self._lane = transfer.connect(self.device)
-        self.graphs = Graphs(self._lane, self._step, self._idle, captured)
+        self._queue = transfer.device_queue(self.device)
+        self.graphs = Graphs(self._queue, self._step, self._idle, captured)
         slots = self.sizes[-1]
-        with self._lane.work():
+        with self._queue.work():
             self._null = self._condition([])[-1]
             self._state = model.new_state(slots)
             self._cond = self._null.new_zeros(slots, *self._null.shape)
@@ -100,13 +79,13 @@ class Runner:
         """Fill the condition of up to ``together`` new requests' slots; their state is cleared by
         their first step, or by their prefix.
         """
-        with self._lane.work():
-            conditions = self._condition([entry.request.label for entry in joined])
+        with self._queue.work():
+            conditions = self._condition([entry.request.mix for entry in joined])
             firsts, seconds = (
                 [entry.slots[0] for entry in joined],
                 [entry.slots[1] for entry in joined if len(entry.slots) > 1],
             )
-            at = self._lane.send(torch.tensor(firsts + seconds))
+            at = self._queue.send(torch.tensor(firsts + seconds))
             self._cond[at[: len(firsts)]] = conditions[: len(firsts)]
             self._cond[at[len(firsts) :]] = self._null
             for entry in joined:
@@ -118,7 +97,7 @@ class Runner:
         same bits in any company.
         """
         codes, slots = (
-            self._lane.send(torch.tensor(values)) for values in (entry.request.prefix, entry.slots)
+            self._queue.send(torch.tensor(values)) for values in (entry.request.prefix, entry.slots)
         )
         self.model.prefill(codes[:-1].expand(len(slots), -1), self._cond, self._state, slots)
         self._rows.drawn[entry.slots[0], : len(codes)] = codes
@@ -129,8 +108,8 @@ class Runner:
         """Copy slots to others: pairs of (from, to), no slot twice. What the host knows of them
         follows with ``arrange``.
         """
-        with self._lane.work():
-            src, dst = self._lane.send(torch.tensor(moves).T.contiguous())
+        with self._queue.work():
+            src, dst = self._queue.send(torch.tensor(moves).T.contiguous())
             self._state.copy(src, dst)
             for pool in (self._cond, self._rows.last, self._rows.drawn, self._rows.notes):
                 pool[dst] = pool[src]
@@ -147,55 +126,45 @@ class Runner:
             integers[1:, row] = entry.slots[-1], request.seed
             params[:, row] = request.params.numbers
             explain[row] = request.explain
-        with self._lane.work():
+        with self._queue.work():
             for values, into in (
                 (integers, self._integers),
                 (params, self._rows.params),
                 (explain, self._rows.explain),
             ):
-                self._lane.upload(torch.from_numpy(values), into)
+                self._queue.upload(torch.from_numpy(values), into)
 
     def step(self, rows: int) -> None:
         """Draw one more code for every request in the first ``rows`` rows, one of ``sizes``."""
-        with self._lane.work():
-            self._lane.pace()
+        with self._queue.work():
+            self._queue.pace()
             self.graphs.run(rows)
 
-    def fetch(self, entries: Sequence[Running]) -> Fetched:
-        """Copies of what is drawn: for each request its codes (step,), and notes (step, 13) if it
-        asked.
+    def fetch(self, entries: Sequence[Running]) -> HostCopy:
+        """Copies of all that there is of requests: codes (R, num_tokens), and notes (R', num_tokens,
+        13) of those that asked; only the first ``step`` of a request are its own.
 
-        Broken codes are ``aim.sampling.BROKEN``. Requests of the same age are copied together.
+        Broken codes are ``aim.sampling.BROKEN``.
         """
-        rows: dict[tuple[bool, int], list[int]] = {}  # of notes or not, and codes drawn: the rows
-        places = []
-        for entry in entries:
-            for notes in (False, True) if entry.request.explain else (False,):
-                group = rows.setdefault((notes, entry.step), [])
-                places.append(((notes, entry.step), len(group)))
-                group.append(entry.slots[0])
-        with self._lane.work():
-            tensors = []
-            for (notes, step), slots in rows.items():
-                pool = self._rows.notes if notes else self._rows.drawn
-                which = (
-                    slice(slots[0], slots[0] + 1)
-                    if len(slots) == 1
-                    else self._lane.send(torch.tensor(slots))
-                )
-                tensors.append(pool[which, :step])
-            order = {group: i for i, group in enumerate(rows)}
-            return Fetched(
-                self._lane.download(tensors), [(order[group], row) for group, row in places]
+        slots = [entry.slots[0] for entry in entries]
+        explained = [entry.slots[0] for entry in entries if entry.request.explain]
+        with self._queue.work():
+            return self._queue.download(
+                [self._pick(self._rows.drawn, slots), self._pick(self._rows.notes, explained)]
             )
+
+    def _pick(self, pool: Tensor, slots: list[int]) -> Tensor:
+        if len(slots) < 2:  # spares the usual case two calls
+            return pool[slots[0] : slots[0] + 1] if slots else pool[:0]
+        return pool[self._queue.send(torch.tensor(slots))]
 
     def work(self) -> AbstractContextManager[object]:
         """Inside it the device's work is ordered behind this one's."""
-        return self._lane.work()
+        return self._queue.work()
 
     def drain(self) -> None:
         """Wait until the device has done all that was ordered."""
-        self._lane.drain()
+        self._queue.drain()
 
     def _step(self, rows: int) -> None:
         positions = self._rows.positions[:rows]
@@ -212,10 +181,25 @@ class Runner:
         finally:
             self._rows.positions.copy_(positions)
 
-    def _condition(self, labels: Sequence[int]) -> Tensor:
-        """Of up to ``together`` labels, then of no class. Always as many rows at once: the same
+    def _embeddings(self, mixes: Sequence[Mix]) -> Tensor:
+        """(R, D): what each mix of classes comes to, computed alone, for the same bits in any
+        company; the vector itself of a class that is unmixed.
+        """
+        table = self.model.class_table
+        embeddings = table[self._queue.send(torch.tensor([mix[0][0] for mix in mixes]))]
+        for embedding, mix in zip(embeddings, mixes, strict=True):
+            if len(mix) > 1:
+                rows, weights = map(list, zip(*mix, strict=True))
+                first, *others = table[self._queue.send(torch.tensor(rows))].float()
+                ways = torch.stack([other - first for other in others])
+                shares = self._queue.send(torch.tensor(weights[1:], dtype=torch.float32))
+                embedding.copy_(first + (shares[:, None] * ways).sum(0))
+        return embeddings
+
+    def _condition(self, mixes: Sequence[Mix]) -> Tensor:
+        """Of up to ``together`` mixes, then of no class. Always as many rows at once: the same
         bits at every admission.
         """
-        null = self.model.config.num_classes
-        rows = [*labels, *[null] * (max(4, self.together) - len(labels))]
-        return self.model.condition(self._lane.send(torch.tensor(rows)))
+        null = ((self.model.config.num_classes, 1.0),)
+        rows = [*mixes, *[null] * (max(4, self.together) - len(mixes))]
+        return self.model.condition(self._embeddings(rows))

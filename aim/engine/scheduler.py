@@ -82,10 +82,6 @@ class Scheduler:
         self.waiting.append(request)
         self._ids.add(request.id)
 
-    def place(self, request_id: int) -> int:
-        """Place in line, 1 is next; 0 for one that runs, starts with the next step, or is gone."""
-        return next((place for request, place in self.places() if request.id == request_id), 0)
-
     def places(self) -> list[tuple[Request, int]]:
         """Everyone in line with their place; 0 starts with the next step."""
         ready = self._ready(self.waiting)

@@ -18,7 +18,7 @@ from aim.ops.capture import capture
 AHEAD = 8
 
 
-class Download:
+class HostCopy:
     """Copies on their way to the host, which take a device's memory as it was when they were
     ordered.
     """
@@ -42,7 +42,7 @@ class Download:
         ]
 
 
-class Lane:
+class DeviceQueue:
     """For a device whose calls have happened when they return, or wait by themselves: CPU, MPS."""
 
     captures = False
@@ -64,9 +64,9 @@ class Lane:
         """
         into.copy_(values)
 
-    def download(self, tensors: Sequence[Tensor]) -> Download:
+    def download(self, tensors: Sequence[Tensor]) -> HostCopy:
         """Copy ``tensors`` to the host, each contiguous."""
-        return Download([tensor.to("cpu", copy=True) for tensor in tensors])
+        return HostCopy([tensor.to("cpu", copy=True) for tensor in tensors])
 
     def pace(self) -> None:
         """Wait until the device is at most ``AHEAD`` calls of this behind."""
@@ -85,7 +85,7 @@ class Lane:
         raise NotImplementedError
 
 
-class CudaLane(Lane):
+class CudaQueue(DeviceQueue):
     """A stream of its own on a GPU. No call waits for it but ``pace``, ``drain`` and what prepares
     a capture.
     """
@@ -123,7 +123,7 @@ class CudaLane(Lane):
         """
         into.copy_(values.pin_memory(), non_blocking=True)
 
-    def download(self, tensors: Sequence[Tensor]) -> Download:
+    def download(self, tensors: Sequence[Tensor]) -> HostCopy:
         """Copy ``tensors`` to the host, each contiguous."""
         copies = [
             torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors
@@ -132,7 +132,7 @@ class CudaLane(Lane):
             copy.copy_(tensor, non_blocking=True)
         event = torch.cuda.Event(blocking=True)
         event.record(self._stream)
-        return Download(copies, event)
+        return HostCopy(copies, event)
 
     def pace(self) -> None:
         """Wait until the device is at most ``AHEAD`` calls of this behind."""
@@ -165,6 +165,6 @@ class CudaLane(Lane):
         return graph.replay
 
 
-def connect(device: torch.device) -> Lane:
-    """A lane to ``device``."""
-    return CudaLane(device) if device.type == "cuda" else Lane(device)
+def device_queue(device: torch.device) -> DeviceQueue:
+    """The queue of ``device``."""
+    return CudaQueue(device) if device.type == "cuda" else DeviceQueue(device)

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from aim.engine import runner as runners
-from aim.engine import transfer as lanes
-from tests.engine.lanes import LateLane
+from aim.engine import transfer
+from tests.engine.late import LateQueue
 
 
 @pytest.fixture
-def lane(monkeypatch: pytest.MonkeyPatch) -> LateLane:
-    """The lane of every engine that the test makes, with batches of 4 or 8 rows."""
-    lane = LateLane(torch.device("cpu"))
-    monkeypatch.setattr(lanes, "connect", lambda device: lane)
+def queue(monkeypatch: pytest.MonkeyPatch) -> LateQueue:
+    """The queue of every engine that the test makes, with batches of 4 or 8 rows."""
+    queue = LateQueue(torch.device("cpu"))
+    monkeypatch.setattr(transfer, "device_queue", lambda device: queue)
     monkeypatch.setattr(runners, "batch_sizes", lambda device, dtype, slots: (4, 8))
-    return lane
+    return queue

@@ -24,7 +24,7 @@ from aim.models.aim.model import AiM
 from aim.models.gpt.cpu import PackedGPT
 from aim.models.prior import Prior
 from tests import foreign
-from tests.engine.lanes import LateLane
+from tests.engine.late import LateQueue
 from tests.tiny import random_gpt, random_model
 
 either_prior = pytest.mark.parametrize(
@@ -60,7 +60,7 @@ class Fast:
 
 
 @pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: Prior) -> Fast:
+def fast(monkeypatch: pytest.MonkeyPatch, queue: LateQueue, tiny_model: Prior) -> Fast:
     """The fused form of ``tiny_model``, on a machine that could have a GPU."""
     module, name = ("fast", "FastAiM") if isinstance(tiny_model, AiM) else ("gpt_fast", "FastGPT")
     stand_in = ModuleType(f"aim.models.{module}")
@@ -126,7 +126,7 @@ def test_what_stands_in_the_way(
 
 @either_prior
 class TestFused:
-    def test_where_it_runs(self, fast: Fast, lane: LateLane, tiny_model: Prior) -> None:
+    def test_where_it_runs(self, fast: Fast, queue: LateQueue, tiny_model: Prior) -> None:
         picked = pick(Gpu(tiny_model))
         assert (picked.name, picked.model, picked.reason) == ("fused", tiny_model, "")
         engine = picked.engine(2)
@@ -137,22 +137,22 @@ class TestFused:
             for e in Engine(tiny_model, 2, captured=False).run([request])
             if isinstance(e, Finished)
         ]
-        assert engine.captures == 1
+        assert engine.graphs.captures == 1
 
-    def test_eager_if_asked_for(self, fast: Fast, lane: LateLane, tiny_model: Prior) -> None:
+    def test_eager_if_asked_for(self, fast: Fast, queue: LateQueue, tiny_model: Prior) -> None:
         gpu = Gpu(tiny_model)
         assert pick(gpu, "eager") == Backend("eager", gpu)
         engine = Backend("eager", tiny_model).engine(2)
         list(engine.run([Request(1)]))
-        assert engine.captures == 0
+        assert engine.graphs.captures == 0
 
     @pytest.mark.parametrize(
         "trouble",
         [
-            lambda fast, lane: fast.becomes(lambda model: 1 / 0),
-            lambda fast, lane: setattr(lane, "refuse", True),
-            lambda fast, lane: setattr(lane, "broken", True),
-            lambda fast, lane: fast.vanishes(),
+            lambda fast, queue: fast.becomes(lambda model: 1 / 0),
+            lambda fast, queue: setattr(queue, "refuse", True),
+            lambda fast, queue: setattr(queue, "broken", True),
+            lambda fast, queue: fast.vanishes(),
         ],
         ids=[
             "it cannot be built",
@@ -164,12 +164,12 @@ class TestFused:
     def test_where_it_does_not_run(
         self,
         fast: Fast,
-        lane: LateLane,
+        queue: LateQueue,
         tiny_model: Prior,
         caplog: pytest.LogCaptureFixture,
         trouble: Callable,
     ) -> None:
-        trouble(fast, lane)
+        trouble(fast, queue)
         gpu = Gpu(tiny_model)
         with (
             caplog.at_level(logging.WARNING, "aim.engine.backend"),
@@ -209,19 +209,19 @@ class TestMambaSsm:
         ]
 
     def test_where_it_runs(
-        self, monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: AiM
+        self, monkeypatch: pytest.MonkeyPatch, queue: LateQueue, tiny_model: AiM
     ) -> None:
         foreign.install(monkeypatch)
         picked = pick(Gpu(tiny_model), "mamba-ssm")
         assert (picked.name, type(picked.model), picked.reason) == ("mamba-ssm", ExternalAiM, "")
         engine = picked.engine(2)
         assert self.codes(engine) == self.codes(Engine(tiny_model, 2, captured=False))
-        assert engine.captures == 1
+        assert engine.graphs.captures == 1
 
     def test_one_package_will_do(
         self,
         monkeypatch: pytest.MonkeyPatch,
-        lane: LateLane,
+        queue: LateQueue,
         tiny_model: AiM,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
@@ -234,12 +234,12 @@ class TestMambaSsm:
         assert len(self.codes(picked.engine(2))) == 2
 
     def test_it_need_not_be_captured(
-        self, monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: AiM
+        self, monkeypatch: pytest.MonkeyPatch, queue: LateQueue, tiny_model: AiM
     ) -> None:
         foreign.install(monkeypatch)
-        lane.refuse = True
+        queue.refuse = True
         engine = pick(Gpu(tiny_model), "mamba-ssm").engine(2)
-        assert (len(self.codes(engine)), engine.captures) == (2, 0)
+        assert (len(self.codes(engine)), engine.graphs.captures) == (2, 0)
 
     def test_without_the_packages_it_is_refused_before_a_model_is_loaded(
         self, monkeypatch: pytest.MonkeyPatch
@@ -252,7 +252,7 @@ class TestMambaSsm:
             check("mamba-ssm", torch.device("cuda"))
 
     def test_kernels_that_fail_are_told(
-        self, monkeypatch: pytest.MonkeyPatch, lane: LateLane, tiny_model: AiM
+        self, monkeypatch: pytest.MonkeyPatch, queue: LateQueue, tiny_model: AiM
     ) -> None:
         foreign.install(monkeypatch)
         monkeypatch.setattr(
@@ -272,7 +272,7 @@ class TestMambaSsm:
             pick(Gpu(random_gpt()), "mamba-ssm")
 
     def test_auto_does_not_take_it(
-        self, monkeypatch: pytest.MonkeyPatch, fast: Fast, lane: LateLane, tiny_model: AiM
+        self, monkeypatch: pytest.MonkeyPatch, fast: Fast, queue: LateQueue, tiny_model: AiM
     ) -> None:
         foreign.install(monkeypatch)
         assert pick(Gpu(tiny_model)).name == "fused"

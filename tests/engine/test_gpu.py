@@ -118,7 +118,7 @@ def test_sixteen_mixed_requests_equal_eager_float32_token_for_token(prior: str) 
         engine = fused.engine(16)
         got = run(engine)
         assert finished(got) == finished(expected)
-        assert engine.captures == 1, "in float32 there is one size of batch"
+        assert engine.graphs.captures == 1, "in float32 there is one size of batch"
     notes = {e.request_id: torch.from_numpy(e.notes) for e in expected if isinstance(e, Finished)}
     for event in got:
         if isinstance(event, Finished):
@@ -163,7 +163,7 @@ def test_float32_codes_do_not_depend_on_company(prior: str) -> None:
     assert finished(staggered(engine, requests)) == together
     for request in requests[:5]:
         assert finished(list(engine.run([request])))[request.id] == together[request.id]
-    assert engine.captures == 1
+    assert engine.graphs.captures == 1
 
 
 @either_prior
@@ -178,7 +178,7 @@ def test_bfloat16_codes_do_not_depend_on_who_shares_the_bucket(prior: str) -> No
             finished(list(engine.run([*company[:first], request, *company[first:]])))[request.id]
         )
     assert made[1:] == made[:1] * 3
-    assert engine.captures == 1
+    assert engine.graphs.captures == 1
 
 
 @either_prior
@@ -211,11 +211,11 @@ def test_capturing_in_the_middle_changes_nothing(prior: str) -> None:
 
     engine, cold = backend(torch.bfloat16, prior=prior).engine(8), True
     made = drawn(engine)
-    captures, cold = engine.captures, False
+    captures, cold = engine.graphs.captures, False
     assert captures >= 2
-    assert engine.capture_seconds > 0
+    assert engine.graphs.capture > 0
     assert drawn(engine) == made
-    assert engine.captures == captures
+    assert engine.graphs.captures == captures
 
 
 def test_a_thousand_requests_leave_nothing() -> None:
@@ -224,7 +224,7 @@ def test_a_thousand_requests_leave_nothing() -> None:
         list(engine.run([request]))
     staggered(engine, mixed(40), every=5)
     list(engine.run(mixed(100, preview_every=8, explain=True)))
-    captures, memory = engine.captures, 0
+    captures, memory = engine.graphs.captures, 0
     for half in range(2):
         requests = mixed(500, preview_every=16, explain=half == 1)
         assert len(finished(list(engine.run(requests)))) == len(requests)
@@ -232,7 +232,7 @@ def test_a_thousand_requests_leave_nothing() -> None:
         if half == 0:
             memory = torch.cuda.memory_allocated()
     assert torch.cuda.memory_allocated() == memory
-    assert engine.captures == captures
+    assert engine.graphs.captures == captures
 
 
 def test_progress_comes_in_order_with_codes_that_stay() -> None:
@@ -330,7 +330,7 @@ def test_other_threads_use_the_gpu_while_a_step_is_captured() -> None:
             engine = backend(torch.bfloat16).engine(8)
             requests = mixed(20)
             assert len(finished(staggered(engine, requests))) == 20
-            assert engine.captures >= 3
+            assert engine.graphs.captures >= 3
     finally:
         stop.set()
         thread.join()

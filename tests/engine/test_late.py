@@ -1,4 +1,4 @@
-"""The engine where copies arrive late and steps are captured, as on a GPU: a stand-in for its lane,
+"""The engine where copies arrive late and steps are captured, as on a GPU: a stand-in for its queue,
 driven by hand.
 """
 
@@ -25,32 +25,32 @@ from aim.engine import (
     Request,
     Server,
     Started,
+    transfer,
 )
 from aim.engine import runner as runners
-from aim.engine import transfer as lanes
-from aim.engine.transfer import Lane
+from aim.engine.transfer import DeviceQueue
 from aim.errors import InvalidInput
 from aim.models.aim.model import AiM
 from aim.sampling import draw_rows
-from tests.engine.lanes import LateLane
+from tests.engine.late import LateQueue
 
 GUIDED = SamplingParams(cfg_scale=3.0)
 
 
 @pytest.fixture
-def engine(tiny_model: AiM, lane: LateLane) -> Iterator[Engine]:
+def engine(tiny_model: AiM, queue: LateQueue) -> Iterator[Engine]:
     engine = Engine(tiny_model, max_requests=4, max_waiting=3)
     yield engine
     for _ in range(40):
         engine.step()
     assert engine.idle
     assert engine._scheduler.used == 0
-    assert not engine._news and not engine._leaving and not engine._places
+    assert not engine._copies and not engine._leaving and not engine._places
 
 
 def alone(model: AiM, request: Request) -> list[int]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lanes, "connect", Lane)
+        patch.setattr(transfer, "device_queue", DeviceQueue)
         return next(
             e.codes.tolist() for e in Engine(model, 1).run([request]) if isinstance(e, Finished)
         )
@@ -61,7 +61,9 @@ def of(events: list[Event], request: Request) -> list[Event]:
 
 
 class TestCopies:
-    def test_come_late_and_in_order(self, tiny_model: AiM, engine: Engine, lane: LateLane) -> None:
+    def test_come_late_and_in_order(
+        self, tiny_model: AiM, engine: Engine, queue: LateQueue
+    ) -> None:
         requests = [
             Request(i, GUIDED, seed=i, preview_every=1 + i, explain=i == 1) for i in range(4)
         ]
@@ -79,16 +81,16 @@ class TestCopies:
             assert not request.explain or all(e.notes.shape == (len(e.codes), 13) for e in told)
 
     def test_nothing_is_waited_for_while_somebody_runs(
-        self, engine: Engine, lane: LateLane
+        self, engine: Engine, queue: LateQueue
     ) -> None:
         requests = [Request(0, GUIDED, seed=i, preview_every=1) for i in range(7)]
         list(engine.run(requests))
-        assert lane.waits == lane.lag + 1, "for the last codes, when there was nothing else to do"
+        assert queue.waits == queue.lag + 1, "for the last codes, when there was nothing else to do"
 
     def test_rows_are_free_before_the_last_codes_have_arrived(
-        self, tiny_model: AiM, engine: Engine, lane: LateLane
+        self, tiny_model: AiM, engine: Engine, queue: LateQueue
     ) -> None:
-        lane.lag = 100
+        queue.lag = 100
         first, second = Request(0, GUIDED, id=1), Request(1, GUIDED, seed=1, id=2)
         engine.submit(first)
         for _ in range(4):
@@ -106,9 +108,9 @@ class TestCopies:
         )
 
     def test_what_moves_and_leaves_does_not_disturb_copies_under_way(
-        self, tiny_model: AiM, engine: Engine, lane: LateLane
+        self, tiny_model: AiM, engine: Engine, queue: LateQueue
     ) -> None:
-        lane.lag = 6
+        queue.lag = 6
         requests = [Request(i, GUIDED, seed=i, preview_every=3) for i in range(4)]
         for request in requests[:2]:
             engine.submit(request)
@@ -121,8 +123,8 @@ class TestCopies:
 
 
 class TestCancel:
-    def test_while_codes_are_under_way(self, engine: Engine, lane: LateLane) -> None:
-        lane.lag = 5
+    def test_while_codes_are_under_way(self, engine: Engine, queue: LateQueue) -> None:
+        queue.lag = 5
         request, other = (
             Request(1, GUIDED, preview_every=1),
             Request(2, GUIDED, seed=4, preview_every=4),
@@ -138,8 +140,8 @@ class TestCancel:
         assert of(rest, request) == [Cancelled(request.id)]
         assert [e.step for e in of(events + rest, other) if isinstance(e, Progress)] == [4, 8, 12]
 
-    def test_between_the_last_code_and_its_arrival(self, engine: Engine, lane: LateLane) -> None:
-        lane.lag = 100
+    def test_between_the_last_code_and_its_arrival(self, engine: Engine, queue: LateQueue) -> None:
+        queue.lag = 100
         request, other = Request(1, GUIDED), Request(2, GUIDED, seed=4)
         engine.submit(request)
         for _ in range(4):
@@ -151,7 +153,7 @@ class TestCancel:
         assert of(engine.step(), request) == [Cancelled(request.id)]
         assert of(list(engine.run()), request) == []
 
-    def test_leaves_nothing_to_wait_for(self, engine: Engine, lane: LateLane) -> None:
+    def test_leaves_nothing_to_wait_for(self, engine: Engine, queue: LateQueue) -> None:
         request = Request(1, GUIDED, preview_every=1)
         engine.submit(request)
         for _ in range(4):
@@ -159,20 +161,22 @@ class TestCancel:
         engine.cancel(request.id)
         assert engine.step() == [Cancelled(request.id)]
         assert engine.idle
-        assert lane.waits == 0
+        assert queue.waits == 0
 
-    def test_closing_a_server_with_copies_under_way(self, tiny_model: AiM, lane: LateLane) -> None:
-        lane.lag = 10**9
+    def test_closing_a_server_with_copies_under_way(
+        self, tiny_model: AiM, queue: LateQueue
+    ) -> None:
+        queue.lag = 10**9
         server = Server(Engine(tiny_model, 2))
         streams = [server.stream(Request(i, GUIDED, preview_every=1)) for i in range(5)]
         next(streams[0])
         server.close()
         assert all(isinstance(list(stream)[-1], (Cancelled, Finished)) for stream in streams)
         assert server.engine.idle
-        assert lane.drains == 1
+        assert queue.drains == 1
 
-    def test_a_generator_that_is_closed(self, engine: Engine, lane: LateLane) -> None:
-        lane.lag = 4
+    def test_a_generator_that_is_closed(self, engine: Engine, queue: LateQueue) -> None:
+        queue.lag = 4
         events = engine.run([Request(i % 5, GUIDED, seed=i, preview_every=1) for i in range(9)])
         for _ in range(30):
             next(events)
@@ -186,7 +190,7 @@ class TestFailure:
         self,
         tiny_model: AiM,
         engine: Engine,
-        lane: LateLane,
+        queue: LateQueue,
         monkeypatch: pytest.MonkeyPatch,
         at: int,
     ) -> None:
@@ -209,26 +213,26 @@ class TestFailure:
         assert of(events, fine)[-1].codes.tolist() == alone(tiny_model, fine)
 
     def test_a_device_that_is_gone_ends_everybody_once(
-        self, engine: Engine, lane: LateLane
+        self, engine: Engine, queue: LateQueue
     ) -> None:
         requests = [Request(i, GUIDED, seed=i, preview_every=2) for i in range(3)]
         for request in requests:
             engine.submit(request)
         events = [event for _ in range(8) for event in engine.step()]
-        lane.broken = True
+        queue.broken = True
         while not engine.idle:
             events += engine.step()
         for request in requests:
             assert [type(e) for e in of(events, request) if isinstance(e, (Failed, Finished))] == [
                 Failed
             ]
-        lane.broken = False
+        queue.broken = False
 
     def test_a_model_that_raises_spares_what_was_drawn(
-        self, tiny_model: AiM, lane: LateLane, monkeypatch: pytest.MonkeyPatch
+        self, tiny_model: AiM, queue: LateQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         engine = Engine(tiny_model, 4)
-        lane.lag = 50
+        queue.lag = 50
         first, second = Request(0, GUIDED), Request(1, GUIDED, seed=2)
         engine.submit(first)
         for _ in range(5):
@@ -246,7 +250,7 @@ class TestFailure:
 
 class TestGraphs:
     def test_each_size_once_and_everybody_is_told_before(
-        self, tiny_model: AiM, engine: Engine, lane: LateLane
+        self, tiny_model: AiM, engine: Engine, queue: LateQueue
     ) -> None:
         first = Request(0, GUIDED, seed=1)
         engine.submit(first)
@@ -255,9 +259,9 @@ class TestGraphs:
             Started(first.id),
             Preparing(first.id, "Preparing the GPU for 2 images at once …"),
         ]
-        assert engine.captures == 0
+        assert engine.graphs.captures == 0
         assert engine.step() == []
-        assert (engine.captures, engine._scheduler.running[first.id].step) == (1, 1)
+        assert (engine.graphs.captures, engine._scheduler.running[first.id].step) == (1, 1)
         others = [Request(i, GUIDED, seed=i) for i in (2, 3)]
         for request in others:
             engine.submit(request)
@@ -272,40 +276,40 @@ class TestGraphs:
             "somebody else is to know, too"
         )
         events = list(engine.run())
-        assert engine.captures == 2
+        assert engine.graphs.captures == 2
         assert not [e for e in events if isinstance(e, Preparing)]
         for request in (first, *others, late):
             assert of(events, request)[-1].codes.tolist() == alone(tiny_model, request), (
                 "warming up has changed nothing"
             )
         list(engine.run([Request(i % 5, GUIDED, seed=i) for i in range(12)]))
-        assert engine.captures == 2
-        assert engine.warmup_seconds > 0
+        assert engine.graphs.captures == 2
+        assert engine.graphs.warmup > 0
 
     def test_preparing_is_not_model_time(
-        self, engine: Engine, lane: LateLane, monkeypatch: pytest.MonkeyPatch
+        self, engine: Engine, queue: LateQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lane, "capture", lambda run: time.sleep(0.5) or run)
+        monkeypatch.setattr(queue, "capture", lambda run: time.sleep(0.5) or run)
         finished = list(engine.run([Request(0, GUIDED)]))[-1]
-        assert engine.capture_seconds >= 0.5
+        assert engine.graphs.capture >= 0.5
         assert isinstance(finished, Finished)
         assert 0 < finished.seconds < 0.5
 
     def test_where_it_fails_the_step_runs_without(
-        self, engine: Engine, lane: LateLane, caplog: pytest.LogCaptureFixture
+        self, engine: Engine, queue: LateQueue, caplog: pytest.LogCaptureFixture
     ) -> None:
-        lane.refuse = True
+        queue.refuse = True
         request = Request(0, GUIDED, seed=3)
         with caplog.at_level(logging.WARNING, "aim"):
             events = list(engine.run([request]))
             list(engine.run([Request(1, GUIDED)]))
         assert events[-1].codes.tolist() == alone(engine.model, request)
-        assert engine.captures == 0
+        assert engine.graphs.captures == 0
         [record] = caplog.records
         assert "out of memory" in record.getMessage()
 
-    def test_not_if_told_so(self, tiny_model: AiM, lane: LateLane) -> None:
+    def test_not_if_told_so(self, tiny_model: AiM, queue: LateQueue) -> None:
         engine = Engine(tiny_model, 2, captured=False)
         events = list(engine.run([Request(0, GUIDED)]))
         assert not [e for e in events if isinstance(e, (Preparing, Queued))]
-        assert engine.captures == 0
+        assert engine.graphs.captures == 0

@@ -52,19 +52,17 @@ def test_the_line_is_bounded_and_places_are_visible() -> None:
     scheduler = Scheduler(1, 2, (2,))
     first, second, third = request(), request(), request()
     scheduler.add(first)
-    assert scheduler.place(first.id) == 0, "it starts with the next step"
+    assert scheduler.places() == [(first, 0)], "it starts with the next step"
     scheduler.add(second)
     scheduler.add(third)
-    assert [scheduler.place(r.id) for r in (first, second, third)] == [0, 1, 2]
+    assert scheduler.places() == [(first, 0), (second, 1), (third, 2)]
     with pytest.raises(QueueFull, match="2 wait"):
         scheduler.add(request())
     scheduler.admit()
     with pytest.raises(QueueFull):
         scheduler.add(request())
     scheduler.remove(second.id)
-    assert scheduler.place(third.id) == 1
-    scheduler.add(request())
-    assert scheduler.place(10**9) == 0
+    assert scheduler.places() == [(third, 1)]
 
 
 def test_compaction_fills_holes_only_where_it_saves_rows() -> None:

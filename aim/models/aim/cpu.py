@@ -40,6 +40,7 @@ class PackedAiM:
             raise InvalidInput(f"the model is on {model.device}; PackedAiM is for a CPU")
         self.model, self.config = model, model.config
         self.device, self.dtype = model.device, model.dtype
+        self.class_table = model.class_table
         self._layers = cast(list[Layer], list(model.layers))
         with torch.no_grad():
             self._mixers = [_prepare(layer, self.config.d_inner**0.5) for layer in self._layers]

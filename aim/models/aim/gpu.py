@@ -88,6 +88,7 @@ class FastAiM:
             )
         self.model, self.config = model, c
         self.device, self.dtype = model.device, model.dtype
+        self.class_table = model.class_table
         self._layers = cast(list[Layer], list(model.layers))
         self._overlap = overlaps(self.device)
         mixing = [mix_weights(layer) for layer in self._layers]

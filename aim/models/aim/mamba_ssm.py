@@ -19,6 +19,7 @@ class ExternalAiM:
     def __init__(self, model: AiM) -> None:
         self.model, self.config = model, model.config
         self.device, self.dtype = model.device, model.dtype
+        self.class_table = model.class_table
         self.condition, self.new_state, self.prefill = (
             model.condition,
             model.new_state,

@@ -128,6 +128,11 @@ class AiM(nn.Module):
         return self.norm_f.weight.device
 
     @property
+    def class_table(self) -> Tensor:
+        """The embeddings of the classes, and last of none: (num_classes + 1, D)."""
+        return self.cls_embed.embedding_table.weight
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the matrices; norms, A_log, dt_bias and D are float32 always."""
         return self.embeddings.word_embeddings.weight.dtype

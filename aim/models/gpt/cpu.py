@@ -57,6 +57,7 @@ class PackedGPT:
         c = model.config
         self.model, self.config = model, c
         self.device, self.dtype = model.device, model.dtype
+        self.class_table = model.class_table
         self.condition = model.condition
         self._room = capacity(c.num_tokens)
         self._tail = (c.d_model * c.norm_eps) ** 0.5

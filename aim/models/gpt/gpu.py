@@ -81,6 +81,7 @@ class FastGPT:
             )
         self.model, self.config = model, c
         self.device, self.dtype = model.device, model.dtype
+        self.class_table = model.class_table
         self._overlap = overlaps(self.device)
         self._turns = rotary_table(c.grid, c.head_dim, c.rope_base, self.device)
         self._layers = [_prepare(layer) for layer in model._layers()]

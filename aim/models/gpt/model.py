@@ -210,6 +210,11 @@ class GPT(nn.Module):
         return self.norm.weight.device
 
     @property
+    def class_table(self) -> Tensor:
+        """The embeddings of the classes, and last of none: (num_classes + 1, D)."""
+        return self.cls_embedding.embedding_table.weight
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the matrices; norms are float32 always."""
         return self.tok_embeddings.weight.dtype

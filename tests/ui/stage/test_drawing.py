@@ -19,7 +19,7 @@ from aim.ui.stage.drawing import COUNT_EVERY, Drawing
 from aim.ui.stage.sessions import Sessions
 from aim.ui.stage.updates import describe_view
 from pages import Brake, until
-from tests.engine.lanes import LateLane
+from tests.engine.late import LateQueue
 
 Make = Callable[..., tuple[Pipeline, Brake]]
 
@@ -59,7 +59,7 @@ def test_views_grow_and_end_with_the_whole_picture(make_pipe: Make):
 def test_what_is_prepared_is_told(make_pipe: Make, monkeypatch: pytest.MonkeyPatch):
     pipe, _ = make_pipe()
     pipe.server.close()
-    monkeypatch.setattr("aim.engine.transfer.connect", LateLane)
+    monkeypatch.setattr("aim.engine.transfer.device_queue", LateQueue)
     pipe._server = Server(Engine(pipe.model))
     views = list(Drawing().views(pipe, [request()], 0))
     told = next(view for view in views if view.state == "preparing")

@@ -1,4 +1,4 @@
-"""A stand-in for a GPU's lane: copies arrive late, and steps are captured."""
+"""A stand-in for a GPU's queue: copies arrive late, and steps are captured."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from aim.engine.transfer import Download, Lane
+from aim.engine.transfer import DeviceQueue, HostCopy
 
 
-class Late(Download):
-    """Arrives when the lane has been asked to keep pace ``lag`` more times, or is waited for."""
+class LateCopy(HostCopy):
+    """Arrives when the queue has been asked to keep pace ``lag`` more times, or is waited for."""
 
-    def __init__(self, lane: LateLane, copies: Sequence[Tensor]) -> None:
+    def __init__(self, queue: LateQueue, copies: Sequence[Tensor]) -> None:
         super().__init__(copies)
-        self._lane, self._due = lane, lane.paces + lane.lag
+        self._queue, self._due = queue, queue.paces + queue.lag
 
     def done(self) -> bool:
-        if self._lane.broken:
+        if self._queue.broken:
             raise RuntimeError("the device is gone")
-        return self._lane.paces >= self._due
+        return self._queue.paces >= self._due
 
     def wait(self) -> None:
-        self._lane.waits += 1
-        if self._lane.broken:
+        self._queue.waits += 1
+        if self._queue.broken:
             raise RuntimeError("the device is gone")
-        self._lane.paces = max(self._lane.paces, self._due)
+        self._queue.paces = max(self._queue.paces, self._due)
 
 
-class LateLane(Lane):
+class LateQueue(DeviceQueue):
     captures = True
 
     def __init__(self, device: torch.device, lag: int = 3) -> None:
@@ -38,8 +38,8 @@ class LateLane(Lane):
         self.broken = self.refuse = False
         self.warmed: list[Callable[[], None]] = []
 
-    def download(self, tensors: Sequence[Tensor]) -> Download:
-        return Late(self, [tensor.clone() for tensor in tensors])
+    def download(self, tensors: Sequence[Tensor]) -> HostCopy:
+        return LateCopy(self, [tensor.clone() for tensor in tensors])
 
     def pace(self) -> None:
         self.paces += 1

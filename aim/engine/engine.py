@@ -226,7 +226,7 @@ class Engine:
         self._prepared = self._rows, everybody
         count = self._rows // 2
         message = (
-            f"Preparing the GPU for {'one image' if count == 1 else f'{count} images at once'} …"
+            f"Preparing the GPU for {f'{count} images at once' if count > 1 else 'one image'} …"
         )
         return [Preparing(request_id, message) for request_id in everybody]
 

@@ -156,7 +156,7 @@ class TestOneRequest:
 
 @pytest.mark.parametrize(("requests", "waiting"), [(0, 1), (1, -1), (1.5, 1)])
 def test_an_engine_without_room_is_refused(tiny_model: Prior, requests: int, waiting: int) -> None:
-    with pytest.raises(InvalidInput, match="max_requests is [01]|max_waiting is -1"):
+    with pytest.raises(InvalidInput, match=r"max_requests is [01]|max_waiting is -1"):
         Engine(tiny_model, requests, waiting)
 
 

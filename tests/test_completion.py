@@ -72,5 +72,5 @@ def test_rows_that_leave_nothing_to_keep_or_to_draw(pipe: Pipeline, rows: object
 
 
 def test_a_file_that_is_no_picture(pipe: Pipeline) -> None:
-    with pytest.raises(InvalidInput, match="cannot be read as a picture"):
+    with pytest.raises(InvalidInput, match="cannot be read as an image"):
         pipe.complete(b"text", 1, "goldfish")

@@ -148,6 +148,27 @@ class TestEverySourceFile:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
+def opens_images(tree: ast.Module) -> bool:
+    """Whether a module calls Pillow's open, by whatever name it imports it."""
+    return "PIL.Image.open" in imports(tree) or any(
+        isinstance(node, ast.Attribute) and ast.unparse(node).split(".")[-2:] == ["Image", "open"]
+        for node in ast.walk(tree)
+    )
+
+
+def test_images_are_opened_in_one_place() -> None:
+    found = {name_of(path) for path in SOURCES if opens_images(parsed(path))}
+    assert found == {"images.read"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["from PIL import Image\nImage.open(1)", "import PIL\nPIL.Image.open(1)", "from PIL.Image import open"],
+)  # fmt: skip
+def test_a_second_place_is_seen(source: str) -> None:
+    assert opens_images(ast.parse(source))
+
+
 @pytest.mark.parametrize("name", ["engine.requests", "engine.scheduler"])
 def test_the_schedule_knows_no_tensors(name: str) -> None:
     tree = parsed(ROOT / "aim" / (name.replace(".", "/") + ".py"))

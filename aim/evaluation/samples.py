@@ -25,7 +25,7 @@ from aim.errors import AimError, InvalidInput
 from aim.evaluation.images import THREADS, batched, write_npz
 from aim.evaluation.judge import balanced_rows
 from aim.files import replace
-from aim.images import write
+from aim.images import read, write
 from aim.models.image_decoder import Painter
 from aim.pipeline import Pipeline
 
@@ -114,21 +114,14 @@ class SampleSet:
 
     def read(self, i: int) -> np.ndarray | None:
         """Image i (S, S, 3) uint8, or None if it is not there, cannot be read, or is another."""
+        path, wanted = self.path(i), self._parameters(i)
         try:
-            with Image.open(self.path(i)) as image:
-                image.load()
-                found = {**asdict(NEUTRAL), **write.read_parameters(image)}
-                wanted = self._parameters(i)
-                same = all(
-                    found.get(name) == value for name, value in wanted.items() if name != "package"
-                )
-                return (
-                    np.asarray(image)
-                    if same and image.mode == "RGB" and image.size == (self.size, self.size)
-                    else None
-                )
-        except (OSError, SyntaxError, ValueError, EOFError):
+            found = {**asdict(NEUTRAL), **read.read_parameters(path)}
+            image = read.open_image(path)
+        except InvalidInput:
             return None
+        same = all(found.get(name) == value for name, value in wanted.items() if name != "package")
+        return np.asarray(image) if same and image.size == (self.size, self.size) else None
 
     def missing(self, indices: Sequence[int]) -> list[int]:
         """Those of the images that are to be drawn."""
@@ -209,7 +202,7 @@ class SampleSet:
                 f"{self.folder / PICTURES} holds {min(surplus)}, which is not of this set; remove "
                 "it"
             )
-        seen = Counter(write.read_parameters(self.path(i))["class"] for i in range(self.count))
+        seen = Counter(read.read_parameters(self.path(i))["class"] for i in range(self.count))
         counts = [seen[index] for index in self.pipe.classes]
         if sum(counts) != self.count or max(counts) - min(counts) > 1:
             raise AimError(

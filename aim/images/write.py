@@ -1,6 +1,4 @@
-"""Pictures out: PNG with its parameters inside, GIF of a drawing, contact sheets; and the
-parameters back in.
-"""
+"""Pictures out: PNG with its parameters inside, GIF of a drawing, contact sheets."""
 
 from __future__ import annotations
 
@@ -9,7 +7,6 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from os import PathLike
 from typing import Any
 
 import imageio.v3 as iio
@@ -79,36 +76,6 @@ def png_bytes(image: Image.Image, parameters: Mapping[str, object]) -> bytes:
     out = io.BytesIO()
     image.save(out, "PNG", pnginfo=chunks)
     return out.getvalue()
-
-
-def read_parameters(png: bytes | str | PathLike[str] | Image.Image) -> dict[str, Any]:
-    """The parameters inside a PNG of ours, given as bytes, path or opened image; InvalidInput if
-    there are none.
-
-    They come from outside: check them before use.
-    """
-    try:
-        image = (
-            png
-            if isinstance(png, Image.Image)
-            else Image.open(io.BytesIO(png) if isinstance(png, bytes) else png)
-        )
-        if PARAMETERS not in image.info:
-            image.load()  # text may also stand after the pixels
-        text = image.info.get(PARAMETERS)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InvalidInput(f"this is not a PNG that can be read: {error}") from error
-    if text is None:
-        raise InvalidInput(
-            "this picture carries no parameters; only a PNG as it was saved here does"
-        )
-    try:
-        parameters = json.loads(text)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput("the parameters in this picture are damaged") from error
-    if not isinstance(parameters, dict):
-        raise InvalidInput("the parameters in this picture are damaged")
-    return parameters
 
 
 def gif_bytes(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import aim
-from aim.images import write
+from aim.images import read
 from aim.pipeline import Pipeline
 from tests.cli.runner import Cli
 
@@ -73,7 +73,7 @@ class TestSample:
         expected = tiny_pipeline.generate([1, 1, 207, 207], seed=5, cfg_scale=2.5, top_k=9)
         for name, image in zip(cli.out.splitlines(), expected, strict=True):
             assert Image.open(name).tobytes() == image.tobytes()
-        found = write.read_parameters(cli.out.splitlines()[3])
+        found = read.read_parameters(cli.out.splitlines()[3])
         assert (
             found["class"],
             found["seed"],
@@ -95,7 +95,7 @@ class TestSample:
         assert first.read_bytes() == b"precious"
         assert cli("sample", "tabby", "--out", out, "--force") == 0
         assert Path(cli.out.strip()) == first
-        assert write.read_parameters(first)["class"] == 281
+        assert read.read_parameters(first)["class"] == 281
 
     def test_gif_and_sheet(self, cli: Cli) -> None:
         assert cli("sample", 1, 985, "--count", 3, "--gif", "--sheet") == 0
@@ -106,7 +106,7 @@ class TestSample:
         assert gif.size == (256, 256)
         sheet = Image.open(lines[-1])
         assert sheet.width > 3 * 128
-        assert write.read_parameters(sheet)["classes"] == [1, 985]
+        assert read.read_parameters(sheet)["classes"] == [1, 985]
 
     @pytest.mark.parametrize(
         ("arguments", "complaint"),
@@ -211,7 +211,7 @@ def test_as_a_process_of_its_own(
         "-m", "aim", "sample", "goldfish", "--model", str(tiny_checkpoint), "--device", "cpu"
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert write.read_parameters(tmp_path / done.stdout.strip())["class_name"] == "goldfish"
+    assert read.read_parameters(tmp_path / done.stdout.strip())["class_name"] == "goldfish"
 
 
 def test_help_does_not_load_pytorch(run_python: Callable[..., Any]) -> None:

@@ -169,7 +169,7 @@ class TestReference:
         for name, message in (
             ("empty", "no picture in"),
             ("r.npz", "cannot be read as a .npz file"),
-            ("bad", "cannot be read as a picture"),
+            ("bad", "cannot be read as an image"),
         ):
             with pytest.raises(InvalidInput, match=message):
                 load_reference(tmp_path / name, Eyes(), SIZE)

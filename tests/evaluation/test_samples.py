@@ -17,7 +17,7 @@ from aim.config import MAX_SEED, SamplingParams
 from aim.errors import AimError, GenerationError, InvalidInput
 from aim.evaluation.images import list_pictures, npz_shape, read_npz, read_pictures, write_npz
 from aim.evaluation.samples import SampleSet
-from aim.images import write
+from aim.images import read, write
 from aim.pipeline import Pipeline
 
 COUNT, SEED = 13, 70
@@ -65,7 +65,7 @@ class TestDrawing:
             np.asarray(image).tobytes() for image in wanted
         ]
         assert drawn.classes() == labels
-        assert write.read_parameters(drawn.path(7)) == {
+        assert read.read_parameters(drawn.path(7)) == {
             **tiny_pipeline.parameters(labels[7], SEED + 7, PARAMS),
             "device": "cpu",
         }
@@ -135,7 +135,7 @@ class TestResuming:
     )
     def test_a_damaged_file_is_drawn_again(self, drawn: SampleSet, damage: str) -> None:
         before, path = contents(drawn), drawn.path(3)
-        whole, parameters = path.read_bytes(), write.read_parameters(path)
+        whole, parameters = path.read_bytes(), read.read_parameters(path)
         flipped = bytearray(whole)
         flipped[whole.index(b"IDAT") + 20] ^= 255
         image = Image.open(path)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from aim.images import write
+from aim.images import read
 from pages import Page, until
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
@@ -124,7 +124,7 @@ def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path
     assert progress(tab).startswith("256 / 256 codes in ")
     assert tab.evaluate(ABSENT) == 0
     png = download(tab, "#png", tmp_path)
-    parameters = write.read_parameters(png)
+    parameters = read.read_parameters(png)
     assert Image.open(png).size == (64, 64)
     assert parameters["class_name"] == "golden retriever"
     assert parameters == page.pipe.parameters(207, parameters["seed"], page.pipe.sampling)

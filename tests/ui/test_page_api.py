@@ -19,7 +19,7 @@ from gradio_client.exceptions import AppError, ValidationError
 from PIL import Image
 
 from aim.errors import GenerationError
-from aim.images import write
+from aim.images import read
 from aim.pipeline import Pipeline
 from aim.ui import models as ui_models
 from aim.ui.generate.handlers import Actions, Screen
@@ -93,7 +93,7 @@ def test_a_picture_streams_and_carries_its_parameters(page: Page, client: Client
     assert all(preview.mode == "RGBA" and preview.getextrema()[3][0] == 0 for preview in previews)
     picture, _, png, gif, parameters = outputs[-1]
     assert parameters == page.pipe.parameters(207, 7, page.pipe.params(cfg_scale=2.5, top_k=20))
-    assert write.read_parameters(png) == write.read_parameters(picture) == parameters
+    assert read.read_parameters(png) == read.read_parameters(picture) == parameters
     assert {"model", "version", "seed", "device", "dtype"} <= set(parameters)
     (alone,) = page.pipe.generate(207, seed=7, cfg_scale=2.5, top_k=20)
     assert Image.open(png).tobytes() == alone.tobytes()

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from aim.errors import InvalidInput
-from aim.training.data.files import decode
+from aim.images.read import open_square
 from aim.training.data.sources import Images
 
 MOST_BAD = 100  # images in a row that cannot be read: then it is not the images
@@ -49,7 +49,7 @@ def decoded(
     def read(item: int) -> Decoded | InvalidInput:
         try:
             name, content, row = source[item]
-            return Decoded(item, row, decode(name, content, size))
+            return Decoded(item, row, np.asarray(open_square(content, size, name)))
         except InvalidInput as error:
             return error
 

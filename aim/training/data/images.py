@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aim.errors import InvalidInput
+from aim.images.read import open_square
 from aim.training.data.decoding import MOST_BAD, decoded
-from aim.training.data.files import decode
 from aim.training.data.sources import Images, open_images
 
 log = logging.getLogger("aim")
@@ -78,7 +78,7 @@ class StreamedImages:
             i %= len(self.source)
             try:
                 name, content, _ = self.source[i]
-                return decode(name, content, self.size)
+                return np.asarray(open_square(content, self.size, name))
             except InvalidInput as error:
                 if i not in self.skipped:
                     self.skipped.add(i)

@@ -15,7 +15,7 @@ import gradio as gr
 from gradio.components import Component
 
 from aim.errors import AimError
-from aim.images import write
+from aim.images import read
 from aim.ui.generate.handlers import Made
 from aim.ui.generate.recall import NAMES
 from aim.ui.stage.updates import Update, keep
@@ -81,7 +81,7 @@ def zip_bytes(pictures: Sequence[Picture]) -> bytes:
 def read_png(path: str) -> dict[str, Any]:
     """The parameters in a PNG that somebody dropped; gr.Error in words if there are none."""
     try:
-        return write.read_parameters(path)
+        return read.read_parameters(path)
     except AimError as error:
         raise gr.Error(str(error), print_exception=False) from error
 

@@ -15,7 +15,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from aim.compare import Axis, blend, sweep
-from aim.images import write
+from aim.images import read
 from pages import Page, show, until
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
@@ -58,7 +58,7 @@ def test_a_sweep(page: Page, tab: Any, tmp_path: Path) -> None:
         page.pipe, Axis("cfg_scale", (1.0, 3.0)), Axis("temperature", (0.5, 1.0)), "goldfish", 0
     )
     assert Image.open(path).tobytes() == wanted.tobytes()
-    inside = write.read_parameters(path)
+    inside = read.read_parameters(path)
     assert (inside["kind"], inside["cfg_scale"], inside["temperature"], inside["class"]) == (
         "sweep",
         [1.0, 3.0],
@@ -125,7 +125,7 @@ def test_the_api_sweeps_and_blends(page: Page, client: Client) -> None:
     assert Path(picture).read_bytes() == Path(png).read_bytes()
     *_, png = client.predict("goldfish", "tabby", 3, 7, None, None, api_name="/blend")
     assert Image.open(png).tobytes() == blend(page.pipe, "goldfish", "tabby", 3, 7).tobytes()
-    assert write.read_parameters(png)["classes"] == [1, 281]
+    assert read.read_parameters(png)["classes"] == [1, 281]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK"])
@@ -140,12 +140,12 @@ def test_the_api_completes_a_picture(page: Page, client: Client, tmp_path: Path,
     *_, frame = page.pipe.complete(path, 6, "goldfish", seed=3)
     assert frame.image is not None
     assert Image.open(picture).tobytes() == frame.image.tobytes()
-    assert write.read_parameters(picture)["rows_kept"] == 6
+    assert read.read_parameters(picture)["rows_kept"] == 6
 
 
 @pytest.mark.parametrize(
     ("rows", "content", "message"),
-    [(0, None, r"rows is 0; .*\[1, 15\]"), (4, b"text", "the file cannot be read as a picture")],
+    [(0, None, r"rows is 0; .*\[1, 15\]"), (4, b"text", "the file cannot be read as an image")],
 )
 def test_what_cannot_be_completed(
     client: Client, tmp_path: Path, rows: int, content: bytes | None, message: str

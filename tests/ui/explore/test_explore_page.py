@@ -145,7 +145,7 @@ def test_what_is_no_picture_is_refused_and_the_page_goes_on(tab: Any) -> None:
     )
     assert until(
         lambda: (
-            "cannot be read as a picture (its format is not known); take a PNG, JPEG or WebP"
+            "cannot be read as an image (its format is not known); take a PNG, JPEG or WebP"
             in said(tab)
         )
     )

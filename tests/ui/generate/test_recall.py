@@ -15,7 +15,7 @@ from PIL import Image
 
 from aim.config import SamplingParams
 from aim.errors import InvalidInput
-from aim.images import write
+from aim.images import read, write
 from aim.pipeline import Pipeline
 from aim.ui.generate.presets import PAPERS, PRESETS, preset_values
 from aim.ui.generate.recall import Recalled, differences, recall
@@ -119,4 +119,4 @@ def test_the_zip_has_what_is_still_there_in_order(tmp_path: Path) -> None:
     (tmp_path / "cat-1.png").unlink()
     with zipfile.ZipFile(io.BytesIO(zip_bytes(pictures))) as archive:
         assert archive.namelist() == ["001-cat-0.png", "003-cat-2.png"]
-        assert write.read_parameters(archive.read("003-cat-2.png")) == {"seed": 2}
+        assert read.read_parameters(archive.read("003-cat-2.png")) == {"seed": 2}

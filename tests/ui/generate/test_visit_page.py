@@ -15,7 +15,7 @@ import imageio.v3 as iio
 import pytest
 from PIL import Image
 
-from aim.images import write
+from aim.images import read, write
 from aim.ui.generate.settings import Boxes, SettingsActions
 from pages import Page, until
 
@@ -86,7 +86,7 @@ def test_four_at_once_are_those_drawn_alone(
     alone = [image for seed in range(5, 9) for image in page.pipe.generate("goldfish", seed=seed)]
     path = saved(tab, "#png", tmp_path)
     assert Image.open(path).tobytes() == write.mosaic(alone).tobytes()
-    assert write.read_parameters(path)["count"] == 4
+    assert read.read_parameters(path)["count"] == 4
     film = saved(tab, "#mp4", tmp_path)
     assert film.suffix == ".mp4" and iio.imread(
         film.read_bytes(), extension=".mp4", plugin="pyav"

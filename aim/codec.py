@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from aim.images import read, write
-from aim.models.image_decoder import Painter
+from aim.models.image_decoder import ImageDecoder
 from aim.models.preview import Previewer
 from aim.models.vq.model import VQ
 
@@ -22,7 +22,7 @@ class Codec:
 
     def __init__(self, tokenizer: VQ) -> None:
         self.tokenizer = tokenizer
-        self._painter, self._previewer = Painter(tokenizer), Previewer(tokenizer)
+        self._image_decoder, self._previewer = ImageDecoder(tokenizer), Previewer(tokenizer)
 
     @property
     def rough_previews(self) -> bool:
@@ -37,9 +37,9 @@ class Codec:
 
     def pictures(self, codes: Iterable[np.ndarray]) -> list[Image.Image]:
         """The RGB images of all their codes, in order, decoded while the next codes are awaited.
-        See ``Painter`` for what is equal.
+        See ``ImageDecoder`` for what is equal.
         """
-        return [Image.fromarray(pixels) for pixels in self._painter.paint(codes)]
+        return [Image.fromarray(pixels) for pixels in self._image_decoder.images(codes)]
 
     def preview(self, codes: np.ndarray) -> Image.Image | None:
         """The first codes (n,) as an RGBA image, transparent where nothing is drawn; None for
@@ -49,8 +49,8 @@ class Codec:
             return None
         config = self.tokenizer.config
         grid, factor, size = config.grid, config.downsample, config.image_size
-        with self._painter.beside():
-            codes_here = torch.from_numpy(codes).to(self._painter.device)
+        with self._image_decoder.beside():
+            codes_here = torch.from_numpy(codes).to(self._image_decoder.device)
             drawn = write.to_image(self._previewer(codes_here))
         image = Image.new("RGBA", (size, size))
         image.paste(drawn, (0, 0))
@@ -70,7 +70,7 @@ class Codec:
         """The colour (codebook_size, 3) uint8 that each code has by itself, a linear function of
         its vector.
         """
-        with self._painter.beside():
+        with self._image_decoder.beside():
             return write.to_bytes(self._previewer.colours()).cpu().numpy()
 
     def encode(self, image: Image.Image | bytes | str | Path) -> np.ndarray:
@@ -81,6 +81,6 @@ class Codec:
         a picture (``aim.images.read``).
         """
         size = self.tokenizer.config.image_size
-        with torch.inference_mode(), self._painter.beside():
-            pixels = read.to_pixels(read.open_square(image, size)).to(self._painter.device)
+        with torch.inference_mode(), self._image_decoder.beside():
+            pixels = read.to_pixels(read.open_square(image, size)).to(self._image_decoder.device)
             return self.tokenizer.encode(pixels[None])[0].cpu().numpy()

@@ -60,7 +60,7 @@ class Pipeline(Codec):
         self.classes: tuple[int, ...] = self.labels.indices
         started = time.perf_counter()
         self._backend, self._max_requests = pick(model, backend), max_requests
-        # of choosing the backend; where it is fused, kernels were compiled
+        # of choosing the backend; on a GPU, kernels were compiled
         self.trial_seconds = time.perf_counter() - started
         tokenizer.fusible = self.backend != "eager"
         super().__init__(tokenizer)
@@ -83,12 +83,12 @@ class Pipeline(Codec):
 
     @property
     def backend(self) -> str:
-        """How a step is computed: fused or eager."""
+        """How a step is computed: gpu, cpu, mamba-ssm or eager."""
         return self._backend.name
 
     @property
     def backend_reason(self) -> str:
-        """Why it is not fused on a GPU, empty where it is or nobody would expect it."""
+        """Why it is not "gpu" on a GPU, empty where it is or nobody would expect it."""
         return self._backend.reason
 
     def engine(self, max_requests: int) -> Engine:
@@ -274,9 +274,9 @@ def load(
 
     ``device`` is auto (CUDA, else Apple MPS, else CPU), cpu, cuda, cuda:1 or mps; ``dtype`` auto,
     float32 or bfloat16, auto being bfloat16 where the device computes in it natively; ``backend``
-    auto, fused (Triton kernels, captured in CUDA graphs), mamba-ssm (that package's kernels and
-    causal-conv1d's, as far as they import) or eager, auto being fused where that runs; up to
-    ``max_requests`` images are drawn at once. PyTorch's CPU threads are set to AIM_THREADS, on a
+    auto, gpu (Triton kernels, captured in CUDA graphs), cpu (packed products), mamba-ssm (that
+    package's kernels and causal-conv1d's, as far as they import) or eager, auto being gpu or cpu;
+    up to ``max_requests`` images are drawn at once. PyTorch's CPU threads are set to AIM_THREADS, on a
     CPU without it to one less than there are cores. InvalidInput, CheckpointError or HubError say
     what is wrong.
     """

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from aim.config import INDEX, NEUTRAL, SamplingParams
 from aim.ops.draw import gumbel, pieces
-from aim.ops.scan import TRITON
+from aim.ops.triton import TRITON
 
 # drawn where the logits are not finite, so that nobody has to ask the device at every step
 BROKEN = -1

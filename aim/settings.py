@@ -11,7 +11,8 @@ from pathlib import Path
 from aim.errors import InvalidInput
 
 DTYPES = ("auto", "float32", "bfloat16")
-BACKENDS = ("auto", "fused", "mamba-ssm", "eager")
+BACKENDS = ("auto", "gpu", "cpu", "mamba-ssm", "eager")
+BACKEND_ALIASES = {"fused": "gpu"}  # what one was called before
 MAX_THREADS = 1024
 MAX_PROCESSES = 2**16
 SWITCH = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True}
@@ -65,7 +66,7 @@ class Settings:
             checkpoints=_folder(given, "AIM_CHECKPOINTS"),
             hub=given.get("HF_ENDPOINT", cls.hub).rstrip("/"),
             screen="DISPLAY" in given or "WAYLAND_DISPLAY" in given,
-            backend=_choice(given, "AIM_BACKEND", cls.backend, BACKENDS),
+            backend=_choice(given, "AIM_BACKEND", cls.backend, BACKENDS, BACKEND_ALIASES),
             rank=_number(given, "RANK", 0, 0, world - 1),
             world=world,
             local_rank=_number(given, "LOCAL_RANK", 0, 0, world - 1),
@@ -74,8 +75,15 @@ class Settings:
         )
 
 
-def _choice(given: Mapping[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
+def _choice(
+    given: Mapping[str, str],
+    name: str,
+    default: str,
+    allowed: tuple[str, ...],
+    aliases: Mapping[str, str] = {},
+) -> str:
     value = given.get(name, default).lower()
+    value = aliases.get(value, value)
     if value not in allowed:
         raise InvalidInput(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
     return value

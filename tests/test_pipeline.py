@@ -21,7 +21,7 @@ from aim import Frame, GenerationError, InvalidInput, Pipeline, SamplingParams
 from aim.engine import Engine, Finished, Request
 from aim.engine.backend import Backend
 from aim.models import preview
-from aim.models.aim.cpu import PackedAiM
+from aim.models.aim.cpu import CPUAiM
 from aim.models.aim.model import AiM
 from aim.models.preview import Previewer
 from aim.models.vq.model import VQ
@@ -228,7 +228,7 @@ class TestStream:
         [expected] = tiny_pipeline.draw([1], seed=5)
         tiny_pipeline.close()
         monkeypatch.setattr("aim.engine.transfer.device_queue", LateQueue)
-        monkeypatch.setattr(tiny_pipeline, "_backend", Backend("fused", tiny_pipeline.model))
+        monkeypatch.setattr(tiny_pipeline, "_backend", Backend("gpu", tiny_pipeline.model))
         stream = tiny_pipeline.stream(1, seed=5, preview_every=1, explain=True)
         frames = list(stream)
         assert [frame.note for frame in frames if frame.note] == [
@@ -263,7 +263,7 @@ class TestStream:
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr(PackedAiM, "step", explode)
+            patch.setattr(CPUAiM, "step", explode)
             with pytest.raises(GenerationError, match=str(error)):
                 list(tiny_pipeline.stream(1))
             with pytest.raises(GenerationError, match=str(error)):
@@ -367,8 +367,8 @@ class TestLoad:
             "",
             3,
         )
-        assert aim.load(tiny_checkpoint, "cpu").backend == "packed"
-        for backend in ("fused", "turbo"):
+        assert aim.load(tiny_checkpoint, "cpu").backend == "cpu"
+        for backend in ("gpu", "turbo"):
             with pytest.raises(InvalidInput, match="auto"):
                 aim.load("a model that is not there", "cpu", backend=backend)
 

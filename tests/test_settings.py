@@ -62,7 +62,7 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
         ("AIM_DEVICE", "gpu", "cuda"),
         ("AIM_DEVICE", "cuda:", "cuda:<number>"),
         ("AIM_DTYPE", "float16", "bfloat16"),
-        ("AIM_BACKEND", "triton", "fused"),
+        ("AIM_BACKEND", "triton", "gpu"),
         ("AIM_BACKEND", "mamba_ssm", "mamba-ssm"),
         ("AIM_THREADS", "0", "[1, 1024]"),
         ("AIM_THREADS", "-1", "[1, 1024]"),

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from aim.bench.machine import PeakMemory
-from aim.bench.runs import Spread, Stop, paint, timed
+from aim.bench.runs import Spread, Stop, decode_images, timed
 from aim.bench.traffic import traffic
 from aim.engine import Request
 from aim.engine.memory import pool_bytes, state_shapes
-from aim.models.image_decoder import Painter
+from aim.models.image_decoder import ImageDecoder
 from aim.pipeline import Pipeline
 
 
@@ -111,7 +111,7 @@ class Stand:
         self.engine = pipe.engine(len(requests))
         if self.engine.max_requests < len(requests):
             raise torch.OutOfMemoryError
-        self._painter = Painter(pipe.tokenizer)
+        self._image_decoder = ImageDecoder(pipe.tokenizer)
         self.laps: list[Lap] = []
 
     def warm(self) -> None:
@@ -165,6 +165,6 @@ class Stand:
     def _lap(self) -> tuple[Pictures, Lap]:
         drawn = timed(self.engine, self._requests, self.pipe.device, self._stop)
         started = time.perf_counter()
-        images = paint(self._painter, drawn.codes, self._stop)
+        images = decode_images(self._image_decoder, drawn.codes, self._stop)
         seconds = time.perf_counter() - started
         return Pictures(drawn.codes, np.stack(images)), Lap(tuple(drawn.at), drawn.seconds, seconds)

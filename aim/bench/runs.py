@@ -17,7 +17,7 @@ import torch
 
 from aim.engine import Cancelled, Engine, Failed, Finished, Progress, Request
 from aim.errors import GenerationError
-from aim.models.image_decoder import Painter, Painting
+from aim.models.image_decoder import Decoding, ImageDecoder
 
 Stop = Callable[[], bool]
 
@@ -158,12 +158,12 @@ def first_code_seconds(engine: Engine, requests: Sequence[Request]) -> float:
     return seconds
 
 
-def paint(painter: Painter, codes: np.ndarray, stop: Stop = never) -> list[np.ndarray]:
+def decode_images(decoder: ImageDecoder, codes: np.ndarray, stop: Stop = never) -> list[np.ndarray]:
     """Images (H, W, 3) uint8 on the host of codes (B, T). ``Stopped`` if ``stop``, which is asked
     before every image, says so.
     """
     images = []
-    for image in painter.paint(codes):
+    for image in decoder.images(codes):
         if stop():
             raise Stopped("the measurement was stopped")
         images.append(image)
@@ -171,7 +171,7 @@ def paint(painter: Painter, codes: np.ndarray, stop: Stop = never) -> list[np.nd
 
 
 def overlapped(
-    engine: Engine, batches: Sequence[Sequence[Request]], painter: Painter
+    engine: Engine, batches: Sequence[Sequence[Request]], decoder: ImageDecoder
 ) -> tuple[float, list[np.ndarray]]:
     """Seconds a batch where one is decoded while the next one's codes are drawn, and the images (n,
     H, W, 3) of all but the last.
@@ -184,7 +184,7 @@ def overlapped(
     images: list[np.ndarray] = []
     started = time.perf_counter()
     for requests in batches[1:]:
-        parts = _Parts(painter, codes, engine.model.config.num_tokens)
+        parts = _Parts(decoder, codes, engine.model.config.num_tokens)
         codes = draw(engine, requests, parts.after_step)
         images += parts.finish()
     return (time.perf_counter() - started) / (len(batches) - 1), images
@@ -193,20 +193,20 @@ def overlapped(
 class _Parts:
     """The decoding of a batch, begun part by part between the ``steps`` of another."""
 
-    def __init__(self, painter: Painter, codes: np.ndarray, steps: int) -> None:
-        self._painter = painter
+    def __init__(self, decoder: ImageDecoder, codes: np.ndarray, steps: int) -> None:
+        self._image_decoder = decoder
         self._todo = deque(
-            list(codes[at : at + painter.chunk]) for at in range(0, len(codes), painter.chunk)
+            list(codes[at : at + decoder.chunk]) for at in range(0, len(codes), decoder.chunk)
         )
-        self._begun: list[Painting] = []
+        self._begun: list[Decoding] = []
         self._every, self._step = max(1, steps // len(self._todo)), 0
 
     def after_step(self) -> None:
         if self._todo and self._step % self._every == 0:
-            self._begun.append(self._painter.begin(self._todo.popleft()))
+            self._begun.append(self._image_decoder.begin(self._todo.popleft()))
         self._step += 1
 
     def finish(self) -> list[np.ndarray]:
         """Images (n, H, W, 3) of every part, when they are there."""
-        self._begun += [self._painter.begin(part) for part in self._todo]
+        self._begun += [self._image_decoder.begin(part) for part in self._todo]
         return [part.wait() for part in self._begun]

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from aim.bench.machine import Machine, PeakMemory, copy_bandwidth
-from aim.bench.runs import Spread, draw, first_code_seconds, overlapped, paint, step_seconds
+from aim.bench.runs import Spread, decode_images, draw, first_code_seconds, overlapped, step_seconds
 from aim.bench.traffic import traffic
 from aim.engine import Request
 from aim.errors import AimError, GenerationError, InvalidInput
-from aim.models.image_decoder import Painter
+from aim.models.image_decoder import ImageDecoder
 from aim.pipeline import Pipeline
 
 LARGEST = 4096
@@ -119,13 +119,13 @@ def measure(
         raise torch.OutOfMemoryError(
             f"{engine.max_requests} of {batch} images at once fit into the device's memory"
         )
-    painter = Painter(pipe.tokenizer)
+    decoder = ImageDecoder(pipe.tokenizer)
 
     def whole() -> tuple[float, float]:
         started = time.perf_counter()
         codes = draw(engine, requests_for(model, batch))
         drawn = time.perf_counter()
-        paint(painter, codes)
+        decode_images(decoder, codes)
         return drawn - started, time.perf_counter() - drawn
 
     say(f"batch {batch}: warming up")
@@ -151,7 +151,7 @@ def measure(
     if cuda:
         say(f"batch {batch}: decoding beside the next batch")
         beside, _ = overlapped(
-            engine, [requests_for(model, batch) for _ in range(repeats + 2)], painter
+            engine, [requests_for(model, batch) for _ in range(repeats + 2)], decoder
         )
     engine.drain()
     rows = sum(request.rows for request in requests_for(model, batch))
@@ -192,7 +192,7 @@ class Report:
     parameters: int  # of the model without its tokenizer
     dtype: str
     backend: str
-    # of choosing the backend: where it is fused, the compilation of its kernels for a small batch
+    # of choosing the backend: on a GPU, the compilation of its kernels for a small batch
     trial_seconds: float
     guidance: float
     tokens: int

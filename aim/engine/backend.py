@@ -15,59 +15,78 @@ from aim.engine.requests import Request
 from aim.engine.runner import Runner
 from aim.engine.scheduler import Running
 from aim.errors import GenerationError, InvalidInput
-from aim.models.aim.cpu import PackedAiM
-from aim.models.aim.mamba_ssm import ExternalAiM
-from aim.models.gpt.cpu import PackedGPT
-from aim.ops import kernels
-from aim.ops.fused import CAPABILITY
-from aim.settings import BACKENDS
+from aim.models.aim.cpu import CPUAiM
+from aim.models.aim.mamba_ssm import MambaSSMAiM
+from aim.models.gpt.cpu import CPUGPT
+from aim.ops import mixer
+from aim.ops.triton import CAPABILITY
+from aim.settings import BACKEND_ALIASES, BACKENDS
 
 log = logging.getLogger("aim")
 
 
 @dataclass(frozen=True)
 class Backend:
-    """``model`` is what an engine runs: fused kernels or mamba-ssm's as captured graphs, PyTorch's
-    operations one by one, or those prepared for a CPU.
+    """``model`` is what an engine runs: our kernels or mamba-ssm's as captured graphs, packed
+    products on a CPU, or PyTorch's operations one by one.
 
-    ``reason`` says why it is not fused on a GPU, where nobody asked for it not to be, or not all
+    ``reason`` says why it is not ours on a GPU, where nobody asked for it not to be, or not all
     mamba-ssm's where that was asked for.
     """
 
-    name: str  # fused, mamba-ssm, packed or eager
+    name: str  # one of ``BACKENDS``, but for auto
     model: Any
     reason: str = ""
+
+    def describe(self) -> str:
+        """In words, with the reason."""
+        return describe(self.name, self.reason)
 
     def engine(self, max_requests: int = 16, max_waiting: int = 64) -> Engine:
         """An engine on it; arguments as of ``Engine``."""
         return Engine(self.model, max_requests, max_waiting, captured=self.name != "eager")
 
 
-def check(wanted: str, device: torch.device) -> str:
-    """Why nothing is fused on ``device``, empty if that may run; before a model is there.
+def describe(name: str, reason: str = "") -> str:
+    """A backend in words, and why it is not another."""
+    way = {
+        "gpu": "fused kernels",
+        "cpu": "packed products",
+        "mamba-ssm": "mamba-ssm's kernels",
+        "eager": "eager PyTorch",
+    }[name]
+    return f"{way} ({reason})" if reason else way
 
-    InvalidInput for a name that is none, or for "fused" or "mamba-ssm" where it cannot run.
+
+def check(wanted: str, device: torch.device) -> str:
+    """Why our kernels do not run on ``device``, empty if they may; before a model is there.
+
+    InvalidInput for a name that is none, or for one that cannot run there.
     """
+    wanted = BACKEND_ALIASES.get(wanted, wanted)
     if wanted not in BACKENDS:
         raise InvalidInput(f"backend is {wanted!r}; it must be one of {', '.join(BACKENDS)}")
     if wanted == "mamba-ssm":
         if device.type != "cuda":
             raise _refusal(wanted, f"it needs an NVIDIA GPU, and the device is {device}")
-        kernels.missing()
+        mixer.missing()
+    if wanted == "cpu" and device.type != "cpu":
+        raise _refusal(wanted, f"the device is {device}")
     reason = _obstacle(device)
-    if reason and wanted == "fused":
+    if reason and wanted == "gpu":
         raise _refusal(wanted, reason)
     return reason
 
 
 def pick(model: Any, wanted: str = "auto") -> Backend:
-    """The backend for ``model``, an ``aim.models.prior.Prior``: for "auto" the fused one where it
-    runs, packed on a CPU, else eager, with a line in the log on a GPU.
+    """The backend for ``model``, an ``aim.models.prior.Prior``: for "auto" ours for a GPU where it
+    runs, for a CPU on one, else eager, with a line in the log on a GPU.
 
     On a GPU it tries a few steps, which compiles kernels. InvalidInput for a name that is none, for
-    "fused" or "mamba-ssm" where it does not run, and for "mamba-ssm" with a Transformer.
+    one that does not run here, and for "mamba-ssm" with a Transformer.
     """
     reason = check(wanted, model.device)
+    wanted = BACKEND_ALIASES.get(wanted, wanted)
     if wanted == "eager":
         return Backend("eager", model)
     if wanted == "mamba-ssm":
@@ -75,18 +94,18 @@ def pick(model: Any, wanted: str = "auto") -> Backend:
             raise _refusal(
                 wanted, "its kernels are for a state space model, and this one is a Transformer"
             )
-        return _external(model)
+        return _mamba_ssm(model)
+    if model.device.type == "cpu":
+        return Backend("cpu", CPUGPT(model) if _is_gpt(model) else CPUAiM(model))
     if not reason:
         try:
-            return Backend("fused", _fused(model))
+            return Backend("gpu", _gpu(model))
         except (
             Exception
         ) as error:  # whatever is wrong with the installation, eager PyTorch does not need it
             reason = _why(error, "the fused kernels")
-    if wanted == "fused":
+    if wanted == "gpu":
         raise _refusal(wanted, reason)
-    if model.device.type == "cpu":
-        return Backend("packed", PackedGPT(model) if _is_gpt(model) else PackedAiM(model))
     if model.device.type != "cuda":
         return Backend("eager", model)
     log.warning("Decoding with eager PyTorch, which is slower: %s", reason)
@@ -117,40 +136,41 @@ def _obstacle(device: torch.device) -> str:
     capability = torch.cuda.get_device_capability(device)
     if capability < CAPABILITY:
         have, need = (".".join(map(str, version)) for version in (capability, CAPABILITY))
-        return f"it needs a GPU of compute capability {need} or more, and {torch.cuda.get_device_name(device)} has {have}"
+        name = torch.cuda.get_device_name(device)
+        return f"it needs a GPU of compute capability {need} or more, and {name} has {have}"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     return ""
 
 
-def _fused(model: Any) -> Any:
+def _gpu(model: Any) -> Any:
     """The model with fused kernels, tried out. Raises whatever goes wrong."""
     if _is_gpt(model):  # imported here, as both import Triton
-        from aim.models.gpt.gpu import FastGPT
+        from aim.models.gpt.gpu import GPUGPT
 
-        fast: Any = FastGPT(model)
+        ours: Any = GPUGPT(model)
     else:
-        from aim.models.aim.gpu import FastAiM
+        from aim.models.aim.gpu import GPUAiM
 
-        fast = FastAiM(model)
-    if not _try(fast):
+        ours = GPUAiM(model)
+    if not _try(ours):
         raise GenerationError("the step cannot be captured")
-    return fast
+    return ours
 
 
-def _external(model: Any) -> Backend:
+def _mamba_ssm(model: Any) -> Backend:
     """mamba-ssm's kernels, tried out. InvalidInput if they do not run."""
-    external = ExternalAiM(model)
+    theirs = MambaSSMAiM(model)
     try:
-        _try(external)
+        _try(theirs)
     except Exception as error:  # an extension for another GPU, a size that the kernels do not take
         raise _refusal("mamba-ssm", _why(error, "mamba-ssm's kernels")) from error
     reason = "".join(
-        f"{package} does not import ({why})" for package, why in external.missing.items()
+        f"{package} does not import ({why})" for package, why in theirs.missing.items()
     )
     if reason:
         log.warning("PyTorch does its part of a step: %s", reason)
-    return Backend("mamba-ssm", external, reason)
+    return Backend("mamba-ssm", theirs, reason)
 
 
 def _try(model: Any) -> bool:

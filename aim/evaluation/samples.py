@@ -26,7 +26,7 @@ from aim.evaluation.images import THREADS, batched, write_npz
 from aim.evaluation.judge import balanced_rows
 from aim.files import replace
 from aim.images import read, write
-from aim.models.image_decoder import Painter
+from aim.models.image_decoder import ImageDecoder
 from aim.pipeline import Pipeline
 
 SETTINGS, PICTURES, ARRAY = "settings.json", "png", "samples.npz"
@@ -228,7 +228,9 @@ class SampleSet:
         drawn = list(self._codes(indices))
         equal, errors = 0, []
         for (i, codes), pixels in zip(
-            drawn, Painter(self.pipe.tokenizer).paint(codes for _, codes in drawn), strict=True
+            drawn,
+            ImageDecoder(self.pipe.tokenizer).images(codes for _, codes in drawn),
+            strict=True,
         ):
             if i is None:
                 continue
@@ -259,7 +261,7 @@ class SampleSet:
                 order.append(i)
                 yield drawn
 
-        for pixels in Painter(self.pipe.tokenizer).paint(codes()):
+        for pixels in ImageDecoder(self.pipe.tokenizer).images(codes()):
             i = order.popleft()
             if i is not None:
                 yield i, pixels

@@ -38,7 +38,7 @@ class Recorded(NamedTuple):
         pixels.copy_(self.pixels[: len(codes)])
 
 
-class Painting:
+class Decoding:
     """Images that are being decoded."""
 
     def __init__(self, pixels: Tensor, done: torch.cuda.Event | None) -> None:
@@ -51,7 +51,7 @@ class Painting:
         return self._pixels.numpy()
 
 
-class Painter:
+class ImageDecoder:
     """Decodes codes to pixels. Thread-safe.
 
     In bfloat16 on a GPU images are decoded together, ``chunk`` at most, and a pixel may differ by
@@ -74,11 +74,12 @@ class Painter:
         with torch.no_grad():
             self._records = vq.fused
         if self._records:
-            vq.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # what cuDNN reads without a copy
+            # what cuDNN reads without a copy
+            vq.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @contextmanager
     def beside(self) -> Iterator[None]:
-        """Work in here runs on the painter's stream, and waits for nothing that others put on
+        """Work in here runs on the decoder's stream, and waits for nothing that others put on
         theirs.
         """
         if self._stream is None:
@@ -87,11 +88,11 @@ class Painter:
             with torch.cuda.stream(self._stream):
                 yield
 
-    def paint(self, codes: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def images(self, codes: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Images (H, W, 3) uint8 of codes (num_tokens,), in order, being decoded while the next
         codes are awaited.
         """
-        source, begun = iter(codes), deque[Painting]()
+        source, begun = iter(codes), deque[Decoding]()
         while some := list(islice(source, self.chunk)):
             begun.append(self.begin(some))
             if len(begun) > AHEAD:
@@ -100,20 +101,20 @@ class Painter:
             yield from part.wait()
 
     @torch.inference_mode()
-    def begin(self, codes: Sequence[np.ndarray]) -> Painting:
+    def begin(self, codes: Sequence[np.ndarray]) -> Decoding:
         """Start decoding images of codes (num_tokens,) each; on a GPU this returns at once.
         InvalidInput for what cannot be codes.
         """
         given = self._checked(codes)
         if self._stream is None:
-            return Painting(self.decode(given.to(self.device)).cpu(), None)
+            return Decoding(self.decode(given.to(self.device)).cpu(), None)
         with self.beside():
             pixels = self.decode(given.pin_memory().to(self.device, non_blocking=True))
             here = torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True)
             here.copy_(pixels, non_blocking=True)
             done = torch.cuda.Event(blocking=True)
             done.record(self._stream)
-            return Painting(here, done)
+            return Decoding(here, done)
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aim.ops.activation import silu
-from aim.ops.scan import TRITON
+from aim.ops.triton import TRITON
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

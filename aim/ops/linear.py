@@ -117,3 +117,40 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _by_fours(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     parts = [F.linear(part, weight, bias) for part in x.flatten(0, -2).split(4)]
     return torch.cat(parts).view(*x.shape[:-1], -1)
+
+
+def linear_in_reference(
+    x: Tensor,
+    weight: Tensor,
+    squares: Tensor | None = None,
+    offset: Tensor | None = None,
+    eps: float = 1e-5,
+    gated: bool = False,
+) -> Tensor:
+    """What ``triton.decode.few_rows.linear_in`` computes, float32."""
+    y = x.float() @ weight.float().T
+    if squares is not None:
+        y = y / torch.sqrt(squares.sum(1, keepdim=True) / x.shape[1] + eps)
+    if offset is not None:
+        y = y + offset[: len(x)]
+    return F.silu(y[:, ::2]) * y[:, 1::2] if gated else y
+
+
+def linear_out_reference(
+    u: Tensor,
+    weight: Tensor,
+    squares: Tensor | None,
+    residual: Tensor,
+    gate: Tensor | float,
+    eps: float = 1e-5,
+) -> Tensor:
+    """The new residual that ``triton.decode.few_rows.linear_out`` computes, float32; gate (R, D)."""
+    y = u.float() @ weight.float().T
+    return residual + gate * (
+        y if squares is None else y / torch.sqrt(squares.sum(1, keepdim=True) / u.shape[1] + eps)
+    )
+
+
+def product_reference(x: Tensor, weight: Tensor) -> Tensor:
+    """What the shares of ``triton.decode.some_rows.product`` add up to, float32."""
+    return x.float() @ weight.float().T

@@ -7,13 +7,10 @@ heads.
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 from torch import Tensor
 
-# importing it takes a second: only where it runs
-TRITON = importlib.util.find_spec("triton") is not None
+from aim.ops.triton import TRITON
 
 
 def state_step(
@@ -129,7 +126,7 @@ def parallel_scan(
         and x.shape[1] <= 1024
         and x.shape[3] in (16, 32, 64, 128)
     ):
-        from aim.ops.triton.mixing import scan_mixing
+        from aim.ops.triton.scan import scan_mixing
 
         return scan_mixing(x, dt, A, B, C, D), None
     return scan_chunked(x, dt, A, B, C, D, need_state=need_state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from aim.pipeline import Pipeline
+from aim.engine.backend import describe
 from aim.ui.models import Models
 
 _INTRO = """
@@ -33,14 +33,6 @@ ImageNet's terms ask; weights from the hub have their own licence there.
 """
 
 
-def _steps(pipe: Pipeline) -> str:
-    """How a step is computed, and why not faster."""
-    way = {"fused": "fused kernels", "mamba-ssm": "mamba-ssm's kernels"}.get(
-        pipe.backend, "eager PyTorch"
-    )
-    return f"{way} ({pipe.backend_reason})" if pipe.backend_reason else way
-
-
 def _card(models: Models) -> str:
     pipe = models.get(models.default)
     config, vq = pipe.model.config, pipe.tokenizer.config
@@ -50,7 +42,7 @@ def _card(models: Models) -> str:
         "Network": f"{config.n_layer} layers of width {config.d_model}, {count / 1e6:.1f} M parameters",
         "Classes": f"{len(pipe.classes)} of ImageNet's 1000",
         "Picture": f"{vq.image_size}×{vq.image_size} pixels, {vq.grid}×{vq.grid} codes out of {vq.codebook_size}",
-        "Runs on": f"{pipe.device}, {str(pipe.dtype).removeprefix('torch.')}, {_steps(pipe)}",
+        "Runs on": f"{pipe.device}, {str(pipe.dtype).removeprefix('torch.')}, {describe(pipe.backend, pipe.backend_reason)}",
     }
     facts = "\n".join(f"- {name}: **{value}**" for name, value in rows.items())
     limits = (

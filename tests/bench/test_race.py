@@ -222,7 +222,7 @@ class TestStop:
         codes = np.zeros((3, 16), np.int64)
         asked = iter([False, True])
         with pytest.raises(Stopped):
-            runs.paint(tiny_pipeline._painter, codes, lambda: next(asked))
+            runs.decode_images(tiny_pipeline._image_decoder, codes, lambda: next(asked))
 
     def test_is_an_error_that_a_page_can_tell(self) -> None:
         assert issubclass(Stopped, GenerationError)

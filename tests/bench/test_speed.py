@@ -13,14 +13,14 @@ import torch
 from rich.console import Console
 
 from aim.bench import speed
-from aim.bench.runs import draw, drop, first_code_seconds, overlapped, paint, step_seconds
+from aim.bench.runs import decode_images, draw, drop, first_code_seconds, overlapped, step_seconds
 from aim.bench.speed import NoRoom, Report, Speed, bench, parse_batches, requests_for
 from aim.bench.table import as_json, as_table
 from aim.bench.weights import random_model, random_pipeline
 from aim.engine import Engine
 from aim.errors import GenerationError
 from aim.models.aim.model import AiM
-from aim.models.image_decoder import Painter
+from aim.models.image_decoder import ImageDecoder
 from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
 
@@ -42,7 +42,7 @@ class TestReport:
         assert (report.model, report.version, report.backend, report.dtype) == (
             "tiny",
             "0123456789ab",
-            "packed",
+            "cpu",
             "float32",
         )
         assert (report.guidance, report.tokens, report.image_size) == (3.0, 16, 16)
@@ -143,11 +143,11 @@ class TestRuns:
     def test_pictures_decoded_beside_the_next_batch_are_the_same(
         self, tiny_pipeline: Pipeline, chunk: int
     ) -> None:
-        model, painter = tiny_pipeline.model, Painter(tiny_pipeline.tokenizer)
-        painter.chunk = chunk
+        model, decoder = tiny_pipeline.model, ImageDecoder(tiny_pipeline.tokenizer)
+        decoder.chunk = chunk
         engine = Engine(model, max_requests=3)
-        alone = paint(painter, draw(engine, requests_for(model, 3)))
-        seconds, beside = overlapped(engine, [requests_for(model, 3) for _ in range(3)], painter)
+        alone = decode_images(decoder, draw(engine, requests_for(model, 3)))
+        seconds, beside = overlapped(engine, [requests_for(model, 3) for _ in range(3)], decoder)
         assert seconds > 0
         np.testing.assert_array_equal(np.concatenate(beside), [*alone, *alone])
 

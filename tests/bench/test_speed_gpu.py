@@ -8,11 +8,11 @@ import time
 import numpy as np
 import pytest
 
-from aim.bench.runs import draw, overlapped, paint, step_seconds
+from aim.bench.runs import decode_images, draw, overlapped, step_seconds
 from aim.bench.speed import Speed, bench, requests_for
 from aim.bench.weights import random_pipeline
 from aim.engine.backend import pick
-from aim.models.image_decoder import Painter
+from aim.models.image_decoder import ImageDecoder
 
 pytestmark = pytest.mark.gpu
 
@@ -30,13 +30,13 @@ def test_every_number_is_there() -> None:
 def test_pictures_decoded_beside_the_next_batch_are_the_same(batch: int) -> None:
     pipe = random_pipeline("aim-s", "cuda", "bfloat16")
     backend = pick(pipe.model)
-    model, engine, painter = (
+    model, engine, decoder = (
         backend.model,
         backend.engine(max_requests=batch),
-        Painter(pipe.tokenizer),
+        ImageDecoder(pipe.tokenizer),
     )
-    alone = paint(painter, draw(engine, requests_for(model, batch)))
-    seconds, beside = overlapped(engine, [requests_for(model, batch) for _ in range(3)], painter)
+    alone = decode_images(decoder, draw(engine, requests_for(model, batch)))
+    seconds, beside = overlapped(engine, [requests_for(model, batch) for _ in range(3)], decoder)
     assert seconds > 0
     np.testing.assert_array_equal(np.concatenate(beside), [*alone, *alone])
     pipe.close()

@@ -119,9 +119,9 @@ class TestSample:
             (["goldfish", "--dtype", "float16"], "dtype is 'float16'"),
             (
                 ["goldfish", "--backend", "turbo"],
-                "backend is 'turbo'; it must be one of auto, fused, mamba-ssm, eager",
+                "backend is 'turbo'; it must be one of auto, gpu, cpu, mamba-ssm, eager",
             ),
-            (["goldfish", "--backend", "fused"], "the device is cpu; take auto or eager"),
+            (["goldfish", "--backend", "gpu"], "the device is cpu; take auto or eager"),
             (["goldfish", "--model", "aim-z"], "aim-s"),
             (["goldfish", "--model", "nowhere/"], "nowhere"),
             (["goldfish", "--out", "file/in"], "--out"),

@@ -18,11 +18,12 @@ from aim.engine.backend import Backend, check, pick
 from aim.engine.memory import fitting, pool_bytes
 from aim.engine.runner import batch_sizes
 from aim.errors import InvalidInput
-from aim.models.aim.cpu import PackedAiM
-from aim.models.aim.mamba_ssm import ExternalAiM
+from aim.models.aim.cpu import CPUAiM
+from aim.models.aim.mamba_ssm import MambaSSMAiM
 from aim.models.aim.model import AiM
-from aim.models.gpt.cpu import PackedGPT
+from aim.models.gpt.cpu import CPUGPT
 from aim.models.prior import Prior
+from aim.settings import BACKENDS, Settings
 from tests import foreign
 from tests.engine.late import LateQueue
 from tests.tiny import random_gpt, random_model
@@ -62,7 +63,7 @@ class Fast:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch, queue: LateQueue, tiny_model: Prior) -> Fast:
     """The fused form of ``tiny_model``, on a machine that could have a GPU."""
-    module, name = ("fast", "FastAiM") if isinstance(tiny_model, AiM) else ("gpt_fast", "FastGPT")
+    module, name = ("aim.gpu", "GPUAiM") if isinstance(tiny_model, AiM) else ("gpt.gpu", "GPUGPT")
     stand_in = ModuleType(f"aim.models.{module}")
     monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
     monkeypatch.setattr(backends, "_obstacle", lambda device: "")
@@ -74,20 +75,40 @@ def test_on_a_cpu_it_is_packed_and_nothing_is_said(
     tiny_model: Prior, caplog: pytest.LogCaptureFixture
 ) -> None:
     packed = pick(tiny_model)
-    assert packed.name == "packed"
-    assert type(packed.model) is (PackedAiM if isinstance(tiny_model, AiM) else PackedGPT)
+    assert packed.name == "cpu"
+    assert type(packed.model) is (CPUAiM if isinstance(tiny_model, AiM) else CPUGPT)
     assert packed.model.model is tiny_model
     assert pick(tiny_model, "eager") == Backend("eager", tiny_model)
     assert not caplog.records
 
 
+@pytest.mark.parametrize("name", ["cpu", "eager"])
+def test_a_backend_is_asked_for_by_the_name_it_reports(name: str) -> None:
+    assert pick(random_model(), name).name == name
+
+
+@either_prior
+def test_the_old_name_of_the_kernels_is_taken(fast: Fast, tiny_model: Prior) -> None:
+    assert pick(Gpu(tiny_model), "gpu").name == pick(Gpu(tiny_model), "fused").name == "gpu"
+    with pytest.raises(InvalidInput, match="'cpu', but the device is cuda"):
+        pick(Gpu(tiny_model), "cpu")
+    assert Settings.from_env({"AIM_BACKEND": "fused"}).backend == "gpu"
+
+
+@pytest.mark.parametrize("name", [name for name in BACKENDS if name != "auto"])
+def test_every_backend_is_described(name: str) -> None:
+    said = Backend(name, None, "for a reason").describe()
+    assert said.endswith(" (for a reason)")
+    assert ("eager" in said) == (name == "eager")
+
+
 def test_what_cannot_be_is_refused_before_a_model_is_loaded() -> None:
     cpu = torch.device("cpu")
     with pytest.raises(
-        InvalidInput, match="'turbo'; it must be one of auto, fused, mamba-ssm, eager"
+        InvalidInput, match="'turbo'; it must be one of auto, gpu, cpu, mamba-ssm, eager"
     ):
         check("turbo", cpu)
-    for wanted in ("fused", "mamba-ssm"):
+    for wanted in ("gpu", "mamba-ssm"):
         with pytest.raises(
             InvalidInput,
             match=f"'{wanted}', but it needs an NVIDIA GPU, and the device is cpu; take auto or eager",
@@ -115,7 +136,7 @@ def test_what_stands_in_the_way(
     )
     gpu = Gpu(tiny_model)
     with pytest.raises(InvalidInput, match="take auto or eager"):
-        pick(gpu, "fused")
+        pick(gpu, "gpu")
     with caplog.at_level(logging.WARNING, "aim"):
         picked = pick(gpu)
     assert (picked.name, picked.model) == ("eager", gpu)
@@ -128,7 +149,7 @@ def test_what_stands_in_the_way(
 class TestFused:
     def test_where_it_runs(self, fast: Fast, queue: LateQueue, tiny_model: Prior) -> None:
         picked = pick(Gpu(tiny_model))
-        assert (picked.name, picked.model, picked.reason) == ("fused", tiny_model, "")
+        assert (picked.name, picked.model, picked.reason) == ("gpu", tiny_model, "")
         engine = picked.engine(2)
         request = Request(1, SamplingParams(cfg_scale=3.0), seed=4)
         codes = [e.codes.tolist() for e in engine.run([request]) if isinstance(e, Finished)]
@@ -180,7 +201,7 @@ class TestFused:
         assert "fused kernels do not run here" in picked.reason
         assert picked.reason in caplog.records[-1].getMessage()
         with pytest.raises(InvalidInput, match="fused kernels do not run here"):
-            pick(gpu, "fused")
+            pick(gpu, "gpu")
 
     def test_a_model_that_it_does_not_take_says_why(self, fast: Fast, tiny_model: Prior) -> None:
         def refuse(model: object) -> None:
@@ -199,7 +220,7 @@ class TestMambaSsm:
     @pytest.fixture(autouse=True)
     def _gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(backends, "_obstacle", lambda device: "")
-        monkeypatch.setattr(backends, "ExternalAiM", lambda gpu: ExternalAiM(gpu._model))
+        monkeypatch.setattr(backends, "MambaSSMAiM", lambda gpu: MambaSSMAiM(gpu._model))
 
     def codes(self, engine: Engine) -> list[list[int]]:
         return [
@@ -213,7 +234,7 @@ class TestMambaSsm:
     ) -> None:
         foreign.install(monkeypatch)
         picked = pick(Gpu(tiny_model), "mamba-ssm")
-        assert (picked.name, type(picked.model), picked.reason) == ("mamba-ssm", ExternalAiM, "")
+        assert (picked.name, type(picked.model), picked.reason) == ("mamba-ssm", MambaSSMAiM, "")
         engine = picked.engine(2)
         assert self.codes(engine) == self.codes(Engine(tiny_model, 2, captured=False))
         assert engine.graphs.captures == 1
@@ -275,7 +296,7 @@ class TestMambaSsm:
         self, monkeypatch: pytest.MonkeyPatch, fast: Fast, queue: LateQueue, tiny_model: AiM
     ) -> None:
         foreign.install(monkeypatch)
-        assert pick(Gpu(tiny_model)).name == "fused"
+        assert pick(Gpu(tiny_model)).name == "gpu"
         fast.vanishes()
         assert pick(Gpu(tiny_model)).name == "eager"
 

@@ -26,7 +26,7 @@ from aim.engine import (
     runner,
 )
 from aim.errors import GenerationError, InvalidInput, QueueFull
-from aim.models.gpt.cpu import PackedGPT
+from aim.models.gpt.cpu import CPUGPT
 from aim.models.prior import Prior
 from aim.sampling import RowParams, Rows, draw_rows, explain, guide, sample
 from tests.tiny import random_gpt, random_model
@@ -35,7 +35,7 @@ GUIDED, PLAIN = SamplingParams(cfg_scale=3.0), SamplingParams(cfg_scale=1.0)
 MODELS: dict[str, Callable[[], Any]] = {
     "aim": random_model,
     "gpt": random_gpt,
-    "packed gpt": lambda: PackedGPT(random_gpt()),
+    "cpu gpt": lambda: CPUGPT(random_gpt()),
 }
 
 

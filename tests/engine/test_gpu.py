@@ -76,7 +76,7 @@ def random_prior(prior: str, dtype: torch.dtype) -> Prior:
 
 
 @lru_cache
-def backend(dtype: torch.dtype, wanted: str = "fused", prior: str = "aim") -> Backend:
+def backend(dtype: torch.dtype, wanted: str = "gpu", prior: str = "aim") -> Backend:
     """A random model on the backend that is wanted."""
     return pick(random_prior(prior, dtype), wanted)
 
@@ -108,14 +108,14 @@ def staggered(engine: Engine, requests: list[Request], every: int = 7) -> list[E
 
 @either_prior
 def test_sixteen_mixed_requests_equal_eager_float32_token_for_token(prior: str) -> None:
-    fused, eager = backend(torch.float32, prior=prior), backend(torch.float32, "eager", prior)
+    ours, eager = backend(torch.float32, prior=prior), backend(torch.float32, "eager", prior)
     requests = mixed(16, explain=True)
     expected = list(eager.engine(16).run(requests))
     for run in (
         lambda engine: list(engine.run(requests)),
         lambda engine: staggered(engine, requests),
     ):
-        engine = fused.engine(16)
+        engine = ours.engine(16)
         got = run(engine)
         assert finished(got) == finished(expected)
         assert engine.graphs.captures == 1, "in float32 there is one size of batch"
@@ -141,7 +141,7 @@ def test_bfloat16_logits_are_near_float32(prior: str) -> None:
     starts, row = 9 * torch.arange(8).cuda(), torch.arange(8).cuda()
     with torch.inference_mode():
         want = exact(codes[:, :-1], labels)
-        for wanted in ("fused", "eager"):
+        for wanted in ("gpu", "eager"):
             model = backend(torch.bfloat16, wanted, prior).model
             cond, state, got = model.condition(labels), model.new_state(8), torch.zeros_like(want)
             for now in range(c.num_tokens + int(starts.max())):
@@ -301,7 +301,7 @@ def no_synchronisation() -> Iterator[None]:
 @either_prior
 def test_the_host_waits_for_nothing(prior: str) -> None:
     for dtype in (torch.bfloat16, torch.float32):
-        for wanted in ("fused", "eager"):
+        for wanted in ("gpu", "eager"):
             engine = backend(dtype, wanted, prior).engine(8)
             for _ in range(2):  # the first one captures, which delays who comes later
                 warm = staggered(engine, mixed(16, preview_every=5, explain=True))

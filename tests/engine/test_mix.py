@@ -10,16 +10,16 @@ import torch
 from aim.config import SamplingParams
 from aim.engine import Engine, Finished, Request
 from aim.errors import InvalidInput
-from aim.models.aim.cpu import PackedAiM
-from aim.models.gpt.cpu import PackedGPT
+from aim.models.aim.cpu import CPUAiM
+from aim.models.gpt.cpu import CPUGPT
 from tests.tiny import random_gpt, random_model
 
 GUIDED = SamplingParams(cfg_scale=3.0)
 MODELS: dict[str, tuple[Any, Any]] = {
     "aim": (random_model, lambda model: model),
     "gpt": (random_gpt, lambda model: model),
-    "packed aim": (random_model, PackedAiM),
-    "packed gpt": (random_gpt, PackedGPT),
+    "cpu aim": (random_model, CPUAiM),
+    "cpu gpt": (random_gpt, CPUGPT),
 }
 
 

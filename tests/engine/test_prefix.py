@@ -14,16 +14,16 @@ import torch
 from aim.config import SamplingParams
 from aim.engine import Engine, Event, Failed, Finished, Progress, Request
 from aim.errors import InvalidInput
-from aim.models.aim.cpu import PackedAiM
-from aim.models.gpt.cpu import PackedGPT
+from aim.models.aim.cpu import CPUAiM
+from aim.models.gpt.cpu import CPUGPT
 from tests.tiny import random_gpt, random_model
 
 GUIDED, PLAIN = SamplingParams(cfg_scale=3.0), SamplingParams(cfg_scale=1.0)
 MODELS: dict[str, Callable[[], Any]] = {
     "aim": random_model,
     "gpt": random_gpt,
-    "packed aim": lambda: PackedAiM(random_model()),
-    "packed gpt": lambda: PackedGPT(random_gpt()),
+    "cpu aim": lambda: CPUAiM(random_model()),
+    "cpu gpt": lambda: CPUGPT(random_gpt()),
 }
 
 

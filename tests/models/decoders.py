@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from aim.models.aim.cpu import PackedAiM
-from aim.models.aim.mamba_ssm import ExternalAiM
-from aim.models.gpt.cpu import PackedGPT
+from aim.models.aim.cpu import CPUAiM
+from aim.models.aim.mamba_ssm import MambaSSMAiM
+from aim.models.gpt.cpu import CPUGPT
 from aim.models.prior import Prior
 from tests.tiny import random_gpt, random_model
 
-Decoder: TypeAlias = Prior | PackedAiM | PackedGPT | ExternalAiM
+Decoder: TypeAlias = Prior | CPUAiM | CPUGPT | MambaSSMAiM
 FAR = 1e-4  # of float32 logits, whose size is about 1 to 10
 KINDS = {
     "plain": {"adaln_group": False, "num_groups": 1},
@@ -37,12 +37,12 @@ def eager(model: Prior) -> Prior:
     return model
 
 
-PACKED = [Case(random_model, PackedAiM), Case(random_gpt, PackedGPT)]
+PACKED = [Case(random_model, CPUAiM), Case(random_gpt, CPUGPT)]
 CASES = [
     Case(random_model, eager),
     Case(random_gpt, eager),
     *PACKED,
-    Case(random_model, ExternalAiM),
+    Case(random_model, MambaSSMAiM),
 ]
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from aim.checkpoint.official import COUNTER, HEAD, to_official
 from aim.checkpoint.tensors import blank
 from aim.config import MODELS, VQ_F16, AiMConfig, GPTConfig
-from aim.models.aim.cpu import PackedAiM
+from aim.models.aim.cpu import CPUAiM
 from aim.models.aim.model import AiM
-from aim.models.gpt.cpu import PackedGPT
+from aim.models.gpt.cpu import CPUGPT
 from aim.models.prior import Prior, build
 from aim.models.vq.model import VQ
 from tests.golden.weights import fill
@@ -69,8 +69,8 @@ def filled(golden: Golden) -> Prior:
     return model
 
 
-def prepared(model: Prior) -> PackedAiM | PackedGPT:
-    return PackedAiM(model) if isinstance(model, AiM) else PackedGPT(model)
+def prepared(model: Prior) -> CPUAiM | CPUGPT:
+    return CPUAiM(model) if isinstance(model, AiM) else CPUGPT(model)
 
 
 def count(model: Prior) -> int:

@@ -13,7 +13,7 @@ import torch
 from aim.errors import InvalidInput
 from aim.images import write
 from aim.models import image_decoder
-from aim.models.image_decoder import Painter
+from aim.models.image_decoder import ImageDecoder
 from aim.models.vq.model import VQ
 
 
@@ -35,32 +35,32 @@ def decoded(vq: VQ, codes: np.ndarray) -> np.ndarray:
 
 def test_images_come_in_order_and_equal_those_decoded_alone(tiny_vq: VQ):
     codes = random_codes(5, tiny_vq)
-    got = list(Painter(tiny_vq).paint(codes))
+    got = list(ImageDecoder(tiny_vq).images(codes))
     assert all(image.dtype == np.uint8 and image.shape == (16, 16, 3) for image in got)
     for one, image in zip(codes, got, strict=True):
         assert np.array_equal(image, decoded(tiny_vq, one[None])[0])
-    assert list(Painter(tiny_vq).paint([])) == []
+    assert list(ImageDecoder(tiny_vq).images([])) == []
 
 
 def test_decoding_begins_before_the_last_codes_are_drawn(
     tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch
 ):
     events: list[str] = []
-    begin = Painter.begin
+    begin = ImageDecoder.begin
     monkeypatch.setattr(
-        Painter,
+        ImageDecoder,
         "begin",
         lambda self, codes: events.append(f"decode {len(codes)}") or begin(self, codes),
     )
-    paint = Painter(tiny_vq)
-    paint.chunk = 2
+    decoder = ImageDecoder(tiny_vq)
+    decoder.chunk = 2
 
     def drawn() -> Iterator[np.ndarray]:
         for codes in random_codes(5, tiny_vq):
             events.append("drawn")
             yield codes
 
-    assert len(list(paint.paint(drawn()))) == 5
+    assert len(list(decoder.images(drawn()))) == 5
     assert events == [
         "drawn",
         "drawn",
@@ -82,7 +82,7 @@ def test_few_parts_are_under_way_at_a_time(tiny_vq: VQ):
             asked += 1
             yield codes
 
-    images = Painter(tiny_vq).paint(drawn())
+    images = ImageDecoder(tiny_vq).images(drawn())
     next(images)
     assert asked == image_decoder.AHEAD + 1
     images.close()
@@ -98,15 +98,15 @@ def test_few_parts_are_under_way_at_a_time(tiny_vq: VQ):
 )
 def test_what_cannot_be_codes_is_refused(tiny_vq: VQ, codes: list[list[int]], message: str):
     with pytest.raises(InvalidInput, match=message):
-        list(Painter(tiny_vq).paint(np.array(codes)))
+        list(ImageDecoder(tiny_vq).images(np.array(codes)))
 
 
 def test_many_threads_get_their_own_images(tiny_vq: VQ):
     codes = random_codes(8, tiny_vq)
-    paint, got = Painter(tiny_vq), {}
+    decoder, got = ImageDecoder(tiny_vq), {}
 
     def work(i: int) -> None:
-        got[i] = next(paint.paint(codes[i : i + 1]))
+        got[i] = next(decoder.images(codes[i : i + 1]))
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     for thread in threads:
@@ -120,15 +120,15 @@ def test_many_threads_get_their_own_images(tiny_vq: VQ):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_recorded_decoding_on_a_gpu(tiny_vq: VQ, dtype: torch.dtype):
     vq = copy.deepcopy(tiny_vq).to_dtype(dtype).cuda()
-    paint = Painter(vq)
+    decoder = ImageDecoder(vq)
     codes = random_codes(39, vq)
     want = np.concatenate([decoded(vq, codes[i : i + 1]) for i in range(len(codes))])
-    alone = np.concatenate([paint.begin([one]).wait() for one in codes])
-    together = np.stack(list(paint.paint(codes)))
-    on_device = paint.decode(torch.from_numpy(codes).cuda()).cpu().numpy()
+    alone = np.concatenate([decoder.begin([one]).wait() for one in codes])
+    together = np.stack(list(decoder.images(codes)))
+    on_device = decoder.decode(torch.from_numpy(codes).cuda()).cpu().numpy()
     assert np.array_equal(together, on_device)
     if dtype == torch.float32:
-        assert paint.chunk == 1
+        assert decoder.chunk == 1
         assert np.array_equal(alone, together)
     for got in (alone, together):
         assert np.abs(got.astype(int) - want).max() <= (0 if dtype == torch.float32 else 10)
@@ -137,13 +137,13 @@ def test_recorded_decoding_on_a_gpu(tiny_vq: VQ, dtype: torch.dtype):
 @pytest.mark.gpu
 def test_threads_share_the_recorded_decoding(tiny_vq: VQ):
     vq = copy.deepcopy(tiny_vq).to_dtype(torch.bfloat16).cuda()
-    paint, codes, got = Painter(vq), random_codes(64, tiny_vq), {}
-    want = [next(paint.paint(codes[i : i + 1])) for i in range(64)]
+    decoder, codes, got = ImageDecoder(vq), random_codes(64, tiny_vq), {}
+    want = [next(decoder.images(codes[i : i + 1])) for i in range(64)]
 
     def work(first: int) -> None:
         for i in range(first, 64, 8):
             with torch.cuda.stream(torch.cuda.Stream()):
-                got[i] = next(paint.paint(codes[i : i + 1]))
+                got[i] = next(decoder.images(codes[i : i + 1]))
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     for thread in threads:

@@ -1,7 +1,7 @@
 """What every prior and every form of its step promises: step equals prefill equals forward, and
 rows do not touch each other.
 
-``ExternalAiM`` is here with stand-ins for its packages.
+``MambaSSMAiM`` is here with stand-ins for its packages.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch import Tensor
 from aim.errors import InvalidInput
 from aim.models.aim.model import AiM, Layer
 from aim.models.aim.state import MambaState
-from aim.models.aim.weights import gained_condition, mix_weights, norm_weights
+from aim.models.aim.step_weights import gained_condition, mix_weights, norm_weights
 from aim.ops.activation import silu, softplus
 from aim.ops.linear import Product, fixed_product
 from aim.ops.scan import state_step
@@ -28,7 +28,7 @@ class _Mixer(NamedTuple):
     out: Product
 
 
-class PackedAiM:
+class CPUAiM:
     """``AiM.condition``, ``new_state``, ``prefill`` and ``step`` of ``model`` on a CPU; its weights
     must not change any more.
 
@@ -37,7 +37,7 @@ class PackedAiM:
 
     def __init__(self, model: AiM) -> None:
         if model.device.type != "cpu":
-            raise InvalidInput(f"the model is on {model.device}; PackedAiM is for a CPU")
+            raise InvalidInput(f"the model is on {model.device}; CPUAiM is for a CPU")
         self.model, self.config = model, model.config
         self.device, self.dtype = model.device, model.dtype
         self.class_table = model.class_table

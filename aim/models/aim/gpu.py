@@ -15,17 +15,16 @@ from torch import Tensor
 
 from aim.errors import InvalidInput
 from aim.models.aim.model import AiM, Layer
-from aim.models.aim.weights import gained_condition, mix_weights, norm_weights
+from aim.models.aim.step_weights import gained_condition, mix_weights, norm_weights
 from aim.ops.triton.decode.common import overlaps
-from aim.ops.triton.decode.fold import fold
-from aim.ops.triton.decode.linear import linear_in, linear_out, out_parts
-from aim.ops.triton.decode.mix import mix
+from aim.ops.triton.decode.few_rows import linear_in, linear_out, out_parts
 from aim.ops.triton.decode.norm import add_norm, begin
-from aim.ops.triton.decode.product import MOST, out_shares, product, wide_product
+from aim.ops.triton.decode.rows import FEW, SHORT, SOME
+from aim.ops.triton.decode.some_rows import out_shares, product, wide_product
+from aim.ops.triton.decode.window import mix
+from aim.ops.triton.decode.window_fold import fold
 from aim.ops.window import Window
 
-FEW = 2  # rows up to which a layer is four kernels: one image with guidance
-SMALL = 64  # slots up to which the history is short
 OFTEN = 16  # items between two folds
 
 
@@ -70,7 +69,7 @@ class HistoryState(NamedTuple):
         self.origin[slots] = rows.origin
 
 
-class FastAiM:
+class GPUAiM:
     """``AiM.condition``, ``new_state``, ``prefill`` and ``step`` of ``model``, whose weights it
     shares and must not change any more.
 
@@ -272,7 +271,7 @@ class FastAiM:
         c, lap = self.config, self._overlap
         count, width = x.shape
         folds = self._folds(count)
-        ours = self.dtype != torch.float32 and count <= MOST
+        ours = self.dtype != torch.float32 and count <= SOME
         mixed = x.new_empty(count, c.d_inner)
         squares = x.new_empty(count, c.nheads, dtype=torch.float32)
         if ours:
@@ -321,11 +320,11 @@ class FastAiM:
     def _window(self, slots: int) -> int:
         """Items of the history, a power of two: kernels read it at once."""
         return min(
-            64 if slots <= SMALL else 128, max(16, 1 << (self.config.num_tokens - 1).bit_length())
+            64 if slots <= SHORT else 128, max(16, 1 << (self.config.num_tokens - 1).bit_length())
         )
 
     def _folds(self, rows: int) -> bool:
         """Whether a full window is folded where it is read; at many rows that takes registers which
         reading needs.
         """
-        return self.dtype != torch.float32 and rows <= SMALL
+        return self.dtype != torch.float32 and rows <= SHORT

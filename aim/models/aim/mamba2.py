@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from aim.config import AiMConfig
 from aim.ops.activation import softplus
-from aim.ops.kernels import OURS, Sequences, Steps, sequences
 from aim.ops.linear import Linear
+from aim.ops.mixer import OURS, Sequences, Steps, sequences
 from aim.ops.norm import gated_rms_norm, rms_norm
 
 

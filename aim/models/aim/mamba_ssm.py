@@ -6,10 +6,10 @@ from torch import Tensor
 
 from aim.models.aim.model import AiM
 from aim.models.aim.state import MambaState
-from aim.ops import kernels
+from aim.ops import mixer
 
 
-class ExternalAiM:
+class MambaSSMAiM:
     """``model`` with the same interface, state and results, its step by mamba-ssm's and
     causal-conv1d's kernels as far as they import.
 
@@ -25,8 +25,8 @@ class ExternalAiM:
             model.new_state,
             model.prefill,
         )
-        self.missing = kernels.missing()
-        self._steps = kernels.steps()
+        self.missing = mixer.missing()
+        self._steps = mixer.steps()
 
     def step(
         self,

@@ -14,8 +14,8 @@ from aim.config import AiMConfig, PriorConfig
 from aim.errors import InvalidInput
 from aim.models.aim.mamba2 import Mamba2, RMSNorm
 from aim.models.aim.state import MambaState, new_mamba_state
-from aim.ops.kernels import OURS, Steps, sequences
 from aim.ops.linear import Linear, linear
+from aim.ops.mixer import OURS, Steps, sequences
 
 
 def _modulation(d_model: int, parts: int) -> nn.Sequential:
@@ -145,7 +145,7 @@ class AiM(nn.Module):
         return self
 
     def use_scan(self, scan: str) -> AiM:
-        """Compute sequences, as in training, by ``ops.kernels.sequences(scan)``: "auto", as a new
+        """Compute sequences, as in training, by ``ops.mixer.sequences(scan)``: "auto", as a new
         model does, "torch" or "mamba-ssm".
 
         InvalidInput for another name, and for "mamba-ssm" where the model is not on an NVIDIA GPU

@@ -44,7 +44,7 @@ class _Place(NamedTuple):
     hidden: Tensor  # (N, 1, n)
 
 
-class PackedGPT:
+class CPUGPT:
     """``GPT.condition``, ``new_state``, ``prefill`` and ``step`` of ``model`` on a CPU; its weights
     must not change any more.
 
@@ -53,7 +53,7 @@ class PackedGPT:
 
     def __init__(self, model: GPT) -> None:
         if model.device.type != "cpu":
-            raise InvalidInput(f"the model is on {model.device}; PackedGPT is for a CPU")
+            raise InvalidInput(f"the model is on {model.device}; CPUGPT is for a CPU")
         c = model.config
         self.model, self.config = model, c
         self.device, self.dtype = model.device, model.dtype

@@ -18,10 +18,9 @@ from aim.models.gpt.model import GPT, KVState, Layer
 from aim.ops.attention import rotary_table
 from aim.ops.triton.decode.attention import add_norm, attend, embed, gate
 from aim.ops.triton.decode.common import overlaps
-from aim.ops.triton.decode.linear import linear_in, linear_out, out_parts
-from aim.ops.triton.decode.product import MOST, product_in, product_out, tiles, wide_product
-
-FEW = 2  # rows up to which products are matrix-vector products: one image with guidance
+from aim.ops.triton.decode.few_rows import linear_in, linear_out, out_parts
+from aim.ops.triton.decode.rows import FEW, SOME
+from aim.ops.triton.decode.some_rows import product_in, product_out, tiles, wide_product
 
 
 class CacheState(NamedTuple):
@@ -62,7 +61,7 @@ class _Weights(NamedTuple):
     ffn_norm: Tensor  # (D,) float32
 
 
-class FastGPT:
+class GPUGPT:
     """``GPT.condition``, ``new_state``, ``prefill`` and ``step`` of ``model``, whose weights must
     not change any more.
 
@@ -141,7 +140,7 @@ class FastGPT:
             c.norm_eps,
             self._overlap,
         )
-        if self.dtype == torch.float32 or len(codes) > MOST:
+        if self.dtype == torch.float32 or len(codes) > SOME:
             return self._step_many(residual, x, positions, state)
         return (self._step_few if len(codes) <= FEW else self._step_some)(
             residual, x, positions, state

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from aim.config import VQConfig
 from aim.errors import InvalidInput
-from aim.ops.fused import fuses_group_norm
+from aim.ops.triton import fuses_group_norm
 
 
 class GroupNorm(nn.GroupNorm):

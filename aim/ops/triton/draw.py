@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aim.config import INDEX
 from aim.ops import draw
-from aim.ops.fused import runs_kernels
+from aim.ops.triton import runs_kernels
 from aim.ops.triton.decode.common import options, overlaps, wait
 
 LONGEST = 65536  # codes, which a program holds in registers

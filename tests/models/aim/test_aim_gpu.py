@@ -18,7 +18,7 @@ from aim.models.aim.model import AiM
 from tests.tiny import random_model
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from aim.models.aim.gpu import FastAiM, HistoryState
+from aim.models.aim.gpu import GPUAiM, HistoryState
 
 # the interpreter computes with NaN what it then masks
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -33,13 +33,13 @@ def _inference() -> Iterator[None]:
         yield
 
 
-def pair(dtype: torch.dtype = torch.float32, **changes: object) -> tuple[AiM, FastAiM]:
+def pair(dtype: torch.dtype = torch.float32, **changes: object) -> tuple[AiM, GPUAiM]:
     """An eager model and the fused one on the same weights."""
     eager = random_model(**{**SMALL, **changes}).to_dtype(dtype)
-    return eager, FastAiM(eager)
+    return eager, GPUAiM(eager)
 
 
-def poisoned(model: FastAiM, slots: int, first: int = 0) -> HistoryState:
+def poisoned(model: GPUAiM, slots: int, first: int = 0) -> HistoryState:
     """A state in which rows were before, with a history of ``first`` items if given."""
     state = model.new_state(slots)
     if first:
@@ -54,7 +54,7 @@ def poisoned(model: FastAiM, slots: int, first: int = 0) -> HistoryState:
     return state
 
 
-def codes_of(model: FastAiM, rows: int) -> Tensor:
+def codes_of(model: GPUAiM, rows: int) -> Tensor:
     c = model.config
     codes = torch.randint(
         c.vocab_size, (rows, c.num_tokens), generator=torch.Generator().manual_seed(3), device="cpu"
@@ -76,7 +76,7 @@ def distance(got: Tensor, want: Tensor) -> float:
 
 def follow(
     eager: AiM,
-    fast: FastAiM,
+    fast: GPUAiM,
     labels: Tensor,
     ages: list[int],
     steps: int,
@@ -239,7 +239,7 @@ def test_condition_is_the_models_with_gains_and_shifts_that_are_ready(dtype: tor
     eager, fast = pair(dtype, d_model=32)
     eager.layers[1].norm.weight.normal_()
     eager.final_layer.norm_final.weight.normal_()
-    fast = FastAiM(eager)
+    fast = GPUAiM(eager)
     labels, width = torch.tensor([1, 5, 0]), eager.config.d_model
     cond, want = fast.condition(labels), eager.condition(labels)
     assert cond.dtype == dtype
@@ -303,7 +303,7 @@ def test_the_history_is_a_power_of_two_for_any_number_of_codes(tokens: int, few:
 
 def test_traffic_of_aim_xl():
     with torch.device("meta"):
-        fast = FastAiM(AiM(MODELS["aim-xl"].config).to_dtype(torch.bfloat16))
+        fast = GPUAiM(AiM(MODELS["aim-xl"].config).to_dtype(torch.bfloat16))
     # bytes: dt x, B and the decay of an item; h
     item, base = 2 * (3072 + 128) + 4 * 48, 2 * 3072 * 128
     ring = 256 * 5 * 2 * (3072 + 2 * 128)  # four items read, one written, at every position
@@ -324,7 +324,7 @@ def test_an_engine_draws_the_codes_of_the_eager_model():
     params = SamplingParams(3.0), SamplingParams(1.0), SamplingParams(1.0, 0.7, 5)
     requests = [Request(i, p, seed=i) for i, p in enumerate(params)]
 
-    def drawn(model: AiM | FastAiM) -> dict[int, list[int]]:
+    def drawn(model: AiM | GPUAiM) -> dict[int, list[int]]:
         engine = Engine(model, 3)
         engine.submit(requests[0])
         events = [event for _ in range(3) for event in engine.step()]
@@ -369,7 +369,7 @@ def test_aim_b_over_150_positions_with_rows_of_different_ages(
     monkeypatch: pytest.MonkeyPatch, aim_b: AiM, rows: int, dtype: torch.dtype, far: float
 ):
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    fast = FastAiM(copy.deepcopy(aim_b).to_dtype(dtype))
+    fast = GPUAiM(copy.deepcopy(aim_b).to_dtype(dtype))
     codes = codes_of(fast, rows)
     labels = torch.arange(rows, device="cuda") * 37 % 1001
     cond, modulations = fast.condition(labels), aim_b.condition(labels)

@@ -20,7 +20,7 @@ from tests.tiny import random_gpt
 
 pytest.importorskip("triton", reason="Triton is not installed")
 from aim.models.gpt import gpu as gpt_gpu
-from aim.models.gpt.gpu import MOST, CacheState, FastGPT
+from aim.models.gpt.gpu import GPUGPT, SOME, CacheState
 
 # the interpreter computes with NaN what it then masks
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -39,13 +39,13 @@ def _inference() -> Iterator[None]:
         yield
 
 
-def pair(dtype: torch.dtype = torch.float32, **changes: object) -> tuple[GPT, FastGPT]:
+def pair(dtype: torch.dtype = torch.float32, **changes: object) -> tuple[GPT, GPUGPT]:
     """An eager model and the fused one on the same weights."""
     eager = random_gpt(**{**SMALL, **changes}).to_dtype(dtype)
-    return eager, FastGPT(eager)
+    return eager, GPUGPT(eager)
 
 
-def poisoned(model: FastGPT, slots: int) -> CacheState:
+def poisoned(model: GPUGPT, slots: int) -> CacheState:
     """A cache in which rows were before."""
     state = model.new_state(slots)
     for part in state[:2]:
@@ -55,12 +55,12 @@ def poisoned(model: FastGPT, slots: int) -> CacheState:
 
 @DTYPES
 @pytest.mark.parametrize(
-    ("rows", "most"), [(1, MOST), (2, MOST), (3, MOST), (3, 2)], ids=["one", "few", "some", "many"]
+    ("rows", "most"), [(1, SOME), (2, SOME), (3, SOME), (3, 2)], ids=["one", "few", "some", "many"]
 )
 def test_steps_of_rows_of_different_ages(
     monkeypatch: pytest.MonkeyPatch, rows: int, most: int, dtype: torch.dtype, far: float
 ):
-    monkeypatch.setattr(gpt_gpu, "MOST", most)
+    monkeypatch.setattr(gpt_gpu, "SOME", most)
     eager, fast = pair(dtype, num_tokens=9)
     codes, labels = codes_of(fast, rows), torch.arange(rows) % 6
     cond, state, memory = fast.condition(labels), poisoned(fast, rows), eager.new_state(rows)
@@ -167,7 +167,7 @@ def test_sizes_that_the_kernels_do_not_take_are_refused(changes: dict[str, int],
 def test_traffic_of_gpt_xl():
     with torch.device("meta"):
         model = GPT(MODELS["gpt-xl"].config).to_dtype(torch.bfloat16)
-    fast = FastGPT.__new__(FastGPT)
+    fast = GPUGPT.__new__(GPUGPT)
     fast.config, fast.dtype = model.config, model.dtype
     read = [
         weight
@@ -190,7 +190,7 @@ def test_an_engine_draws_the_codes_of_the_eager_model():
     params = SamplingParams(3.0), SamplingParams(1.0), SamplingParams(1.0, 0.7, 5)
     requests = [Request(i, p, seed=i) for i, p in enumerate(params)]
 
-    def drawn(model: GPT | FastGPT) -> dict[int, list[int]]:
+    def drawn(model: GPT | GPUGPT) -> dict[int, list[int]]:
         events = list(Engine(model, 3).run(requests))
         return {
             requests.index(r): e.codes.tolist()
@@ -219,7 +219,7 @@ def test_gpt_b_over_a_whole_picture_with_rows_of_different_ages(
     eager = GPT(MODELS["gpt-b"].config).eval().requires_grad_(False)
     for name, weight in eager.named_parameters():
         weight.mul_(20.0 if "embed" in name else 2.0 if "wqkv" in name else 1.0)
-    fast = FastGPT(copy.deepcopy(eager).to_dtype(dtype))
+    fast = GPUGPT(copy.deepcopy(eager).to_dtype(dtype))
     codes, labels = codes_of(fast, rows), torch.arange(rows) * 37 % 1001
     given, cond, state, memory = (
         eager.condition(labels),

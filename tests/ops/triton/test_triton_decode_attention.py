@@ -9,7 +9,25 @@ import torch
 from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from tests.ops.test_decode import (
+from aim.ops.attention import rotary_table
+from aim.ops.linear import linear_in_reference, linear_out_reference, product_reference
+from aim.ops.triton.decode import attention as kernels
+from aim.ops.triton.decode.attention import (
+    add_norm,
+    attend,
+    attend_reference,
+    embed,
+    embed_reference,
+    gate,
+    gate_reference,
+)
+from aim.ops.triton.decode.few_rows import (
+    linear_in,
+    linear_out,
+    out_parts,
+)
+from aim.ops.triton.decode.some_rows import product_in, product_out, tiles
+from tests.ops.triton.decoding import (
     DEVICE,
     DTYPES,
     NAN,
@@ -21,26 +39,6 @@ from tests.ops.test_decode import (
     same,
     settle,
 )
-
-from aim.ops.attention import rotary_table
-from aim.ops.triton.decode import attention as kernels
-from aim.ops.triton.decode.attention import (
-    add_norm,
-    attend,
-    attend_reference,
-    embed,
-    embed_reference,
-    gate,
-    gate_reference,
-)
-from aim.ops.triton.decode.linear import (
-    linear_in,
-    linear_in_reference,
-    linear_out,
-    linear_out_reference,
-    out_parts,
-)
-from aim.ops.triton.decode.product import product_in, product_out, product_reference, tiles
 
 # the interpreter computes with NaN what it then masks
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

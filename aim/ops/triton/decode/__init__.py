@@ -1,3 +1,1 @@
-"""One decoding step of AiM in fused kernels: mixing, projections, norms. Needs Triton, but for
-``window``.
-"""
+"""One decoding step of either prior in fused kernels. Needs Triton, but for ``rows``."""

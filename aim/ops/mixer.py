@@ -61,11 +61,11 @@ def missing() -> dict[str, str]:
 def steps() -> Steps:
     """Of mamba-ssm and causal-conv1d, as far as they import. InvalidInput if neither does."""
     without = missing()
-    from aim.ops import external
+    from aim.ops import mamba_ssm
 
     return Steps(
-        conv_advance if "causal_conv1d" in without else external.conv_advance,
-        state_step if "mamba_ssm" in without else external.state_step,
+        conv_advance if "causal_conv1d" in without else mamba_ssm.conv_advance,
+        state_step if "mamba_ssm" in without else mamba_ssm.state_step,
     )
 
 
@@ -84,11 +84,11 @@ def sequences(scan: str = "auto") -> Sequences:
             else Sequences(shifted_sum, scan_chunked)
         )
     without = missing()
-    from aim.ops import external
+    from aim.ops import mamba_ssm
 
     return Sequences(
-        causal_conv if "causal_conv1d" in without else external.causal_conv,
-        parallel_scan if "mamba_ssm" in without else external.parallel_scan,
+        causal_conv if "causal_conv1d" in without else mamba_ssm.causal_conv,
+        parallel_scan if "mamba_ssm" in without else mamba_ssm.parallel_scan,
     )
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from aim.ops.triton.decode.common import dot, options, silu, wait
 
-MOST = 64  # rows; above, a library's products are faster
 TILE = 64  # features of a program
 
 
@@ -43,7 +42,7 @@ def _product(
 
 
 def product(x: Tensor, weight: Tensor, out: Tensor, overlap: bool = False) -> None:
-    """``x W^T`` in shares: x (R, K) of up to MOST rows, weight (F, K) -> out (S, R, F), whose sum
+    """``x W^T`` in shares: x (R, K) of up to ``rows.SOME`` rows, weight (F, K) -> out (S, R, F), whose sum
     over S it is; K a multiple of 16 S.
     """
     rows, length = x.shape
@@ -179,7 +178,7 @@ def product_in(
     overlap: bool = False,
 ) -> None:
     """``x W^T``, divided by rms where ``squares`` (R, parts) holds the partial sums of squares
-    behind it; x (R, K) of up to MOST rows.
+    behind it; x (R, K) of up to ``rows.SOME`` rows.
 
     weight (F, K), K a multiple of 16; out (R, F), or (R, F / 2) with ``gated``, where features 2i
     and 2i + 1 make ``silu(y_2i) * y_2i+1``.
@@ -208,7 +207,7 @@ def product_out(
     """``residual += x W^T``, and what the next ``product_in`` needs: scaled = residual x gain and
     squares (R, ``tiles``).
 
-    x (R, K) of up to MOST rows, weight (F, K), residual (R, F) float32, gain (F,), scaled (R, F);
+    x (R, K) of up to ``rows.SOME`` rows, weight (F, K), residual (R, F) float32, gain (F,), scaled (R, F);
     arrived (at least ``tiles``,) int32 is zero, and zero again afterwards: a buffer that no other
     stream uses meanwhile.
     """
@@ -243,8 +242,3 @@ def wide_product(x: Tensor, weight: Tensor) -> Tensor:
     if x.is_cuda and x.dtype != torch.float32:
         return torch.mm(x, weight.T, out_dtype=torch.float32)
     return F.linear(x, weight).float()
-
-
-def product_reference(x: Tensor, weight: Tensor) -> Tensor:
-    """What the shares of ``product`` add up to, float32."""
-    return x.float() @ weight.float().T

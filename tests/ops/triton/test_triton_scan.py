@@ -6,7 +6,7 @@ import torch
 from aim.ops.scan import scan_chunked
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from aim.ops.triton.mixing import mix_reference, scan_mixing
+from aim.ops.triton.scan import mix_reference, scan_mixing
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aim.errors import InvalidInput
-from aim.ops import conv, kernels, scan
+from aim.ops import conv, mixer, scan
 from tests import foreign
 
 
@@ -42,7 +42,7 @@ def sequence(
 
 
 def check_steps(
-    steps: kernels.Steps, device: str = "cpu", dtype: torch.dtype = torch.float32, far: float = 1e-5
+    steps: mixer.Steps, device: str = "cpu", dtype: torch.dtype = torch.float32, far: float = 1e-5
 ) -> None:
     """Six items; row 1 is always idle, row 2 now and then."""
     x, dt, A, B, C, D = sequence(6, device)
@@ -63,7 +63,7 @@ def check_steps(
         idle = torch.tensor([False, True, t % 3 == 1], device=device)
         before = [part[idle].clone() for part in parts["a"]]
         got = {}
-        for name, ops in (("a", steps), ("b", kernels.OURS)):
+        for name, ops in (("a", steps), ("b", mixer.OURS)):
             past, state = parts[name]
             mixed = ops.conv(items[:, t], past, weight, bias, idle)
             x, B, C = mixed.float().split([48, 32, 16], -1)
@@ -79,7 +79,7 @@ def check_steps(
 
 
 def check_sequences(
-    over: kernels.Sequences,
+    over: mixer.Sequences,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     far: float = 3e-5,
@@ -90,7 +90,7 @@ def check_sequences(
         weight, bias = rows(96, 4, seed=5, device=device), rows(96, seed=6, device=device)
         wide = rows(2, length, 104, seed=7, device=device).to(dtype)
         results: list[list[Tensor]] = []
-        for ops in (over, kernels.Sequences(conv.causal_conv, scan.scan_chunked)):
+        for ops in (over, mixer.Sequences(conv.causal_conv, scan.scan_chunked)):
             leaves = [t.detach().clone().requires_grad_() for t in (wide, weight, bias)]
             inputs = [
                 t.detach().clone().requires_grad_()
@@ -124,7 +124,7 @@ def check_sequences(
 class TestStandIns:
     def test_steps(self, monkeypatch: pytest.MonkeyPatch, packages: tuple[str, ...]) -> None:
         foreign.install(monkeypatch, packages)
-        steps = kernels.steps()
+        steps = mixer.steps()
         assert (steps.state is not scan.state_step) == ("mamba_ssm" in packages)
         assert (steps.conv is not conv.conv_advance) == ("causal_conv1d" in packages)
         check_steps(steps)
@@ -132,7 +132,7 @@ class TestStandIns:
 
     def test_sequences(self, monkeypatch: pytest.MonkeyPatch, packages: tuple[str, ...]) -> None:
         foreign.install(monkeypatch, packages)
-        over = kernels.sequences("mamba-ssm")
+        over = mixer.sequences("mamba-ssm")
         assert (over.scan is not scan.parallel_scan) == ("mamba_ssm" in packages)
         assert (over.conv is not conv.causal_conv) == ("causal_conv1d" in packages)
         check_sequences(over)
@@ -141,8 +141,8 @@ class TestStandIns:
         self, monkeypatch: pytest.MonkeyPatch, packages: tuple[str, ...]
     ) -> None:
         foreign.install(monkeypatch, packages)
-        assert set(kernels.missing()) == set(foreign.PACKAGES) - set(packages)
-        assert all("Error" in why for why in kernels.missing().values())
+        assert set(mixer.missing()) == set(foreign.PACKAGES) - set(packages)
+        assert all("Error" in why for why in mixer.missing().values())
 
 
 def test_strides_that_the_convolution_does_not_take_are_copied(
@@ -153,14 +153,14 @@ def test_strides_that_the_convolution_does_not_take_are_copied(
     weight, bias = rows(96, 4, seed=5), rows(96, seed=6)
     assert (
         relative(
-            kernels.sequences("mamba-ssm").conv(x, weight, bias), conv.causal_conv(x, weight, bias)
+            mixer.sequences("mamba-ssm").conv(x, weight, bias), conv.causal_conv(x, weight, bias)
         )
         < 1e-5
     )
 
 
 @pytest.mark.parametrize(
-    "ask", [kernels.steps, lambda: kernels.sequences("mamba-ssm")], ids=["steps", "sequences"]
+    "ask", [mixer.steps, lambda: mixer.sequences("mamba-ssm")], ids=["steps", "sequences"]
 )
 def test_with_neither_package_the_error_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, ask: Callable[[], object]
@@ -175,18 +175,16 @@ def test_with_neither_package_the_error_says_what_to_do(
 
 def test_the_others_need_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
     foreign.install(monkeypatch, ())
-    assert (
-        kernels.sequences() == kernels.sequences("auto") == (conv.causal_conv, scan.parallel_scan)
-    )
-    check_sequences(kernels.sequences("torch"))
+    assert mixer.sequences() == mixer.sequences("auto") == (conv.causal_conv, scan.parallel_scan)
+    check_sequences(mixer.sequences("torch"))
     with pytest.raises(InvalidInput, match="'fast'; it must be one of auto, torch, mamba-ssm"):
-        kernels.sequences("fast")
+        mixer.sequences("fast")
 
 
 def test_nothing_is_imported_before_it_is_asked_for(
     run_python: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    late = "mamba_ssm", "causal_conv1d", "triton", "aim.ops.external"
+    late = "mamba_ssm", "causal_conv1d", "triton", "aim.ops.mamba_ssm"
     code = f"import sys, aim.models.aim.model, aim.engine.backend; print({set(late)} & {{*sys.modules}})"
     assert run_python("-c", code).stdout.strip() == "set()"
 
@@ -196,13 +194,13 @@ def test_nothing_is_imported_before_it_is_asked_for(
 @pytest.mark.parametrize("package", foreign.PACKAGES)
 def test_the_packages_themselves_on_a_gpu(package: str, dtype: torch.dtype) -> None:
     try:
-        without = kernels.missing()
+        without = mixer.missing()
     except InvalidInput as error:
         pytest.skip(str(error))
     if package in without:
         pytest.skip(f"{package}: {without[package]}")
     exact = dtype == torch.float32
-    theirs, over = kernels.steps(), kernels.sequences("mamba-ssm")
+    theirs, over = mixer.steps(), mixer.sequences("mamba-ssm")
     if package == "mamba_ssm":
         theirs, over = theirs._replace(conv=conv.conv_advance), over._replace(conv=conv.causal_conv)
     else:

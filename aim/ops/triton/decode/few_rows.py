@@ -280,35 +280,3 @@ def linear_out(
         gate is not None, gain is not None, **options(overlap, num_warps=OUT_WARPS,
                                                       maxnreg=OUT_REGISTERS),
     )  # fmt: skip
-
-
-def linear_in_reference(
-    x: Tensor,
-    weight: Tensor,
-    squares: Tensor | None = None,
-    offset: Tensor | None = None,
-    eps: float = 1e-5,
-    gated: bool = False,
-) -> Tensor:
-    """What ``linear_in`` computes, float32."""
-    y = x.float() @ weight.float().T
-    if squares is not None:
-        y = y / torch.sqrt(squares.sum(1, keepdim=True) / x.shape[1] + eps)
-    if offset is not None:
-        y = y + offset[: len(x)]
-    return torch.nn.functional.silu(y[:, ::2]) * y[:, 1::2] if gated else y
-
-
-def linear_out_reference(
-    u: Tensor,
-    weight: Tensor,
-    squares: Tensor | None,
-    residual: Tensor,
-    gate: Tensor | float,
-    eps: float = 1e-5,
-) -> Tensor:
-    """The new residual that ``linear_out`` computes, float32; gate (R, D)."""
-    y = u.float() @ weight.float().T
-    return residual + gate * (
-        y if squares is None else y / torch.sqrt(squares.sum(1, keepdim=True) / u.shape[1] + eps)
-    )

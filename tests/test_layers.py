@@ -41,6 +41,7 @@ NEVER = {  # what the layers alone would allow
 }
 OWNERS = {  # third-party packages that only some places may import
     "gradio": {"ui", "app"},
+    "accelerate": {"training"},
     "triton": {"ops"},
     "mamba_ssm": {"ops"},
     "causal_conv1d": {"ops"},

@@ -30,12 +30,12 @@ def test_everything_set(tmp_path: Path):
         "AIM_DEVICE": " CUDA:1 ",
         "AIM_DTYPE": "BFloat16",
         "AIM_MODEL": "hp-l33/aim-xlarge",
-        "AIM_THREADS": "2",
+        "AIM_THREADS": "1",
         "AIM_CHECKPOINTS": str(tmp_path),
         "AIM_BACKEND": "Eager",
     }
     assert Settings.from_env(environ) == Settings(
-        "cuda:1", "bfloat16", "hp-l33/aim-xlarge", 2, tmp_path, backend="eager"
+        "cuda:1", "bfloat16", "hp-l33/aim-xlarge", 1, tmp_path, backend="eager"
     )
 
 
@@ -47,8 +47,23 @@ def test_switches(value: str, wanted: bool):
 
 
 def test_torchrun_says_which_process_this_is():
-    settings = Settings.from_env({"WORLD_SIZE": "16", "RANK": "11", "LOCAL_RANK": "3"})
-    assert (settings.world, settings.rank, settings.local_rank) == (16, 11, 3)
+    settings = Settings.from_env({"WORLD_SIZE": "16", "RANK": "15", "LOCAL_RANK": "3"})
+    assert (settings.world, settings.rank, settings.local_rank) == (16, 15, 3)
+
+
+@pytest.mark.parametrize("name", ["DISPLAY", "WAYLAND_DISPLAY"])
+def test_either_kind_of_desktop_is_a_screen(name: str):
+    assert Settings.from_env({name: ":0"}).screen
+    assert not Settings.from_env({name: ""}).screen
+
+
+def test_the_hub_may_be_another():
+    assert Settings.from_env({"HF_ENDPOINT": "https://hub.example/"}).hub == "https://hub.example"
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_every_dtype_may_be_named(dtype: str):
+    assert Settings.from_env({"AIM_DTYPE": dtype}).dtype == dtype
 
 
 def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch):
@@ -74,6 +89,7 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
         ("WORLD_SIZE", "0", "[1, 65536]"),
         ("AIM_MCP", "maybe", "one of 0, 1, false, true, no, yes"),
         ("RANK", "1", "[0, 0]"),
+        ("LOCAL_RANK", "1", "[0, 0]"),
     ],
 )
 def test_bad_values_name_the_variable(name: str, value: str, way_out: str):

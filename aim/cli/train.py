@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aim.cli.options import settings
 from aim.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -24,6 +25,16 @@ app = typer.Typer(
 
 SHEET = 16  # pictures
 
+Out = Annotated[
+    Path, typer.Option(help="Folder for all that is made; an earlier run in it is resumed.")
+]
+Change = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting, name=value; model.<name>=value of the network itself."),
+]
+Tracker = Annotated[str, typer.Option(help="tensorboard, none, or another that accelerate knows.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: AIM_DEVICE or auto.")]
+
 
 @app.callback()
 def common() -> None:
@@ -32,9 +43,7 @@ def common() -> None:
 
 @app.command()
 def prior(
-    out: Annotated[
-        Path, typer.Option(help="Folder for all that is made; an earlier run in it is resumed.")
-    ],
+    out: Out,
     codes: Annotated[
         Path | None, typer.Option(help="Training codes: a file, or a folder of shards.")
     ] = None,
@@ -54,10 +63,7 @@ def prior(
             help="Validation codes. Default: a hundredth of the training images is held out."
         ),
     ] = None,
-    change: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting, name=value; model.<name>=value of the model."),
-    ] = None,
+    change: Change = None,
     init: Annotated[
         str | None,
         typer.Option(help="Fine-tune: the model to start from, whatever aim.load takes."),
@@ -71,11 +77,9 @@ def prior(
     fsdp: Annotated[
         bool, typer.Option("--fsdp", help="Share the weights out among the processes.")
     ] = False,
-    tracker: Annotated[
-        str, typer.Option(help="tensorboard, none, or another that accelerate knows.")
-    ] = "tensorboard",
+    tracker: Tracker = "tensorboard",
     sheets: Annotated[bool, typer.Option(help="Draw sample sheets at every validation.")] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = None,
 ) -> None:
     """Stage 2: train AiM or the Transformer on codes.
 
@@ -88,7 +92,9 @@ def prior(
         config, codes, val, out, tuple(change or ()), init, tokenizer, images or (), versions
     )
     with _progress() as on_step:
-        options = Options(device, tracker, _sheet if sheets else None, on_step)
+        options = Options(
+            settings(device=device).device, tracker, _sheet if sheets else None, on_step
+        )
         code = train_prior(inputs, options, fsdp=fsdp)
     raise typer.Exit(code)
 
@@ -99,18 +105,13 @@ def tokenizer(
         list[str],
         typer.Argument(help="Class folders, zip files, tar shards, hf:<name>.", show_default=False),
     ],
-    out: Annotated[
-        Path, typer.Option(help="Folder for all that is made; an earlier run in it is resumed.")
-    ],
+    out: Out,
     config: Annotated[str, typer.Option(help="vq-f16, vq-f4, or a YAML file.")] = "vq-f16",
     val: Annotated[
         list[str] | None,
         typer.Option(help="Validation images. Default: a hundredth of the images is held out."),
     ] = None,
-    change: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting, name=value; model.<name>=value of the tokenizer."),
-    ] = None,
+    change: Change = None,
     init: Annotated[
         Path | None, typer.Option(help="Fine-tune: the tokenizer's .safetensors to start from.")
     ] = None,
@@ -126,13 +127,11 @@ def tokenizer(
             "--stream", help="Read images while training; otherwise all are kept in memory."
         ),
     ] = False,
-    tracker: Annotated[
-        str, typer.Option(help="tensorboard, none, or another that accelerate knows.")
-    ] = "tensorboard",
+    tracker: Tracker = "tensorboard",
     sheets: Annotated[
         bool, typer.Option(help="Draw validation images and what is kept of them.")
     ] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = None,
 ) -> None:
     """Stage 1: train the VQ tokenizer on images.
 
@@ -143,7 +142,9 @@ def tokenizer(
 
     inputs = Inputs(config, images, val or [], out, tuple(change or ()), init, loss_network, stream)
     with _progress() as on_step:
-        options = Options(device, tracker, _pairs if sheets else None, on_step)
+        options = Options(
+            settings(device=device).device, tracker, _pairs if sheets else None, on_step
+        )
         code = train_tokenizer(inputs, options)
     raise typer.Exit(code)
 

@@ -204,6 +204,17 @@ def test_demo_hands_everything_to_the_page(cli: Cli, monkeypatch: pytest.MonkeyP
     ]
 
 
+@pytest.mark.parametrize("command", [["prior"], ["tokenizer", "images"]])
+def test_training_is_where_the_environment_says(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setenv("AIM_DEVICE", "cuda:7")
+    assert cli("train", *command, "--out", "run") == 2
+    assert cli.err == "error: device is 'cuda:7'; it must be auto, cpu or cuda\n"
+    assert cli("train", *command, "--out", "run", "--device", "tpu") == 2
+    assert cli.err == "error: device is 'tpu'; it must be auto, cpu or cuda\n"
+
+
 def test_as_a_process_of_its_own(
     run_python: Callable[..., Any], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -4,26 +4,24 @@ another.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from PIL import Image
 
-from aim.checkpoint.tensors import blank
 from aim.checks import whole
-from aim.config import SAMPLING, SamplingParams, check_seed
+from aim.config import SAMPLING, SamplingParams
 from aim.engine import Request
 from aim.errors import InvalidInput
 from aim.images import write
-from aim.models.prior import build
 from aim.pipeline import Pipeline
 
 AXES = {**{p.name: p.title for p in SAMPLING}, "seed": "seed", "class": "class"}
 KINDS: dict[str, type] = {**{p.name: p.kind for p in SAMPLING}, "seed": int, "class": str}
 MOST = 8  # values an axis, and steps of a way
+PREVIEW_EVERY = 16  # codes between two counts
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -58,20 +56,34 @@ class Axis:
         return cls(name, values)
 
 
-def sweep(
+@dataclass(frozen=True)
+class Comparison:
+    """Pictures to be drawn together, and the titles over and beside them."""
+
+    requests: tuple[Request, ...]
+    across: list[str]
+    down: list[str]
+
+    def grid(self, images: Sequence[Image.Image]) -> Image.Image:
+        """One labelled picture of all, in the order of the requests."""
+        return write.labelled_grid(images, self.across, self.down)
+
+    def draw(self, pipe: Pipeline, progress: Progress | None = None) -> Image.Image:
+        """The labelled picture, drawn; errors as of ``Pipeline.generate``."""
+        return self.grid(pipe.pictures(pipe.draw_all(self.requests, progress)))
+
+
+def plan_sweep(
     pipe: Pipeline,
     across: Axis,
     down: Axis,
     label: int | str,
     seed: int = 0,
     params: SamplingParams | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Image.Image:
-    """One labelled picture of every combination of two settings, drawn together; the rest is the
-    same in all.
+) -> Comparison:
+    """Every combination of two settings; the rest is the same in all.
 
-    InvalidInput for one setting twice and for values that will not do; other errors as of
-    ``Pipeline.generate``.
+    InvalidInput for one setting twice and for values that will not do.
     """
     if across.name == down.name:
         raise InvalidInput(f"both axes are {across.name}; choose two settings")
@@ -80,17 +92,23 @@ def sweep(
         for first in across.values:
             settings: dict[str, Any] = {across.name: first, down.name: second}
             row = pipe.row(pipe.resolve(settings.pop("class", label)))
-            own_seed = check_seed(settings.pop("seed", seed))
-            requests.append(
-                Request(
-                    row,
-                    (params or pipe.sampling).replace(**settings),
-                    own_seed,
-                    16 if progress else 0,
-                )
-            )
-    images = pipe.pictures(pipe.draw_all(requests, progress))
-    return write.labelled_grid(images, _titles(pipe, across), _titles(pipe, down))
+            own_seed = settings.pop("seed", seed)
+            own_params = (params or pipe.sampling).replace(**settings)
+            requests.append(Request(row, own_params, own_seed, PREVIEW_EVERY))
+    return Comparison(tuple(requests), _titles(pipe, across), _titles(pipe, down))
+
+
+def sweep(
+    pipe: Pipeline,
+    across: Axis,
+    down: Axis,
+    label: int | str,
+    seed: int = 0,
+    params: SamplingParams | None = None,
+    progress: Progress | None = None,
+) -> Image.Image:
+    """The picture of ``plan_sweep``, drawn; ``progress`` as of ``Pipeline.generate``."""
+    return plan_sweep(pipe, across, down, label, seed, params).draw(pipe, progress)
 
 
 def _titles(pipe: Pipeline, axis: Axis) -> list[str]:
@@ -102,34 +120,30 @@ def _titles(pipe: Pipeline, axis: Axis) -> list[str]:
     ]
 
 
-def blended(
-    pipe: Pipeline, first: int | str, second: int | str, shares: Sequence[float]
-) -> Pipeline:
-    """A pipeline whose classes lie between two of ``pipe``'s: class i has ``shares[i]`` of the
-    second, in the table of class vectors.
+def plan_blend(
+    pipe: Pipeline,
+    first: int | str,
+    second: int | str,
+    steps: int = 5,
+    seed: int = 0,
+    params: SamplingParams | None = None,
+) -> Comparison:
+    """The way from one class to another in ``steps`` pictures with one seed, both ends included:
+    the vectors that stand for the classes are mixed.
 
-    Its weights and its tokenizer are those of ``pipe``, in the same memory. Close it when it is not
-    needed any more.
+    InvalidInput for steps outside [2, 8] and for classes that the model does not know.
     """
-    if not 1 <= len(shares) <= MOST or not all(0 <= share <= 1 for share in shares):
-        raise InvalidInput(f"shares are {list(shares)}; give 1 to {MOST} numbers in [0, 1]")
+    steps = whole("steps", steps, 2, MOST)
     ends = [pipe.resolve(label) for label in (first, second)]
-    weights = pipe.model.state_dict()
-    [table] = [name for name in weights if name.endswith("embedding_table.weight")]
-    rows = weights[table]
-    a, b = (rows[pipe.row(end)].float() for end in ends)
-    between = torch.stack([a + share * (b - a) for share in shares]).to(rows.dtype)
-    one, other = (pipe.labels.name(end) for end in ends)
-    names = tuple(f"{100 * (1 - share):.0f}% {one}, {100 * share:.0f}% {other}" for share in shares)
-    config = dataclasses.replace(
-        pipe.model.config, num_classes=len(shares), classes=(), class_names=names
+    a, b = (pipe.row(end) for end in ends)
+    shares = [i / (steps - 1) for i in range(steps)]
+    requests = tuple(
+        Request([(a, 1 - share), (b, share)], params or pipe.sampling, seed, PREVIEW_EVERY)
+        for share in shares
     )
-    model = blank(lambda: build(config), pipe.dtype)
-    model.load_state_dict({**weights, table: torch.cat([between, rows[-1:]])}, assign=True)
-    backend = "eager" if pipe.backend == "eager" else "auto"
-    return Pipeline(
-        model.eval().requires_grad_(False), pipe.tokenizer, pipe.name, pipe.version, backend
-    )
+    between = [f"{100 * (1 - share):.0f}% / {100 * share:.0f}%" for share in shares[1:-1]]
+    one, other = map(pipe.labels.name, ends)
+    return Comparison(requests, [one, *between, other], [])
 
 
 def blend(
@@ -139,32 +153,10 @@ def blend(
     steps: int = 5,
     seed: int = 0,
     params: SamplingParams | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Image.Image:
-    """One labelled picture of the way from one class to another in ``steps`` pictures with one
-    seed, both ends included.
-
-    InvalidInput for steps outside [2, 8]; other errors as of ``Pipeline.generate``.
-    """
-    steps = whole("steps", steps, 2, MOST)
-    check_seed(seed)
-    shares = [i / (steps - 1) for i in range(steps)]
-    between = blended(pipe, first, second, shares)
-    try:
-        requests = [
-            Request(row, params or pipe.sampling, seed, 16 if progress else 0)
-            for row in range(steps)
-        ]
-        images = list(pipe.pictures(between.draw_all(requests, progress)))
-    finally:
-        between.close()
-    ends = [pipe.labels.name(pipe.resolve(label)) for label in (first, second)]
-    titles = [
-        ends[0],
-        *(f"{100 * (1 - share):.0f}% / {100 * share:.0f}%" for share in shares[1:-1]),
-        ends[1],
-    ]
-    return write.labelled_grid(images, titles, [])
+    """The picture of ``plan_blend``, drawn; ``progress`` as of ``Pipeline.generate``."""
+    return plan_blend(pipe, first, second, steps, seed, params).draw(pipe, progress)
 
 
 def parameters(pipe: Pipeline, kind: str, **settings: Any) -> dict[str, Any]:

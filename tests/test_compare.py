@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from aim.compare import Axis, blend, blended, sweep
+from aim.compare import Axis, blend, plan_blend, sweep
 from aim.config import SamplingParams
-from aim.engine import Request
 from aim.errors import InvalidInput
 from aim.images import write
 from aim.models.gpt.model import GPT
@@ -120,29 +120,26 @@ def gpt_pipeline(tiny_vq: VQ) -> Pipeline:
 @pytest.mark.parametrize("name", ["tiny_pipeline", "gpt_pipeline"])
 def test_the_ends_of_a_blend_are_the_classes(name: str, request: pytest.FixtureRequest) -> None:
     pipe: Pipeline = request.getfixturevalue(name)
-    between = blended(pipe, "goldfish", 281, [0.0, 0.5, 1.0])
-    assert between.model.config.class_names == (
-        "100% goldfish, 0% tabby",
-        "50% goldfish, 50% tabby",
-        "0% goldfish, 100% tabby",
-    )
+    planned = plan_blend(pipe, "goldfish", 281, 3, seed=4)
+    assert planned.across == ["goldfish", "50% / 50%", "tabby"]
+    assert [one.mix for one in planned.requests] == [
+        ((pipe.row(1), 1.0),),
+        ((pipe.row(1), 0.5), (pipe.row(281), 0.5)),
+        ((pipe.row(281), 1.0),),
+    ]
+    drawn = list(pipe.draw_all(planned.requests))
     ends = [next(pipe.draw(label, seed=4)) for label in (1, 281)]
-    drawn = list(between.draw_all(requests(between, 3)))
     assert (drawn[0] == ends[0]).all() and (drawn[2] == ends[1]).all()
-    shared = {n: w.data_ptr() for n, w in pipe.model.state_dict().items()}
-    own = [n for n, w in between.model.state_dict().items() if w.data_ptr() != shared[n]]
-    assert len(own) == 1 and own[0].endswith("embedding_table.weight"), (
-        "the rest is in the same memory"
-    )
-    rows, mine = (dict(p.model.named_parameters())[own[0]] for p in (pipe, between))
-    assert torch.allclose(mine[1], (rows[pipe.row(1)] + rows[pipe.row(281)]) / 2)
-    assert torch.equal(mine[-1], rows[-1])
-    between.close()
-    assert (next(pipe.draw(1, seed=4)) == ends[0]).all(), "the first goes on"
+    assert not any((drawn[1] == end).all() for end in ends)
 
 
-def requests(pipe: Pipeline, count: int) -> list[Request]:
-    return [Request(row, pipe.sampling, 4) for row in range(count)]
+def test_a_blend_waits_in_line_like_everybody(tiny_pipeline: Pipeline) -> None:
+    engines = threading.active_count()
+    before = tiny_pipeline.server.tally.requests
+    waited: list[int] = []
+    blend(tiny_pipeline, 1, 281, 8, progress=lambda *_: waited.append(threading.active_count()))
+    assert tiny_pipeline.server.tally.requests == before + 8
+    assert max(waited) <= engines + 1, "it has no engine of its own"
 
 
 def test_the_way_is_one_picture(tiny_pipeline: Pipeline) -> None:
@@ -159,12 +156,6 @@ def test_the_way_is_one_picture(tiny_pipeline: Pipeline) -> None:
 def test_steps_out_of_range(tiny_pipeline: Pipeline, steps: Any) -> None:
     with pytest.raises(InvalidInput, match=r"steps is .*; it must be a whole number in \[2, 8\]"):
         blend(tiny_pipeline, 1, 281, steps)
-
-
-@pytest.mark.parametrize("shares", [[], [1.5], [-0.1, 0.5], [0.1] * 9])
-def test_shares_out_of_range(tiny_pipeline: Pipeline, shares: list[float]) -> None:
-    with pytest.raises(InvalidInput, match=r"shares are .*; give 1 to 8 numbers in \[0, 1\]"):
-        blended(tiny_pipeline, 1, 281, shares)
 
 
 def test_a_grid_needs_as_many_images_as_places() -> None:

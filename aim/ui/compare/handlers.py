@@ -4,23 +4,20 @@ labelled picture.
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.components import Component
-from PIL import Image
 
-from aim.compare import Axis, blend, parameters, sweep
+from aim.compare import Axis, Comparison, parameters, plan_blend, plan_sweep
 from aim.errors import AimError
 from aim.images import write
 from aim.pipeline import Pipeline
 from aim.ui.models import Models
-from aim.ui.stage.drawing import View
+from aim.ui.stage.drawing import Drawing
 from aim.ui.stage.sessions import Sessions
-from aim.ui.stage.updates import Update, explain, keep, status
+from aim.ui.stage.updates import Update, describe_view, explain, keep, status
 
 
 class CompareScreen(NamedTuple):
@@ -33,58 +30,12 @@ class CompareScreen(NamedTuple):
     stop: Component
 
 
-class Comparison:
-    """Pictures that are drawn together for somebody; ``stop`` may be called from any thread."""
-
-    def __init__(self) -> None:
-        self._left = threading.Event()
-
-    def stop(self) -> None:
-        """Leave the engine within a few steps."""
-        self._left.set()
-
-    def follow(self, work: Callable[..., Image.Image]) -> Iterator[tuple[int, int] | Image.Image]:
-        """What ``work(progress=...)`` reports as it comes, and last its picture; nothing more after
-        ``stop``. Raises what it raises.
-        """
-        events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-        def report(done: int, total: int) -> None:
-            if self._left.is_set():
-                raise _Left
-            events.put((done, total))
-
-        def run() -> None:
-            try:
-                events.put(work(progress=report))
-            except BaseException as error:  # the one who waits gets it
-                events.put(error)
-
-        threading.Thread(target=run, name="compare", daemon=True).start()
-        try:
-            while True:
-                event = events.get()
-                if isinstance(event, _Left):
-                    return
-                if isinstance(event, BaseException):
-                    raise event
-                yield event
-                if isinstance(event, Image.Image):
-                    return
-        finally:
-            self.stop()
-
-
-class _Left(Exception):
-    """Nobody waits for the pictures any more."""
-
-
 class CompareActions:
     """The handlers of the tab."""
 
     def __init__(self, models: Models, screen: CompareScreen) -> None:
         self.models, self.screen = models, screen
-        self.sessions = Sessions(Comparison)
+        self.sessions = Sessions(Drawing)
 
     def sweep(
         self,
@@ -105,14 +56,18 @@ class CompareActions:
         all.
         """
 
-        def work(pipe: Pipeline, progress: Any) -> tuple[Image.Image, dict[str, Any]]:
+        def plan(pipe: Pipeline) -> tuple[Comparison, dict[str, Any]]:
             first, second = Axis.parse(across, across_values), Axis.parse(down, down_values)
             params = pipe.params(cfg_scale=cfg_scale, temperature=temperature)
-            image = sweep(pipe, first, second, label, seed, params, progress)
             about = {axis.name: list(axis.values) for axis in (first, second)}
-            return image, {"class": pipe.resolve(label), "seed": seed, **params.__dict__, **about}
+            return plan_sweep(pipe, first, second, label, seed, params), {
+                "class": pipe.resolve(label),
+                "seed": seed,
+                **params.__dict__,
+                **about,
+            }
 
-        yield from self._draw("sweep", work, request)
+        yield from self._draw("sweep", plan, request)
 
     def blend(
         self,
@@ -128,21 +83,13 @@ class CompareActions:
         labelled picture.
         """
 
-        def work(pipe: Pipeline, progress: Any) -> tuple[Image.Image, dict[str, Any]]:
+        def plan(pipe: Pipeline) -> tuple[Comparison, dict[str, Any]]:
             params = pipe.params(cfg_scale=cfg_scale, temperature=temperature)
-            image = blend(
-                pipe,
-                first,
-                second,
-                int(steps) if isinstance(steps, float) else steps,
-                seed,
-                params,
-                progress,
-            )
+            planned = plan_blend(pipe, first, second, steps, seed, params)
             ends = [pipe.resolve(label) for label in (first, second)]
-            return image, {"classes": ends, "steps": int(steps), "seed": seed, **params.__dict__}
+            return planned, {"classes": ends, "steps": int(steps), "seed": seed, **params.__dict__}
 
-        yield from self._draw("blend", work, request)
+        yield from self._draw("blend", plan, request)
 
     def stop(self, request: gr.Request) -> None:
         """Stop what this session compares."""
@@ -151,42 +98,25 @@ class CompareActions:
     def _draw(
         self,
         kind: str,
-        work: Callable[..., tuple[Image.Image, dict[str, Any]]],
+        plan: Callable[[Pipeline], tuple[Comparison, dict[str, Any]]],
         request: gr.Request,
     ) -> Iterator[Update]:
         screen = self.screen
-        with self.sessions.one(request.session_hash or "") as comparison:
+        with self.sessions.one(request.session_hash or "") as drawing:
             yield {**self._busy(True), **self._seen(status("starting", "Starting …"))}
-            about: dict[str, Any] = {}
-            total = 0
-
-            def run(progress: Any) -> Image.Image:
-                image, settings = work(pipe, progress)
-                about.update(settings)
-                return image
-
             try:
                 pipe = self.models.get(self.models.default)
-                for event in comparison.follow(run):
-                    if isinstance(event, Image.Image):
-                        made = parameters(pipe, kind, **about)
-                        path = keep(
-                            write.png_bytes(event, made),
-                            f"{write.file_stem(f'{pipe.name} {kind}')}.png",
-                            screen.png,
-                        )
-                        yield {
-                            **self._busy(False),
-                            **self._seen(
-                                status("done", f"{total} codes", View("done", total, total)), path
-                            ),
-                        }
-                        return
-                    done, total = event
-                    yield self._seen(
-                        status("drawing", f"{done} / {total} codes", View("drawing", done, total))
-                    )
-                yield {**self._busy(False), **self._seen(status("stopped", "Stopped"))}
+                comparison, about = plan(pipe)
+                for view in drawing.views(pipe, comparison.requests, 0, comparison.grid):
+                    words = {"done": f"{view.total} codes", "stopped": "Stopped"}
+                    shown = status(view.state, words.get(view.state, describe_view(view)), view)
+                    path = None
+                    if view.image is not None:
+                        png = write.png_bytes(view.image, parameters(pipe, kind, **about))
+                        name = f"{write.file_stem(f'{pipe.name} {kind}')}.png"
+                        path = keep(png, name, screen.png)
+                    busy = {} if view.state not in words else self._busy(False)
+                    yield {**busy, **self._seen(shown, path)}
             except Exception as error:
                 yield {**self._busy(False), **self._seen(status("failed", explain(error)))}
                 if isinstance(error, AimError):

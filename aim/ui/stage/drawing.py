@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -69,7 +70,7 @@ class Drawing:
         pipe: Pipeline,
         requests: Sequence[Request],
         preview_every: int,
-        arrange: Callable[[Sequence[Image.Image | None]], Image.Image] = write.mosaic,
+        arrange: Callable[[Sequence[Any]], Image.Image] = write.mosaic,
     ) -> Iterator[View]:
         """What there is to see of ``requests``, at most ``MAX_FPS`` times a second; the last view is
         done or stopped.

@@ -140,11 +140,51 @@ def test_the_space_card_is_valid(space: dict[str, Any]) -> None:
     assert space["license"] == "mit"
 
 
-def test_the_readme_points_at_files_that_exist() -> None:
-    for page in (ROOT / "README.md", ROOT / "docs" / "architecture.md"):
+def test_documents_point_at_files_that_exist() -> None:
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "checkpoints" / "README.md"):
         targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
         missing = [target for target in targets if not (page.parent / target).exists()]
         assert not missing, f"{page.name} links to {missing}"
+
+
+def rooms() -> dict[str, str]:
+    """The map of the house: what it says of every file and folder, by their paths."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    found: dict[str, str] = {}
+    for line in text.split("```")[1].strip().splitlines():
+        named = re.match(r"( *)((?:[\w.]+/? ?)+?)(?:  +|$)", line)
+        if named and len(named[1]) <= 2:
+            paths = [("aim/" if named[1] else "") + path for path in named[2].split()]
+        found.update(dict.fromkeys(paths, found.get(paths[0], "") + line[23:] + " "))
+    return found
+
+
+def test_the_map_of_the_house_has_every_room_and_no_other() -> None:
+    house = [*(ROOT / "aim").glob("*.py"), *(path.parent for path in (ROOT / "aim").glob("*/*.py"))]
+    expected = {str(path.relative_to(ROOT)) + "/" * path.is_dir() for path in house}
+    mapped = {path for path in rooms() if path.startswith("aim/") and path != "aim/"}
+    assert mapped == expected
+
+
+@pytest.mark.parametrize(("room", "told"), rooms().items())
+def test_the_map_of_the_house_names_files_that_are_there(room: str, told: str) -> None:
+    assert (ROOT / room).exists()
+    files = {*re.findall(r"\w+\.py\b", told), *re.findall(r"\w+(?=/)", told)}
+    here = {path.name for path in (ROOT / room).rglob("*")} | {p.name for p in ROOT.glob("aim/*")}
+    assert files - {"app.py"} <= here
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)
+def test_paths_in_the_documents_are_there(page: Path) -> None:
+    named = re.findall(r"`((?:[\w.]+/)+(?:[\w.]*\.\w+)?)`", page.read_text(encoding="utf-8"))
+    ours = {path.name for path in (*ROOT.iterdir(), *(ROOT / "aim").iterdir()) if path.is_dir()}
+    missing = [
+        path
+        for path in named
+        if path.partition("/")[0] in ours
+        and not any((folder / path).exists() for folder in (ROOT, ROOT / "aim", ROOT / "docs"))
+    ]
+    assert not missing
 
 
 @pytest.mark.parametrize("spec", MODELS.values(), ids=MODELS)

@@ -143,18 +143,30 @@ def scaling(
 
 @app.command()
 def page(
+    clients: Annotated[int, typer.Option(min=0, help="People who draw without a pause.")] = 0,
+    seconds: Annotated[float, typer.Option(min=1, help="How long they do.")] = 30,
     json: Json = None,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
     backend: Backend = None,
 ) -> None:
-    """How fast the page answers, idle and while people draw."""
+    """How fast the page answers, idle and while people draw; with ``--clients``, how many pictures
+    a second they get of it.
+    """
+    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    outputs, where = _Outputs(json), (chosen.device, chosen.dtype, chosen.backend)
+    if clients:
+        from aim.ui import crowd
+
+        found, machine = crowd.crowd(chosen.model, *where, clients, seconds)
+        line = crowd.as_json(found, machine)
+        _show(crowd.as_table(found, machine), [], line)
+        outputs.write(line)
+        return
     from aim.ui import probe
 
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
-    outputs = _Outputs(json)
-    answers, machine = probe.probe(chosen.model, chosen.device, chosen.dtype, chosen.backend)
+    answers, machine = probe.probe(chosen.model, *where)
     line = probe.as_json(answers, machine)
     _show(probe.as_table(answers, machine), [], line)
     outputs.write(line)

@@ -12,6 +12,7 @@ import gradio as gr
 
 from aim.errors import AimError
 from aim.settings import Settings
+from aim.ui import drawings
 from aim.ui.about import about_tab
 from aim.ui.assets import text
 from aim.ui.compare.layout import compare_tab
@@ -31,18 +32,32 @@ _KEEP_FILES = (600, 3600)  # seconds: every 10 minutes, pictures older than an h
 # one for each person who draws or waits: more than the engine admits, so that the engine decides
 _THREADS = 128
 
+_STYLES = ("stage/page.css", "stage/stage.css", "race/race.css")
+
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
-    "css": text("stage/page.css") + text("race/race.css"),
+    "css": "".join(map(text, _STYLES)),
     "max_threads": _THREADS,
     "max_file_size": "30mb",  # a photo to be completed
     "enable_monitoring": False,
     "ssr_mode": False,
     "run_history": False,
     "footer_links": ["api", "settings"],
-    "app_kwargs": {"routes": ROUTES},
+    "app_kwargs": {"routes": [*ROUTES, *drawings.ROUTES]},
 }
 """What ``gr.Blocks.launch`` needs for this page, for those who call it themselves."""
+
+
+class _Page(gr.Blocks):
+    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
+        """What is left out at the end has its default, so that a new input, which comes last,
+        breaks no program that posts values in order.
+        """
+        for block in block_fn.inputs[len(inputs) :]:
+            if (default := getattr(block, "value", None)) is None:
+                break
+            inputs.append(default)
+        super().validate_inputs(block_fn, inputs)
 
 
 def build(
@@ -55,10 +70,11 @@ def build(
     at once.
     """
     models = Models(source, device, dtype, backend, Settings.from_env().zero)
-    with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=_KEEP_FILES) as page:
+    with _Page(title=_TITLE, analytics_enabled=False, delete_cache=_KEEP_FILES) as page:
+        page.drawings = drawings.Drawings()
         gr.Markdown(_HEAD, elem_classes="aim-head")
         with gr.Tab("Generate"):
-            actions, opening = generate_tab(models)
+            actions, opening = generate_tab(models, page.drawings)
         with gr.Tab("Inside"):
             inside_tab(models, actions)
         with gr.Tab("Explore"):

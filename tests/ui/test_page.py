@@ -15,20 +15,9 @@ from pages import Page, until
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
 
-# The share of the shown picture that is transparent: codes that are not drawn yet. Null while a
-# picture is still on its way.
-ABSENT = """() => {
-  const image = document.querySelector('#picture img');
-  if (!image || !image.complete || !image.naturalWidth) return null;
-  const canvas = document.createElement('canvas');
-  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
-  const context = canvas.getContext('2d');
-  context.drawImage(image, 0, 0);
-  const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
-  let absent = 0;
-  for (let i = 3; i < pixels.length; i += 4) absent += pixels[i] === 0;
-  return absent / (pixels.length / 4);
-}"""
+# How many codes of each picture are on stage.
+SHOWN = "Number(document.querySelector('#stage .aim-stage').dataset.shown)"
+SAVED = "#stage [data-kind='{}']:not([disabled])"
 
 
 @pytest.fixture
@@ -85,7 +74,9 @@ def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path
     tab = open_tab()
     assert class_box(tab).input_value() == "goldfish (1)"
     assert "64×64" in tab.inner_text("#note")
-    assert tab.is_disabled("#stop") and tab.is_disabled("#png") and tab.is_disabled("#gif")
+    assert tab.is_disabled("#stop") and not tab.locator("#stage .aim-save:enabled").count()
+    assert tab.is_checked("#count input[value='4']"), "a person gets four"
+    tab.get_by_label("1", exact=True).check()
     pick(tab, "golden", "golden retriever (207)")
     tab.screenshot(path=tmp_path / "idle.png")
 
@@ -94,14 +85,12 @@ def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path
     seen: list[float] = []
 
     def watch() -> bool:
-        absent = tab.evaluate(ABSENT)
-        if absent is not None and absent not in seen:
-            seen.append(absent)
-        return len(seen) >= 3
+        seen.append(tab.evaluate(SHOWN))
+        return len(set(seen)) >= 5
 
     assert until(watch, 10), f"saw {seen}"
-    assert seen == sorted(seen, reverse=True)
-    assert all(0 < absent < 1 for absent in seen)
+    assert seen == sorted(seen)
+    assert seen[0] < seen[-1] < 256
     tab.wait_for_function(
         "() => /^[0-9]+ \\/ 256 codes$/.test(document.querySelector('.aim-text').innerText)"
     )
@@ -114,24 +103,27 @@ def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path
     assert page.brake.steps - at < 60
     assert page.settle(3)
     assert progress(tab).startswith("Stopped at ")
-    assert 0 < tab.evaluate(ABSENT) < 1, "what was drawn stays to be seen"
+    assert until(lambda: 0 < tab.evaluate(SHOWN) < 256), "what was drawn stays to be seen"
     tab.wait_for_selector("#generate:not([disabled])")
-    assert tab.is_disabled("#png")
+    assert not tab.locator("#stage .aim-save:enabled").count()
 
     page.brake.seconds = 0.004
     tab.click("#generate")
-    tab.wait_for_selector("#gif:not([disabled])")
+    tab.wait_for_selector(SAVED.format("gif"))
+    assert tab.is_enabled("#generate"), "the next one can be asked for while this one is watched"
     assert progress(tab).startswith("256 / 256 codes in ")
-    assert tab.evaluate(ABSENT) == 0
-    png = download(tab, "#png", tmp_path)
+    assert until(lambda: tab.evaluate(SHOWN) == 256)
+    png = download(tab, SAVED.format("png"), tmp_path)
     parameters = read.read_parameters(png)
     assert Image.open(png).size == (64, 64)
     assert parameters["class_name"] == "golden retriever"
     assert parameters == page.pipe.parameters(207, parameters["seed"], page.pipe.sampling)
     assert png.name == f"tiny-golden-retriever-207-seed-{parameters['seed']}.png"
-    animation = Image.open(download(tab, "#gif", tmp_path))
-    assert (animation.format, animation.size) == ("GIF", (256, 256))
-    assert animation.n_frames > 1
+    animation = Image.open(download(tab, SAVED.format("gif"), tmp_path))
+    assert (animation.format, animation.size) == ("GIF", (512, 512))
+    assert animation.n_frames >= 32
+    large = download(tab, SAVED.format("large.png"), tmp_path)
+    assert Image.open(large).size == (512, 512) and read.read_parameters(large) == parameters
     tab.screenshot(path=tmp_path / "done.png")
 
     tab.click("#reuse-seed")
@@ -141,8 +133,8 @@ def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path
     assert not tab.is_checked("#random-seed input")
     tab.click("#generate")
     tab.wait_for_selector(".aim-drawing")
-    tab.wait_for_selector("#gif:not([disabled])")
-    assert download(tab, "#png", tmp_path / "again").read_bytes() == png.read_bytes()
+    tab.wait_for_selector(SAVED.format("png"))
+    assert download(tab, SAVED.format("png"), tmp_path / "again").read_bytes() == png.read_bytes()
 
 
 def test_nothing_is_fetched_from_elsewhere(page: Page, open_tab: Any):
@@ -180,7 +172,7 @@ def test_a_closed_tab_ends_its_drawing(page: Page, open_tab: Any):
     page.brake.seconds = 0.02
     tab = open_tab()
     tab.click("#generate")
-    tab.wait_for_selector("#picture img")
+    assert until(lambda: tab.evaluate(SHOWN) > 0)
     at = page.brake.steps
     tab.close()
     assert page.settle()
@@ -210,12 +202,12 @@ def test_on_a_phone_the_picture_follows_the_buttons(
 ):
     tab = open_tab(PHONE, scheme)
     tab.click("#generate")
-    tab.wait_for_selector("#gif:not([disabled])")
+    tab.wait_for_selector(SAVED.format("gif"))
     tab.screenshot(path=tmp_path / f"phone-{scheme}.png", full_page=True)
     assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     places = [
         tab.locator(selector).bounding_box()
-        for selector in ("#class", "#generate", "#picture", "#progress", "#png", "#seed")
+        for selector in ("#class", "#generate", "#stage canvas", "#progress", "#seed")
     ]
     assert all(above["y"] + above["height"] <= below["y"] for above, below in pairwise(places))
     picture = places[2]

@@ -13,6 +13,7 @@ from typing import Any
 
 import gradio as gr
 import httpx
+import imageio.v3 as iio
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError, ValidationError
@@ -21,9 +22,11 @@ from PIL import Image
 from aim.errors import GenerationError
 from aim.images import read
 from aim.pipeline import Pipeline
+from aim.ui import drawings
 from aim.ui import models as ui_models
 from aim.ui.generate.handlers import Actions, Screen
 from aim.ui.models import Models
+from aim.ui.stage import movie
 from pages import Brake, Page, until
 
 FIXED = {"seed": 7, "random_seed": False}
@@ -70,6 +73,7 @@ def test_endpoints_are_named_and_internals_are_hidden(client: Client):
         "random_seed",
         "preview_every",
         "count",
+        "movie",
     ]
 
 
@@ -93,14 +97,36 @@ def test_a_picture_streams_and_carries_its_parameters(page: Page, client: Client
     assert all(preview.mode == "RGBA" and preview.getextrema()[3][0] == 0 for preview in previews)
     picture, _, png, gif, parameters = outputs[-1]
     assert parameters == page.pipe.parameters(207, 7, page.pipe.params(cfg_scale=2.5, top_k=20))
+    assert gif is None, "nobody asked for it"
     assert read.read_parameters(png) == read.read_parameters(picture) == parameters
     assert {"model", "version", "seed", "device", "dtype"} <= set(parameters)
     (alone,) = page.pipe.generate(207, seed=7, cfg_scale=2.5, top_k=20)
     assert Image.open(png).tobytes() == alone.tobytes()
     assert Path(png).name == "tiny-golden-retriever-207-seed-7.png"
-    animation = Image.open(gif)
-    assert 3 <= animation.n_frames <= len(previews) + 1
-    assert animation.size == (256, 256)
+
+
+def test_a_film_is_made_where_one_is_asked_for(client: Client):
+    *before, last = stream(client, movie="gif")
+    assert (before[-1][1]["state"], before[-1][1]["text"]) == ("done", "Making the GIF …")
+    assert before[-2][1]["state"] == "done" and before[-2][2], "the picture does not wait for it"
+    animation = Image.open(last[3])
+    assert (animation.format, animation.size) == ("GIF", (movie.SIZE, movie.SIZE))
+    assert animation.n_frames >= 32
+    film = iio.imread(Path(stream(client, movie="mp4")[-1][3]), plugin="pyav")
+    assert film.shape[1:] == (movie.SIZE, movie.SIZE, 3) and len(film) > 32
+
+
+def test_a_film_that_fails_leaves_the_picture(client: Client, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(drawings.KINDS, "gif", lambda drawn: 1 / 0)
+    picture, progress, png, gif, parameters = stream(client, movie="gif")[-1]
+    assert progress["state"] == "done" and progress["text"].endswith("the GIF could not be made")
+    assert picture and png and parameters and gif is None
+
+
+def test_a_program_from_before_an_input_was_added_still_draws(page: Page):
+    visitor = Visitor(page, "posts ten values")
+    visitor.join()
+    visitor.listen('"process_completed"')
 
 
 def test_a_random_seed_is_reported_and_draws_the_same_again(page: Page, client: Client):
@@ -137,6 +163,7 @@ def test_what_is_left_out_is_the_model_s_own(page: Page, client: Client):
         ({"seed": None}, r"seed: seed is None"),
         ({"preview_every": -1}, r"preview_every: preview_every is -1"),
         ({"preview_every": "x"}, r"preview_every: preview_every is 'x'"),
+        ({"movie": "avi"}, r"movie: movie is 'avi'; it must be one of none, gif, mp4"),
         (
             {"top_p": 2, "temperature": 11},
             r"2 parameter\(s\) failed validation:\n- temperature: .*\n- top_p",
@@ -278,6 +305,7 @@ class TestActions:
             gr.Button(),
             gr.Button(),
             gr.State(),
+            gr.HTML(),
         )
 
     @pytest.fixture
@@ -291,7 +319,7 @@ class TestActions:
         pipe, brake = make_pipe(running=1, waiting=1)
         monkeypatch.setattr(ui_models, "load", lambda *_, **__: pipe)
         yield SimpleNamespace(
-            actions=Actions(Models("tiny", "auto", "auto"), screen),
+            actions=Actions(Models("tiny", "auto", "auto"), screen, drawings.Drawings()),
             pipe=pipe,
             brake=brake,
             screen=screen,
@@ -311,6 +339,7 @@ class TestActions:
             True,
             0,
             1,
+            "none",
             SimpleNamespace(session_hash=session),
         )
 

@@ -107,7 +107,7 @@ class ExploreActions:
             gr.Warning(message)
             return {self.screen.progress: status("failed", message)}
         grid = pipe.tokenizer.config.grid
-        view = View("done", len(codes), len(codes), image=pipe.picture(codes), codes=codes)
+        view = View("done", len(codes), len(codes), image=pipe.picture(codes), codes=(codes,))
         text = f"Your picture as {grid}x{grid} codes keep it. Choose how many rows to keep, a class, and press Draw."
         grown = self._grown(pipe, branches, None, 0, GIVEN, "", "encoded", view)
         return {**grown, self.screen.rows: grid // 2, self.screen.progress: status("done", text)}
@@ -195,12 +195,12 @@ class ExploreActions:
         cost: str,
         view: View,
     ) -> Update:
-        assert view.image is not None and view.codes is not None
+        assert view.image is not None
         number = len(branches) + 1
         stem = write.file_stem(f"{pipe.name} {number} {title}")
         path = keep(preview_png(view.image), f"{stem}.png", self.screen.gallery)
         branch = Branch(
-            number, parent.number if parent else 0, rows, title, settings, cost, view.codes, path
+            number, parent.number if parent else 0, rows, title, settings, cost, view.codes[0], path
         )
         grown = [*branches, branch]
         return {

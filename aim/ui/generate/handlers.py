@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterator
 from concurrent.futures import wait
@@ -9,20 +10,22 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.components import Component
-from PIL import Image
 
 from aim.config import MAX_SEED, SamplingParams, check_seed
 from aim.engine import Request
-from aim.errors import AimError
-from aim.images import write
+from aim.errors import AimError, InvalidInput
 from aim.pipeline import Pipeline
+from aim.ui.drawings import Drawings, Drawn
 from aim.ui.generate.recall import check_count
 from aim.ui.models import Models
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing, View
 from aim.ui.stage.sessions import Sessions
+from aim.ui.stage.stage import Reel
 from aim.ui.stage.updates import Update, describe_view, explain, keep, preview_png, status, verdict
 
-GIF_SECONDS = 3.0  # a drawing plays in about this time
+NO_MOVIE = "none"
+MOVIES = (NO_MOVIE, "gif", "mp4")
+_log = logging.getLogger(__name__)
 
 
 class Screen(NamedTuple):
@@ -36,20 +39,21 @@ class Screen(NamedTuple):
     start: Component
     stop: Component
     made: Component
+    stage: Component
 
 
 class Made(NamedTuple):
-    """What was drawn: each picture's PNG with its parameters, and a film of the drawing."""
+    """What was drawn: its name in ``Drawings``, and the PNG of all pictures."""
 
-    pictures: tuple[tuple[str, dict[str, Any]], ...]
-    film: str
+    name: str
+    png: str
 
 
 class Actions:
     """The handlers of one page."""
 
-    def __init__(self, models: Models, screen: Screen) -> None:
-        self.models, self.screen = models, screen
+    def __init__(self, models: Models, screen: Screen, drawings: Drawings) -> None:
+        self.models, self.screen, self.drawings = models, screen, drawings
         self.sessions = Sessions(Drawing)
 
     def classes(self, model: str = "") -> list[dict[str, Any]]:
@@ -79,6 +83,7 @@ class Actions:
         random_seed: Any,
         preview_every: Any,
         count: Any,
+        movie: Any,
     ) -> list[dict[str, Any]]:
         """A verdict on each input of ``generate``, before it takes a place in line."""
         model = model or self.models.default
@@ -94,6 +99,7 @@ class Actions:
             verdict(lambda: None),
             verdict(lambda: Request(0, preview_every=preview_every)),
             verdict(lambda: check_count(count)),
+            verdict(lambda: check_movie(movie)),
         ]
 
     def generate(
@@ -108,6 +114,7 @@ class Actions:
         random_seed: bool,
         preview_every: int,
         count: int,
+        movie: str,
         request: gr.Request,
     ) -> Iterator[Update]:
         """Draw 1, 4 or 9 pictures at once, streamed.
@@ -115,9 +122,9 @@ class Actions:
         ``label`` is a class by index, name or title; without a model it is the page's own, and a
         parameter left None is the model's.
 
-        Returns the picture, the progress, the PNG with its parameters inside, a GIF of the drawing,
-        and the parameters. Several pictures are shown side by side; picture i is drawn with ``seed
-        + i``.
+        Returns the picture, the progress, the PNG with its parameters inside, the film that
+        ``movie`` asks for (none, gif or mp4), and the parameters. Several pictures are shown side
+        by side; picture i is drawn with ``seed + i``.
         """
         with self.sessions.one(request.session_hash or "") as drawing:
             # the first update comes at once: a run that is cancelled before it would never be
@@ -152,6 +159,7 @@ class Actions:
                     params,
                     range(drawn_with, drawn_with + pictures),
                     preview_every,
+                    check_movie(movie),
                 )
             except Exception as error:
                 yield {**self._buttons(busy=False), **self._update("failed", explain(error))}
@@ -167,46 +175,55 @@ class Actions:
         params: SamplingParams,
         seeds: range,
         preview_every: int,
+        movie: str,
     ) -> Iterator[Update]:
         screen = self.screen
-        frames: list[Image.Image] = []
         picture: str | None = None
+        reel = Reel(pipe, pipe.title(index), len(seeds))
         requests = [Request(pipe.row(index), params, seed, COUNT_EVERY) for seed in seeds]
-        several = len(requests) > 1
         for view in drawing.views(pipe, requests, preview_every):
+            if view.state == "done":
+                each = tuple(pipe.parameters(index, seed, params) for seed in seeds)
+                drawn = Drawn(pipe, view.codes, each)
+                name = self.drawings.add(drawn)
+                png = keep(drawn.png(images=view.images), f"{drawn.stem()}.png", screen.png)
+                update = {
+                    **self._update(view.state, describe_view(view), view, png),
+                    **self._buttons(busy=False),
+                    screen.png: png,
+                    screen.parameters: drawn.together,
+                    screen.made: Made(name, png),
+                    screen.stage: reel.show(view, png, name=name),
+                }
+                yield update
+                if movie != NO_MOVIE:
+                    yield from self._filmed(update, drawn, name, movie)
+                return
             if view.image is not None:
-                frames.append(view.image)
                 picture = keep(preview_png(view.image), "preview.png", screen.picture)
             update = self._update(view.state, describe_view(view), view, picture)
+            update[screen.stage] = reel.show(view, picture if view.image else None)
             if view.state == "stopped":
                 update.update(self._buttons(busy=False))
-            if view.state == "done":
-                each = [pipe.parameters(index, seed, params) for seed in seeds]
-                parameters = {**each[0], "count": len(each)} if several else each[0]
-                stem = write.file_stem(f"{pipe.name} {pipe.title(index)} seed {seeds[0]}")
-                png = keep(
-                    write.png_bytes(frames[-1], parameters),
-                    f"{stem}{f'-and-{len(each) - 1}' * several}.png",
-                    screen.png,
-                )
-                update.update({screen.picture: png, screen.png: png})
-                yield update  # the GIF takes a moment: the picture does not wait for it
-                gif, film = _animations(frames)
-                made = [(png, parameters)]
-                if several:
-                    stems = [
-                        write.file_stem(f"{pipe.name} {pipe.title(index)} seed {seed}")
-                        for seed in seeds
-                    ]
-                    pngs = [write.png_bytes(*one) for one in zip(view.images, each, strict=True)]
-                    made = [
-                        (keep(one, f"{name}.png", screen.png), own)
-                        for one, name, own in zip(pngs, stems, each, strict=True)
-                    ]
-                update[screen.gif] = keep(gif, f"{stem}.gif", screen.gif)
-                update[screen.made] = Made(tuple(made), keep(film, f"{stem}.mp4", screen.png))
-                update.update({screen.parameters: parameters, **self._buttons(busy=False)})
             yield update
+
+    def _filmed(self, update: Update, drawn: Drawn, name: str, movie: str) -> Iterator[Update]:
+        """``update`` with the film of a drawing, which is there already: it stays, whatever becomes
+        of the film.
+        """
+        shown = update[self.screen.progress]
+        yield {**update, self.screen.progress: {**shown, "text": f"Making the {movie.upper()} …"}}
+        try:
+            film = self.drawings.file(name, movie)
+        except Exception:
+            _log.exception("the %s of a drawing could not be made", movie)
+            film = None
+        if film is None:
+            text = f"{shown['text']}; the {movie.upper()} could not be made"
+            yield {**update, self.screen.progress: {**shown, "text": text}}
+        else:
+            path = keep(film, f"{drawn.stem()}.{movie}", self.screen.gif)
+            yield {**update, self.screen.gif: path}
 
     def _update(
         self, state: str, text: str, view: View | None = None, picture: str | None = None
@@ -228,9 +245,8 @@ class Actions:
         return self.models.get(name or self.models.default)
 
 
-def _animations(frames: list[Image.Image]) -> tuple[bytes, bytes]:
-    """The drawing as it was shown, at a size to look at: GIF and MP4."""
-    fps = min(20.0, max(2.0, len(frames) / GIF_SECONDS))
-    return write.gif_bytes(frames, fps, at_least=write.GIF_SIZE), write.mp4_bytes(
-        frames, fps, at_least=write.GIF_SIZE
-    )
+def check_movie(movie: Any) -> str:
+    """``movie`` if there is such a film, else InvalidInput."""
+    if movie not in MOVIES:
+        raise InvalidInput(f"movie is {movie!r}; it must be one of {', '.join(MOVIES)}")
+    return str(movie)

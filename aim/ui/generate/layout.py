@@ -10,12 +10,14 @@ from gradio.components import Component
 from gradio.events import api
 
 from aim.ui.assets import text
-from aim.ui.generate.handlers import Actions, Screen
+from aim.ui.drawings import Drawings
+from aim.ui.generate.handlers import MOVIES, NO_MOVIE, Actions, Screen
 from aim.ui.generate.presets import PRESETS, preset_values
 from aim.ui.generate.recall import COUNTS, NUMBERS
 from aim.ui.generate.settings import Boxes, SettingsActions, describe
 from aim.ui.generate.visit import VisitScreen, collect, query
 from aim.ui.models import Models, class_choices, first_class
+from aim.ui.stage.stage import Stage
 from aim.ui.stage.updates import Update, status
 from aim.ui.stage.widgets import (
     Choice,
@@ -46,7 +48,7 @@ class Opening(NamedTuple):
     outputs: list[Component]
 
 
-def generate_tab(models: Models) -> tuple[Actions, Opening]:
+def generate_tab(models: Models, drawings: Drawings) -> tuple[Actions, Opening]:
     """Lay out the tab inside the current ``gr.Tab`` and connect it. Returns its handlers, and one
     for a page that opens.
     """
@@ -100,21 +102,13 @@ def generate_tab(models: Models) -> tuple[Actions, Opening]:
                     label="Top-k",
                     info="Codes kept; 0 is all.",
                 )
-            with gr.Accordion("Model and preview", open=True):
+            with gr.Accordion("Model", open=True):
                 model = Choice(
                     models.choices,
                     value=models.default,
                     label="Model",
                     filterable=False,
                     elem_id="model",
-                )
-                preview_every = Range(
-                    0,
-                    64,
-                    PREVIEW_EVERY,
-                    step=1,
-                    label="Codes per preview",
-                    info="0 shows only the finished picture.",
                 )
             known = [example for example in EXAMPLES if example[0] in pipe.classes]
             if known:
@@ -127,22 +121,18 @@ def generate_tab(models: Models) -> tuple[Actions, Opening]:
                     api_visibility="private",
                 )
         with gr.Column(scale=5, min_width=300, elem_classes="aim-result"):
-            picture = drawn("picture")
+            stage = Stage(elem_id="stage", elem_classes="aim-flush")
             progress = Status(
                 status("idle", "Pick a class and press Generate"),
                 label="Progress",
                 elem_id="progress",
             )
-            with gr.Row(elem_classes="aim-narrow"):
-                png = gr.DownloadButton(
-                    "PNG", interactive=False, elem_id="png", size="md", min_width=80
-                )
-                gif = gr.DownloadButton(
-                    "GIF", interactive=False, elem_id="gif", size="md", min_width=80
-                )
-                film = gr.DownloadButton(
-                    "MP4", interactive=False, elem_id="mp4", size="md", min_width=80
-                )
+            # what a program gets; the page has them on the stage
+            with gr.Row(visible=False):
+                picture = drawn("picture")
+                png, gif = gr.DownloadButton("PNG"), gr.DownloadButton("GIF")
+                movie = Choice(list(MOVIES), value=NO_MOVIE, label="Movie")
+                preview_every = Whole(PREVIEW_EVERY, precision=0, label="Codes per preview")
             note = gr.Markdown(
                 describe(pipe), elem_classes=["aim-narrow", "aim-note"], elem_id="note"
             )
@@ -162,12 +152,13 @@ def generate_tab(models: Models) -> tuple[Actions, Opening]:
                 elem_classes="aim-narrow",
             )  # fmt: skip
             with gr.Row(elem_classes="aim-narrow"):
-                pack = gr.DownloadButton(
+                pack = gr.Button(
                     "Download all (ZIP)", interactive=False, elem_id="zip", size="sm", min_width=120
                 )
                 share = gr.Button(
                     "Copy link to these settings", size="sm", elem_id="share", min_width=120
                 )
+            names = gr.Textbox(visible="hidden", elem_id="names")
             link = gr.Textbox(
                 label="Link",
                 visible="hidden",
@@ -183,7 +174,8 @@ def generate_tab(models: Models) -> tuple[Actions, Opening]:
             )  # fmt: skip
 
     made, pictures, current = gr.State(None), gr.State([]), gr.State(models.default)
-    actions = Actions(models, Screen(picture, progress, png, gif, parameters, start, stop, made))
+    screen = Screen(picture, progress, png, gif, parameters, start, stop, made, stage)
+    actions = Actions(models, screen, drawings)
     inputs = [
         label,
         model,
@@ -195,6 +187,7 @@ def generate_tab(models: Models) -> tuple[Actions, Opening]:
         random_seed,
         preview_every,
         count,
+        movie,
     ]
     boxes = Boxes(
         model,
@@ -228,20 +221,21 @@ def generate_tab(models: Models) -> tuple[Actions, Opening]:
         concurrency_limit=None,
         **hidden,
     )
-    visit = VisitScreen(gallery, pictures, pack, film)
+    visit = VisitScreen(gallery, pictures, pack, names)
     drawing.success(
-        lambda made, pictures: collect(visit, made, pictures),
+        lambda made, pictures: collect(visit, drawings, made, pictures),
         [made, pictures],
         list(visit),
         **private,
     )
+    pack.click(None, names, None, js=text("generate/zip.js"), **private)
     stop.click(actions.stop, None, None, api_name="stop", queue=False, **hidden)
     dice.click(actions.random_class, model, label, api_name="random_class", **hidden)
     model.select(taking.switch, [model, label, current], list(boxes), **private)
     parameters.change(
-        lambda value: [gr.update(interactive=value is not None)] * 3,
+        lambda value: gr.update(interactive=value is not None),
         parameters,
-        [png, gif, reuse],
+        reuse,
         queue=False,
         **private,
     )

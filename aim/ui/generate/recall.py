@@ -13,7 +13,7 @@ from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui.models import Models
 
-COUNTS = (1, 4, 9)  # pictures at once
+COUNTS, COUNT = (1, 4, 9), 4  # pictures at once; what the page begins with
 NUMBERS: dict[str, type] = {"cfg_scale": float, "temperature": float, "top_k": int, "top_p": float}
 NAMES = ("model", "class", "seed", *NUMBERS, "count")  # in a link
 SAME = {

@@ -13,7 +13,7 @@ from gradio.components import Component
 
 from aim.errors import AimError
 from aim.pipeline import Pipeline
-from aim.ui.generate.recall import NAMES, NUMBERS, differences, recall
+from aim.ui.generate.recall import COUNT, NAMES, NUMBERS, differences, recall
 from aim.ui.generate.visit import Picture, read_png
 from aim.ui.models import Models, class_choices, first_class
 from aim.ui.stage.updates import Update, status
@@ -120,7 +120,9 @@ class SettingsActions:
         yield {**known, **fixed, boxes.progress: status("idle", text)}
 
     def opened(self, request: gr.Request) -> Iterator[Update]:
-        """Take over the settings in the link that the page was opened with."""
+        """Take over the settings in the link that the page was opened with; without any, a person
+        gets ``COUNT`` pictures at once, where a program gets one.
+        """
         boxes = self.boxes
         values = {
             name: request.query_params[name] for name in NAMES if name in request.query_params
@@ -128,7 +130,7 @@ class SettingsActions:
         if values:
             yield from self.restore(values, self.models.default)
         else:
-            yield {boxes.progress: gr.skip()}
+            yield {boxes.pictures: COUNT}
 
     def chosen(self, shown: list[Picture], old: str, event: gr.SelectData) -> Iterator[Update]:
         """Take over the settings of the picture that was clicked."""

@@ -4,10 +4,7 @@ a link, a PNG that is read again.
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -16,6 +13,7 @@ from gradio.components import Component
 
 from aim.errors import AimError
 from aim.images import read
+from aim.ui.drawings import Drawings
 from aim.ui.generate.handlers import Made
 from aim.ui.generate.recall import NAMES
 from aim.ui.stage.updates import Update, keep
@@ -24,9 +22,10 @@ MOST = 200  # pictures of a visit that are kept
 
 
 class Picture(NamedTuple):
-    """One picture of the visit."""
+    """One picture of the visit; ``name`` is that of its drawing."""
 
     path: str
+    name: str
     parameters: dict[str, Any]
 
     @property
@@ -46,36 +45,34 @@ class VisitScreen(NamedTuple):
     gallery: Component
     pictures: Component
     pack: Component
-    film: Component
+    names: Component
 
 
-def collect(screen: VisitScreen, made: Made | None, pictures: Sequence[Picture]) -> Update:
+def collect(
+    screen: VisitScreen, drawings: Drawings, made: Made | None, pictures: Sequence[Picture]
+) -> Update:
     """Add what was made to the visit; the newest comes first."""
-    if made is None:
-        return {screen.film: gr.skip()}
-    new = [Picture(path, parameters) for path, parameters in made.pictures]
+    drawn = drawings.get(made.name) if made else None
+    if made is None or drawn is None:
+        return {screen.names: gr.skip()}
+    if len(drawn.codes) == 1:
+        paths = [made.png]
+    else:
+        images = drawn.pipe.pictures(drawn.codes)
+        paths = [
+            keep(drawn.png(i, images=images), f"{drawn.stem(i)}.png", screen.gallery)
+            for i in range(len(images))
+        ]
+    each = zip(paths, drawn.parameters, strict=True)
+    new = [Picture(path, made.name, parameters) for path, parameters in each]
     grown = [*new, *pictures][:MOST]
+    names = dict.fromkeys(picture.name for picture in reversed(grown))
     return {
         screen.gallery: [(picture.path, picture.caption) for picture in grown],
         screen.pictures: grown,
-        screen.pack: gr.update(
-            value=keep(zip_bytes(grown), "aim-pictures.zip", screen.pack), interactive=True
-        ),
-        screen.film: gr.update(value=made.film, interactive=True),
+        screen.pack: gr.update(interactive=True),
+        screen.names: ",".join(names),
     }
-
-
-def zip_bytes(pictures: Sequence[Picture]) -> bytes:
-    """All pictures of a visit that are still there, named and numbered in the order in which they
-    were made.
-    """
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed already
-        for number, picture in enumerate(reversed(pictures), 1):
-            path = Path(picture.path)
-            if path.is_file():  # what is older than an hour is deleted
-                archive.write(path, f"{number:03d}-{path.name}")
-    return out.getvalue()
 
 
 def read_png(path: str) -> dict[str, Any]:

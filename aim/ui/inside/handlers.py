@@ -82,11 +82,11 @@ class InsideActions:
                             preview_png(view.image), "preview.png", screen.picture
                         )
                     if (
-                        view.codes is not None
+                        view.codes
                         and view.notes is not None
                         and (view.image is not None or view.state == "done")
                     ):
-                        seen = Seen(view.codes, view.notes)
+                        seen = Seen(view.codes[0], view.notes)
                         update |= self.show(kind, seen)
                         if view.state == "done":
                             update |= {screen.notes: seen, **self.tell(row, column, seen)}

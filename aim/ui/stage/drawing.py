@@ -4,6 +4,8 @@ anywhere.
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +20,14 @@ from aim.images import write
 from aim.pipeline import Frame, Pipeline, Stream
 
 # codes between two counts; a count costs nothing, so it does not follow the preview rate
-COUNT_EVERY = 4
+COUNT_EVERY = 8
 MAX_FPS = 12  # what a page takes in well: it gets the newest state, not every state
-PREVIEW_SHARE = 0.3  # of the time at most: on a CPU the image decoder takes it from the model
+MIN_FPS = 2  # later in a long drawing: the browser keeps the pace in between
+# views a second of everybody together: each costs some 3 ms of the process that also draws
+VIEWS_A_SECOND = 120
+# of the time, for everybody together: on a CPU the image decoder takes it from the model
+PREVIEW_SHARE = 0.08
+MAX_WAIT = 3.0  # seconds for the next picture, after one that was slow for once
 
 
 @dataclass(frozen=True)
@@ -34,9 +41,9 @@ class View:
     place: int = 0  # in line; 0 once it is drawn
     image: Image.Image | None = None
     note: str = ""  # what is prepared
-    codes: np.ndarray | None = None  # (step,) drawn so far, of the first
+    codes: tuple[np.ndarray, ...] = ()  # (n,) drawn so far, of each
     images: tuple[Image.Image, ...] = ()  # that are done, each by itself
-    # (step, 13) on them, as of ``aim.sampling.explain``, where they were asked for
+    # (n, 13) on those of the first, as of ``aim.sampling.explain``, where they were asked for
     notes: np.ndarray | None = None
 
     @property
@@ -72,40 +79,49 @@ class Drawing:
         preview_every: int,
         arrange: Callable[[Sequence[Any]], Image.Image] = write.mosaic,
     ) -> Iterator[View]:
-        """What there is to see of ``requests``, at most ``MAX_FPS`` times a second; the last view is
-        done or stopped.
+        """What there is to see of ``requests``, at most ``MAX_FPS`` times a second; the last view
+        is done or stopped, and has the codes.
 
-        ``preview_every`` is the number of codes between two pictures, 0 for none before the last;
-        ``arrange`` puts several into one. Raises QueueFull where the line is full, and the error of
-        a request that failed. Closing the generator stops the drawing.
+        ``preview_every`` is the number of codes between two pictures, 0 for none before the last:
+        they come less often where the image decoder is slow or many draw. ``arrange`` puts several
+        into one. Raises QueueFull where the line is full, and the error of a request that failed.
+        Closing the generator stops the drawing.
         """
         total = len(requests) * pipe.model.config.num_tokens
-        pace, told = _Pace(preview_every * len(requests)), ("", 0, "")
+        told = ("", 0, "")
         latest: list[Frame | None] = [None] * len(requests)  # None until it is heard of
-        begun, step, seconds = list[Frame](), 0, 0.0
         stream = self._stream = pipe.open(requests)
+
+        def view(state: str, **more: Any) -> View:
+            begun = [frame for frame in latest if frame is not None]
+            codes = tuple(frame.codes if frame else np.zeros(0, np.int64) for frame in latest)
+            seconds = max((frame.seconds for frame in begun), default=0.0)
+            notes = latest[0].notes if latest[0] else None
+            step = sum(map(len, codes))
+            return View(state, step, total, seconds, codes=codes, notes=notes, **more)
+
+        def preview() -> Image.Image:
+            return arrange([pipe.preview(frame.codes) if frame else None for frame in latest])
+
         try:
             next(stream)  # the empty one
-            for frame in () if self._stopped else stream:
-                latest[frame.number] = frame
-                begun = [one for one in latest if one is not None]
-                step, seconds = sum(f.step for f in begun), max(f.seconds for f in begun)
-                place, note = min(f.place for f in begun), frame.note
-                state = "preparing" if note else "waiting" if place else "drawing"
-                if step < total and (told != (state, place, note) or pace.due()):
-                    told = state, place, note
-                    image = pace.shown(
-                        step,
-                        lambda: arrange([pipe.preview(f.codes) if f else None for f in latest]),
-                    )
-                    codes, notes = begun[0].codes, begun[0].notes
-                    yield View(state, step, total, seconds, place, image, note, codes, notes=notes)
-            if step < total:
-                yield View("stopped", step, total)
+            with _Pace(preview_every * len(requests)) as pace:
+                for frame in () if self._stopped else stream:
+                    latest[frame.number] = frame
+                    begun = [one for one in latest if one is not None]
+                    step = sum(one.step for one in begun)
+                    place, note = min(one.place for one in begun), frame.note
+                    state = "preparing" if note else "waiting" if place else "drawing"
+                    if step < total and (told != (state, place, note) or pace.due()):
+                        told = state, place, note
+                        image = pace.shown(step, preview)
+                        yield view(state, place=place, note=note, image=image)
+            codes = [frame.codes for frame in latest if frame is not None]
+            if sum(map(len, codes)) < total:
+                yield view("stopped")
                 return
-            images = tuple(pipe.pictures(f.codes for f in begun))
-            image, codes, notes = arrange(images), begun[0].codes, begun[0].notes
-            yield View("done", total, total, seconds, 0, image, "", codes, images, notes)
+            images = tuple(pipe.pictures(codes))
+            yield view("done", image=arrange(images), images=images)
         except GenerationError as error:
             raise error.__cause__ or error from None
         finally:
@@ -113,28 +129,51 @@ class Drawing:
 
 
 class _Pace:
-    """Which events are shown, and which of those with a picture."""
+    """Which moments of a drawing are shown, and which of those with a picture. What views and
+    pictures may cost is shared by all who draw.
+    """
+
+    _lock = threading.Lock()
+    _drawing = 0  # how many draw now
+    _next_image = 0.0  # when anybody may make one
 
     def __init__(self, preview_every: int) -> None:
         self._every = preview_every
-        self._next_view = self._next_image = 0.0
+        self._began = time.monotonic()
+        self._next_view = 0.0
         self._step = 0  # of the last picture
 
+    def __enter__(self) -> _Pace:
+        with _Pace._lock:
+            _Pace._drawing += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with _Pace._lock:
+            _Pace._drawing -= 1
+
     def due(self) -> bool:
-        """Whether it is time for another view."""
+        """Whether it is time for another view: often at first, less in a long drawing."""
         now = time.monotonic()
         if now < self._next_view:
             return False
-        self._next_view = now + 1 / MAX_FPS
+        rare = min(1 / MIN_FPS, (now - self._began) / 8)
+        self._next_view = now + max(1 / MAX_FPS, rare, _Pace._drawing / VIEWS_A_SECOND)
         return True
 
-    def shown(self, step: int, draw: Callable[[], Image.Image | None]) -> Image.Image | None:
+    def shown(self, step: int, draw: Callable[[], Image.Image]) -> Image.Image | None:
         """The picture that ``draw`` makes of ``step`` codes, if one is due."""
         started = time.monotonic()
-        if not self._every or step < self._step + self._every or started < self._next_image:
+        if not self._every or step < self._step + self._every:
             return None
+        with _Pace._lock:
+            if started < _Pace._next_image:
+                return None
+            _Pace._next_image = math.inf  # nobody else's before this one is made
+        try:
+            image = draw()
+        finally:
+            now = time.monotonic()
+            _Pace._next_image = now + min(MAX_WAIT, (now - started) * (1 / PREVIEW_SHARE - 1))
         self._step = step
-        image = draw()
-        taken = time.monotonic() - started
-        self._next_image = started + taken / PREVIEW_SHARE
         return image

@@ -4,22 +4,17 @@ visit.
 
 from __future__ import annotations
 
-import io
-import zipfile
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from PIL import Image
 
 from aim.config import SamplingParams
 from aim.errors import InvalidInput
-from aim.images import read, write
 from aim.pipeline import Pipeline
 from aim.ui.generate.presets import PAPERS, PRESETS, preset_values
 from aim.ui.generate.recall import Recalled, differences, recall
-from aim.ui.generate.visit import Picture, query, zip_bytes
+from aim.ui.generate.visit import query
 from aim.ui.models import Models
 
 
@@ -108,15 +103,3 @@ def test_presets(tiny_pipeline: Pipeline) -> None:
     for name in PRESETS:
         cfg_scale, temperature, top_k, top_p = preset_values(name, tiny_pipeline)
         SamplingParams(cfg_scale, temperature, top_k, top_p)
-
-
-def test_the_zip_has_what_is_still_there_in_order(tmp_path: Path) -> None:
-    pictures = []
-    for i in (2, 1, 0):  # the newest first
-        path = tmp_path / f"cat-{i}.png"
-        path.write_bytes(write.png_bytes(Image.new("RGB", (2, 2)), {"seed": i}))
-        pictures.append(Picture(str(path), {"seed": i}))
-    (tmp_path / "cat-1.png").unlink()
-    with zipfile.ZipFile(io.BytesIO(zip_bytes(pictures))) as archive:
-        assert archive.namelist() == ["001-cat-0.png", "003-cat-2.png"]
-        assert read.read_parameters(archive.read("003-cat-2.png")) == {"seed": 2}

@@ -34,6 +34,9 @@ def open_tab(page: Page, browser: Any) -> Iterator[Callable[..., Any]]:
         contexts.append(context)
         tab = context.new_page()
         tab.goto(page.url + query)
+        if not query:
+            tab.wait_for_selector("#count input[value='4']:checked")
+            tab.get_by_label("1", exact=True).check()
         tab.wait_for_selector("#generate")
         return tab
 
@@ -84,17 +87,17 @@ def test_four_at_once_are_those_drawn_alone(
     assert "1024 / 1024" in said(tab)
     tab.screenshot(path=tmp_path / "four.png", full_page=True)
     alone = [image for seed in range(5, 9) for image in page.pipe.generate("goldfish", seed=seed)]
-    path = saved(tab, "#png", tmp_path)
+    path = saved(tab, "#stage [data-kind=png]", tmp_path)
     assert Image.open(path).tobytes() == write.mosaic(alone).tobytes()
     assert read.read_parameters(path)["count"] == 4
-    film = saved(tab, "#mp4", tmp_path)
+    film = saved(tab, "#stage [data-kind=mp4]", tmp_path)
     assert film.suffix == ".mp4" and iio.imread(
         film.read_bytes(), extension=".mp4", plugin="pyav"
-    ).shape[1:] == (256, 256, 3)
+    ).shape[1:] == (512, 512, 3)
     with zipfile.ZipFile(saved(tab, "#zip", tmp_path)) as archive:
         names = archive.namelist()
-        assert names == [f"00{i + 1}-tiny-goldfish-1-seed-{8 - i}.png" for i in range(4)]
-        for name, image in zip(names, reversed(alone), strict=True):
+        assert names == [f"00{i + 1}-tiny-goldfish-1-seed-{5 + i}.png" for i in range(4)]
+        for name, image in zip(names, alone, strict=True):
             assert Image.open(io.BytesIO(archive.read(name))).tobytes() == image.tobytes()
 
 
@@ -139,7 +142,7 @@ def test_a_restored_png_makes_the_identical_picture(
     )
     assert said(tab) == "The settings are taken over. Press Generate to draw the picture again."
     generate(tab, 1)
-    assert Image.open(saved(tab, "#png", tmp_path)).tobytes() == image.tobytes()
+    assert Image.open(saved(tab, "#stage [data-kind=png]", tmp_path)).tobytes() == image.tobytes()
 
 
 def test_a_png_from_elsewhere_says_where_it_differs(

@@ -24,6 +24,11 @@ from tests.engine.late import LateQueue
 Make = Callable[..., tuple[Pipeline, Brake]]
 
 
+@pytest.fixture(autouse=True)
+def nobody_drew_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing._Pace, "_next_image", 0.0)
+
+
 def request(seed: int = 0) -> Request:
     return Request(0, SamplingParams(cfg_scale=2.0), seed, COUNT_EVERY)
 
@@ -33,7 +38,10 @@ def opaque(image) -> float:
     return float((np.asarray(image.convert("RGBA"))[..., 3] == 255).mean())
 
 
-def test_views_grow_and_end_with_the_whole_picture(make_pipe: Make):
+def test_views_grow_and_end_with_the_whole_picture(
+    make_pipe: Make, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(drawing, "PREVIEW_SHARE", 0.5)
     pipe, brake = make_pipe()
     brake.seconds = 0.004
     views = list(Drawing().views(pipe, [request()], preview_every=8))
@@ -82,24 +90,43 @@ def test_views_come_no_faster_than_a_page_takes_them(
     assert 2 <= count <= (time.monotonic() - started) * 5 + 1
 
 
-def test_a_slow_decoder_takes_its_share_and_no_more(
+def test_a_slow_decoder_takes_its_share_of_everybody_and_no_more(
     make_pipe: Make, monkeypatch: pytest.MonkeyPatch
 ):
     pipe, _ = make_pipe()
     monkeypatch.setattr(pipe, "preview", lambda codes: time.sleep(0.02) or len(codes))
-    monkeypatch.setattr(drawing, "MAX_FPS", 1e6)
-    pace = drawing._Pace(1)
+    monkeypatch.setattr(drawing, "PREVIEW_SHARE", 0.25)
+    paces = drawing._Pace(1), drawing._Pace(1)
     times = []
     end = time.monotonic() + 0.5
     for step in range(1, 10**6):
         started = time.monotonic()
-        if pace.shown(step, partial(pipe.preview, np.zeros(step))):
+        if paces[step % 2].shown(step, partial(pipe.preview, np.zeros(step))):
             times.append(time.monotonic() - started)
         if started > end:
             break
         time.sleep(0.001)
     assert len(times) >= 3
-    assert sum(times[:-1]) <= 0.5 * (drawing.PREVIEW_SHARE + 0.1)
+    assert sum(times[:-1]) <= 0.5 * (drawing.PREVIEW_SHARE + 0.1)  # of both together
+
+
+def test_a_long_drawing_and_a_crowd_are_shown_less_often(monkeypatch: pytest.MonkeyPatch):
+    now = [100.0]
+    monkeypatch.setattr(drawing.time, "monotonic", lambda: now[0])
+
+    def views(seconds: float) -> int:
+        count = 0
+        with drawing._Pace(0) as pace:
+            end = now[0] + seconds
+            while now[0] < end:
+                count += pace.due()
+                now[0] += 0.004
+        return count
+
+    assert 7 <= views(0.6) <= 9
+    assert 60 * drawing.MIN_FPS < views(60) < 60 * drawing.MIN_FPS + 25
+    monkeypatch.setattr(drawing._Pace, "_drawing", 63)
+    assert views(1) <= 1 + drawing.VIEWS_A_SECOND / 64 + 1
 
 
 def test_without_previews_the_count_goes_on(make_pipe: Make):

@@ -67,7 +67,6 @@ def crowd(
         found = _visited(url.rstrip("/"), index, clients, seconds, values)
         if found["wrong"]:
             raise AimError(f"{len(found['wrong'])} drawings failed: {found['wrong'][0]}")
-        drawn = max(1, found["pictures"])
         whole = Crowd(
             clients,
             seconds,
@@ -76,8 +75,8 @@ def crowd(
             _at(found["first"], 0.5),
             _at(found["first"], 0.95),
             _at(found["health"], 0.95),
-            round(found["events"] / drawn, 1),
-            round(found["bytes"] / drawn),
+            round(_mean(found["events"]), 1),
+            round(_mean(found["bytes"])),
             len(found["wrong"]),
         )
         return whole, Machine.of(pipe.device)
@@ -122,6 +121,10 @@ def alone(pipe: Pipeline, clients: int, seconds: float) -> float:
 def _at(times: list[float], share: float) -> float:
     """A quantile of sorted seconds, in milliseconds."""
     return round(1000 * times[min(len(times) - 1, round(share * len(times)))], 1) if times else 0.0
+
+
+def _mean(counts: list[int]) -> float:
+    return sum(counts) / len(counts) if counts else 0.0
 
 
 def as_table(found: Crowd, machine: Machine) -> Table:

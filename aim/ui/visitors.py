@@ -17,13 +17,15 @@ import httpx
 
 
 class Visitor:
-    """One who draws; ``pictures``, ``first`` (seconds to a first preview) and ``wrong`` tell what
-    became of it.
+    """One who draws. ``pictures`` came in time; ``events`` and ``bytes`` are of each that came at
+    all, ``first`` the seconds to a first preview, ``wrong`` what failed.
     """
 
     def __init__(self, api: str, fn_index: int, values: list[Any]) -> None:
         self.api, self.fn_index, self.values = api, fn_index, values
-        self.pictures, self.events, self.bytes = 0, 0, 0
+        self.pictures = 0
+        self.events: list[int] = []
+        self.bytes: list[int] = []
         self.first: list[float] = []
         self.wrong: list[str] = []
 
@@ -38,29 +40,31 @@ class Visitor:
     async def _one(self, client: httpx.AsyncClient, end: float) -> None:
         session = secrets.token_hex(6)
         body = {"data": self.values, "fn_index": self.fn_index, "session_hash": session}
-        began, seen = time.perf_counter(), False
+        began, seen, events, size = time.perf_counter(), False, 0, 0
         (await client.post(f"{self.api}/queue/join", json=body)).raise_for_status()
         where = f"{self.api}/queue/data"
         async with client.stream("GET", where, params={"session_hash": session}) as stream:
             async for line in stream.aiter_lines():
-                self.bytes += len(line)
+                size += len(line)
                 if not line.startswith("data:"):
                     continue
-                self.events += 1
+                events += 1
                 message = json.loads(line[5:])
                 if message["msg"] == "process_generating" and not seen and _shows(message):
                     seen = True
                     self.first.append(time.perf_counter() - began)
                 if message["msg"] == "process_completed":
-                    in_time = time.perf_counter() <= end
-                    self.pictures += in_time and bool(message["success"])
                     if not message["success"]:
                         self.wrong.append(str(message.get("output"))[:200])
+                        return
+                    self.pictures += time.perf_counter() <= end
+                    self.events.append(events)
+                    self.bytes.append(size)
                     return
 
 
 def _shows(message: dict[str, Any]) -> bool:
-    """Whether there are codes in an event: its first has the status whole, the next what changed."""
+    """Whether there are codes in an event, which has the whole status at first, then what changed."""
     text = json.dumps(message["output"]["data"][1])
     return ('"drawing"' in text and '"step": 0' not in text) or '["step"]' in text
 
@@ -87,8 +91,8 @@ async def _visit(url: str, fn_index: int, clients: int, seconds: float, values: 
         found = {
             "pictures": sum(one.pictures for one in visitors),
             "seconds": seconds,
-            "events": sum(one.events for one in visitors),
-            "bytes": sum(one.bytes for one in visitors),
+            "events": [count for one in visitors for count in one.events],
+            "bytes": [count for one in visitors for count in one.bytes],
             "first": sorted(at for one in visitors for at in one.first),
             "health": sorted(await asked),
             "wrong": [text for one in visitors for text in one.wrong],

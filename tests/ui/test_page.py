@@ -75,7 +75,7 @@ def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path
     assert class_box(tab).input_value() == "goldfish (1)"
     assert "64×64" in tab.inner_text("#note")
     assert tab.is_disabled("#stop") and not tab.locator("#stage .aim-save:enabled").count()
-    assert tab.is_checked("#count input[value='4']"), "a person gets four"
+    tab.wait_for_selector("#count input[value='4']:checked")  # a person gets four
     tab.get_by_label("1", exact=True).check()
     pick(tab, "golden", "golden retriever (207)")
     tab.screenshot(path=tmp_path / "idle.png")

@@ -170,6 +170,41 @@ def test_a_second_place_is_seen(source: str) -> None:
     assert opens_images(ast.parse(source))
 
 
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import each other, wherever in them the import is: sets of two and more."""
+
+    def reached(name: str) -> set[str]:
+        found: set[str] = set()
+        left = [name]
+        while left:
+            new = graph.get(left.pop(), set()) - found
+            found |= new
+            left += new
+        return found
+
+    after = {name: reached(name) for name in graph}
+    together = {
+        frozenset(other for other in after[name] if name in after.get(other, ())) for name in graph
+    }
+    return sorted(sorted(names) for names in together if len(names) > 1)
+
+
+def test_no_modules_import_each_other() -> None:
+    graph = {
+        name_of(path): {
+            target
+            for imported in imports(parsed(path))
+            if (target := ours(imported)) is not None and target != name_of(path)
+        }
+        for path in FILES
+    }
+    assert circles(graph) == []
+
+
+def test_a_circle_is_seen() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a", "b"}}) == [["b", "c"]]
+
+
 @pytest.mark.parametrize("name", ["engine.requests", "engine.scheduler"])
 def test_the_schedule_knows_no_tensors(name: str) -> None:
     tree = parsed(ROOT / "aim" / (name.replace(".", "/") + ".py"))

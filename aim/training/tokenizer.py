@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aim.images.write import to_bytes
-from aim.models.vq.model import VQ, ResBlock
+from aim.models.vq.blocks import ResBlock
+from aim.models.vq.model import VQ
 from aim.training.classifier import VGG
 from aim.training.data.images import Ahead, ImageSet, crops, normalize
 from aim.training.loop import QUIET, Hooks, Trainer, channels_last, check_batch

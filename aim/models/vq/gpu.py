@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aim.models.vq.model import VQ, AttnBlock, Decoder, GroupNorm, Level, ResBlock
+from aim.models.vq.blocks import AttnBlock, Decoder, GroupNorm, Level, ResBlock
 from aim.ops.triton.group_norm import Moments, group_norm, join, join_enlarged, moments
 
 CHANNELS = 8  # of a convolution's output at the least, for tensor cores
@@ -27,12 +27,12 @@ class Pixels(NamedTuple):
     moments: Moments
 
 
-def decode_vectors(vq: VQ, vectors: Tensor) -> Tensor:
+def decode_vectors(decoder: Decoder, post_quant_conv: nn.Conv2d, vectors: Tensor) -> Tensor:
     """``VQ.decode_vectors``: code vectors (B, codebook_dim, h, w) -> images (B, 3, H, W)
     float32.
     """
-    x = _linear(vq.post_quant_conv, vectors.permute(0, 2, 3, 1).to(vq.dtype).contiguous())
-    return _decoder(vq.decoder, x).permute(0, 3, 1, 2)
+    pixels = vectors.permute(0, 2, 3, 1).to(post_quant_conv.weight.dtype).contiguous()
+    return _decoder(decoder, _linear(post_quant_conv, pixels)).permute(0, 3, 1, 2)
 
 
 def _decoder(decoder: Decoder, x: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from aim.checkpoint.tensors import blank
 from aim.config import VQ_F4, VQ_F16, VQConfig
 from aim.errors import InvalidInput
-from aim.models.vq.model import VQ, GroupNorm
+from aim.models.vq.blocks import GroupNorm
+from aim.models.vq.model import VQ
 
 
 def images(count: int, height: int, width: int) -> torch.Tensor:
@@ -155,13 +156,14 @@ def test_the_fused_decoder_equals_the_plain_one(
     want = vq.decode(codes)
     vectors = F.embedding(codes, vq.quantize.normalized()).permute(0, 3, 1, 2).to(device)
     vq.to(device)
-    exact = [gpu.decode_vectors(vq, vectors).cpu()]
+    exact = [gpu.decode_vectors(vq.decoder, vq.post_quant_conv, vectors).cpu()]
     vq.to(memory_format=torch.channels_last)
-    exact.append(gpu.decode_vectors(vq, vectors).cpu())
+    exact.append(gpu.decode_vectors(vq.decoder, vq.post_quant_conv, vectors).cpu())
     for got in exact:
         assert got.dtype == torch.float32
         torch.testing.assert_close(got, want, rtol=1e-4, atol=2e-5)
-    got = gpu.decode_vectors(vq.to_dtype(torch.bfloat16), vectors).cpu()
+    vq.to_dtype(torch.bfloat16)
+    got = gpu.decode_vectors(vq.decoder, vq.post_quant_conv, vectors).cpu()
     plain = vq.cpu().decode(codes)  # in bfloat16, too; the norms of a single code multiply rounding
     assert got.dtype == torch.float32
     assert (got - want).norm() < max(0.05 * want.norm(), 1.5 * (plain - want).norm())

@@ -28,11 +28,23 @@ SHEET = 16  # pictures
 Out = Annotated[
     Path, typer.Option(help="Folder for all that is made; an earlier run in it is resumed.")
 ]
+Images = Annotated[
+    list[str],
+    typer.Argument(help="Class folders, zip files, tar shards, hf:<name>.", show_default=False),
+]
+Held = Annotated[
+    list[str] | None,
+    typer.Option(help="Validation images. Default: a hundredth of the images is held out."),
+]
 Change = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A setting, name=value; model.<name>=value of the network itself."),
+    typer.Option("--set", help="A setting, name=value; model.<name>=value of the network."),
 ]
 Tracker = Annotated[str, typer.Option(help="tensorboard, none, or another that accelerate knows.")]
+About = Annotated[
+    list[str] | None,
+    typer.Option(help="For the metadata of what is written, name=text: license=..., data=..."),
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: AIM_DEVICE or auto.")]
 
 
@@ -77,6 +89,7 @@ def prior(
     fsdp: Annotated[
         bool, typer.Option("--fsdp", help="Share the weights out among the processes.")
     ] = False,
+    about: About = None,
     tracker: Tracker = "tensorboard",
     sheets: Annotated[bool, typer.Option(help="Draw sample sheets at every validation.")] = True,
     device: Device = None,
@@ -89,7 +102,16 @@ def prior(
     from aim.training.train_prior import Inputs, train_prior
 
     inputs = Inputs(
-        config, codes, val, out, tuple(change or ()), init, tokenizer, images or (), versions
+        config=config,
+        codes=codes,
+        val=val,
+        out=out,
+        changes=change or (),
+        init=init,
+        tokenizer=tokenizer,
+        images=images or (),
+        versions=versions,
+        about=about or (),
     )
     with _progress() as on_step:
         options = Options(
@@ -101,16 +123,10 @@ def prior(
 
 @app.command()
 def tokenizer(
-    images: Annotated[
-        list[str],
-        typer.Argument(help="Class folders, zip files, tar shards, hf:<name>.", show_default=False),
-    ],
+    images: Images,
     out: Out,
     config: Annotated[str, typer.Option(help="vq-f16, vq-f4, or a YAML file.")] = "vq-f16",
-    val: Annotated[
-        list[str] | None,
-        typer.Option(help="Validation images. Default: a hundredth of the images is held out."),
-    ] = None,
+    val: Held = None,
     change: Change = None,
     init: Annotated[
         Path | None, typer.Option(help="Fine-tune: the tokenizer's .safetensors to start from.")
@@ -127,6 +143,7 @@ def tokenizer(
             "--stream", help="Read images while training; otherwise all are kept in memory."
         ),
     ] = False,
+    about: About = None,
     tracker: Tracker = "tensorboard",
     sheets: Annotated[
         bool, typer.Option(help="Draw validation images and what is kept of them.")
@@ -140,7 +157,17 @@ def tokenizer(
     from aim.training.launch import Options
     from aim.training.train_tokenizer import Inputs, train_tokenizer
 
-    inputs = Inputs(config, images, val or [], out, tuple(change or ()), init, loss_network, stream)
+    inputs = Inputs(
+        config=config,
+        images=images,
+        val=val or (),
+        out=out,
+        changes=change or (),
+        init=init,
+        loss_network=loss_network,
+        stream=stream,
+        about=about or (),
+    )
     with _progress() as on_step:
         options = Options(
             settings(device=device).device, tracker, _pairs if sheets else None, on_step
@@ -149,11 +176,43 @@ def tokenizer(
     raise typer.Exit(code)
 
 
+@app.command()
+def judge(
+    images: Images,
+    out: Annotated[Path, typer.Option(help="Folder for judge.safetensors.")],
+    val: Held = None,
+    size: Annotated[
+        int, typer.Option(min=8, help="Side that images are scaled to, in pixels.")
+    ] = 64,
+    change: Change = None,
+    device: Device = None,
+) -> None:
+    """Train a classifier that evaluation sees pictures with, where Inception cannot be had:
+    `aim evaluate --features <out>/judge.safetensors`.
+    """
+    from aim.device import pick_device
+    from aim.training.train_judge import train_judge
+
+    where = pick_device(settings(device=device).device)
+    train_judge(images, val or (), out, change or (), size=size, device=where)
+
+
+@app.command()
+def curves(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="PNG file to write.")],
+) -> None:
+    """Draw the losses and figures of runs over time. TensorBoard shows them live."""
+    from aim.training.curves import draw_curves
+
+    draw_curves(runs, out)
+
+
 def _sheet(model: Prior, tokenizer: VQ, to: Path) -> None:
     """Pictures of classes spread over all of them, seed 0 and on, by the averaged model."""
     import torch
 
-    from aim.evaluation.judge import sample_images
+    from aim.evaluation.drawing import sample_images
     from aim.files import replacing
     from aim.images.write import contact_sheet, to_image
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from aim.checkpoint.tensors import fingerprint, opened
+from aim.checkpoint.tensors import fingerprint
 from aim.errors import AimError, InvalidInput
 from aim.evaluation.metrics import Moments, Statistics
-from aim.training.classifier import ResNet
+from aim.training.classifier import Classifier, ResNet, read_classifier
 from aim.training.data.images import normalize
 
 INCEPTION = "inception"
@@ -75,43 +75,28 @@ def observe(features: Features, batches: Iterable[Tensor]) -> Observed:
     )
 
 
-class JudgeFeatures:
-    """The judge of ``aim.evaluation.report``: its pooled features and its classes. It has no
-    spatial features.
+class ClassifierFeatures:
+    """A classifier's pooled features and its classes: a judge's (``python -m aim train judge``), or
+    a loss network's. It has no spatial features.
     """
 
-    def __init__(self, network: ResNet, name: str = "judge") -> None:
+    def __init__(self, network: Classifier, name: str) -> None:
         self._network = network.eval().requires_grad_(False)
         self.name = name
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str = "cpu") -> JudgeFeatures:
-        """From a safetensors file of a ``ResNet``, of any widths. InvalidInput for another network,
-        CheckpointError for no such file.
-        """
-        with opened(path) as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-        stages = [f"trunk.{2 + 2 * i}.first.0.weight" for i in range(4)]
-        try:
-            network = ResNet(
-                len(weights["head.weight"]), tuple(len(weights[name]) for name in stages)
-            )
-            network.load_state_dict(weights)
-        except (KeyError, RuntimeError, TypeError) as error:
-            brief = str(error).partition("\n")[0]
-            raise InvalidInput(
-                f"{path} is not a judge ({brief}); train one with `python -m aim.evaluation.report "
-                "judge`"
-            ) from error
-        return cls(network.to(device), f"judge-{fingerprint(path)}")
+    def load(cls, path: Path, device: torch.device | str = "cpu") -> ClassifierFeatures:
+        """From a safetensors file; errors as of ``read_classifier``."""
+        network = read_classifier(path)
+        kind = "judge" if isinstance(network, ResNet) else "loss-network"
+        return cls(network.to(device), f"{kind}-{fingerprint(path)}")
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Seen:
         """Of images (B, 3, H, W) uint8."""
-        pooled = self._network.trunk(normalize(images.to(self._network.head.weight.device))).mean(
-            (2, 3)
-        )
-        return Seen(pooled, self._network.head(pooled).softmax(1))
+        head = self._network.head
+        pooled = self._network.pooled(normalize(images.to(head.weight.device)))
+        return Seen(pooled, head(pooled).softmax(1))
 
 
 class InceptionFeatures:
@@ -202,8 +187,7 @@ def load_features(
     """The network called ``source``: "inception", with its weights from a file if given, or a
     judge's .safetensors file.
 
-    Errors as of ``InceptionFeatures.load`` and ``JudgeFeatures.load``; InvalidInput for anything
-    else.
+    Errors as of ``InceptionFeatures.load`` and ``read_classifier``; InvalidInput for anything else.
     """
     if source == INCEPTION:
         return InceptionFeatures.load(device, weights)
@@ -212,7 +196,7 @@ def load_features(
             f"--inception {weights} goes with --features inception, and features is {source!r}"
         )
     if source.endswith(".safetensors"):
-        return JudgeFeatures.load(Path(source), device)
+        return ClassifierFeatures.load(Path(source), device)
     raise InvalidInput(
         f"features is {source!r}; it must be inception or the .safetensors file of a judge"
     )

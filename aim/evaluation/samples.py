@@ -22,8 +22,8 @@ from aim.checks import whole
 from aim.config import NEUTRAL, SamplingParams, check_seed
 from aim.engine import Failed, Finished, Request
 from aim.errors import AimError, InvalidInput
+from aim.evaluation.drawing import balanced_rows
 from aim.evaluation.images import THREADS, batched, write_npz
-from aim.evaluation.judge import balanced_rows
 from aim.files import replace
 from aim.images import read, write
 from aim.models.image_decoder import ImageDecoder

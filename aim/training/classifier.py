@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aim.checkpoint.tensors import opened
+from aim.checkpoint.tensors import opened, write
 from aim.errors import InvalidInput
 from aim.training.data.images import Batches, ImageSet, normalize, random_crops
 from aim.training.loop import channels_last
@@ -51,31 +51,13 @@ class VGG(nn.Module):
             out.append(x)
         return out
 
+    def pooled(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, F), what the classes are told by."""
+        return self.features(images)[-1].mean((2, 3))
+
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> logits (B, num_classes)."""
-        return self.head(self.drop(self.features(images)[-1].mean((2, 3))))
-
-
-def read_vgg(path: Path) -> VGG:
-    """A loss network from safetensors, in eval mode. InvalidInput for another network,
-    CheckpointError for a file that cannot be read.
-    """
-    with opened(path) as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-    try:
-        stages = sum(name.endswith(".0.0.weight") for name in weights)
-        network = VGG(
-            len(weights["head.weight"]),
-            tuple(len(weights[f"stages.{i}.0.0.weight"]) for i in range(stages)),
-        )
-        network.load_state_dict(weights)
-    except (KeyError, RuntimeError) as error:
-        brief = str(error).partition("\n")[0]
-        raise InvalidInput(
-            f"{path} is not a loss network ({brief}); leave it out, and one is trained on the "
-            "images"
-        ) from error
-    return network.eval().requires_grad_(False)
+        return self.head(self.drop(self.pooled(images)))
 
 
 class _Residual(nn.Module):
@@ -102,9 +84,43 @@ class ResNet(nn.Module):
         self.drop = nn.Dropout(0.2)
         self.head = nn.Linear(widths[-1], num_classes)
 
+    def pooled(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, F), what the classes are told by."""
+        return self.trunk(images).mean((2, 3))
+
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> logits (B, num_classes)."""
-        return self.head(self.drop(self.trunk(images).mean((2, 3))))
+        return self.head(self.drop(self.pooled(images)))
+
+
+Classifier = VGG | ResNet
+# weights whose lengths are the widths of the stages
+WIDTHS = {
+    VGG: [f"stages.{i}.0.0.weight" for i in range(9)],
+    ResNet: [f"trunk.{2 + 2 * i}.first.0.weight" for i in range(9)],
+}
+
+
+def read_classifier(path: Path) -> Classifier:
+    """What ``fit_classifier`` wrote, of any widths, in eval mode. InvalidInput for another network,
+    CheckpointError for a file that cannot be read.
+    """
+    with opened(path) as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    kind = VGG if WIDTHS[VGG][0] in weights else ResNet
+    first, *others = WIDTHS[kind]
+    try:
+        stages = [first, *(name for name in others if name in weights)]
+        widths = tuple(len(weights[name]) for name in stages)
+        network = kind(len(weights["head.weight"]), widths)
+        network.load_state_dict(weights)
+    except (KeyError, RuntimeError, TypeError) as error:
+        brief = str(error).partition("\n")[0]
+        raise InvalidInput(
+            f"{path} is no loss network and no judge ({brief}); train a judge with `python -m aim "
+            "train judge`; `python -m aim train tokenizer` trains a loss network where none is given"
+        ) from error
+    return network.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -151,6 +167,18 @@ def train_classifier(model: nn.Module, data: ImageSet, recipe: ClassifierRecipe)
                 flush=True,
             )
     return model.eval().requires_grad_(False)
+
+
+def fit_classifier(
+    network: Classifier, data: ImageSet, held: ImageSet, recipe: ClassifierRecipe, path: Path
+) -> None:
+    """Train ``network`` on ``data``, say how it does on ``held``, and write it to ``path``."""
+    train_classifier(network, data, recipe)
+    if held.images.shape[1:] == data.images.shape[1:]:
+        device = data.images.device
+        share = accuracy(network, held.images.to(device), held.labels.to(device))
+        print(f"{path.stem}: top-1 {share:.4f} on validation images", flush=True)
+    write(path, network.state_dict(), {})
 
 
 @torch.no_grad()

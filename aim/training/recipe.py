@@ -117,19 +117,25 @@ def read_config(name: str | Path) -> dict[str, Any]:
     return content
 
 
+def pairs(assignments: Sequence[str]) -> dict[str, str]:
+    """``name=text`` strings by name. InvalidInput for one that is none."""
+    split = [assignment.partition("=") for assignment in assignments]
+    for assignment, (_, equals, _) in zip(assignments, split, strict=True):
+        if not equals:
+            raise InvalidInput(f"{assignment!r} is not name=value")
+    return {name.strip(): text for name, _, text in split}
+
+
 def overrides(assignments: Sequence[str]) -> dict[str, Any]:
     """``name=value`` strings, the values as YAML."""
     import yaml
 
     out = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise InvalidInput(f"{assignment!r} is not name=value")
+    for name, value in pairs(assignments).items():
         try:
-            out[name.strip()] = yaml.safe_load(value)
+            out[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise InvalidInput(f"the value of {assignment!r} is not YAML ({error})") from error
+            raise InvalidInput(f"the value of {name} is {value!r}, no YAML ({error})") from error
     return out
 
 

@@ -124,12 +124,19 @@ class TokenizerTrainer(Trainer[VQ]):
         if recipe.compile:
             _compile_blocks(self.model)
 
+    @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """PSNR in dB of the averaged model on about 1,000 validation images, of every class if they
-        are in order.
+        """Of the averaged model on about 1,000 validation images, of every class if they are in
+        order: PSNR in dB, the share of codes that are used, their perplexity.
         """
-        sample = self.val.images[:: max(1, len(self.val) // 1000)].to(self.device)
-        return {"psnr": psnr(reconstruct(self.average, sample), sample)}
+        images = self.val.images[:: max(1, len(self.val) // 1000)].to(self.device)
+        codes = torch.cat([self.average.encode(normalize(part)) for part in images.split(250)])
+        share = torch.bincount(codes.flatten(), minlength=len(self.use.counts)) / codes.numel()
+        return {
+            "psnr": psnr(reconstruct(self.average, images), images),
+            "val_used": (share > 0).float().mean().item(),
+            "perplexity": torch.special.entr(share).sum().exp().item(),
+        }
 
     def _step(self, progress: float) -> dict[str, Tensor]:
         """One update of tokenizer and discriminator on this process's share of a batch; its

@@ -23,7 +23,7 @@ from aim.training.finetune import with_classes
 from aim.training.launch import Launch, Options
 from aim.training.parallel import Processes, Sharded
 from aim.training.prior import PriorTrainer
-from aim.training.recipe import PriorRecipe, chosen, settle
+from aim.training.recipe import PriorRecipe, chosen, pairs, settle
 
 MODEL, TOKENIZER, CODES = "model.safetensors", "vq.safetensors", "codes"
 
@@ -40,18 +40,25 @@ class Inputs(NamedTuple):
     tokenizer: Path | None = None
     images: Sequence[str] = ()
     versions: str = "flip"  # of images
+    about: Sequence[str] = ()  # name=text, for the metadata of what is written
 
 
 def train_prior(inputs: Inputs, options: Options, *, fsdp: bool = False) -> int:
     """Train, resume, or fine-tune; the exit code as of ``Launch.train``.
 
-    Writes ``model.safetensors`` (the averaged weights), ``vq.safetensors`` (its tokenizer),
+    Writes ``model.safetensors`` (the averaged weights), its tokenizer (by
+    the name of the file given, else ``vq.safetensors``),
     state.pt, log.jsonl, config.json and sheets/ into ``inputs.out``. InvalidInput for settings,
     codes or checkpoints that do not fit, before the first step.
     """
     launch = Launch(options, inputs.out)
     processes = launch.processes
     name, recipe, of_model = read_settings(inputs)
+    # by the name that it has, so that several models may share it
+    beside = inputs.tokenizer.name if inputs.tokenizer else TOKENIZER
+    if beside == MODEL:
+        raise InvalidInput(f"the tokenizer's file is called {MODEL}, as the model's; rename it")
+    about = {**pairs(inputs.about), "tokenizer": beside}
     codes = inputs.codes or tokenize_images(inputs, processes)
     launch.accelerator.wait_for_everyone()
     data, held = read_codes(codes, inputs.val, processes)
@@ -68,7 +75,7 @@ def train_prior(inputs: Inputs, options: Options, *, fsdp: bool = False) -> int:
     settings = {"model": name, "settings": of_model, "init": inputs.init}
     launch.describe({**settings, **dataclasses.asdict(recipe)})
     if vq is not None and processes.first:
-        save_tokenizer(inputs.out / TOKENIZER, vq, {})
+        save_tokenizer(inputs.out / beside, vq, pairs(inputs.about))
     # a sharded model is on all processes, and one alone cannot draw
     hooks = launch.hooks() if vq is None or fsdp else launch.hooks(vq.to(processes.device))
     trainer = PriorTrainer(model, data, held, recipe, inputs.out, processes, fsdp, hooks)
@@ -78,7 +85,7 @@ def train_prior(inputs: Inputs, options: Options, *, fsdp: bool = False) -> int:
         if processes.first:
             plain = build(model.config)
             plain.load_state_dict(weights)
-            version = save_model(inputs.out / MODEL, plain, {"tokenizer": TOKENIZER})
+            version = save_model(inputs.out / MODEL, plain, about)
             print(f"{inputs.out / MODEL} {version}", flush=True)
 
     return launch.train(trainer, write)
@@ -89,7 +96,7 @@ def read_settings(inputs: Inputs) -> tuple[str, PriorRecipe, dict[str, Any]]:
     ``model.<name>``.
     """
     name, values, of_model = chosen(inputs.config, inputs.changes, "model", MODELS)
-    fixed = of_model.keys() & {"num_classes", "classes", "class_names", "sampling"}
+    fixed = of_model.keys() & {"num_classes", "classes", "class_names"}
     if fixed:
         raise InvalidInput(f"model.{min(fixed)} comes from the codes; leave it out")
     settle(MODELS[name].config, of_model)
@@ -157,13 +164,12 @@ def _start(
         return build(_with_labels(config, data)), vq
     loaded = load_model(inputs.init)
     config = settle(loaded.model.config, of_model)
-    same = dataclasses.replace(
-        config, **{k: getattr(loaded.model.config, k) for k in of_model if k.endswith("_drop")}
-    )
+    free = [name for name in of_model if name.endswith("_drop") or name == "sampling"]
+    same = dataclasses.replace(config, **{k: getattr(loaded.model.config, k) for k in free})
     if same != loaded.model.config:
         raise InvalidInput(
             f"{inputs.init} is another model than {name} with {dict(of_model)}; only its dropout "
-            "can be changed"
+            "and sampling can be changed"
         )
     model = build(config)
     model.load_state_dict(loaded.model.state_dict())

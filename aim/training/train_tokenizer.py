@@ -13,16 +13,15 @@ from typing import NamedTuple
 import torch
 
 from aim.checkpoint import load_tokenizer, save_tokenizer
-from aim.checkpoint.tensors import write
 from aim.config import VQ_F4, VQ_F16, VQConfig
 from aim.errors import InvalidInput
 from aim.models.vq.model import VQ
-from aim.training.classifier import VGG, ClassifierRecipe, accuracy, read_vgg, train_classifier
+from aim.training.classifier import VGG, ClassifierRecipe, ResNet, fit_classifier, read_classifier
 from aim.training.data.images import ImageSet, StreamedImages, in_memory, load_images
 from aim.training.data.sources import open_images
 from aim.training.launch import Launch, Options
 from aim.training.parallel import Processes
-from aim.training.recipe import TokenizerRecipe, chosen, settle
+from aim.training.recipe import TokenizerRecipe, chosen, pairs, settle
 from aim.training.tokenizer import TokenizerTrainer
 
 TOKENIZER, LOSS_NETWORK = "vq.safetensors", "loss_network.safetensors"
@@ -43,6 +42,7 @@ class Inputs(NamedTuple):
     init: Path | None = None
     loss_network: Path | None = None
     stream: bool = False
+    about: Sequence[str] = ()  # name=text, for the metadata of what is written
 
 
 def train_tokenizer(inputs: Inputs, options: Options) -> int:
@@ -55,6 +55,7 @@ def train_tokenizer(inputs: Inputs, options: Options) -> int:
     launch = Launch(options, inputs.out)
     processes = launch.processes
     name, recipe, config = read_settings(inputs)
+    about = pairs(inputs.about)
     torch.manual_seed(recipe.seed)
     model = VQ(config) if inputs.init is None else load_tokenizer(inputs.init)
     if model.config != config:
@@ -62,21 +63,23 @@ def train_tokenizer(inputs: Inputs, options: Options) -> int:
             f"{inputs.init} is another tokenizer than {name} with these settings; name its own "
             "with --config"
         )
-    data, held = read_images(inputs, config.image_size, processes)
+    data, held = read_images(inputs.images, inputs.val, config.image_size, processes, inputs.stream)
     init = None if inputs.init is None else str(inputs.init)
     launch.describe({"tokenizer": name, "init": init, **dataclasses.asdict(recipe)})
     fitted = inputs.out / LOSS_NETWORK
     if processes.first and inputs.loss_network is None and not fitted.exists():
         _fit_loss_network(data, held, recipe, processes.device, fitted)
     launch.accelerator.wait_for_everyone()
-    network = read_vgg(inputs.loss_network or fitted)
+    network = read_classifier(inputs.loss_network or fitted)
+    if isinstance(network, ResNet):
+        raise InvalidInput(f"{inputs.loss_network} is a judge, not a loss network; leave it out")
     trainer = TokenizerTrainer(
         model, network, data, held, recipe, inputs.out, processes, launch.hooks(held.images)
     )
 
     def write() -> None:
         if processes.first:
-            version = save_tokenizer(inputs.out / TOKENIZER, trainer.average, {})
+            version = save_tokenizer(inputs.out / TOKENIZER, trainer.average, about)
             print(f"{inputs.out / TOKENIZER} {version}", flush=True)
 
     code = launch.train(trainer, write)
@@ -94,30 +97,29 @@ def read_settings(inputs: Inputs) -> tuple[str, TokenizerRecipe, VQConfig]:
 
 
 def read_images(
-    inputs: Inputs, size: int, processes: Processes
+    images: Sequence[str], val: Sequence[str], size: int, processes: Processes, stream: bool = False
 ) -> tuple[ImageSet | StreamedImages, ImageSet]:
     """Training images, in memory or streamed, and validation images: those given, else every
     hundredth, at most 5,000.
     """
-    if inputs.stream:
-        source = open_images(inputs.images)
-        if inputs.val:
+    if stream:
+        source = open_images(images)
+        if val:
             return StreamedImages(source, size), load_images(
-                inputs.val, size, source.classes, source.names
+                val, size, source.classes, source.names
             )
         every = _every(len(source), processes)
         return StreamedImages(source, size, every), in_memory(source, size, every)
-    data = load_images(inputs.images, size)
-    if inputs.val:
-        return data.to(processes.device), load_images(
-            inputs.val, size, data.classes, data.names
-        ).to(processes.device)
-    held = torch.arange(len(data)) % _every(len(data), processes) == 0
-    kept, out = (
-        dataclasses.replace(data, images=data.images[rows], labels=data.labels[rows])
-        for rows in (~held, held)
-    )
-    return kept.to(processes.device), out.to(processes.device)
+    data = load_images(images, size)
+    if val:
+        held = load_images(val, size, data.classes, data.names)
+    else:
+        out = torch.arange(len(data)) % _every(len(data), processes) == 0
+        data, held = (
+            dataclasses.replace(data, images=data.images[rows], labels=data.labels[rows])
+            for rows in (~out, out)
+        )
+    return data.to(processes.device), held.to(processes.device)
 
 
 def _every(images: int, processes: Processes) -> int:
@@ -150,14 +152,9 @@ def _fit_loss_network(
         seen = in_memory(seen.source, SEEN_SIZE, max(1, -(-len(seen.source) // MOST_SEEN))).to(
             device
         )
-    network = VGG(classes)
     fit = ClassifierRecipe(
         seconds=recipe.loss_network_seconds,
         batch=min(ClassifierRecipe.batch, len(seen)),
         seed=recipe.seed + 1,
     )
-    train_classifier(network, seen, fit)
-    if held.images.shape == (len(held), *seen.images.shape[1:]):
-        share = accuracy(network, held.images.to(device), held.labels.to(device))
-        print(f"loss network: top-1 {share:.4f} on validation images", flush=True)
-    write(path, network.state_dict(), {})
+    fit_classifier(VGG(classes), seen, held, fit, path)

@@ -28,7 +28,7 @@ from aim.cli.evaluate import evaluate as command
 from aim.config import MODELS, SamplingParams
 from aim.device import own_device
 from aim.errors import AimError, InvalidInput
-from aim.evaluation.features import JudgeFeatures, observe
+from aim.evaluation.features import ClassifierFeatures, observe
 from aim.evaluation.metrics import frechet_distance, precision_recall
 from aim.evaluation.run import NAMES, as_table, evaluate, preset
 from aim.evaluation.samples import SampleSet
@@ -239,7 +239,7 @@ class TestCommand:
             found["seed"],
             found["threads"],
         ) == (11, 9, 3.0, 3, 1)
-        assert found["features"] == JudgeFeatures.load(judge).name
+        assert found["features"] == ClassifierFeatures.load(judge).name
         assert all(found[name] is not None for name in NAMES if name != "sfid")
         assert "FID" in result.stdout
         assert len(list((tmp_path / "kept").iterdir())) == 1

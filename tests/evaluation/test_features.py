@@ -16,7 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from aim.errors import AimError, CheckpointError, InvalidInput
-from aim.evaluation.features import InceptionFeatures, JudgeFeatures, Seen, load_features, observe
+from aim.evaluation.features import (
+    ClassifierFeatures,
+    InceptionFeatures,
+    Seen,
+    load_features,
+    observe,
+)
 from aim.training.classifier import ResNet
 from aim.training.data.images import normalize
 
@@ -52,19 +58,19 @@ class TestJudge:
 
     def test_its_name_changes_with_its_weights(self, judge: tuple[ResNet, Path]) -> None:
         network, path = judge
-        before = JudgeFeatures.load(path).name
-        assert before == JudgeFeatures.load(path).name
+        before = ClassifierFeatures.load(path).name
+        assert before == ClassifierFeatures.load(path).name
         save_file({name: tensor + 1 for name, tensor in network.state_dict().items()}, path)
-        assert JudgeFeatures.load(path).name != before
+        assert ClassifierFeatures.load(path).name != before
 
     def test_another_network(self, tmp_path: Path) -> None:
         path = tmp_path / "other.safetensors"
         save_file({"head.weight": torch.zeros(5, 10)}, path)
         with pytest.raises(
             InvalidInput,
-            match=r"other.safetensors is not a judge .*train one with `python -m aim.evaluation.report judge`",
+            match=r"other.safetensors is no loss network and no judge .*aim train judge`",
         ):
-            JudgeFeatures.load(path)
+            ClassifierFeatures.load(path)
 
     def test_no_file(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="there is no file"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from fakes import Clock
+from PIL import Image
 from torch import Tensor
 
 from aim.training.classifier import VGG
@@ -44,3 +45,13 @@ def parts() -> Callable[[], dict[str, torch.nn.Module]]:
 def out(tmp_path: Path) -> Path:
     """A folder that is not there yet."""
     return tmp_path / "a" / "run"
+
+
+@pytest.fixture
+def picture_folder(tmp_path: Path, smooth_images: Callable[..., Tensor]) -> Path:
+    """48 smooth pictures of two classes of one's own, of 16 pixels."""
+    for i, pixels in enumerate(smooth_images(48)):
+        path = tmp_path / "images" / ("cats", "dogs")[i % 2] / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+    return tmp_path / "images"

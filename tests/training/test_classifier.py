@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from fakes import Clock
+from safetensors.torch import save_file
 from torch import nn
 
+from aim.errors import CheckpointError, InvalidInput
 from aim.training.classifier import (
     VGG,
     ClassifierRecipe,
     ResNet,
     accuracy,
     predict,
+    read_classifier,
     train_classifier,
 )
 from aim.training.data.images import ImageSet, normalize
@@ -88,3 +93,27 @@ def test_predict_and_accuracy() -> None:
     labels = wanted.clone()
     labels[:4] = (labels[:4] + 1) % 3
     assert accuracy(Brightest(), images, labels) == pytest.approx(7 / 11)
+
+
+@pytest.mark.parametrize("kind", [VGG, ResNet])
+@pytest.mark.parametrize("widths", [(4,), (4, 6), (4, 6, 8, 10, 12)], ids=str)
+def test_a_file_tells_the_kind_and_the_widths(
+    kind: type[VGG] | type[ResNet], widths: tuple[int, ...], tmp_path: Path
+) -> None:
+    network = kind(3, widths).eval()
+    save_file(network.state_dict(), tmp_path / "network.safetensors")
+    again = read_classifier(tmp_path / "network.safetensors")
+    assert type(again) is kind
+    assert not again.training
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(again(images), network(images))
+    assert torch.equal(again.head(again.pooled(images)), again(images))
+
+
+@pytest.mark.parametrize("weights", [{"a": torch.ones(2)}, {"stages.0.0.0.weight": torch.ones(2)}])
+def test_other_files_are_no_classifier(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    save_file(weights, tmp_path / "other.safetensors")
+    with pytest.raises(InvalidInput, match=r"other\.safetensors is no loss network and no judge"):
+        read_classifier(tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="there is no file"):
+        read_classifier(tmp_path / "absent.safetensors")

@@ -21,6 +21,8 @@ from safetensors.torch import load_file
 
 import aim
 from aim.checkpoint import load_model, save_tokenizer
+from aim.checkpoint.tensors import read_metadata
+from aim.config import SamplingParams
 from aim.errors import InvalidInput
 from aim.models.vq.model import VQ
 from aim.training.data.codes import CodeSet
@@ -216,6 +218,7 @@ def test_the_model_loads_with_its_tokenizer_and_is_tuned_for_other_classes(folde
         train_prior(inputs(folder, "base", "steps=3", tokenizer=folder / "tok.safetensors"), QUIET)
         == 0
     )
+    assert (folder / "base" / "tok.safetensors").is_file(), "by its own name"
     base = load_model(folder / "base" / "model.safetensors")
     assert base.model.config.classes == (1, 207, 281, 285, 985)
     old = CodeSet.load(folder / "codes.safetensors")
@@ -290,6 +293,33 @@ def test_from_images_with_classes_of_one_s_own(folder: Path, images: Path) -> No
     assert not torch.equal(rows[0], before[0])
 
 
+def test_what_is_written_says_what_it_is_told(folder: Path) -> None:
+    told = inputs(
+        folder,
+        "told",
+        "steps=1",
+        "model.sampling={cfg_scale: 2.5, top_k: 50}",
+        tokenizer=folder / "tok.safetensors",
+        about=("data=five classes", "license=a=b"),
+    )
+    assert train_prior(told, QUIET) == 0
+    for name in ("model", "tok"):
+        metadata = read_metadata(folder / "told" / f"{name}.safetensors")
+        assert (metadata["data"], metadata["license"]) == ("five classes", "a=b")
+    path = folder / "told" / "model.safetensors"
+    assert load_model(path).model.config.sampling == SamplingParams(cfg_scale=2.5, top_k=50)
+    tuned = inputs(folder, "tuned", "steps=1", "model.sampling={top_p: 0.5}", init=str(path))
+    assert train_prior(tuned, QUIET) == 0
+    again = load_model(folder / "tuned" / "model.safetensors")
+    assert again.model.config.sampling == SamplingParams(top_p=0.5)
+
+
+def test_a_tokenizer_s_file_is_not_overwritten_by_the_model_s(folder: Path) -> None:
+    (folder / "tok.safetensors").rename(folder / "model.safetensors")
+    with pytest.raises(InvalidInput, match=r"called model\.safetensors, as the model's; rename it"):
+        train_prior(inputs(folder, "out", tokenizer=folder / "model.safetensors"), QUIET)
+
+
 def test_images_need_a_tokenizer(folder: Path, images: Path) -> None:
     bare = inputs(folder, "own", "steps=2")._replace(codes=None)
     for more, message in (
@@ -322,6 +352,7 @@ def test_codes_of_another_tokenizer_are_refused(folder: Path) -> None:
         ("model.num_classes=3", "comes from the codes"),
         ("schedule=step", "schedule is 'step'"),
         ("lr", "'lr' is not name=value"),
+        ("model.sampling={cfg_scale: -1}", "cfg_scale is -1"),
         ("model.vocab_size=32", "the model's codebook has 32: take its tokenizer"),
         ("model.num_tokens=64", "codes are 16 an image; the model draws 64"),
         ("accumulate=3", "batch is 8; it must be a multiple of 1 processes times accumulate = 3"),

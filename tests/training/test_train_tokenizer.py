@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from aim.checkpoint import load_tokenizer
-from aim.errors import CheckpointError, InvalidInput
-from aim.training.classifier import VGG, read_vgg
+from aim.checkpoint.tensors import read_metadata
+from aim.errors import InvalidInput
+from aim.training.classifier import VGG, ResNet, read_classifier
 from aim.training.data.images import Ahead, Batches, StreamedImages, load_images
 from aim.training.data.sources import open_images
 from aim.training.launch import Options
@@ -50,16 +50,11 @@ SETTINGS = (*(f"model.{name}={value}" for name, value in TINY.items()), *RUN)
 
 
 @pytest.fixture
-def images(tmp_path: Path, smooth_images: Callable[..., torch.Tensor]) -> Path:
+def images(picture_folder: Path) -> Path:
     """48 smooth images of two classes, and a file that is cut short."""
-    for i, pixels in enumerate(smooth_images(48)):
-        path = tmp_path / "images" / ("cats", "dogs")[i % 2] / f"{i:02d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
-    (tmp_path / "images" / "cats" / "cut.png").write_bytes(
-        (tmp_path / "images" / "cats" / "00.png").read_bytes()[:60]
-    )
-    return tmp_path / "images"
+    whole = (picture_folder / "cats" / "00.png").read_bytes()
+    (picture_folder / "cats" / "cut.png").write_bytes(whole[:60])
+    return picture_folder
 
 
 @pytest.fixture
@@ -87,15 +82,18 @@ def test_trains_and_says_what_it_wrote(
     train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drawn: list[Path] = []
-    assert train("out", "steps=8", draw=lambda vq, held, to: drawn.append(to)) == 0
+    about = ["license=research only"]
+    assert train("out", "steps=8", draw=lambda *args: drawn.append(args[-1]), about=about) == 0
     out = tmp_path / "out"
     lines = logged(out)
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert [line["step"] for line in lines if "psnr" in line] == [4, 8]
     assert [line["step"] for line in lines if "discriminator" in line] == [5, 6, 7, 8]
     assert lines[-1]["mse"] < lines[0]["mse"]
+    assert 0 < lines[-1]["val_used"] <= 1 <= lines[-1]["perplexity"] <= 64
     assert [path.name for path in drawn] == ["0000004.png", "0000008.png"]
     trained = load_tokenizer(out / "vq.safetensors")
+    assert read_metadata(out / "vq.safetensors")["license"] == "research only"
     assert trained.config.codebook_size == 64
     state = torch.load(out / "state.pt", weights_only=True)["parts"]["average"]
     stored = trained.state_dict()
@@ -216,7 +214,7 @@ def test_a_loss_network_is_trained_where_none_is_given(
     monkeypatch.setattr("aim.training.train_tokenizer.VGG", lambda classes: VGG(classes, (4, 8)))
     assert train("out", "steps=1", "loss_network_seconds=0.2", loss_network=None) == 0
     path = tmp_path / "out" / "loss_network.safetensors"
-    assert len(read_vgg(path).head.weight) == 2
+    assert len(read_classifier(path).head.weight) == 2
     before = path.read_bytes()
     assert train("out", "steps=2", loss_network=None) == 0
     assert path.read_bytes() == before
@@ -265,19 +263,15 @@ def test_a_loss_network_needs_two_classes(train: Callable[..., int], images: Pat
         train("out", loss_network=None)
 
 
-def test_other_files_are_no_loss_network(tmp_path: Path) -> None:
-    save_file({"a": torch.ones(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(InvalidInput, match=r"other\.safetensors is not a loss network"):
-        read_vgg(tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match="there is no file"):
-        read_vgg(tmp_path / "absent.safetensors")
+def test_a_judge_is_no_loss_network(train: Callable[..., int], tmp_path: Path) -> None:
+    save_file(ResNet(2, (4, 6)).state_dict(), tmp_path / "judge.safetensors")
+    with pytest.raises(InvalidInput, match=r"judge\.safetensors is a judge, not a loss network"):
+        train("out", loss_network=tmp_path / "judge.safetensors")
 
 
-def test_validation_images_take_the_classes_of_the_others(images: Path, tmp_path: Path) -> None:
+def test_validation_images_take_the_classes_of_the_others(images: Path) -> None:
     for stream in (False, True):
-        data, held = read_images(
-            Inputs("vq-f4", [str(images)], [str(images)], tmp_path, stream=stream), 16, ALONE
-        )
+        data, held = read_images([str(images)], [str(images)], 16, ALONE, stream)
         assert held.names == ("cats", "dogs")
         assert (len(data), len(held)) == (49 if stream else 48, 48)
 

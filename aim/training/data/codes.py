@@ -20,7 +20,6 @@ from aim.checkpoint.tensors import content_hash, opened, write
 from aim.errors import CheckpointError, InvalidInput
 from aim.files import replace
 from aim.models.vq.model import VQ
-from aim.training.data.images import ImageSet, normalize, random_crops
 
 FORMAT = "aim-codes"
 INDEX = "codes.json"  # of a folder of shards
@@ -228,33 +227,3 @@ def _load_shards(folder: Path, device: torch.device | str) -> CodeSet:
             f"{folder / INDEX} lists no shards; delete it and run `python -m aim tokenize` again"
         )
     return whole
-
-
-@torch.no_grad()
-def tokenize(
-    model: VQ,
-    data: ImageSet,
-    versions: int,
-    min_scale: float = 0.8,
-    seed: int = 0,
-    batch: int = 500,
-) -> CodeSet:
-    """Encode every image ``versions`` times; see ``CodeSet``. The model and the data are on one
-    device.
-    """
-    dtype = code_dtype(model.config.codebook_size)
-    generator = torch.Generator(data.images.device).manual_seed(seed)
-    rows = []
-    for version in range(versions):
-        parts = []
-        for part in data.images.split(batch):
-            if version < 2:
-                images = normalize(part.flip(3) if version else part)
-            else:
-                images = random_crops(part, min_scale, generator)
-            with torch.autocast(
-                part.device.type, torch.bfloat16, enabled=part.is_cuda and version >= 2
-            ):
-                parts.append(model.encode(images).to(dtype))
-        rows.append(torch.cat(parts))
-    return CodeSet(torch.stack(rows), data.labels, data.classes)

@@ -1,11 +1,11 @@
-"""How often a classifier trained on real images sees the asked class in a sample."""
+"""Images of given class rows, drawn through the engine without a pipeline."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aim.config import SamplingParams
 from aim.engine import Failed, Finished, Request
@@ -13,7 +13,6 @@ from aim.engine.backend import pick
 from aim.images.write import to_bytes
 from aim.models.prior import Prior
 from aim.models.vq.model import VQ
-from aim.training.classifier import accuracy
 
 
 def balanced_rows(count: int, num_classes: int) -> list[int]:
@@ -54,10 +53,3 @@ def sample_images(
     codes = sample_codes(model, rows, params, seed, batch).to(model.device)
     images = torch.cat([tokenizer.decode(part) for part in codes.split(batch)])
     return to_bytes(images)
-
-
-def asked_class_rate(judge: nn.Module, images: Tensor, rows: Sequence[int]) -> float:
-    """The fraction of sampled images (N, 3, H, W) uint8 whose most likely class for ``judge`` is
-    the asked row.
-    """
-    return accuracy(judge, images, torch.tensor(rows, device=images.device))

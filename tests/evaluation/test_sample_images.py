@@ -1,4 +1,4 @@
-"""Which classes are asked for, how they are drawn, and how often they are seen."""
+"""Which classes are asked for, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from aim.config import SamplingParams
 from aim.engine.backend import Backend
 from aim.errors import GenerationError, InvalidInput
-from aim.evaluation.judge import asked_class_rate, balanced_rows, sample_codes, sample_images
+from aim.evaluation.drawing import balanced_rows, sample_codes, sample_images
 from aim.models.aim.model import AiM
 from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
@@ -95,22 +94,6 @@ class TestSampling:
             raise GenerationError("not finite")
 
         monkeypatch.setattr(tiny_model, "step", explode)
-        monkeypatch.setattr("aim.evaluation.judge.pick", lambda model: Backend("eager", model))
+        monkeypatch.setattr("aim.evaluation.drawing.pick", lambda model: Backend("eager", model))
         with pytest.raises(GenerationError, match="not finite"):
             sample_images(tiny_model, tiny_vq, [0, 1], PARAMS)
-
-
-class Brightest(nn.Module):
-    """Says which channel is the brightest."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.mean((2, 3))
-
-
-def test_asked_class_rate() -> None:
-    images = torch.zeros(8, 3, 4, 4, dtype=torch.uint8)
-    seen = [0, 1, 2, 2, 1, 0, 0, 2]
-    images[range(8), seen] = 200
-    assert asked_class_rate(Brightest(), images, seen) == 1
-    assert asked_class_rate(Brightest(), images, [0, 1, 2, 0, 0, 1, 0, 1]) == 0.5
-    assert asked_class_rate(Brightest(), images, [1, 2, 0, 0, 0, 1, 2, 1]) == 0

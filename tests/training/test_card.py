@@ -1,0 +1,150 @@
+"""The commands of the bundled models' card, each as it stands there but smaller: from image files to
+checkpoints that the page loads, and their figures.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+import aim
+from aim.cli import app
+from aim.config import SamplingParams
+from aim.training.classifier import VGG, ResNet
+
+pytest.importorskip("accelerate")
+
+ROOT = Path(__file__).resolve().parents[2]
+WNIDS = ("n01443537", "n02099601", "n02124075")  # goldfish, golden retriever, Egyptian cat
+VQ = "image_size=16 codebook_size=64 z_channels=32 ch=32 ch_mult=[1,1,1] num_res_blocks=1"
+CODES = "vocab_size=64 num_tokens=16"
+SMALLER = {  # settings that are added to a command of the card
+    "train tokenizer": f"{VQ} seconds=0 steps=2 batch=6 compile=false loss_network_seconds=0.2",
+    "train prior --config aim-s": f"{CODES} d_model=64 n_layer=2 d_state=16 headdim=32 "
+    "seconds=0 steps=2 batch=6 compile=false",
+    "train prior --config gpt-s": f"{CODES} d_model=32 n_layer=2 n_head=2 multiple_of=16 "
+    "seconds=0 steps=2 batch=6 compile=false",
+    "train judge": "seconds=0.2 batch=6",
+}
+OF_A_NETWORK = re.compile(r"^(image_|codebook_|z_|ch|num_|vocab_|d_|n_|head|multiple)")
+
+
+def commands() -> list[str]:
+    """The lines of the shell blocks on the card, continued ones joined."""
+    card = (ROOT / "checkpoints" / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", card, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip()]
+
+
+def smaller(words: list[str]) -> list[str]:
+    """The arguments of ``python -m aim`` with small settings, on the CPU."""
+    line = " ".join(words)
+    for start, settings in SMALLER.items():
+        if line.startswith(start):
+            for setting in settings.split():
+                words += ["--set", f"{'model.' * bool(OF_A_NETWORK.match(setting))}{setting}"]
+    if line.startswith("train judge"):
+        words += ["--size", "16"]
+    if line.startswith(("train tokenizer", "train prior")):
+        words += ["--tracker", "none", "--no-sheets"]
+    if line.startswith("evaluate"):
+        words[words.index("--count") + 1] = "6"
+    if line.startswith("sample"):
+        words = [word for word in words if not word.isdigit() or int(word) in (1, 207, 285, 8)]
+    return [*words, "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, smooth_images: Callable[..., Tensor]
+) -> tuple[Path, dict[str, str]]:
+    """A folder after every command of the card, and what each printed."""
+    folder = tmp_path_factory.mktemp("card")
+    for name, count in (("train", 6), ("val", 3)):
+        for row, wnid in enumerate(WNIDS):
+            (folder / name / wnid).mkdir(parents=True)
+            for i, pixels in enumerate(smooth_images(count, size=20, seed=row)):
+                path = folder / name / wnid / f"{i}.JPEG"
+                Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+    (folder / "checkpoints").mkdir()
+    printed: dict[str, str] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for network, module in ((VGG, "train_tokenizer"), (ResNet, "train_judge")):
+            patch.setattr(
+                f"aim.training.{module}.{network.__name__}",
+                lambda count, network=network: network(count, (4, 6)),
+            )
+        patch.setattr(torch.backends.cudnn, "benchmark", False)
+        for line in commands():
+            printed[line] = run(line)
+    return folder, printed
+
+
+def run(line: str) -> str:
+    words = shlex.split(line)
+    if words[0] == "cp":
+        Path(words[2]).write_bytes(Path(words[1]).read_bytes())
+        return ""
+    assert words[:3] == ["python", "-m", "aim"], line
+    if words[3:5] == ["train", "curves"]:  # needs matplotlib, see test_curves
+        assert all((Path(run) / "log.jsonl").is_file() for run in words[5:-2])
+        return ""
+    done = CliRunner().invoke(app, smaller(words[3:]), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.parametrize("name", ["aim-s", "gpt-s"])
+def test_the_page_loads_what_is_made(made: Any, name: str) -> None:
+    folder, _ = made
+    pipe = aim.load(folder / "checkpoints" / f"{name}.safetensors", "cpu", "float32")
+    config = pipe.model.config
+    assert config.classes == (1, 207, 285)
+    assert (config.vocab_size, config.num_tokens) == (64, 16)
+    assert config.sampling == SamplingParams(), "guidance 4, as the card says"
+    assert pipe.generate("goldfish")[0].size == (16, 16)
+    pipe.close()
+
+
+def test_runs_log_the_card_s_figures(made: Any) -> None:
+    folder, _ = made
+    for run_folder, keys in (
+        ("vq", {"psnr", "val_used", "perplexity"}),
+        ("aim-s", {"val"}),
+        ("gpt-s", {"val"}),
+    ):
+        lines = (folder / "runs" / run_folder / "log.jsonl").read_text().splitlines()
+        assert keys <= json.loads(lines[-1]).keys()
+
+
+def test_evaluation_sees_with_both_classifiers(made: Any) -> None:
+    _, printed = made
+    results = [
+        json.loads(text.strip().splitlines()[-1])
+        for line, text in printed.items()
+        if " evaluate " in line
+    ]
+    assert {result["features"].rpartition("-")[0] for result in results} == {
+        "judge",
+        "loss-network",
+    }
+    assert all(0 <= result["asked_class"] <= 1 for result in results)
+    assert all(result["fid"] is not None for result in results if result["reference"])
+
+
+def test_a_sheet_of_the_page_s_settings(made: Any) -> None:
+    folder, _ = made
+    [sheet] = (folder / "runs" / "sheet").glob("*sheet*.png")
+    assert Image.open(sheet).width > 8 * 16

@@ -113,7 +113,7 @@ def sweep(
 
 def _titles(pipe: Pipeline, axis: Axis) -> list[str]:
     if axis.name == "class":
-        return [pipe.labels.name(pipe.resolve(value)) for value in axis.values]
+        return [pipe.title(pipe.resolve(value)) for value in axis.values]
     return [
         f"{AXES[axis.name]} {format(value, 'g') if isinstance(value, float) else value}"
         for value in axis.values
@@ -142,7 +142,7 @@ def plan_blend(
         for share in shares
     )
     between = [f"{100 * (1 - share):.0f}% / {100 * share:.0f}%" for share in shares[1:-1]]
-    one, other = map(pipe.labels.name, ends)
+    one, other = map(pipe.title, ends)
     return Comparison(requests, [one, *between, other], [])
 
 

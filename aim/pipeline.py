@@ -17,13 +17,13 @@ from PIL import Image
 from aim._version import __version__
 from aim.checkpoint import load_model
 from aim.checks import whole
+from aim.classes import Labels
 from aim.codec import Codec
 from aim.config import MAX_SEED, SAMPLING, SamplingParams, check_seed
 from aim.device import prepare
 from aim.engine import Engine, Request, Server
 from aim.engine.backend import check, pick
 from aim.errors import InvalidInput
-from aim.labels import Labels
 from aim.models.prior import Prior
 from aim.models.vq.model import VQ
 from aim.parameters import named
@@ -56,7 +56,7 @@ class Pipeline(Codec):
         self.name, self.version = name, version
         self.device, self.dtype = model.device, model.dtype
         self.sampling: SamplingParams = config.sampling
-        self.labels = Labels(config, name)
+        self.labels = Labels.of(config)
         self.classes: tuple[int, ...] = self.labels.indices
         started = time.perf_counter()
         self._backend, self._max_requests = pick(model, backend), max_requests
@@ -226,15 +226,14 @@ class Pipeline(Codec):
         """The codes (num_tokens,) of one image after another, as ``generate`` draws them. Closing
         the iterator cancels the rest.
         """
-        if isinstance(labels, (int, str)):
-            labels = [labels]
+        asked: Any = labels if np.ndim(labels) else [labels]  # a text has no dimension either
         seed = check_seed(seed)
-        if seed + len(labels) - 1 > MAX_SEED:
+        if seed + len(asked) - 1 > MAX_SEED:
             raise InvalidInput(
-                f"seed is {seed}, and {len(labels)} images take as many seeds; the last one must "
+                f"seed is {seed}, and {len(asked)} images take as many seeds; the last one must "
                 f"be at most {MAX_SEED}"
             )
-        rows = [self.row(self.resolve(label)) for label in labels]
+        rows = [self.row(self.resolve(label)) for label in asked]
         every = 16 if progress else 0
         return self.draw_all(
             [Request(row, params or self.sampling, seed + i, every) for i, row in enumerate(rows)],

@@ -121,7 +121,7 @@ def gpt_pipeline(tiny_vq: VQ) -> Pipeline:
 def test_the_ends_of_a_blend_are_the_classes(name: str, request: pytest.FixtureRequest) -> None:
     pipe: Pipeline = request.getfixturevalue(name)
     planned = plan_blend(pipe, "goldfish", 281, 3, seed=4)
-    assert planned.across == ["goldfish", "50% / 50%", "tabby"]
+    assert planned.across == ["goldfish (1)", "50% / 50%", "tabby (281)"]
     assert [one.mix for one in planned.requests] == [
         ((pipe.row(1), 1.0),),
         ((pipe.row(1), 0.5), (pipe.row(281), 0.5)),

@@ -272,7 +272,7 @@ def test_from_images_with_classes_of_one_s_own(folder: Path, images: Path) -> No
     ]
     assert pipe.title(1) == "tea cup (1)"
     with pytest.raises(
-        InvalidInput, match="model has 2 classes of its own, the nearest: tea cup, Cat"
+        InvalidInput, match=r"no class 'teacups'; the nearest .*: tea cup \(1\), Cat \(0\)"
     ):
         pipe.resolve("teacups")
     assert pipe.parameters("cat", 0, pipe.sampling)["class_name"] == "Cat"

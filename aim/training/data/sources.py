@@ -23,7 +23,7 @@ from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from aim import imagenet
+from aim.classes import composed, imagenet
 from aim.errors import HubError, InvalidInput
 from aim.training.data.files import SUFFIXES, UNREADABLE, reading
 
@@ -65,14 +65,14 @@ class Images:
         self.parts = [part for part in parts if part.names]
         self._ends = list(accumulate(len(part.names) for part in self.parts))
         found = {key for part in self.parts for key in set(part.keys)}
-        wnids = {entry.wnid for entry in imagenet.classes()}
+        wnids = {entry.wnid for entry in imagenet()}
         own = bool(names) or (not classes and not found & wnids)
         # ImageNet index of each row; empty: one's own
         self.classes: tuple[int, ...] = () if own else tuple(classes) or _rows(found)
         # of one's own classes
         self.names: tuple[str, ...] = (tuple(names) or _sorted(found)) if own else ()
-        rows = self.names if own else [imagenet.classes()[index].wnid for index in self.classes]
-        self._row_of = {key: row for row, key in enumerate(rows)}
+        rows = self.names if own else [imagenet()[index].wnid for index in self.classes]
+        self._row_of = {composed(key): row for row, key in enumerate(rows)}
         surplus = found - self._row_of.keys()
         if surplus:
             where = next(part.where for part in self.parts if min(surplus) in set(part.keys))
@@ -142,7 +142,7 @@ def open_images(
 
 
 def _rows(wnids: set[str]) -> tuple[int, ...]:
-    index_of = {c.wnid: c.index for c in imagenet.classes()}
+    index_of = {c.wnid: c.index for c in imagenet()}
     unknown = wnids - index_of.keys()
     if unknown:
         raise InvalidInput(
@@ -196,7 +196,9 @@ def _class_folders(where: Path, names: list[str], read: Callable[[str], bytes]) 
     if loose:
         raise InvalidInput(f"{where}/{loose} lies in no class folder; expected <class>/{loose}")
     known: dict[str, str] = {}  # one string a class, not one an image
-    keys = [known.setdefault(key, key) for key in (name.split("/")[-2] for name in chosen)]
+    keys = [
+        known.setdefault(key, key) for key in (composed(name.split("/")[-2]) for name in chosen)
+    ]
     return Part(str(where), chosen, keys, lambda i: read(chosen[i]))
 
 
@@ -301,13 +303,13 @@ def _class_key(text: str, own: bool, where: str) -> str:
     if not text:
         raise InvalidInput(f"{where} is empty; it must hold a class")
     if own or not text.isdecimal():
-        return sys.intern(text)
-    if int(text) >= len(imagenet.classes()):
+        return sys.intern(composed(text))
+    if int(text) >= len(imagenet()):
         raise InvalidInput(
             f"{where} says class {text}, which is no ImageNet index; say so if the classes are "
             "your own (--own-classes)"
         )
-    return imagenet.classes()[int(text)].wnid
+    return imagenet()[int(text)].wnid
 
 
 def _hub(source: str, own: bool) -> Part:
@@ -358,14 +360,19 @@ def _hub(source: str, own: bool) -> Part:
             f"{source}, image {unlabelled}, has no class (its label is {labels[unlabelled]}); take "
             "another split"
         )
-    return Part(source, [str(i) for i in range(len(labels))], [called[row] for row in labels], read)
+    return Part(
+        source,
+        [str(i) for i in range(len(labels))],
+        [composed(called[row]) for row in labels],
+        read,
+    )
 
 
 def _hub_classes(names: Sequence[str], own: bool) -> list[str]:
     """Wnids if these are ImageNet-1k's class names in its order, else the names themselves, which
     may be wnids.
     """
-    table = imagenet.classes()
+    table = imagenet()
     alike = sum(
         name.split(",")[0] == entry.synonyms[0] for name, entry in zip(names, table, strict=False)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aim import imagenet
+from aim.classes import imagenet
 from aim.config import MODELS
 from aim.errors import InvalidInput
 from aim.ui.models import Models
@@ -71,8 +71,8 @@ def classes(pair: Pair, models: Models) -> list[tuple[str, int]] | None:
     count = MODELS[pair.aim].config.num_classes
     if pipe is not None:
         found = [(pipe.title(index), index) for index in pipe.classes]
-    elif count == len(imagenet.classes()):
-        found = [(imagenet.title(index), index) for index in range(count)]
+    elif count == len(imagenet()):
+        found = [(entry.title, entry.index) for entry in imagenet()]
     elif pair.random:
         return [(f"class {index}", index) for index in range(count)]
     else:

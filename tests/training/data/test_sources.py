@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from aim import imagenet
+from aim.classes import imagenet
 from aim.errors import HubError, InvalidInput
 from aim.training.data.sources import open_images
 
@@ -103,6 +103,14 @@ def test_rows_may_be_given(tmp_path: Path) -> None:
         open_images([tmp_path / "own"], names=("a", "c"))
     found = open_images([folder(tmp_path / "wnids", f"{CAT}/a.png")], classes=(1, 285))
     assert (found.classes, found[0].row) == ((1, 285), 1)
+
+
+def test_accents_of_a_class_may_be_encoded_in_two_ways(tmp_path: Path) -> None:
+    found = open_images([folder(tmp_path, "caf\u00e9/a.png", "cafe\u0301/b.png", "tea/c.png")])
+    assert found.names == ("caf\u00e9", "tea")
+    assert sorted(found[i].row for i in range(3)) == [0, 0, 1]
+    given = open_images([tmp_path], names=("tea", "cafe\u0301"))
+    assert sorted(given[i].row for i in range(3)) == [0, 1, 1]
 
 
 def test_kinds_of_classes_do_not_mix(tmp_path: Path) -> None:
@@ -270,7 +278,7 @@ class TestHub:
         assert open_images(["hf:me/sweets"]) and asked[-1] == ("me/sweets", "train")
 
     def test_imagenet_is_known_by_its_names(self, hub: Any) -> None:
-        names = [", ".join(entry.synonyms) for entry in imagenet.classes()]
+        names = [", ".join(entry.synonyms) for entry in imagenet()]
         hub.load_dataset = lambda name, split: Data(names, [285, 1])
         assert open_images(["hf:imagenet-1k"]).classes == (1, 285)
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aim.device import pick_device, pick_dtype
+from aim import device
+from aim.device import pick_device, pick_dtype, prepare, set_threads
 from aim.errors import InvalidInput
 
 
@@ -75,3 +76,38 @@ def test_dtypes_by_name() -> None:
     assert pick_dtype("bfloat16", cpu) == torch.bfloat16
     with pytest.raises(InvalidInput, match="float16"):
         pick_dtype("float16", cpu)
+
+
+def test_float32_means_float32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "pick_device", torch.device)
+    parts = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [part.allow_tf32 for part in parts]
+    try:
+        for part in parts:
+            part.allow_tf32 = True
+        assert prepare("cuda", "float32") == (torch.device("cuda"), torch.float32)
+        assert [part.allow_tf32 for part in parts] == [False, False]
+    finally:
+        for part, allowed in zip(parts, before, strict=True):
+            part.allow_tf32 = allowed
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "taken"), [(None, "cpu", 3), (5, "cpu", 5), (5, "cuda", 5), (None, "cuda", 0)]
+)
+def test_one_core_is_left_to_others_unless_a_number_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, kind: str, taken: int
+) -> None:
+    found = [0]
+    monkeypatch.setattr(device, "_all_threads", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    set_threads(asked, torch.device(kind))
+    assert found[-1] == taken
+
+
+def test_one_core_alone_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    monkeypatch.setattr(device, "_all_threads", lambda: 1)
+    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    set_threads(None, torch.device("cpu"))
+    assert found == [1]

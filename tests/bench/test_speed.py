@@ -17,7 +17,7 @@ from aim.bench.runs import decode_images, draw, drop, first_code_seconds, overla
 from aim.bench.speed import NoRoom, Report, Speed, bench, parse_batches, requests_for
 from aim.bench.table import as_json, as_table
 from aim.bench.weights import random_model, random_pipeline
-from aim.engine import Engine
+from aim.engine import Engine, Request
 from aim.errors import GenerationError
 from aim.models.aim.model import AiM
 from aim.models.image_decoder import ImageDecoder
@@ -121,13 +121,24 @@ class TestRuns:
         assert engine.idle
         assert len(draw(engine, requests)) == 2
 
-    def test_a_request_that_fails_is_heard_of(self, make_model: Callable[..., AiM]) -> None:
+    def test_a_request_that_fails_is_heard_of_and_the_others_end(
+        self, make_model: Callable[..., AiM]
+    ) -> None:
         model = make_model()
-        model.norm_f.weight.fill_(float("nan"))
-        engine = Engine(model, max_requests=2)
+        engine = Engine(model, max_requests=3)
+        broken, *others = [request.label for request in requests_for(model, 3)]
+        assert set(others) - {broken}
+        model.cls_embed.embedding_table.weight[broken] = float("nan")
         for run in (draw, first_code_seconds):
             with pytest.raises(GenerationError, match="not finite"):
-                run(engine, requests_for(model, 2))
+                # heard of at its first code, while the others still draw
+                run(
+                    engine,
+                    [
+                        Request(r.label, r.params, r.seed, preview_every=1)
+                        for r in requests_for(model, 3)
+                    ],
+                )
             assert engine.idle
 
     def test_drop_empties_an_engine(self, tiny_model: AiM) -> None:

@@ -5,6 +5,7 @@ labelled picture.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -45,25 +46,23 @@ class CompareActions:
         down: str,
         down_values: str,
         seed: Any,
-        cfg_scale: float | None,
-        temperature: float | None,
         request: gr.Request,
+        **sampling: Any,
     ) -> Iterator[Update]:
         """Draw every combination of two settings with one seed; values have commas between them.
         Returns one labelled picture.
 
-        Settings are cfg_scale, temperature, top_p, top_k, seed and class; the rest is the same in
-        all.
+        Settings are any sampling parameter, seed and class; the rest is the same in all.
         """
 
         def plan(pipe: Pipeline) -> tuple[Comparison, dict[str, Any]]:
             first, second = Axis.parse(across, across_values), Axis.parse(down, down_values)
-            params = pipe.params(cfg_scale=cfg_scale, temperature=temperature)
+            params = pipe.params(**sampling)
             about = {axis.name: list(axis.values) for axis in (first, second)}
             return plan_sweep(pipe, first, second, label, seed, params), {
                 "class": pipe.resolve(label),
                 "seed": seed,
-                **params.__dict__,
+                **asdict(params),
                 **about,
             }
 
@@ -75,19 +74,18 @@ class CompareActions:
         second: Any,
         steps: Any,
         seed: Any,
-        cfg_scale: float | None,
-        temperature: float | None,
         request: gr.Request,
+        **sampling: Any,
     ) -> Iterator[Update]:
         """Draw the way from one class to another with one seed, both ends included. Returns one
         labelled picture.
         """
 
         def plan(pipe: Pipeline) -> tuple[Comparison, dict[str, Any]]:
-            params = pipe.params(cfg_scale=cfg_scale, temperature=temperature)
+            params = pipe.params(**sampling)
             planned = plan_blend(pipe, first, second, steps, seed, params)
             ends = [pipe.resolve(label) for label in (first, second)]
-            return planned, {"classes": ends, "steps": int(steps), "seed": seed, **params.__dict__}
+            return planned, {"classes": ends, "steps": int(steps), "seed": seed, **asdict(params)}
 
         yield from self._draw("blend", plan, request)
 

@@ -10,7 +10,7 @@ from aim.compare import AXES, MOST
 from aim.ui.compare.handlers import CompareActions, CompareScreen
 from aim.ui.models import Models, class_choices, first_class
 from aim.ui.stage.updates import status
-from aim.ui.stage.widgets import Choice, Range, Status, Whole, guidance_and_temperature
+from aim.ui.stage.widgets import Choice, Range, Status, Whole, sampling_boxes
 
 SECOND_CLASS = 323  # monarch, where the model knows it
 
@@ -18,7 +18,7 @@ SECOND_CLASS = 323  # monarch, where the model knows it
 def compare_tab(models: Models) -> CompareActions:
     """Lay out the tab inside the current ``gr.Tab`` and connect it. Returns its handlers."""
     pipe = models.get(models.default)
-    sampling, classes = pipe.sampling, class_choices(pipe)
+    classes = class_choices(pipe)
     axes = [(title.capitalize(), name) for name, title in AXES.items()]
     with gr.Row(elem_classes="aim-columns"):
         with gr.Column(scale=4, min_width=300, elem_classes="aim-controls"):
@@ -81,7 +81,7 @@ def compare_tab(models: Models) -> CompareActions:
                 mix = gr.Button("Draw the way", variant="primary", elem_id="blend")
             with gr.Accordion("What is the same in all", open=True):
                 seed = Whole(0, precision=0, label="Seed", elem_id="compare-seed")
-                cfg_scale, temperature = guidance_and_temperature(sampling)
+                sampling = sampling_boxes(pipe.sampling)
         with gr.Column(scale=6, min_width=300, elem_classes="aim-result"):
             picture = gr.Image(
                 format="png", type="filepath", label="Comparison", show_label=False,
@@ -102,15 +102,24 @@ def compare_tab(models: Models) -> CompareActions:
     actions = CompareActions(models, CompareScreen(picture, progress, png, (start, mix), stop))
     outputs = [picture, progress, png, start, mix, stop]
     hidden: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
-    same = [seed, cfg_scale, temperature]
+    same = {"seed": seed, **sampling}
     start.click(
         actions.sweep,
-        [label, across, across_values, down, down_values, *same],
-        outputs,
+        inputs_kwargs={
+            **{"label": label, "across": across, "across_values": across_values},
+            **{"down": down, "down_values": down_values, **same},
+        },
+        outputs=outputs,
         api_name="sweep",
         **hidden,
     )
-    mix.click(actions.blend, [first, second, steps, *same], outputs, api_name="blend", **hidden)
+    mix.click(
+        actions.blend,
+        inputs_kwargs={"first": first, "second": second, "steps": steps, **same},
+        outputs=outputs,
+        api_name="blend",
+        **hidden,
+    )
     picture.change(
         lambda path: gr.update(interactive=path is not None), picture, png,
         queue=False, show_progress="hidden", api_visibility="private",

@@ -50,13 +50,12 @@ class ExploreActions:
         self,
         label: Any,
         rows: Any,
-        cfg_scale: Any,
-        temperature: Any,
         seed: Any,
         random_seed: bool,
         branches: Sequence[Branch],
         chosen: int,
         request: gr.Request,
+        **sampling: Any,
     ) -> Iterator[Update]:
         """Keep the first ``rows`` rows of the chosen picture and draw the rest; with 0 rows a
         picture of its own.
@@ -66,7 +65,7 @@ class ExploreActions:
             try:
                 pipe = self.models.get(self.models.default)
                 index = pipe.resolve(label)
-                params = pipe.params(cfg_scale=cfg_scale, temperature=temperature)
+                params = pipe.params(**sampling)
                 drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
                 parent = self._parent(branches, chosen, rows)
                 kept = parent.codes[: int(rows) * pipe.tokenizer.config.grid] if parent else ()
@@ -74,7 +73,7 @@ class ExploreActions:
                 for view in drawing.views(pipe, [asked], PREVIEW_EVERY):
                     yield self._seen(view)
                     if view.state == "done":
-                        settings = f"seed {drawn_with}, guidance {params.cfg_scale:g}, temperature {params.temperature:g}"
+                        settings = f"seed {drawn_with}, {params.describe()}"
                         cost = _cost(len(kept), view)
                         yield self._grown(
                             pipe,
@@ -117,10 +116,9 @@ class ExploreActions:
         picture: str | None,
         rows: Any,
         label: Any,
-        cfg_scale: float | None,
-        temperature: float | None,
         seed: int,
         request: gr.Request,
+        **sampling: Any,
     ) -> Iterator[tuple[str | None, dict[str, Any]]]:
         """Keep the first rows of a picture, of any size and format, and draw the rest as a class.
         Streams the picture and the progress.
@@ -133,7 +131,7 @@ class ExploreActions:
                     raise InvalidInput("there is no picture; give one to be finished")
                 rows = whole("rows", rows, 1, grid - 1)
                 index = pipe.resolve(label)
-                params = pipe.params(cfg_scale=cfg_scale, temperature=temperature)
+                params = pipe.params(**sampling)
                 kept = pipe.encode(picture)[: rows * grid]
                 shown: str | None = None
                 row, drawn_with = pipe.row(index), check_seed(seed)

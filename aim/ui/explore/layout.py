@@ -18,7 +18,7 @@ from aim.ui.stage.widgets import (
     Status,
     draw_and_stop,
     drawn,
-    guidance_and_temperature,
+    sampling_boxes,
     seed_and_random,
 )
 
@@ -36,7 +36,7 @@ def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
     the Generate tab. Returns its own.
     """
     pipe = models.get(models.default)
-    grid, sampling = pipe.tokenizer.config.grid, pipe.sampling
+    grid = pipe.tokenizer.config.grid
     gr.Markdown(_INTRO, elem_classes="aim-about")
     with gr.Row(elem_classes="aim-columns"):
         with gr.Column(scale=4, min_width=300, elem_classes="aim-controls"):
@@ -62,7 +62,7 @@ def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
             with gr.Group(), gr.Row():
                 seed, random_seed = seed_and_random("explore-")
             with gr.Accordion("Sampling", open=True):
-                cfg_scale, temperature = guidance_and_temperature(sampling)
+                sampling = sampling_boxes(pipe.sampling)
             given = gr.File(
                 label="A picture of your own, to be finished",
                 type="filepath",
@@ -91,16 +91,30 @@ def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
     screen = ExploreScreen(picture, progress, gallery, shape, rows, branches, chosen, start, stop)
     actions = ExploreActions(models, drawing.sessions, screen)
     hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    inputs = [label, rows, cfg_scale, temperature, seed, random_seed, branches, chosen]
-    start.click(actions.draw, inputs, list(screen), concurrency_limit=None, **hidden)
+    inputs = {
+        **{"label": label, "rows": rows, "seed": seed, "random_seed": random_seed},
+        **{"branches": branches, "chosen": chosen, **sampling},
+    }
+    start.click(
+        actions.draw,
+        inputs_kwargs=inputs,
+        outputs=list(screen),
+        concurrency_limit=None,
+        **hidden,
+    )
     stop.click(drawing.stop, None, None, queue=False, **hidden)
     given.upload(actions.take, [given, branches], list(screen), **hidden)
     gallery.select(actions.choose, branches, list(screen), **hidden)
-    whole = [given, rows, label, cfg_scale, temperature, seed]
+    # in the order of the API, at whose end new ones come
+    whole = {
+        **{"picture": given, "rows": rows, "label": label},
+        **{name: sampling[name] for name in ("cfg_scale", "temperature")},
+        **{"seed": seed, **sampling},
+    }
     gr.Button(visible=False).click(
         actions.complete,
-        whole,
-        [picture, progress],
+        inputs_kwargs=whole,
+        outputs=[picture, progress],
         api_name="complete",
         concurrency_limit=None,
         show_progress="hidden",

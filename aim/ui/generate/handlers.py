@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from functools import partial
 from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.components import Component
 
-from aim.config import MAX_SEED, SamplingParams, check_seed
+from aim.config import MAX_SEED, SAMPLING, SamplingParams, check_seed
 from aim.engine import Request
 from aim.errors import AimError, InvalidInput
 from aim.pipeline import Pipeline
@@ -71,51 +72,32 @@ class Actions:
         """Stop what this session draws, within one step of the model."""
         self.sessions.stop(request.session_hash or "")
 
-    def check(
-        self,
-        label: Any,
-        model: Any,
-        cfg_scale: Any,
-        temperature: Any,
-        top_k: Any,
-        top_p: Any,
-        seed: Any,
-        random_seed: Any,
-        preview_every: Any,
-        count: Any,
-        movie: Any,
-    ) -> list[dict[str, Any]]:
+    def check(self, **values: Any) -> list[dict[str, Any]]:
         """A verdict on each input of ``generate``, before it takes a place in line."""
-        model = model or self.models.default
+        model = values["model"] or self.models.default
         pipe = self.models.peek(model) if isinstance(model, str) else None
-        return [
-            verdict(lambda: pipe.resolve(label) if pipe else label),
-            verdict(lambda: self.models.check(model)),
-            verdict(lambda: SamplingParams().replace(cfg_scale=cfg_scale)),
-            verdict(lambda: SamplingParams().replace(temperature=temperature)),
-            verdict(lambda: SamplingParams().replace(top_k=top_k)),
-            verdict(lambda: SamplingParams().replace(top_p=top_p)),
-            verdict(lambda: random_seed or check_seed(seed)),
-            verdict(lambda: None),
-            verdict(lambda: Request(0, preview_every=preview_every)),
-            verdict(lambda: check_count(count)),
-            verdict(lambda: check_movie(movie)),
-        ]
+        tests: dict[str, Callable[[Any], object]] = {
+            "label": lambda label: pipe.resolve(label) if pipe else label,
+            "model": lambda _: self.models.check(model),
+            "seed": lambda seed: values["random_seed"] or check_seed(seed),
+            "preview_every": lambda every: Request(0, preview_every=every),
+            "count": check_count,
+            "movie": check_movie,
+            **{p.name: lambda v, p=p: v is None or p.check(v) for p in SAMPLING},  # type: ignore[misc]
+        }
+        return [verdict(partial(tests.get(name, bool), value)) for name, value in values.items()]
 
     def generate(
         self,
         label: Any,
         model: str,
-        cfg_scale: float | None,
-        temperature: float | None,
-        top_k: int | None,
-        top_p: float | None,
         seed: int,
         random_seed: bool,
         preview_every: int,
         count: int,
         movie: str,
         request: gr.Request,
+        **sampling: Any,
     ) -> Iterator[Update]:
         """Draw 1, 4 or 9 pictures at once, streamed.
 
@@ -144,9 +126,7 @@ class Actions:
                     wait([future], timeout=0.5)
                 pipe = future.result()
                 index = pipe.resolve(label)
-                params = pipe.params(
-                    cfg_scale=cfg_scale, temperature=temperature, top_k=top_k, top_p=top_p
-                )
+                params = pipe.params(**sampling)
                 pictures = check_count(count)
                 drawn_with = (
                     random.randrange(MAX_SEED + 2 - pictures) if random_seed else check_seed(seed)

@@ -9,11 +9,12 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import api
 
+from aim.config import INDEX
 from aim.ui.assets import text
 from aim.ui.drawings import Drawings
 from aim.ui.generate.handlers import MOVIES, NO_MOVIE, Actions, Screen
 from aim.ui.generate.presets import PRESETS, preset_values
-from aim.ui.generate.recall import COUNTS, NUMBERS
+from aim.ui.generate.recall import COUNTS
 from aim.ui.generate.settings import Boxes, SettingsActions, describe
 from aim.ui.generate.visit import VisitScreen, collect, query
 from aim.ui.models import Models, class_choices, first_class
@@ -21,11 +22,10 @@ from aim.ui.stage.stage import Stage
 from aim.ui.stage.updates import Update, status
 from aim.ui.stage.widgets import (
     Choice,
-    Range,
     Status,
     Whole,
     drawn,
-    guidance_and_temperature,
+    sampling_boxes,
     seed_and_random,
 )
 
@@ -53,7 +53,6 @@ def generate_tab(models: Models, drawings: Drawings) -> tuple[Actions, Opening]:
     for a page that opens.
     """
     pipe = models.get(models.default)
-    sampling = pipe.sampling
     with gr.Row(elem_classes="aim-columns"):
         with gr.Column(scale=4, min_width=300, elem_classes="aim-controls"):
             with gr.Group(elem_classes="aim-first"):
@@ -82,26 +81,11 @@ def generate_tab(models: Models, drawings: Drawings) -> tuple[Actions, Opening]:
                     list(PRESETS),
                     value=None,
                     label="Preset",
-                    info="Sets the four below.",
+                    info="Sets all below.",
                     filterable=False,
                     elem_id="preset",
                 )
-                cfg_scale, temperature = guidance_and_temperature(sampling)
-                top_p = Range(
-                    0.01,
-                    1,
-                    sampling.top_p,
-                    step=0.01,
-                    label="Top-p",
-                    info="Probability kept; 1 is all.",
-                )
-                top_k = Whole(
-                    sampling.top_k,
-                    precision=0,
-                    minimum=0,
-                    label="Top-k",
-                    info="Codes kept; 0 is all.",
-                )
+                sampling = sampling_boxes(pipe.sampling, more=True)
             with gr.Accordion("Model", open=True):
                 model = Choice(
                     models.choices,
@@ -114,7 +98,7 @@ def generate_tab(models: Models, drawings: Drawings) -> tuple[Actions, Opening]:
             if known:
                 gr.Examples(
                     [[*example, False, 1] for example in known],
-                    [label, seed, cfg_scale, random_seed, count],
+                    [label, seed, sampling["cfg_scale"], random_seed, count],
                     example_labels=[pipe.title(example[0]) for example in known],
                     label="Examples",
                     elem_id="examples",
@@ -176,26 +160,22 @@ def generate_tab(models: Models, drawings: Drawings) -> tuple[Actions, Opening]:
     made, pictures, current = gr.State(None), gr.State([]), gr.State(models.default)
     screen = Screen(picture, progress, png, gif, parameters, start, stop, made, stage)
     actions = Actions(models, screen, drawings)
-    inputs = [
-        label,
-        model,
-        cfg_scale,
-        temperature,
-        top_k,
-        top_p,
-        seed,
-        random_seed,
-        preview_every,
-        count,
-        movie,
-    ]
+    # by name; in the order of the API, at whose end new ones come
+    inputs: dict[str, Any] = {
+        "label": label,
+        "model": model,
+        **{name: sampling[name] for name in ("cfg_scale", "temperature", "top_k", "top_p")},
+        "seed": seed,
+        "random_seed": random_seed,
+        "preview_every": preview_every,
+        "count": count,
+        "movie": movie,
+        **sampling,
+    }
     boxes = Boxes(
         model,
         label,
-        cfg_scale,
-        temperature,
-        top_k,
-        top_p,
+        sampling,
         seed,
         random_seed,
         count,
@@ -206,16 +186,14 @@ def generate_tab(models: Models, drawings: Drawings) -> tuple[Actions, Opening]:
     taking = SettingsActions(models, boxes)
 
     def linked(*values: Any) -> str:
-        return query(
-            **dict(zip(("class", "model", *NUMBERS, "seed", "count"), values, strict=True))
-        )
+        return query(**dict(zip(("class", "model", *INDEX, "seed", "count"), values, strict=True)))
 
     hidden: dict[str, Any] = {"show_progress": "hidden"}
     private: dict[str, Any] = {**hidden, "api_visibility": "private"}
     drawing = start.click(
         actions.generate,
-        inputs,
-        list(actions.screen),
+        inputs_kwargs=inputs,
+        outputs=list(actions.screen),
         validator=actions.check,
         api_name="generate",
         concurrency_limit=None,
@@ -231,7 +209,7 @@ def generate_tab(models: Models, drawings: Drawings) -> tuple[Actions, Opening]:
     pack.click(None, names, None, js=text("generate/zip.js"), **private)
     stop.click(actions.stop, None, None, api_name="stop", queue=False, **hidden)
     dice.click(actions.random_class, model, label, api_name="random_class", **hidden)
-    model.select(taking.switch, [model, label, current], list(boxes), **private)
+    model.select(taking.switch, [model, label, current], boxes.outputs, **private)
     parameters.change(
         lambda value: gr.update(interactive=value is not None),
         parameters,
@@ -246,17 +224,16 @@ def generate_tab(models: Models, drawings: Drawings) -> tuple[Actions, Opening]:
         queue=False,
         **private,
     )
-    sampled = [cfg_scale, temperature, top_k, top_p]
     preset.input(
         lambda name, model: preset_values(name, models.get(model)),
         [preset, model],
-        sampled,
+        list(sampling.values()),
         **private,
     )
-    gallery.select(taking.chosen, [pictures, current], list(boxes), **private)
-    dropped.upload(taking.reread, [dropped, current], list(boxes), **private)
-    share.click(linked, [label, model, *sampled, seed, count], link, **private).then(
+    gallery.select(taking.chosen, [pictures, current], boxes.outputs, **private)
+    dropped.upload(taking.reread, [dropped, current], boxes.outputs, **private)
+    share.click(linked, [label, model, *sampling.values(), seed, count], link, **private).then(
         None, link, link, js=text("generate/link.js"), **private
     ).then(lambda: gr.update(visible=True), None, link, **private)
     api(actions.classes, api_name="classes")
-    return actions, Opening(taking.opened, list(boxes))
+    return actions, Opening(taking.opened, boxes.outputs)

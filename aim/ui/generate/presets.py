@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import astuple
+from typing import Any
 
+from aim.config import NEUTRAL
 from aim.evaluation.run import PAPER
 from aim.pipeline import Pipeline
 
+OWN = "The model's own"
 PAPERS = "The paper's: every code kept"
-
-
-class Preset(NamedTuple):
-    """Sampling settings; None is the model's own."""
-
-    cfg_scale: float | None = None
-    temperature: float | None = None
-    top_k: int = 0
-    top_p: float = 1.0
-
-
-PRESETS = {
-    "The model's own": Preset(),
-    PAPERS: Preset(None, 1.0),
-    "Vivid: strong guidance, few risks": Preset(6.0, 0.9, 0, 0.95),
-    "Diverse: little guidance": Preset(1.75, 1.0),
+PRESETS: dict[str, dict[str, float]] = {  # what is not named changes nothing
+    OWN: {},
+    PAPERS: {},
+    "Vivid: strong guidance, few risks": {"cfg_scale": 6.0, "temperature": 0.9, "top_p": 0.95},
+    "Diverse: little guidance": {"cfg_scale": 1.75},
 }
 
 
 def preset_values(name: str, pipe: Pipeline) -> list[Any]:
-    """Guidance, temperature, top-k and top-p of one of PRESETS; None where the model's own
-    stays.
-    """
-    own, chosen = pipe.sampling, PRESETS[name]
-    guidance = PAPER.get(pipe.name, own.cfg_scale) if name == PAPERS else chosen.cfg_scale
-    return [
-        guidance or own.cfg_scale,
-        *(chosen[1:] if chosen.temperature else (own.temperature, own.top_k, own.top_p)),
-    ]
+    """Of every sampling parameter, in their order, its value in one of PRESETS."""
+    own = pipe.sampling
+    if name == OWN:
+        return list(astuple(own))
+    paper = {"cfg_scale": PAPER.get(pipe.name, own.cfg_scale)}
+    return list(astuple(NEUTRAL.replace(**(paper if name == PAPERS else PRESETS[name]))))

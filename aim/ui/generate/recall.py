@@ -5,17 +5,16 @@ is here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from aim.config import SamplingParams, check_seed
+from aim.config import INDEX, NEUTRAL, SAMPLING, check_seed
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui.models import Models
 
 COUNTS, COUNT = (1, 4, 9), 4  # pictures at once; what the page begins with
-NUMBERS: dict[str, type] = {"cfg_scale": float, "temperature": float, "top_k": int, "top_p": float}
-NAMES = ("model", "class", "seed", *NUMBERS, "count")  # in a link
+NAMES = ("model", "class", "seed", *INDEX, "count")  # in a link
 SAME = {
     "version": "the model's version",
     "device": "the device",
@@ -31,11 +30,8 @@ class Recalled:
     model: str | None = None
     label: Any = None  # index or name, as its model resolves it
     seed: int | None = None
-    cfg_scale: float | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
     count: int | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)  # those that were said, by name
 
 
 def recall(values: Mapping[str, Any], models: Models) -> Recalled:
@@ -55,15 +51,16 @@ def recall(values: Mapping[str, Any], models: Models) -> Recalled:
             raise InvalidInput(f"class is {found['label']!r}; it must be a name or an index")
     if values.get("seed") is not None:
         found["seed"] = check_seed(_number("seed", values["seed"], int))
+    if "package" in values:  # of a picture: what it does not name was not there when it was drawn
+        values = {**asdict(NEUTRAL), **values}
     sampling = {
-        name: _number(name, values[name], kind)
-        for name, kind in NUMBERS.items()
-        if values.get(name) is not None
+        p.name: p.check(_number(p.name, values[p.name], p.kind))
+        for p in SAMPLING
+        if values.get(p.name) is not None
     }
-    SamplingParams().replace(**sampling)
     if values.get("count") is not None:
         found["count"] = check_count(_number("count", values["count"], int))
-    return Recalled(**found, **sampling)
+    return Recalled(**found, sampling=sampling)
 
 
 def check_count(count: Any) -> int:
@@ -91,7 +88,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _number(name: str, value: Any, kind: type) -> Any:
-    """A number, or a text that is one."""
+    """A number, or a text that is one; of ``str`` whatever it is."""
+    if kind is str:
+        return value
     if isinstance(value, str):
         try:
             return kind(value[:40])

@@ -13,7 +13,7 @@ from gradio.components import Component
 
 from aim.errors import AimError
 from aim.pipeline import Pipeline
-from aim.ui.generate.recall import COUNT, NAMES, NUMBERS, differences, recall
+from aim.ui.generate.recall import COUNT, NAMES, differences, recall
 from aim.ui.generate.visit import Picture, read_png
 from aim.ui.models import Models, class_choices, first_class
 from aim.ui.stage.updates import Update, status
@@ -24,16 +24,18 @@ class Boxes(NamedTuple):
 
     model: Component
     label: Component
-    cfg_scale: Component
-    temperature: Component
-    top_k: Component
-    top_p: Component
+    sampling: dict[str, Component]  # by name
     seed: Component
     random_seed: Component
     pictures: Component
     note: Component
     current: Component
     progress: Component
+
+    @property
+    def outputs(self) -> list[Component]:
+        """All of them."""
+        return [*(box for box in self if not isinstance(box, dict)), *self.sampling.values()]
 
 
 def describe(pipe: Pipeline) -> str:
@@ -72,12 +74,7 @@ class SettingsActions:
         own = new.sampling
         yield {
             boxes.label: gr.update(choices=class_choices(new), value=first_class(new, index)),
-            **{
-                boxes.cfg_scale: own.cfg_scale,
-                boxes.temperature: own.temperature,
-                boxes.top_k: own.top_k,
-                boxes.top_p: own.top_p,
-            },
+            **{box: getattr(own, name) for name, box in boxes.sampling.items()},
             **{
                 boxes.note: describe(new),
                 boxes.current: name,
@@ -108,9 +105,7 @@ class SettingsActions:
             boxes.seed: wanted.seed,
             boxes.pictures: wanted.count,
         }
-        sampling = {
-            box: getattr(wanted, name) for name, box in boxes._asdict().items() if name in NUMBERS
-        }
+        sampling = {boxes.sampling[name]: value for name, value in wanted.sampling.items()}
         known = {box: value for box, value in {**named, **sampling}.items() if value is not None}
         fixed = {} if wanted.seed is None else {boxes.random_seed: False}
         told = differences(values, here)

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import gradio as gr
 from gradio.components import Component
 
+from aim.config import INDEX, SamplingParams
 from aim.errors import AimError
 from aim.images import read
 from aim.ui.drawings import Drawings
@@ -32,11 +33,8 @@ class Picture(NamedTuple):
     def caption(self) -> str:
         """Its settings in one line."""
         p = self.parameters
-        sampling = f"guidance {p['cfg_scale']:g}, temperature {p['temperature']:g}"
-        limits = (f", top-k {p['top_k']}" if p["top_k"] else "") + (
-            f", top-p {p['top_p']:g}" if p["top_p"] < 1 else ""
-        )
-        return f"{p['class_name']}, seed {p['seed']}, {sampling}{limits}, {p['model']}"
+        sampling = SamplingParams(**{name: p[name] for name in INDEX}).describe()
+        return f"{p['class_name']}, seed {p['seed']}, {sampling}, {p['model']}"
 
 
 class VisitScreen(NamedTuple):

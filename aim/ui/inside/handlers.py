@@ -54,14 +54,13 @@ class InsideActions:
     def draw(
         self,
         label: Any,
-        cfg_scale: Any,
-        temperature: Any,
         seed: Any,
         random_seed: bool,
         kind: str,
         row: Any,
         column: Any,
         request: gr.Request,
+        **sampling: Any,
     ) -> Iterator[Update]:
         """Draw a picture, its map growing with it."""
         screen = self.screen
@@ -70,7 +69,7 @@ class InsideActions:
             try:
                 pipe = self.models.get(self.models.default)
                 index = pipe.resolve(label)
-                params = pipe.params(cfg_scale=cfg_scale, temperature=temperature)
+                params = pipe.params(**sampling)
                 drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
                 asked = Request(pipe.row(index), params, drawn_with, COUNT_EVERY, explain=True)
                 for view in drawing.views(pipe, [asked], PREVIEW_EVERY):

@@ -18,7 +18,7 @@ from aim.ui.stage.widgets import (
     Whole,
     draw_and_stop,
     drawn,
-    guidance_and_temperature,
+    sampling_boxes,
     seed_and_random,
 )
 
@@ -35,7 +35,7 @@ def inside_tab(models: Models, drawing: Actions) -> InsideActions:
     the Generate tab. Returns its own.
     """
     pipe = models.get(models.default)
-    grid, sampling = pipe.tokenizer.config.grid, pipe.sampling
+    grid = pipe.tokenizer.config.grid
     gr.Markdown(_INTRO, elem_classes="aim-about")
     with gr.Row(elem_classes="aim-columns"):
         with gr.Column(scale=4, min_width=300, elem_classes="aim-controls"):
@@ -78,7 +78,7 @@ def inside_tab(models: Models, drawing: Actions) -> InsideActions:
             with gr.Group(), gr.Row():
                 seed, random_seed = seed_and_random("inside-")
             with gr.Accordion("Sampling", open=False):
-                cfg_scale, temperature = guidance_and_temperature(sampling)
+                sampling = sampling_boxes(pipe.sampling)
         with gr.Column(scale=7, min_width=300, elem_classes="aim-result"):
             with gr.Row(elem_classes="aim-pair"):
                 with gr.Column(min_width=140):
@@ -100,8 +100,11 @@ def inside_tab(models: Models, drawing: Actions) -> InsideActions:
     hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     start.click(
         actions.draw,
-        [label, cfg_scale, temperature, seed, random_seed, kind, row, column],
-        list(screen),
+        inputs_kwargs={
+            **{"label": label, "seed": seed, "random_seed": random_seed, "kind": kind},
+            **{"row": row, "column": column, **sampling},
+        },
+        outputs=list(screen),
         concurrency_limit=None,
         **hidden,
     )

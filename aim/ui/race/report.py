@@ -120,7 +120,7 @@ def _caption(race: Race) -> str:
     return (
         f"{many} of {race.title}, {race.tokens} codes each, {race.image_size}×{race.image_size} "
         "pixels, "
-        f"guidance {race.sampling.cfg_scale:g}, {race.dtype}, seed {race.seed}. "
+        f"{race.sampling.describe()}, {race.dtype}, seed {race.seed}. "
         f"{machine_line(race.machine)}."
     )
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
-from aim.config import SamplingParams
+from aim.config import SAMPLING, SamplingParams
+from aim.parameters import Parameter
 from aim.ui.assets import text
 
 
@@ -84,19 +86,26 @@ def drawn(elem_id: str, alt_text: str = "The picture, as far as it is drawn") ->
     )  # fmt: skip
 
 
-def guidance_and_temperature(sampling: SamplingParams) -> tuple[Range, Range]:
-    """Sliders that start at a model's own values."""
-    cfg_scale = Range(
-        0,
-        15,
-        sampling.cfg_scale,
-        step=0.05,
-        label="Guidance",
-        info="Pull towards the class; 1 is none.",
-    )
-    return cfg_scale, Range(
-        0, 2, sampling.temperature, step=0.01, label="Temperature", info="0 takes the likeliest."
-    )
+def sampling_boxes(own: SamplingParams, more: bool = False) -> dict[str, Any]:
+    """An input for every sampling parameter, by name, at a model's own values; with ``more`` those
+    that seldom matter are shown at once, too.
+    """
+    first = [p for p in SAMPLING if p.captioned]
+    boxes: dict[str, Component] = {p.name: _box(p, getattr(own, p.name)) for p in first}
+    with gr.Accordion("More", open=more):
+        rest = [p for p in SAMPLING if p not in first]
+        boxes |= {p.name: _box(p, getattr(own, p.name)) for p in rest}
+    return {p.name: boxes[p.name] for p in SAMPLING}
+
+
+def _box(p: Parameter, value: Any) -> Component:
+    told: dict[str, Any] = {"label": p.title.capitalize(), "info": p.help}
+    if p.choices:
+        return Choice(list(p.choices), value=value, filterable=False, **told)
+    if p.slider:
+        least, most, step = p.slider
+        return Range(least, most, value, step=step, **told)
+    return Whole(value, precision=0, minimum=p.low, **told)
 
 
 def seed_and_random(tab: str = "", random: bool = False) -> tuple[Whole, gr.Checkbox]:

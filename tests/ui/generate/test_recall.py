@@ -4,12 +4,13 @@ visit.
 
 from __future__ import annotations
 
+from dataclasses import asdict, astuple
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 
-from aim.config import SamplingParams
+from aim.config import INDEX, NEUTRAL, SamplingParams
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui.generate.presets import PAPERS, PRESETS, preset_values
@@ -34,20 +35,11 @@ def test_a_picture_s_parameters_and_a_link_say_the_same(
         "count": 4,
     }
     link = {name: values[0] for name, values in parse_qs(query(**inside)).items()}
-    assert set(link) == {
-        "model",
-        "class",
-        "seed",
-        "cfg_scale",
-        "temperature",
-        "top_k",
-        "top_p",
-        "count",
-    }
+    assert set(link) == {"model", "class", "seed", *INDEX, "count"}
     assert (
         recall(inside, models)
         == recall(link, models)
-        == Recalled("tiny", 1, 7, 2.5, 0.9, 20, 0.8, 4)
+        == Recalled("tiny", 1, 7, 4, asdict(SamplingParams(2.5, 0.9, 20, 0.8)))
     )
 
 
@@ -93,13 +85,8 @@ def test_what_may_come_out_otherwise(tiny_pipeline: Pipeline) -> None:
 
 def test_presets(tiny_pipeline: Pipeline) -> None:
     own = tiny_pipeline.sampling
-    assert preset_values("The model's own", tiny_pipeline) == [
-        own.cfg_scale,
-        own.temperature,
-        own.top_k,
-        own.top_p,
-    ]
-    assert preset_values(PAPERS, tiny_pipeline) == [own.cfg_scale, 1.0, 0, 1.0]
+    assert preset_values("The model's own", tiny_pipeline) == list(astuple(own))
+    paper = NEUTRAL.replace(cfg_scale=own.cfg_scale)
+    assert preset_values(PAPERS, tiny_pipeline) == list(astuple(paper))
     for name in PRESETS:
-        cfg_scale, temperature, top_k, top_p = preset_values(name, tiny_pipeline)
-        SamplingParams(cfg_scale, temperature, top_k, top_p)
+        SamplingParams(*preset_values(name, tiny_pipeline))

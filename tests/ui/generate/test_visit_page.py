@@ -15,6 +15,7 @@ import imageio.v3 as iio
 import pytest
 from PIL import Image
 
+from aim.config import INDEX
 from aim.images import read, write
 from aim.ui.generate.settings import Boxes, SettingsActions
 from pages import Page, until
@@ -220,7 +221,8 @@ def test_a_link_with_nonsense_is_refused_politely(
 
 def test_settings_of_another_model_come_with_it(page: Page, make_pipe: Callable[..., Any]) -> None:
     other, _ = make_pipe()
-    boxes = Boxes(*(object() for _ in Boxes._fields))  # type: ignore[arg-type]
+    fields: dict[str, Any] = {name: object() for name in Boxes._fields}
+    boxes = Boxes(**{**fields, "sampling": {name: object() for name in INDEX}})
     models = page.blocks.health.models  # type: ignore[attr-defined]
     future: Future[Any] = Future()
     future.set_result(other)
@@ -240,7 +242,11 @@ def test_settings_of_another_model_come_with_it(page: Page, make_pipe: Callable[
         "aim-b",
         281,
     )
-    assert (updates[boxes.seed], updates[boxes.random_seed], updates[boxes.cfg_scale]) == (
+    assert (
+        updates[boxes.seed],
+        updates[boxes.random_seed],
+        updates[boxes.sampling["cfg_scale"]],
+    ) == (
         4,
         False,
         7,

@@ -81,7 +81,7 @@ def _check_classes(config: PriorConfig) -> None:
 
 @dataclass(frozen=True)
 class AiMConfig:
-    """Autoregressive Mamba-2 decoder (arXiv 2408.12245); field names follow the released
+    """Autoregressive Mamba-2 decoder (arXiv 2408.12245); field names follow the official
     ``config.json`` where it has them.
     """
 
@@ -99,7 +99,7 @@ class AiMConfig:
     norm_eps: float = 1e-5
     token_drop: float = 0.0
     mixer_drop: float = 0.0
-    # added to an image code's position in `step` and `prefill`; 1 for released weights
+    # added to an image code's position in `step` and `prefill`; 1 for official weights
     position_offset: int = 0
     # ImageNet index of each class row; empty: classes of the model's own
     classes: tuple[int, ...] = ()

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from aim.checkpoint import load_model, load_tokenizer, save_model, save_tokenizer
+from aim.checkpoint.hub import HubModel
 from aim.checkpoint.load import bundled_folder
 from aim.config import MODELS, SamplingParams
-from aim.errors import CheckpointError, InvalidInput
+from aim.errors import CheckpointError, HubError, InvalidInput
 from aim.models.aim.model import AiM
 from aim.models.gpt.model import GPT
 from aim.models.vq.model import VQ
@@ -363,6 +364,53 @@ def test_an_unknown_name_gets_the_nearest(source: str, nearest: str):
     assert len(listed) == 3
     assert set(listed) <= MODELS.keys()
     assert any(name.startswith(nearest) for name in listed)
+
+
+def test_a_name_is_that_model_whatever_lies_here(
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fetched: list[str] = []
+
+    def fetch(model: HubModel) -> Path:
+        fetched.append(model.repo)
+        raise HubError("not today")
+
+    monkeypatch.setattr("aim.checkpoint.load.fetch", fetch)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ours, "aim-b.safetensors")
+    (tmp_path / "aim-b").mkdir()
+    with pytest.raises(HubError):
+        load_model("aim-b")
+    assert fetched == ["hp-l33/aim-base"]
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_file_is_not_called_as_another_model(
+    ours: Path, kind: Callable[[Path], str | Path], monkeypatch: pytest.MonkeyPatch
+):
+    path = ours.with_name("aim-b.safetensors")
+    shutil.copy(ours, path)
+    assert load_model(kind(path)).name == "aim-b.safetensors"
+    folder = ours.parent / "aim-l"
+    folder.mkdir()
+    for file in (ours, ours.with_name("tiny-vq.safetensors")):
+        shutil.copy(file, folder)
+    assert load_model(kind(folder)).name == "aim-l/"
+    monkeypatch.setenv("AIM_CHECKPOINTS", str(ours.parent))
+    shutil.copy(ours, ours.with_name("aim-s.safetensors"))
+    assert load_model(kind(ours.with_name("aim-s.safetensors"))).name == "aim-s", "it is that one"
+
+
+def test_a_path_looks_like_a_path(ours: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = ours.parent / "mine"
+    folder.mkdir()
+    for file in (ours, ours.with_name("tiny-vq.safetensors")):
+        shutil.copy(file, folder)
+    monkeypatch.chdir(ours.parent)
+    for path in ("./mine", "mine/", Path("mine"), "mine/tiny.safetensors", "tiny.safetensors"):
+        assert load_model(path).model.config.vocab_size == 64
+    with pytest.raises(InvalidInput, match=r"no model is called 'mine'; .* give \./mine"):
+        load_model("mine")
 
 
 @pytest.mark.parametrize("name", ["aim-1b", "gpt-xl"])

@@ -337,7 +337,7 @@ def test_a_cut_connection_resumes_or_is_told(hub: Hub, tmp_path: Path):
 @pytest.mark.parametrize("name", [TOKENIZER, "gpt-b.pt"])
 def test_a_file_that_the_repository_lacks_is_named(hub: Hub, name: str):
     del hub.files[name]
-    message = f"{LLAMAGEN} has no {name}: it is not in the layout of LlamaGen's released models, {TOKENIZER} and gpt-b.pt"
+    message = f"{LLAMAGEN} has no {name}: it is not in LlamaGen's official layout, {TOKENIZER} and gpt-b.pt"
     with pytest.raises(HubError, match=message):
         load_model("gpt-b")
 

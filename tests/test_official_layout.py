@@ -1,4 +1,4 @@
-"""AiM's released layout: round trips, golden logits through it, and everything it must refuse by
+"""AiM's official layout: round trips, golden logits through it, and everything it must refuse by
 name.
 """
 
@@ -31,10 +31,10 @@ Make = Callable[..., AiM]
 
 
 @pytest.fixture
-def released(tmp_path: Path, make_model: Make, tiny_vq: VQ) -> Path:
+def official(tmp_path: Path, make_model: Make, tiny_vq: VQ) -> Path:
     """A folder in AiM's layout."""
-    export_official(make_model(position_offset=1), tiny_vq, tmp_path / "released")
-    return tmp_path / "released"
+    export_official(make_model(position_offset=1), tiny_vq, tmp_path / "official")
+    return tmp_path / "official"
 
 
 def reconfigure(folder: Path, **values: Any) -> None:
@@ -46,16 +46,16 @@ def reconfigure(folder: Path, **values: Any) -> None:
     )
 
 
-def test_the_released_layout_round_trips(released: Path, make_model: Make, tiny_vq: VQ):
-    loaded = load_model(released)
+def test_the_released_layout_round_trips(official: Path, make_model: Make, tiny_vq: VQ):
+    loaded = load_model(official)
     assert loaded.model.config == make_model(position_offset=1).config
     assert loaded.tokenizer.config == tiny_vq.config
-    assert loaded.name == "released"
+    assert loaded.name == "official"
     assert len(loaded.version) == 12
     assert_equal(loaded.model, make_model())
     assert_equal(loaded.tokenizer, tiny_vq)
     assert_equal(
-        load_model(str(released), dtype=torch.bfloat16).model, make_model().to_dtype(torch.bfloat16)
+        load_model(str(official), dtype=torch.bfloat16).model, make_model().to_dtype(torch.bfloat16)
     )
 
 
@@ -85,8 +85,8 @@ def test_any_model_survives_the_released_layout(
     assert_equal(loaded, model)
 
 
-def test_the_export_is_what_the_hub_holds(released: Path):
-    with safe_open(released / "model.safetensors", "pt") as file:
+def test_the_export_is_what_the_hub_holds(official: Path):
+    with safe_open(official / "model.safetensors", "pt") as file:
         names, metadata = set(file.keys()), file.metadata()
     assert HEAD not in names
     assert metadata[HEAD] == EMBEDDINGS
@@ -94,7 +94,7 @@ def test_the_export_is_what_the_hub_holds(released: Path):
     assert all(name.startswith(("mamba.backbone.", "vqvae.")) for name in names)
     assert (
         json.loads((GOLDEN / "hub_config.json").read_text()).keys()
-        <= json.loads((released / "config.json").read_text()).keys()
+        <= json.loads((official / "config.json").read_text()).keys()
     )
 
 
@@ -138,13 +138,13 @@ def test_golden_logits_through_the_released_layout(tmp_path: Path):
     assert (logits - golden["forward_logits"]).norm() / golden["forward_logits"].norm() < 1e-5
 
 
-def test_the_tied_head_may_be_there_if_it_is_equal(released: Path, make_model: Make):
-    weights = released / "model.safetensors"
+def test_the_tied_head_may_be_there_if_it_is_equal(official: Path, make_model: Make):
+    weights = official / "model.safetensors"
     rewrite(weights, lambda tensors, _: tensors.update({HEAD: tensors[EMBEDDINGS].clone()}))
-    assert_equal(load_model(released).model, make_model())
+    assert_equal(load_model(official).model, make_model())
     rewrite(weights, lambda tensors, _: tensors[HEAD].add_(1))
     with pytest.raises(CheckpointError, match=r"mamba\.lm_head\.weight differs from"):
-        load_model(released)
+        load_model(official)
 
 
 @pytest.mark.parametrize(
@@ -168,11 +168,11 @@ def test_the_tied_head_may_be_there_if_it_is_equal(released: Path, make_model: M
     ],
 )
 def test_a_wrong_tensor_in_the_released_layout_is_named(
-    released: Path, change: Callable[[dict[str, Tensor]], object], message: str
+    official: Path, change: Callable[[dict[str, Tensor]], object], message: str
 ):
-    rewrite(released / "model.safetensors", lambda tensors, _: change(tensors))
+    rewrite(official / "model.safetensors", lambda tensors, _: change(tensors))
     with pytest.raises(CheckpointError, match=message):
-        load_model(released)
+        load_model(official)
 
 
 @pytest.mark.parametrize(
@@ -202,17 +202,17 @@ def test_a_wrong_tensor_in_the_released_layout_is_named(
     ],
 )
 def test_what_cannot_be_computed_is_refused_by_name(
-    released: Path, name: str, value: Any, message: str
+    official: Path, name: str, value: Any, message: str
 ):
-    reconfigure(released, **{name: value})
+    reconfigure(official, **{name: value})
     with pytest.raises(CheckpointError, match=message) as caught:
-        load_model(released)
+        load_model(official)
     assert "config.json" in str(caught.value)
 
 
-def test_ssm_cfg_overrides_the_mixer(released: Path):
+def test_ssm_cfg_overrides_the_mixer(official: Path):
     reconfigure(
-        released,
+        official,
         ssm_cfg={
             "layer": "Mamba2",
             "ngroups": 1,
@@ -222,43 +222,43 @@ def test_ssm_cfg_overrides_the_mixer(released: Path):
             "headdim": 16,
         },
     )
-    config, _ = read_config(released / "config.json")
+    config, _ = read_config(official / "config.json")
     assert (config.d_state, config.d_conv, config.expand, config.headdim) == (32, 3, 4, 16)
 
 
-def test_without_a_tokenizer_entry_it_is_vq_f16(released: Path):
-    reconfigure(released, tokenizer=None)
-    assert read_config(released / "config.json")[1] == VQ_F16
+def test_without_a_tokenizer_entry_it_is_vq_f16(official: Path):
+    reconfigure(official, tokenizer=None)
+    assert read_config(official / "config.json")[1] == VQ_F16
     with pytest.raises(CheckpointError, match="vqvae"):
-        load_model(released)
+        load_model(official)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_half_a_released_folder_names_the_missing_file(released: Path, name: str):
-    (released / name).unlink()
+def test_half_a_released_folder_names_the_missing_file(official: Path, name: str):
+    (official / name).unlink()
     with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
-        load_model(released)
+        load_model(official)
 
 
-def test_a_config_that_is_no_text_is_refused(released: Path):
-    (released / "config.json").write_bytes(b"\xff\xfe\x00")
+def test_a_config_that_is_no_text_is_refused(official: Path):
+    (official / "config.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
-        load_model(released)
+        load_model(official)
 
 
-def test_a_released_file_without_its_folder_says_what_to_give(released: Path):
+def test_a_released_file_without_its_folder_says_what_to_give(official: Path):
     with pytest.raises(
         CheckpointError,
-        match=r"released layout: give the folder that holds it and its config\.json",
+        match=r"official layout: give the folder that holds it and its config\.json",
     ):
-        load_model(released / "model.safetensors")
+        load_model(official / "model.safetensors")
 
 
-def test_versions_of_the_released_layout_follow_the_weights(released: Path):
-    first = load_model(released).version
-    assert load_model(released).version == first
+def test_versions_of_the_released_layout_follow_the_weights(official: Path):
+    first = load_model(official).version
+    assert load_model(official).version == first
     rewrite(
-        released / "model.safetensors",
+        official / "model.safetensors",
         lambda tensors, _: [tensor.mul_(1.01) for tensor in tensors.values()],
     )
-    assert load_model(released).version != first
+    assert load_model(official).version != first

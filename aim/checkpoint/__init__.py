@@ -1,4 +1,4 @@
-"""Read and write weights: this package's own files, AiM's and LlamaGen's released layouts, and the
+"""Read and write weights: this package's own files, AiM's and LlamaGen's official layouts, and the
 hub that serves them.
 
 Strict everywhere: a tensor that is missing, surplus or misshapen is named in the error, and so is a

@@ -72,7 +72,7 @@ def from_values(kind: type[C], values: Any, where: str | Path) -> C:
 
 def usual_sampling(config: PriorConfig) -> SamplingParams:
     """The defaults of the named model that ``config`` is but for its sampling, else ``config``'s
-    own: released files have none.
+    own: official files have none.
     """
     same = (
         spec.config.sampling

@@ -1,4 +1,4 @@
-"""Fetch a released model from the hub, or find it in the cache; every failure names the repository
+"""Fetch a model from the hub, or find it in the cache; every failure names the repository
 and the way out.
 
 huggingface_hub does the work and honours its own variables: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE,
@@ -15,7 +15,7 @@ from aim.errors import HubError
 from aim.settings import Settings
 
 
-class Release(NamedTuple):
+class HubModel(NamedTuple):
     """A model on the hub."""
 
     repo: str  # "owner/name"
@@ -47,15 +47,15 @@ def _counting(repo: str) -> Any:
     return type("Bar", (usual,), {"update": update})
 
 
-def fetch(release: Release) -> Path:
-    """The folder with the release's files, all of one commit.
+def fetch(model: HubModel) -> Path:
+    """The folder with the model's files, all of one commit.
 
     Downloads what the cache does not have; without a connection a cached copy is used. HubError
     otherwise.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    repo, (first, *others), _ = release
+    repo, (first, *others), _ = model
     endpoint = Settings.from_env().hub or constants.ENDPOINT
     # Whatever goes wrong here, the transport's many exceptions included, is the same to a user: no
     # model. The download alone would retry a dead connection for half a minute before it said so,
@@ -63,10 +63,10 @@ def fetch(release: Release) -> Path:
     try:
         get_hf_file_metadata(hf_hub_url(repo, first, endpoint=endpoint), endpoint=endpoint)
     except Exception as error:
-        cached = _cached(release)
+        cached = _cached(model)
         if cached is not None:
             return cached
-        raise HubError(_unreachable(release, endpoint, error)) from error
+        raise HubError(_unreachable(model, endpoint, error)) from error
     name = first
     try:
         settings: dict[str, Any] = {"endpoint": endpoint}
@@ -76,57 +76,67 @@ def fetch(release: Release) -> Path:
         for name in others:
             hf_hub_download(repo, name, revision=folder.name, **settings)
     except Exception as error:
-        raise HubError(_broken_off(release, name, endpoint, error)) from error
+        raise HubError(_broken_off(model, name, endpoint, error)) from error
     return folder
 
 
-def _cached(release: Release) -> Path | None:
+def _cached(model: HubModel) -> Path | None:
     """The folder of the last commit seen, where every file was fetched whole."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        first = try_to_load_from_cache(release.repo, release.files[0])
+        first = try_to_load_from_cache(model.repo, model.files[0])
     except HFValidationError:
         return None
     if not isinstance(first, str):
         return None
     folder = Path(first).parent
-    return folder if all((folder / name).is_file() for name in release.files) else None
+    return folder if all((folder / name).is_file() for name in model.files) else None
 
 
-def _unreachable(release: Release, endpoint: str, error: Exception) -> str:
+def _unreachable(model: HubModel, endpoint: str, error: Exception) -> str:
     from huggingface_hub import errors
 
-    repo = release.repo
+    repo = model.repo
     if isinstance(error, errors.GatedRepoError):
-        return f"{repo} asks for its terms to be accepted: do so at {endpoint}/{repo}, then log in with `hf auth login`"
+        return (
+            f"{repo} asks for its terms to be accepted: do so at {endpoint}/{repo}, then log in "
+            "with `hf auth login`"
+        )
     if isinstance(error, errors.RepositoryNotFoundError):
-        return f"the hub at {endpoint} has no model {repo!r}, or it is private: check the name, or log in with `hf auth login`"
+        return (
+            f"the hub at {endpoint} has no model {repo!r}, or it is private: check the name, or "
+            "log in with `hf auth login`"
+        )
     if isinstance(error, errors.EntryNotFoundError):
-        return _lacks(release, release.files[0])
+        return _lacks(model, model.files[0])
     if isinstance(error, errors.OfflineModeIsEnabled):
         return (
             f"{repo} is not in the cache and offline mode is on: unset HF_HUB_OFFLINE to fetch it"
         )
     if isinstance(error, errors.HfHubHTTPError):
         return f"the hub at {endpoint} refused {repo} ({_brief(error)}): try again later"
-    return f"the hub at {endpoint} is out of reach and {repo} is not in the cache ({_brief(error)}): check the connection and try again"
+    return (
+        f"the hub at {endpoint} is out of reach and {repo} is not in the cache ({_brief(error)}): "
+        "check the connection and try again"
+    )
 
 
-def _broken_off(release: Release, name: str, endpoint: str, error: Exception) -> str:
+def _broken_off(model: HubModel, name: str, endpoint: str, error: Exception) -> str:
     from huggingface_hub import errors
 
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return _lacks(release, name)
+        return _lacks(model, name)
     return (
-        f"the download of {release.repo} from {endpoint} broke off ({_brief(error)}): try again; "
+        f"the download of {model.repo} from {endpoint} broke off ({_brief(error)}): try again; "
         "files fetched whole are kept, and no part of a file is taken for the whole"
     )
 
 
-def _lacks(release: Release, name: str) -> str:
-    return f"{release.repo} has no {name}: it is not in the layout of {release.layout} released models, {' and '.join(release.files)}"
+def _lacks(model: HubModel, name: str) -> str:
+    files = " and ".join(model.files)
+    return f"{model.repo} has no {name}: it is not in {model.layout} official layout, {files}"
 
 
 def _brief(error: Exception) -> str:

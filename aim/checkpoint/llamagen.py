@@ -1,4 +1,4 @@
-"""LlamaGen's released checkpoints (github.com/FoundationVision/LlamaGen): a class-conditional prior
+"""LlamaGen's official checkpoints (github.com/FoundationVision/LlamaGen): a class-conditional prior
 and its tokenizer as PyTorch files.
 
 A file is a state dict, or a table that holds one as ``model`` (their trainer's), ``module`` or
@@ -30,7 +30,7 @@ from aim.models.vq.model import VQ
 
 TOKENIZER = "vq_ds16_c2i.pt"
 SUFFIXES = (".pt", ".pth")
-NESTED = ("model", "module", "state_dict")  # in the order in which the released sampler looks
+NESTED = ("model", "module", "state_dict")  # in the order in which the official sampler looks
 IGNORED = ("freqs_cis", "quantize.codebook_used")
 WORDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 HEAD_DIM = {3200: 100, 4096: 128}  # by d_model; 64 in every other model that they name
@@ -73,7 +73,8 @@ def _unpickle(path: Path) -> Any:
             return torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
-    except Exception as error:  # of a damaged file: from a dozen classes, with advice that would not be safe to follow
+    # of a damaged file: from a dozen classes, with advice that would not be safe to follow
+    except Exception as error:
         found = (
             re.search(r"GLOBAL ([\w.]+)", str(error))
             if isinstance(error, pickle.UnpicklingError)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from aim.checkpoint.hub import Release, fetch
+from aim.checkpoint.hub import HubModel, fetch
 from aim.checkpoint.llamagen import SUFFIXES, TOKENIZER, load_llamagen
 from aim.checkpoint.official import CONFIG, WEIGHTS, load_official
 from aim.checkpoint.ours import is_prior, load_prior
@@ -21,6 +21,7 @@ from aim.models.vq.model import VQ
 from aim.settings import Settings
 
 DTYPES = (torch.float32, torch.bfloat16)
+FILES = (".safetensors", *SUFFIXES)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -38,29 +39,31 @@ def load_model(
 ) -> Loaded:
     """A model and its tokenizer, their matrices in ``dtype`` (float32 or bfloat16), on ``device``.
 
-    ``source`` is a name ("aim-s" is bundled, "aim-b" on the hub), a folder in AiM's released layout
+    ``source`` is a name ("aim-s" is bundled, "aim-b" on the hub), a folder in AiM's official layout
     or with one prior of this package, a .safetensors file of this package, a .pt file of LlamaGen
     with its tokenizer beside it, or a hub id "owner/name" of AiM's layout. A path that exists comes
     before a hub id. InvalidInput: no such name. CheckpointError: a damaged, foreign or unfitting
-    file. HubError: not to be fetched.
+    file. HubError: not to be fetched. A text means a file or folder if it has a separator, a suffix
+    or a ~: a folder here is "./mine".
     """
     if dtype not in DTYPES:
         raise InvalidInput(f"dtype is {dtype}; it must be {' or '.join(map(str, DTYPES))}")
     device = torch.device(device)
-    release = _release(source)
-    if release is not None:
-        return _from_hub(str(source), release, device, dtype)
+    on_hub = _on_hub(source)
+    if on_hub is not None:
+        return _from_hub(str(source), on_hub, device, dtype)
     path = _local(source)
-    name = (
-        str(source)
-        if source in MODELS
-        else path.resolve().stem
-        if path.is_file()
-        else path.resolve().name
-    )
     model, tokenizer, version = _read(path, device, dtype)
     _check_fit(model, tokenizer, path)
-    return Loaded(model, tokenizer, name, version)
+    return Loaded(model, tokenizer, _name(path.resolve()), version)
+
+
+def _name(path: Path) -> str:
+    """What a file or folder is called: its own name, but never as another model of MODELS."""
+    name = path.stem if path.is_file() else path.name
+    if name not in MODELS or path == _bundled(name).resolve():
+        return name
+    return path.name if path.is_file() else f"{name}/"
 
 
 def _read(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Prior, VQ, str]:
@@ -78,8 +81,12 @@ def bundled_folder() -> Path:
     return Settings.from_env().checkpoints or (inside if inside.is_dir() else beside)
 
 
-def _from_hub(name: str, release: Release, device: torch.device, dtype: torch.dtype) -> Loaded:
-    folder = fetch(release)
+def _bundled(name: str) -> Path:
+    return bundled_folder() / f"{name}.safetensors"
+
+
+def _from_hub(name: str, on_hub: HubModel, device: torch.device, dtype: torch.dtype) -> Loaded:
+    folder = fetch(on_hub)
     model: Prior
     try:
         if name in MODELS and isinstance(config := MODELS[name].config, GPTConfig):
@@ -97,13 +104,13 @@ def _from_hub(name: str, release: Release, device: torch.device, dtype: torch.dt
     return Loaded(model, tokenizer, name, version)
 
 
-def _release(source: str | Path) -> Release | None:
+def _on_hub(source: str | Path) -> HubModel | None:
     """What of the hub ``source`` means, or None for something on this disk."""
     if isinstance(source, Path):
         return None
     spec = MODELS.get(source)
     if spec and spec.file:
-        return Release(spec.repo, (TOKENIZER, spec.file), "LlamaGen's")
+        return HubModel(spec.repo, (TOKENIZER, spec.file), "LlamaGen's")
     if source == LLAMAGEN and not os.path.exists(source):
         names = ", ".join(name for name, other in MODELS.items() if other.repo == LLAMAGEN)
         raise InvalidInput(f"{source} holds several models: give one of their names, {names}")
@@ -114,7 +121,7 @@ def _release(source: str | Path) -> Release | None:
         if HUB_ID.fullmatch(source) and not os.path.exists(source)
         else ""
     )
-    return Release(repo, (CONFIG, WEIGHTS), "AiM's") if repo else None
+    return HubModel(repo, (CONFIG, WEIGHTS), "AiM's") if repo else None
 
 
 def _local(source: str | Path) -> Path:
@@ -126,7 +133,7 @@ def _local(source: str | Path) -> Path:
                 f"{source} has a configuration but no published weights for {size}x{size}; give a "
                 "folder or file with yours"
             )
-        path = bundled_folder() / f"{source}.safetensors"
+        path = _bundled(source)
         if not path.is_file():
             raise CheckpointError(
                 f"the bundled model {source} is not at {path}; fetch the repository whole or set "
@@ -134,19 +141,19 @@ def _local(source: str | Path) -> Path:
             )
         return path
     path = Path(source).expanduser()
-    # unlike Path.exists, False for a name that no file system takes
-    if str(source) and os.path.exists(path):
-        return path
-    if (
-        isinstance(source, Path)
-        or source.endswith((".safetensors", *SUFFIXES))
-        or re.search(r"^[.~]|[/\\]", source)
-    ):
+    exists = bool(str(source)) and os.path.exists(path)  # Path.exists fails for impossible names
+    if isinstance(source, Path) or source.endswith(FILES) or re.search(r"^[.~]|[/\\]", source):
+        if exists:
+            return path
         raise CheckpointError(f"there is no file or folder {str(source)!r}")
+    if exists:
+        raise InvalidInput(
+            f"no model is called {source!r}; for what is here by that name give ./{source}"
+        )
     nearest = ", ".join(difflib.get_close_matches(source.lower(), MODELS, n=3, cutoff=0.0))
     raise InvalidInput(
-        f"no model is called {source!r}; the nearest are {nearest}. A folder, a .safetensors or "
-        ".pt file or a hub id (owner/name) will do"
+        f"no model is called {source!r}; the nearest are {nearest}. A folder (./mine), a "
+        ".safetensors or .pt file or a hub id (owner/name) will do"
     )
 
 

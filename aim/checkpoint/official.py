@@ -1,11 +1,11 @@
-"""AiM's released layout (github.com/hp-l33/AiM): a folder, or hub repository, of config.json and
+"""AiM's official layout (github.com/hp-l33/AiM): a folder, or hub repository, of config.json and
 model.safetensors.
 
 Names are ``mamba.backbone.`` and ours, ``vqvae.`` and the tokenizer's. The head
 ``mamba.lm_head.weight`` is tied to the embeddings: absent, or equal to them.
 ``vqvae.quantize.codebook_used``, a training counter, is expected and dropped.
 
-``config.json`` may hold, beyond the released keys, ``tokenizer`` (VQConfig's fields; VQ-f16 when
+``config.json`` may hold, beyond the official keys, ``tokenizer`` (VQConfig's fields; VQ-f16 when
 absent), ``classes``, ``class_names``, ``sampling``, ``position_offset`` and ``norm_eps``, so that
 any model of this package survives the layout.
 """
@@ -57,7 +57,7 @@ IGNORED = ("attn_cfg", "mlp_drop", "fused_add_norm", "residual_in_fp32")
 
 
 def read_config(path: Path) -> tuple[AiMConfig, VQConfig]:
-    """What a released ``config.json`` describes; CheckpointError names a value that this package
+    """What a official ``config.json`` describes; CheckpointError names a value that this package
     cannot compute.
     """
     try:
@@ -133,7 +133,7 @@ def load_official(folder: Path, device: torch.device, dtype: torch.dtype) -> tup
 
 
 def to_official(model: AiM, vq: VQ) -> dict[str, Tensor]:
-    """Every tensor of the released layout by name, the tied head and the counter (empty)
+    """Every tensor of the official layout by name, the tied head and the counter (empty)
     included.
     """
     named = {PRIOR + name: tensor for name, tensor in model.state_dict().items()}
@@ -143,9 +143,9 @@ def to_official(model: AiM, vq: VQ) -> dict[str, Tensor]:
 
 
 def export_official(model: AiM, vq: VQ, folder: str | Path) -> None:
-    """Write ``model`` and its tokenizer in the released layout, in the dtypes that they have.
+    """Write ``model`` and its tokenizer in the official layout, in the dtypes that they have.
 
-    The released code reads position i + 1 for code i when it samples, and knows nothing of the keys
+    The official code reads position i + 1 for code i when it samples, and knows nothing of the keys
     that only this package reads: weights with ``position_offset`` 0 give their right images in this
     package alone.
     """

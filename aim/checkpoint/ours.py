@@ -127,11 +127,11 @@ def _checked(path: Path, kinds: Collection[str], wanted: str) -> dict[str, str]:
     metadata = read_metadata(path)
     if metadata.get("format") != FORMAT:
         with opened(path) as file:
-            released = any(name.startswith("mamba.") for name in file.keys())  # noqa: SIM118, not a dict
+            official = any(name.startswith("mamba.") for name in file.keys())  # noqa: SIM118, not a dict
         hint = (
-            "; it looks like AiM's released layout: give the folder that holds it and its "
+            "; it looks like AiM's official layout: give the folder that holds it and its "
             "config.json"
-            if released
+            if official
             else ""
         )
         raise CheckpointError(

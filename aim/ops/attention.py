@@ -29,7 +29,7 @@ def rotary_table(grid: int, head_dim: int, base: float, device: torch.device) ->
     """
     quarter = head_dim // 4
     with torch.inference_mode(False), torch.no_grad():
-        # on the CPU, as the released code: the same bits on every device
+        # on the CPU, as the official code: the same bits on every device
         frequencies = 1.0 / base ** (
             torch.arange(0, head_dim // 2, 2)[:quarter].float() / (head_dim // 2)
         )

@@ -1,5 +1,5 @@
-"""The commands of the bundled models' card, each as it stands there but smaller: from image files to
-checkpoints that the page loads, and their figures.
+"""The commands of the card of the bundled models, each as it stands there but smaller: from image
+files to checkpoints that the page loads, and their figures.
 """
 
 from __future__ import annotations

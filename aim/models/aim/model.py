@@ -96,7 +96,7 @@ class AiM(nn.Module):
     i.
 
     Labels are class rows 0 ... num_classes - 1, and num_classes for "no class". Weights are
-    float32, or bf16 after ``to_dtype``; logits are float32 always. Tensor names are the released
+    float32, or bf16 after ``to_dtype``; logits are float32 always. Tensor names are the official
     ones less the prefix ``mamba.backbone.``.
     """
 

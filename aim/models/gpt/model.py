@@ -185,7 +185,7 @@ class GPT(nn.Module):
 
     Items of the sequence are [class, code 0, ..., code T - 2]; item i predicts code i. Labels are
     class rows 0 ... num_classes - 1, and num_classes for "no class". Weights are float32, or bf16
-    after ``to_dtype``; residual and logits are float32 always. Tensor names are the released ones.
+    after ``to_dtype``; residual and logits are float32 always. Tensor names are the official ones.
     """
 
     def __init__(self, config: GPTConfig) -> None:

@@ -51,7 +51,8 @@ class Axis:
         except ValueError:
             wanted = "whole numbers" if kind is int else "numbers"
             raise InvalidInput(
-                f"values of {name} are {text[:80]!r}; they must be {wanted} with commas between them"
+                f"values of {name} are {text[:80]!r}; they must be {wanted} with commas between "
+                "them"
             ) from None
         return cls(name, values)
 

@@ -19,8 +19,9 @@ def own_device(name: str, settings: Settings) -> str:
     return name
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str | torch.device) -> torch.device:
     """The device called ``name``, the best there is for "auto"; InvalidInput if it is not here."""
+    name = str(name)
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
@@ -38,10 +39,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     """The dtype called ``name``; for "auto" bfloat16 where ``device`` computes in it natively, else
     float32.
     """
+    name = str(name).removeprefix("torch.")
     if name not in DTYPES:
         raise InvalidInput(f"dtype is {name!r}; it must be one of {', '.join(DTYPES)}")
     if name != "auto":
@@ -56,7 +58,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def prepare(
-    device: str, dtype: str, threads: int | None = None
+    device: str | torch.device, dtype: str | torch.dtype, threads: int | None = None
 ) -> tuple[torch.device, torch.dtype]:
     """The device and dtype of these names, PyTorch set up for them: ``threads`` as in
     ``set_threads``, float32 meaning float32.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex, TypeAlias
 
 import numpy as np
+import torch
 from PIL import Image
 
 from aim._version import __version__
@@ -23,14 +23,18 @@ from aim.config import MAX_SEED, SAMPLING, SamplingParams, check_seed
 from aim.device import prepare
 from aim.engine import Engine, Request, Server
 from aim.engine.backend import check, pick
+from aim.engine.requests import Mix
 from aim.errors import InvalidInput
 from aim.models.prior import Prior
 from aim.models.vq.model import VQ
 from aim.parameters import named
 from aim.settings import Settings
-from aim.stream import Frame, Stream
+from aim.stream import Frame, Stream, in_order
 
 __all__ = ["Frame", "Pipeline", "Stream", "load"]
+
+# an index (NumPy's and PyTorch's, too), a name, or a mapping from such to weights: a mix
+Label: TypeAlias = SupportsIndex | str | Mapping[int | str, float]
 
 
 class Pipeline(Codec):
@@ -38,8 +42,9 @@ class Pipeline(Codec):
     several threads.
 
     Classes are ImageNet indices or names; a model with classes of its own takes their names and
-    indices. What is drawn goes through one engine, ``server``, that batches whatever is asked for
-    at the same time, up to ``max_requests``. ``backend`` as in ``load``.
+    indices. A mapping from classes to weights is a mix of them. What is drawn goes through one
+    engine, ``server``, that batches whatever is asked for at the same time, up to
+    ``max_requests``. ``backend`` as in ``load``.
     """
 
     def __init__(
@@ -69,12 +74,17 @@ class Pipeline(Codec):
         self._end: Callable[[], object] = int
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        name = f"{self.name} {self.version}".strip()
+        return f"<Pipeline {name}, {dtype} on {self.device}, {self.backend}>"
+
     @classmethod
     def from_pretrained(
         cls,
         source: str | Path = "aim-s",
-        device: str = "auto",
-        dtype: str = "auto",
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
         backend: str = "auto",
         max_requests: int = 16,
     ) -> Pipeline:
@@ -106,6 +116,11 @@ class Pipeline(Codec):
                 self._end = weakref.finalize(self, self._server.close)
             return self._server
 
+    @property
+    def started(self) -> Server | None:
+        """``server`` if it was started."""
+        return self._server
+
     def use_server(self, server: Any) -> None:
         """Take something in place of ``server`` that has its ``stream``, ``engine``, ``tally`` and
         ``close``; before the first use.
@@ -120,7 +135,7 @@ class Pipeline(Codec):
             self._server, end = None, self._end
         end()
 
-    def resolve(self, label: int | str) -> int:
+    def resolve(self, label: SupportsIndex | str) -> int:
         """The index of a class given by index or name; InvalidInput names the nearest that the
         model knows.
         """
@@ -133,6 +148,12 @@ class Pipeline(Codec):
     def row(self, index: int) -> int:
         """The model's row of class ``index``, as ``resolve`` returns it."""
         return self.labels.row(index)
+
+    def _row(self, label: Label) -> int | Mix:
+        """The model's row of a class, or the mix of a mapping from classes to weights."""
+        if isinstance(label, Mapping):
+            return [(self.row(self.resolve(one)), weight) for one, weight in label.items()]
+        return self.row(self.resolve(label))
 
     @named(SAMPLING)
     def params(self, **sampling: Any) -> SamplingParams:
@@ -159,7 +180,7 @@ class Pipeline(Codec):
     @named(SAMPLING)
     def stream(
         self,
-        label: int | str,
+        label: Label,
         seed: int = 0,
         preview_every: int = 16,
         *,
@@ -171,13 +192,13 @@ class Pipeline(Codec):
         """Draw one image and show it grow: a frame every ``preview_every`` codes (0 for none), the
         last one with the image.
 
-        Sampling parameters left out are the model's own; ``explain``, ``alone`` and ``prefix``, the codes
-        that the image begins with, as in ``Request``. With the first rows of a drawing as its
+        Sampling parameters left out are the model's own; ``explain``, ``alone`` and ``prefix``, the
+        codes that the image begins with, as in ``Request``. With the first rows of a drawing as its
         prefix, and its class, seed and parameters, it ends as before, in float32; with others it
         goes another way from there. InvalidInput for a class or value that will not do.
         """
-        row, params = self.row(self.resolve(label)), self.params(**sampling)
-        request = Request(row, params, seed, preview_every, explain, alone, prefix)
+        row = self._row(label)
+        request = Request(row, self.params(**sampling), seed, preview_every, explain, alone, prefix)
         return self.open([request], images=True)
 
     def open(self, requests: Sequence[Request], images: bool = False) -> Stream:
@@ -189,7 +210,7 @@ class Pipeline(Codec):
         return Stream(lambda: self.server, requests, total, **image)
 
     def complete(
-        self, image: Image.Image | bytes | str | Path, rows: int, label: int | str, **settings: Any
+        self, image: Image.Image | bytes | str | Path, rows: int, label: Label, **settings: Any
     ) -> Stream:
         """Keep the first ``rows`` rows of a picture's codes, exactly, and draw the rest as class
         ``label``; ``settings`` as of ``stream``.
@@ -203,7 +224,7 @@ class Pipeline(Codec):
     @named(SAMPLING)
     def generate(
         self,
-        labels: Sequence[int | str] | int | str,
+        labels: Sequence[Label] | Label,
         seed: int = 0,
         *,
         progress: Callable[[int, int], None] | None = None,
@@ -218,7 +239,7 @@ class Pipeline(Codec):
 
     def draw(
         self,
-        labels: Sequence[int | str] | int | str,
+        labels: Sequence[Label] | Label,
         seed: int = 0,
         params: SamplingParams | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -233,7 +254,7 @@ class Pipeline(Codec):
                 f"seed is {seed}, and {len(asked)} images take as many seeds; the last one must "
                 f"be at most {MAX_SEED}"
             )
-        rows = [self.row(self.resolve(label)) for label in asked]
+        rows = [self._row(label) for label in asked]
         every = 16 if progress else 0
         return self.draw_all(
             [Request(row, params or self.sampling, seed + i, every) for i, row in enumerate(rows)],
@@ -246,38 +267,26 @@ class Pipeline(Codec):
         """The codes (num_tokens,) of one request after another, drawn together as far as there is
         room; ``progress`` as of ``generate``.
         """
-        steps, drawn = [0] * len(requests), dict[int, np.ndarray]()
-        told = next_one = 0
-        with closing(self.open(requests)) as stream:
-            for frame in stream:
-                told += frame.step - steps[frame.number]
-                steps[frame.number] = frame.step
-                if progress:
-                    progress(told, len(requests) * frame.total)
-                if frame.done:
-                    drawn[frame.number] = frame.codes
-                while next_one in drawn:
-                    yield drawn.pop(next_one)
-                    next_one += 1
+        return in_order(self.open(requests), progress)
 
 
 def load(
     source: str | Path = "aim-s",
-    device: str = "auto",
-    dtype: str = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
     backend: str = "auto",
     max_requests: int = 16,
 ) -> Pipeline:
     """A pipeline for a model: a name ("aim-s" is bundled, "aim-b" ... are on the hub), a folder, a
     file or a hub id.
 
-    ``device`` is auto (CUDA, else Apple MPS, else CPU), cpu, cuda, cuda:1 or mps; ``dtype`` auto,
-    float32 or bfloat16, auto being bfloat16 where the device computes in it natively; ``backend``
-    auto, gpu (Triton kernels, captured in CUDA graphs), cpu (packed products), mamba-ssm (that
-    package's kernels and causal-conv1d's, as far as they import) or eager, auto being gpu or cpu;
-    up to ``max_requests`` images are drawn at once. PyTorch's CPU threads are set to AIM_THREADS, on a
-    CPU without it to one less than there are cores. InvalidInput, CheckpointError or HubError say
-    what is wrong.
+    ``device`` is auto (CUDA, else Apple MPS, else CPU), cpu, cuda, cuda:1 or mps, or PyTorch's;
+    ``dtype`` auto, float32 or bfloat16, or PyTorch's, auto being bfloat16 where the device computes
+    in it natively; ``backend`` auto, gpu (Triton kernels, captured in CUDA graphs), cpu (packed
+    products), mamba-ssm (that package's kernels and causal-conv1d's, as far as they import) or
+    eager, auto being gpu or cpu; up to ``max_requests`` images are drawn at once. PyTorch's CPU
+    threads are set to AIM_THREADS, on a CPU without it to one less than there are cores.
+    InvalidInput, CheckpointError or HubError say what is wrong.
     """
     where, what = prepare(device, dtype, Settings.from_env().threads)
     check(backend, where)

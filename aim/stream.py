@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -134,3 +135,25 @@ class Stream(Iterator[Frame]):
         if isinstance(event, Started):
             return frame
         raise GenerationError("the drawing was cancelled: the engine was closed")
+
+
+def in_order(
+    stream: Stream, progress: Callable[[int, int], None] | None = None
+) -> Iterator[np.ndarray]:
+    """All codes (total,) of one request after another; ``progress`` is told the codes drawn of all
+    and their total. Closing the iterator closes the stream.
+    """
+    count = len(stream.requests)
+    steps, drawn = [0] * count, dict[int, np.ndarray]()
+    step = turn = 0
+    with closing(stream):
+        for frame in stream:
+            step += frame.step - steps[frame.number]
+            steps[frame.number] = frame.step
+            if progress:
+                progress(step, count * frame.total)
+            if frame.done:
+                drawn[frame.number] = frame.codes
+            while turn in drawn:
+                yield drawn.pop(turn)
+                turn += 1

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import io
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,25 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
+Slow = tuple[Pipeline, Callable[[int], None]]
+
+
+@pytest.fixture
+def slow(tiny_model: AiM, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
+    """A pipeline whose model takes only as many steps as it is told to, and what tells it."""
+    permits, step = threading.Semaphore(0), tiny_model.step
+
+    def wait_and_step(*args: torch.Tensor) -> torch.Tensor:
+        assert permits.acquire(timeout=60)
+        return step(*args)
+
+    monkeypatch.setattr(tiny_model, "step", wait_and_step)
+    pipe = Pipeline(tiny_model, tiny_vq, backend="eager")
+    yield pipe, permits.release
+    permits.release(1000)
+    pipe.close()
+
+
 class TestClasses:
     @pytest.mark.parametrize(
         ("label", "index"),
@@ -53,6 +73,26 @@ class TestClasses:
             tiny_pipeline.resolve("great white shark")
         with pytest.raises(InvalidInput, match="goldfish"):
             tiny_pipeline.stream("goldfisch")
+
+    def test_integers_of_numpy_and_pytorch_are_indices(self, tiny_pipeline: Pipeline) -> None:
+        for label in (np.int64(207), np.uint16(207), torch.tensor(207), torch.tensor(207).int()):
+            assert tiny_pipeline.resolve(label) == 207
+        [wanted] = tiny_pipeline.draw(207, seed=3)
+        several = [np.int64(207), torch.tensor(207), np.array([207]), torch.tensor([207])]
+        for labels in (*several, [several[0]], (several[1],)):
+            assert [c.tolist() for c in tiny_pipeline.draw(labels, seed=3)] == [wanted.tolist()]
+        with pytest.raises(InvalidInput, match=r"207\.0"):
+            tiny_pipeline.resolve(np.float32(207))  # type: ignore[arg-type]
+
+    def test_a_mapping_is_a_mix(self, tiny_pipeline: Pipeline) -> None:
+        row, other = (tiny_pipeline.row(index) for index in (1, 281))
+        stream = tiny_pipeline.stream({"goldfish": 0.25, 281: 0.75}, seed=2)
+        assert stream.requests[0].mix == ((row, 0.25), (other, 0.75))
+        [*_, last] = stream
+        [drawn] = tiny_pipeline.draw({"goldfish": 0.25, 281: 0.75}, seed=2)
+        assert drawn.tolist() == last.codes.tolist() != next(tiny_pipeline.draw(1, 2)).tolist()
+        with pytest.raises(InvalidInput, match="add up to 1"):
+            tiny_pipeline.stream({"goldfish": 0.25})
 
     def test_titles(self, tiny_pipeline: Pipeline) -> None:
         assert tiny_pipeline.title(1) == "goldfish (1)"
@@ -141,11 +181,16 @@ class TestGenerate:
     def test_the_last_seed_can_be_used(self, tiny_pipeline: Pipeline) -> None:
         assert len(tiny_pipeline.generate([1, 1], seed=2**32 - 2)) == 2
 
-    def test_closing_the_iterator_cancels_the_rest(self, tiny_pipeline: Pipeline) -> None:
-        drawing = tiny_pipeline.draw([1] * 40)
+    def test_closing_the_iterator_cancels_the_rest(self, slow: Slow) -> None:
+        pipe, step = slow
+        short, long = Request(0, prefix=range(15)), [Request(1) for _ in range(3)]
+        drawing = pipe.draw_all([short, *long])
+        step(1)
         next(drawing)
         drawing.close()  # type: ignore[attr-defined]
-        until(lambda: tiny_pipeline.server.engine.idle)
+        step(2)
+        until(lambda: pipe.server.engine.idle)
+        assert (pipe.server.tally.finished, pipe.server.tally.cancelled) == (1, 3)
 
 
 class TestStream:
@@ -178,6 +223,13 @@ class TestStream:
         assert tiny_pipeline._server is None
         del stream
 
+    def test_a_notebook_shows_a_frame(self, tiny_pipeline: Pipeline) -> None:
+        first, *_, last = tiny_pipeline.stream(1)
+        assert first._repr_png_() is None
+        shown = last._repr_png_()
+        assert shown is not None and last.image is not None
+        assert same(Image.open(io.BytesIO(shown)), last.image)
+
     def test_no_previews(self, tiny_pipeline: Pipeline) -> None:
         frames = list(tiny_pipeline.stream(1, preview_every=0))
         assert [frame.image is not None for frame in frames] == [False] * (len(frames) - 1) + [True]
@@ -189,12 +241,16 @@ class TestStream:
             time.sleep(0.2)
         assert seconds[-1] < 0.2
 
-    def test_a_stream_let_go_is_cancelled(self, tiny_pipeline: Pipeline) -> None:
-        for frame in tiny_pipeline.stream(1, preview_every=1):
+    def test_a_stream_let_go_is_cancelled(self, slow: Slow) -> None:
+        pipe, step = slow
+        step(1)
+        for frame in pipe.stream(1, preview_every=1):
             if frame.step:
                 break
-        until(lambda: tiny_pipeline.server.engine.idle)
-        assert not tiny_pipeline.server._mailboxes
+        step(2)
+        until(lambda: pipe.server.engine.idle)
+        assert not pipe.server._mailboxes
+        assert (pipe.server.tally.cancelled, pipe.server.tally.finished) == (1, 0)
 
     @pytest.mark.parametrize("begun", [False, True])
     def test_close_before_it_was_submitted(self, tiny_pipeline: Pipeline, begun: bool) -> None:
@@ -359,6 +415,23 @@ class TestPictures:
 
 
 class TestLoad:
+    def test_a_pipeline_says_what_it_is(self, tiny_model: AiM, tiny_vq: VQ) -> None:
+        pipe = Pipeline(tiny_model, tiny_vq, "tiny", "0123456789ab", backend="eager")
+        assert repr(pipe) == "<Pipeline tiny 0123456789ab, float32 on cpu, eager>"
+
+    @pytest.mark.parametrize("load", [aim.load, Pipeline.from_pretrained])
+    def test_device_and_dtype_are_pytorch_s_or_strings(
+        self, tiny_checkpoint: Path, load: Callable[..., Pipeline]
+    ) -> None:
+        for device in ("cpu", torch.device("cpu")):
+            for dtype in (torch.bfloat16, "bfloat16", "torch.bfloat16"):
+                pipe = load(tiny_checkpoint, device, dtype)
+                assert (pipe.device, pipe.dtype) == (torch.device("cpu"), torch.bfloat16)
+        with pytest.raises(InvalidInput, match="dtype is 'float16'"):
+            load(tiny_checkpoint, "cpu", torch.float16)
+        with pytest.raises(InvalidInput, match="device is 'meta'"):
+            load(tiny_checkpoint, torch.device("meta"))
+
     def test_a_folder(self, tiny_checkpoint: Path, tiny_pipeline: Pipeline) -> None:
         pipe = aim.load(tiny_checkpoint, device="cpu", dtype="float32")
         assert pipe.version

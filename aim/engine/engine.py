@@ -224,11 +224,8 @@ class Engine:
         if size == self._rows and everybody <= told:
             return []
         self._prepared = self._rows, everybody
-        count = self._rows // 2
-        message = (
-            f"Preparing the GPU for {f'{count} images at once' if count > 1 else 'one image'} …"
-        )
-        return [Preparing(request_id, message) for request_id in everybody]
+        what = f"{self._rows // 2} images at once" if self._rows > 2 else "one image"
+        return [Preparing(one, f"Preparing the GPU for {what} …") for one in everybody]
 
     def _tell(self, told: Sequence[Running]) -> None:
         """Order copies of what these have so far; who has all is out of the batch, and its rows are

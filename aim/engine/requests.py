@@ -24,12 +24,12 @@ class Request:
     """One image: a class row of the model, how to draw it, and how often to hear of it.
 
     In place of a class row ``label`` may be a mix of some, whose embeddings are added with these
-    weights. ``preview_every`` is the number of codes between two ``Progress`` events, 0 for none. With
-    ``explain`` its events have notes on every code. With ``alone`` nobody else is in its batch: it
-    waits until nothing runs and who comes later waits behind it; in bfloat16, where codes may
-    depend on the size of the batch, this is how to draw the same picture again. ``prefix`` is the
-    first codes of the picture, which are not drawn but read, all in one pass; any sequence of whole
-    numbers will do. Values out of range raise InvalidInput; ``check`` says whether a model has the
+    weights. ``preview_every`` is the number of codes between two ``Progress`` events, 0 for none.
+    With ``explain`` its events have notes on every code. With ``alone`` nobody else is in its
+    batch: it waits until nothing runs and who comes later waits behind it; in bfloat16, where
+    codes may depend on the size of the batch, this is how to draw the same picture again.
+    ``prefix`` is the first codes of the picture, which are not drawn but read, all in one pass; any
+    sequence of whole numbers will do. Values out of range raise InvalidInput; ``check`` says whether a model has the
     class and the codes of the prefix.
     """
 

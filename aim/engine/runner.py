@@ -141,8 +141,8 @@ class Runner:
             self.graphs.run(rows)
 
     def fetch(self, entries: Sequence[Running]) -> HostCopy:
-        """Copies of all that there is of requests: codes (R, num_tokens), and notes (R', num_tokens,
-        13) of those that asked; only the first ``step`` of a request are its own.
+        """Copies of all that there is of requests: codes (R, num_tokens), and of those that asked
+        notes (E, num_tokens, 13); only the first ``step`` of a request are its own.
 
         Broken codes are ``aim.sampling.BROKEN``.
         """

@@ -57,10 +57,16 @@ class Health:
         }
         yield from _metric("aim_model_info", "gauge", "A model that is loaded.", told)
         for name, text in COUNTERS.items():
-            found = {_labels(model=pipe.name): getattr(pipe.server.tally, name) for pipe in pipes}
+            found = {
+                _labels(model=pipe.name): getattr(pipe.started.tally, name) if pipe.started else 0
+                for pipe in pipes
+            }
             yield from _metric(f"aim_{name}_total", "counter", text, found)
         for name, text in (("running", "Drawings in the batch."), ("waiting", "Drawings in line.")):
-            found = {_labels(model=pipe.name): getattr(pipe.server.engine, name) for pipe in pipes}
+            found = {
+                _labels(model=pipe.name): getattr(pipe.started.engine, name) if pipe.started else 0
+                for pipe in pipes
+            }
             yield from _metric(f"aim_{name}", "gauge", text, found)
 
 

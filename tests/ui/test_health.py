@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -12,8 +14,9 @@ import pytest
 
 import aim.ui
 from aim.errors import AimError
+from aim.pipeline import Pipeline
 from aim.ui.health import Health
-from pages import Page, until
+from pages import Brake, Page, until
 
 
 def get(page: Page, path: str) -> httpx.Response:
@@ -74,6 +77,15 @@ def test_metrics_count_what_was_drawn(page: Page) -> None:
         == 0
     )
     assert metric(page, "aim_up_seconds") > 0
+
+
+def test_metrics_start_no_engine(make_pipe: Callable[..., tuple[Pipeline, Brake]]) -> None:
+    pipe, _ = make_pipe()
+    pipe._server = None
+    models: Any = SimpleNamespace(loaded=[pipe])
+    lines = list(Health(models).metrics())
+    assert pipe.started is None
+    assert 'aim_requests_total{model="tiny"} 0' in lines and 'aim_running{model="tiny"} 0' in lines
 
 
 def test_metrics_are_prometheus_text(page: Page) -> None:

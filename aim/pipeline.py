@@ -247,7 +247,8 @@ class Pipeline(Codec):
         """The codes (num_tokens,) of one image after another, as ``generate`` draws them. Closing
         the iterator cancels the rest.
         """
-        asked: Any = labels if np.ndim(labels) else [labels]  # a text has no dimension either
+        asked: Any = labels  # several, or one: a text and a mapping have no dimension either
+        asked = asked if np.ndim(asked) else [asked]
         seed = check_seed(seed)
         if seed + len(asked) - 1 > MAX_SEED:
             raise InvalidInput(

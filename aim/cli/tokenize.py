@@ -66,8 +66,8 @@ def tokenize(
     """
     from aim.device import own_device, prepare
     from aim.training.data.codes import read_classes
+    from aim.training.data.shards import check as check_all
     from aim.training.data.sources import open_images
-    from aim.training.data.tokenize import check as check_all
     from aim.training.data.tokenize import tokenize_shards
 
     chosen = settings(device=device)

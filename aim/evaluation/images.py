@@ -20,7 +20,7 @@ from torch import Tensor
 from aim.errors import InvalidInput
 from aim.files import replacing
 from aim.images import read
-from aim.training.data.files import SUFFIXES
+from aim.training.data.files import SUFFIXES, list_images
 
 IMAGES, LABELS = "arr_0", "arr_1"  # ADM's names
 THREADS = 8  # that decode or write pictures
@@ -44,7 +44,7 @@ def _to_tensor(pixels: np.ndarray) -> Tensor:
 
 def list_pictures(folder: Path) -> list[Path]:
     """Every picture below a folder, in order. InvalidInput if there is none."""
-    found = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
+    found = [folder / name for name in list_images(folder)]
     if not found:
         raise InvalidInput(
             f"no picture in {folder}; it must hold {', '.join(sorted(SUFFIXES))} files"
@@ -125,7 +125,8 @@ def npz_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Those of the arrays ``names`` that a .npz file holds, whole. InvalidInput for another file;
     nothing in it is run.
     """
-    with _reading(path), np.load(path, allow_pickle=False) as file:
+    # np.load takes other files, too
+    with _reading(path), zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in names if name in file.files}
 
 

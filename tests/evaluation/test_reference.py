@@ -166,7 +166,9 @@ class TestReference:
         (tmp_path / "r.npz").write_text("hello")
         (tmp_path / "bad").mkdir()
         (tmp_path / "bad" / "a.png").write_text("hello")
+        np.save(tmp_path / "r.npy", pixels(3))
         for name, message in (
+            ("r.npy", "r.npy cannot be read as a .npz file"),
             ("empty", "no picture in"),
             ("r.npz", "cannot be read as a .npz file"),
             ("bad", "cannot be read as an image"),

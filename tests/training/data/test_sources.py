@@ -18,6 +18,7 @@ from PIL import Image
 
 from aim.classes import imagenet
 from aim.errors import HubError, InvalidInput
+from aim.evaluation.images import list_pictures
 from aim.training.data.sources import open_images
 
 GOLDFISH, CAT = "n01443537", "n02124075"  # ImageNet 1, 285
@@ -330,3 +331,37 @@ class TestHub:
             InvalidInput, match="hf:x needs the library datasets: pip install datasets"
         ):
             open_images(["hf:x"])
+
+
+HIDDEN = (
+    "cats/.ipynb_checkpoints/a.png",
+    ".ipynb_checkpoints/a.png",
+    ".thumbnails/normal/a.png",
+    "cats/@eaDir/a.png",
+    "__MACOSX/cats/a.png",
+    "cats/._a.png",
+)
+
+
+def test_hidden_files_and_folders_are_left_out_everywhere(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set", "cats/a.png", "dogs/b.png", *HIDDEN)
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(root.rglob("*.png")):
+            file.write(path, path.relative_to(root).as_posix())
+    for source in (root, archive):
+        found = open_images([source])
+        assert (len(found), found.names) == (2, ("cats", "dogs"))
+    assert list_pictures(root) == [root / "cats/a.png", root / "dogs/b.png"]
+
+
+def test_links_to_class_folders_are_followed_everywhere(tmp_path: Path) -> None:
+    real = folder(tmp_path / "real", "cats/a.png", "dogs/b.png")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("cats", "dogs"):
+        (linked / name).symlink_to(real / name)
+    (real / "cats" / "again").symlink_to(linked)  # which would have no end
+    assert open_images([linked]).names == ("cats", "dogs")
+    assert {linked / "cats/a.png", linked / "dogs/b.png"} <= set(list_pictures(linked))
+    assert len(list_pictures(linked)) == len(open_images([linked])) < 10

@@ -18,8 +18,9 @@ from aim.models.vq.model import VQ
 from aim.training.data import decoding
 from aim.training.data.codes import CodeSet, read_classes, read_file, shard_name
 from aim.training.data.images import crops, load_images, normalize
+from aim.training.data.shards import check
 from aim.training.data.sources import Images, open_images
-from aim.training.data.tokenize import Report, check, tokenize_shards
+from aim.training.data.tokenize import Report, tokenize_shards
 from aim.training.data.versions import MIN_SCALE, Versions
 
 

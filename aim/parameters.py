@@ -1,6 +1,6 @@
 """What a declared parameter is: which values it may have, which one changes nothing, what it is
-called. ``config.SamplingParams`` declares those of sampling; command line, page, checks, API, links,
-PNGs, captions, tables and the rows of a batch read that declaration.
+called. ``config.SamplingParams`` declares those of sampling; command line, page, checks, API,
+links, PNGs, captions, tables and the rows of a batch read that declaration.
 """
 
 from __future__ import annotations

@@ -417,7 +417,8 @@ def test_a_path_looks_like_a_path(ours: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_name_without_weights_says_so(name: str):
     with pytest.raises(
         InvalidInput,
-        match=f"{name} has a configuration but no published weights for 256x256; give a folder or file",
+        match=f"{name} has a configuration but no published weights for 256x256; give a "
+        "folder or file",
     ):
         load_model(name)
 

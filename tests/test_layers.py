@@ -50,8 +50,8 @@ SOURCES = [*FILES, ROOT / "app.py"]
 
 
 def name_of(path: Path) -> str:
-    """Dotted, without the package: "" for aim/__init__.py, "models.vq" for aim/models/vq/model.py, "app"
-    for app.py.
+    """Dotted, without the package: "" for aim/__init__.py, "models.vq.model" for
+    aim/models/vq/model.py, "app" for app.py.
     """
     parts = path.relative_to(ROOT).with_suffix("").parts
     parts = parts[1:] if parts[0] == "aim" else parts
@@ -163,8 +163,12 @@ def test_images_are_opened_in_one_place() -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["from PIL import Image\nImage.open(1)", "import PIL\nPIL.Image.open(1)", "from PIL.Image import open"],
-)  # fmt: skip
+    [
+        "from PIL import Image\nImage.open(1)",
+        "import PIL\nPIL.Image.open(1)",
+        "from PIL.Image import open",
+    ],
+)
 def test_a_second_place_is_seen(source: str) -> None:
     assert opens_images(ast.parse(source))
 
@@ -228,6 +232,9 @@ def test_the_rules_see_a_breach(name: str, source: str, complaint: str) -> None:
 
 
 def test_the_rules_allow_what_is_meant() -> None:
-    source = "from aim import config\nfrom aim.config import AiMConfig\nfrom aim.models.vq.model import VQ\nimport torch"
+    source = (
+        "from aim import config\nfrom aim.config import AiMConfig\nfrom "
+        "aim.models.vq.model import VQ\nimport torch"
+    )
     assert violations("engine.engine", ast.parse(source)) == []
     assert violations("ui.page", ast.parse("import gradio\nimport aim")) == []

@@ -337,7 +337,10 @@ def test_a_cut_connection_resumes_or_is_told(hub: Hub, tmp_path: Path):
 @pytest.mark.parametrize("name", [TOKENIZER, "gpt-b.pt"])
 def test_a_file_that_the_repository_lacks_is_named(hub: Hub, name: str):
     del hub.files[name]
-    message = f"{LLAMAGEN} has no {name}: it is not in LlamaGen's official layout, {TOKENIZER} and gpt-b.pt"
+    message = (
+        f"{LLAMAGEN} has no {name}: it is not in LlamaGen's official layout, "
+        f"{TOKENIZER} and gpt-b.pt"
+    )
     with pytest.raises(HubError, match=message):
         load_model("gpt-b")
 
@@ -363,7 +366,8 @@ def test_a_file_of_another_model_than_named_is_told(hub: Hub, monkeypatch: pytes
 def test_the_repository_is_no_model(hub: Hub):
     with pytest.raises(
         InvalidInput,
-        match="FoundationVision/LlamaGen holds several models: give one of their names, gpt-b, gpt-l",
+        match="FoundationVision/LlamaGen holds several models: give one of their names, "
+        "gpt-b, gpt-l",
     ):
         load_model(LLAMAGEN)
 

@@ -485,12 +485,18 @@ class TestLoad:
     def test_a_process_ends_in_the_middle_of_a_drawing(
         self, run_python: Callable[..., Any], tiny_checkpoint: Path
     ) -> None:
-        code = f"import aim; s = aim.load({str(tiny_checkpoint)!r}, 'cpu').stream(1, preview_every=1); next(s), next(s), next(s)"
+        code = (
+            f"import aim; s = aim.load({str(tiny_checkpoint)!r}, 'cpu').stream(1, "
+            "preview_every=1); next(s), next(s), next(s)"
+        )
         done = run_python("-c", code)
         assert (done.returncode, done.stderr) == (0, "")
 
     def test_importing_is_light(self, run_python: Callable[..., Any]) -> None:
-        code = "import sys, aim; print(sys.modules.keys() & {'torch', 'gradio', 'typer'}); aim.Pipeline; print('gradio' in sys.modules)"
+        code = (
+            "import sys, aim; print(sys.modules.keys() & {'torch', 'gradio', 'typer'}); "
+            "aim.Pipeline; print('gradio' in sys.modules)"
+        )
         assert run_python("-c", code).stdout.splitlines() == ["set()", "False"]
 
     def test_every_public_name_is_there(self) -> None:

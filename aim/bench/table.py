@@ -79,7 +79,10 @@ def as_table(report: Report) -> Table:
         title=f"{report.model}, {report.dtype}, {report.backend}, guidance {report.guidance:g}",
         title_justify="left",
     )
-    bandwidth = f"copies {report.copy_bandwidth / 1e9:.0f} GB/s; backend chosen in {report.trial_seconds:.1f} s"
+    bandwidth = (
+        f"copies {report.copy_bandwidth / 1e9:.0f} GB/s; backend chosen in "
+        f"{report.trial_seconds:.1f} s"
+    )
     table.caption = f"{machine_line(report.machine)}; {bandwidth}; weights: {report.version}"
     table.caption_justify = "left"
     table.add_column("batch")
@@ -127,7 +130,10 @@ def race_table(result: Race) -> Table:
         title_justify="left",
     )
     runs = f"{result.laps} laps each in random order, median (least - most)"
-    table.caption = f"{machine_line(result.machine)}; copies {result.copy_bandwidth / 1e9:.0f} GB/s; {result.sampling.describe()}; {runs}"
+    table.caption = (
+        f"{machine_line(result.machine)}; copies {result.copy_bandwidth / 1e9:.0f} "
+        f"GB/s; {result.sampling.describe()}; {runs}"
+    )
     table.caption_justify = "left"
     table.add_column("")
     for racer in result.racers:

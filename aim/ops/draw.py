@@ -1,7 +1,8 @@
 """Counter-based noise: every number is a hash of (seed, position, code), so a draw depends on
 nothing else.
 
-The arithmetic is that of unsigned 32-bit integers, written with masked int64, which PyTorch has on every device::
+The arithmetic is that of unsigned 32-bit integers, written with masked int64, which PyTorch has on
+every device::
 
     mix(x):  x ^= x >> 16;  x *= 0x7FEB352D;  x ^= x >> 15;  x *= 0x846CA68B;  x ^= x >> 16
     hash  =  mix(mix(seed + position * 0x9E3779B9 + 0x85EBCA6B) ^ mix(v + 0xC2B2AE35))

@@ -144,7 +144,7 @@ def linear_out_reference(
     gate: Tensor | float,
     eps: float = 1e-5,
 ) -> Tensor:
-    """The new residual that ``triton.decode.few_rows.linear_out`` computes, float32; gate (R, D)."""
+    """The new residual of ``triton.decode.few_rows.linear_out``, float32; gate (R, D)."""
     y = u.float() @ weight.float().T
     return residual + gate * (
         y if squares is None else y / torch.sqrt(squares.sum(1, keepdim=True) / u.shape[1] + eps)

@@ -118,7 +118,8 @@ def read_classifier(path: Path) -> Classifier:
         brief = str(error).partition("\n")[0]
         raise InvalidInput(
             f"{path} is no loss network and no judge ({brief}); train a judge with `python -m aim "
-            "train judge`; `python -m aim train tokenizer` trains a loss network where none is given"
+            "train judge`; `python -m aim train tokenizer` trains a loss network where "
+            "none is given"
         ) from error
     return network.eval().requires_grad_(False)
 

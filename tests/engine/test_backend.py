@@ -111,7 +111,8 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded() -> None:
     for wanted in ("gpu", "mamba-ssm"):
         with pytest.raises(
             InvalidInput,
-            match=f"'{wanted}', but it needs an NVIDIA GPU, and the device is cpu; take auto or eager",
+            match=f"'{wanted}', but it needs an NVIDIA GPU, and the device is cpu; take "
+            "auto or eager",
         ):
             check(wanted, cpu)
     assert "cpu" in check("auto", cpu)

@@ -1,5 +1,5 @@
-"""The engine where copies arrive late and steps are captured, as on a GPU: a stand-in for its queue,
-driven by hand.
+"""The engine where copies arrive late and steps are captured, as on a GPU: a stand-in for its
+queue, driven by hand.
 """
 
 from __future__ import annotations

@@ -198,7 +198,8 @@ class TestInception:
         monkeypatch.setattr(FakeInception, "fails", URLError("no route"))
         with pytest.raises(
             AimError,
-            match=r"no route.*download https://example.org/weights.pth by hand.*--inception, or take a judge",
+            match=r"no route.*download https://example.org/weights.pth by "
+            r"hand.*--inception, or take a judge",
         ):
             load_features("inception")
 
@@ -206,7 +207,8 @@ class TestInception:
         monkeypatch.setitem(sys.modules, "torch_fidelity", None)
         with pytest.raises(
             AimError,
-            match=r"Inception features need torch-fidelity .*pip install torch-fidelity, or take a judge: --features",
+            match=r"Inception features need torch-fidelity .*pip install torch-fidelity, "
+            r"or take a judge: --features",
         ):
             load_features("inception")
 

@@ -444,7 +444,8 @@ def test_a_file_is_named(tmp_path: Path) -> None:
     path.write_text("not a picture")
     with pytest.raises(
         InvalidInput,
-        match=r"notes\.png' cannot be read as an image \(its format is not known\); take a PNG, JPEG or WebP",
+        match=r"notes\.png' cannot be read as an image \(its format is not known\); take "
+        r"a PNG, JPEG or WebP",
     ):
         read.open_image(path)
     with pytest.raises(InvalidInput, match="cannot be read"):

@@ -168,7 +168,8 @@ def test_with_neither_package_the_error_says_what_to_do(
     foreign.install(monkeypatch, ())
     with pytest.raises(
         InvalidInput,
-        match=r"mamba_ssm \(.*Error.* nor causal_conv1d \(.*Error.*requirements-cuda.txt.*take auto",
+        match=r"mamba_ssm \(.*Error.* nor causal_conv1d "
+        r"\(.*Error.*requirements-cuda.txt.*take auto",
     ):
         ask()
 
@@ -185,7 +186,10 @@ def test_nothing_is_imported_before_it_is_asked_for(
     run_python: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     late = "mamba_ssm", "causal_conv1d", "triton", "aim.ops.mamba_ssm"
-    code = f"import sys, aim.models.aim.model, aim.engine.backend; print({set(late)} & {{*sys.modules}})"
+    code = (
+        f"import sys, aim.models.aim.model, aim.engine.backend; print({set(late)} & "
+        f"{{*sys.modules}})"
+    )
     assert run_python("-c", code).stdout.strip() == "set()"
 
 

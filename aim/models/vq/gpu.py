@@ -3,7 +3,8 @@ fused kernels.
 
 Activations are (B, h, w, C) contiguous, which is what cuDNN's fastest convolutions and
 ``ops.triton.group_norm`` read. Biases are left out of 3x3 convolutions, where they would cost a
-pass of their own, and added in the next pass. ``VQ.decode_vectors`` has the plain twin. Imports Triton.
+pass of their own, and added in the next pass. ``VQ.decode_vectors`` has the plain twin. Imports
+Triton.
 """
 
 from __future__ import annotations

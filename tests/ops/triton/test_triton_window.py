@@ -1,5 +1,5 @@
-"""The kernels of AiM's mixing equal their readable twins at every age of a row, write what they must
-and nothing else; what they must not read is NaN.
+"""The kernels of AiM's mixing equal their readable twins at every age of a row, write what they
+must and nothing else; what they must not read is NaN.
 """
 
 from __future__ import annotations

@@ -323,7 +323,8 @@ class TestHub:
         hub.load_dataset = offline
         with pytest.raises(
             HubError,
-            match=r"hf:x, split 'train', cannot be had \(no network\); check name, connection and login",
+            match=r"hf:x, split 'train', cannot be had \(no network\); check name, "
+            r"connection and login",
         ):
             open_images(["hf:x"])
         monkeypatch.setitem(sys.modules, "datasets", None)

@@ -42,8 +42,8 @@ def _product(
 
 
 def product(x: Tensor, weight: Tensor, out: Tensor, overlap: bool = False) -> None:
-    """``x W^T`` in shares: x (R, K) of up to ``rows.SOME`` rows, weight (F, K) -> out (S, R, F), whose sum
-    over S it is; K a multiple of 16 S.
+    """``x W^T`` in shares: x (R, K) of up to ``rows.SOME`` rows, weight (F, K) -> out (S, R, F),
+    whose sum over S it is; K a multiple of 16 S.
     """
     rows, length = x.shape
     shares, features = len(out), weight.shape[0]
@@ -207,9 +207,9 @@ def product_out(
     """``residual += x W^T``, and what the next ``product_in`` needs: scaled = residual x gain and
     squares (R, ``tiles``).
 
-    x (R, K) of up to ``rows.SOME`` rows, weight (F, K), residual (R, F) float32, gain (F,), scaled (R, F);
-    arrived (at least ``tiles``,) int32 is zero, and zero again afterwards: a buffer that no other
-    stream uses meanwhile.
+    x (R, K) of up to ``rows.SOME`` rows, weight (F, K), residual (R, F) float32, gain (F,),
+    scaled (R, F); arrived (at least ``tiles``,) int32 is zero, and zero again afterwards: a buffer
+    that no other stream uses meanwhile.
     """
     rows, length = x.shape
     features, shares = weight.shape[0], _shares(weight.shape[0], length)

@@ -13,6 +13,7 @@ from rich.table import Table
 from aim._version import __version__
 from aim.config import MODELS, NEUTRAL, SAMPLING, AiMConfig, PriorConfig, SamplingParams
 from aim.errors import InvalidInput
+from aim.evaluation.check import check
 from aim.evaluation.features import Features, observe
 from aim.evaluation.metrics import frechet_distance, inception_score, precision_recall
 from aim.evaluation.reference import Reference, load_reference
@@ -140,7 +141,7 @@ def evaluate(
         return None
     seconds = {"drawing": round(time.monotonic() - started, 1)}
     say("Checking")
-    check = images.check()
+    checked = check(images)
     if npz:
         say("Packing")
         images.pack()
@@ -158,7 +159,7 @@ def evaluate(
     result = {
         **images.settings(),
         **figures,
-        "check": check,
+        "check": checked,
         "seconds": seconds,
         "processes": world,
         "package": f"aim {__version__}",

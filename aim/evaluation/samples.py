@@ -5,7 +5,7 @@ processes, resumable.
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -30,9 +30,6 @@ from aim.models.image_decoder import ImageDecoder
 from aim.pipeline import Pipeline
 
 SETTINGS, PICTURES, ARRAY = "settings.json", "png", "samples.npz"
-REDRAWN = 4  # images that the self-check draws again
-# of a level: how far a rounded pixel may be from its exact value, and what decoding twice may add
-HALF = 0.51
 
 
 class SampleSet:
@@ -164,7 +161,7 @@ class SampleSet:
         with ThreadPoolExecutor(THREADS) as pool:
             for start in range(0, self.count, 16 * THREADS):
                 indices = range(start, min(start + 16 * THREADS, self.count))
-                yield from pool.map(self._there, indices)
+                yield from pool.map(self.there, indices)
 
     def images(self, batch: int) -> Iterator[Tensor]:
         """Every image, in order, as batches (B, 3, S, S) uint8."""
@@ -179,77 +176,6 @@ class SampleSet:
         write_npz(self.folder / ARRAY, self.arrays(), self.classes(), self.size)
         return self.folder / ARRAY
 
-    def check(self) -> dict[str, Any]:
-        """Count the files, their classes and their pixels. AimError says what is wrong.
-
-        ``images``; ``fewest`` and ``most`` of a class; and of ``redrawn`` images, drawn again, how
-        many are ``equal`` to their files, and how far the files' pixels are from ``127.5 (x + 1)``,
-        x being what the decoder gives, cut off at -1 and 1: ``rounding_mean``, which is -0.5 for
-        pixels that were cut instead of rounded, and ``rounding_most``. In bfloat16, where a picture
-        may depend on its batch, the last three are only told.
-        """
-        good = set(range(self.count)) - set(self.missing(range(self.count)))
-        if len(good) < self.count:
-            raise AimError(
-                f"{self.folder} holds {len(good)} of {self.count} images; the same command draws "
-                "the others"
-            )
-        surplus = {path.name for path in (self.folder / PICTURES).glob("*.png")} - {
-            self.path(i).name for i in good
-        }
-        if surplus:
-            raise AimError(
-                f"{self.folder / PICTURES} holds {min(surplus)}, which is not of this set; remove "
-                "it"
-            )
-        seen = Counter(read.read_parameters(self.path(i))["class"] for i in range(self.count))
-        counts = [seen[index] for index in self.pipe.classes]
-        if sum(counts) != self.count or max(counts) - min(counts) > 1:
-            raise AimError(
-                f"classes are not balanced: {min(counts)} images of one and {max(counts)} of "
-                "another; draw into another folder"
-            )
-        pixels = self._check_pixels(
-            sorted({i * (self.count - 1) // (REDRAWN - 1) for i in range(REDRAWN)})
-        )
-        if self.pipe.dtype == torch.float32 and (
-            pixels["equal"] < pixels["redrawn"] or pixels["rounding_most"] > HALF
-        ):
-            raise AimError(
-                f"drawn again, images of {self.folder} differ from their files ({pixels}); draw "
-                "into another folder"
-            )
-        return {"images": self.count, "fewest": min(counts), "most": max(counts), **pixels}
-
-    def _check_pixels(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Draw images again, decode them once as pixels and once as floating point, and compare
-        with their files.
-        """
-        drawn = list(self._codes(indices))
-        equal, errors = 0, []
-        for (i, codes), pixels in zip(
-            drawn,
-            ImageDecoder(self.pipe.tokenizer).images(codes for _, codes in drawn),
-            strict=True,
-        ):
-            if i is None:
-                continue
-            file = self._there(i)
-            with torch.inference_mode():
-                decoded = self.pipe.tokenizer.decode(
-                    torch.from_numpy(codes)[None].to(self.pipe.device)
-                )[0]
-            exact = 127.5 * (decoded.permute(1, 2, 0).double().cpu().numpy().clip(-1, 1) + 1)
-            errors.append(file - exact)
-            equal += bool((pixels == file).all())
-        error = np.stack(errors)
-        return {
-            "redrawn": len(errors),
-            "equal": equal,
-            "rounding_mean": float(error.mean()),
-            "rounding_most": float(np.abs(error).max()),
-        }
-
     def _drawn(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Images (S, S, 3) uint8 with their numbers, as they are done, decoded while the next are
         drawn.
@@ -257,7 +183,7 @@ class SampleSet:
         order: deque[int | None] = deque()
 
         def codes() -> Iterator[np.ndarray]:
-            for i, drawn in self._codes(indices):
+            for i, drawn in self.codes(indices):
                 order.append(i)
                 yield drawn
 
@@ -266,7 +192,7 @@ class SampleSet:
             if i is not None:
                 yield i, pixels
 
-    def _codes(self, indices: Sequence[int]) -> Iterator[tuple[int | None, np.ndarray]]:
+    def codes(self, indices: Sequence[int]) -> Iterator[tuple[int | None, np.ndarray]]:
         """Codes (num_tokens,) with the numbers of their images, as they are drawn; None for one
         that only fills a batch.
         """
@@ -286,7 +212,7 @@ class SampleSet:
             elif isinstance(event, Failed):
                 raise event.error
 
-    def _there(self, i: int) -> np.ndarray:
+    def there(self, i: int) -> np.ndarray:
         """Image i (S, S, 3) uint8. AimError if it is not there."""
         image = self.read(i)
         if image is None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from aim.config import MAX_SEED, SamplingParams
 from aim.errors import AimError, GenerationError, InvalidInput
+from aim.evaluation.check import check
 from aim.evaluation.images import list_pictures, npz_shape, read_npz, read_pictures, write_npz
 from aim.evaluation.samples import SampleSet
 from aim.images import read, write
@@ -83,7 +84,7 @@ class TestDrawing:
         images = make(count=2)
         images.draw()
         assert images.classes() == [1, 281]
-        assert images.check()["most"] == 1
+        assert check(images)["most"] == 1
 
     def test_says_how_far_it_is(self, make: Callable[..., SampleSet]) -> None:
         heard: list[tuple[int, int]] = []
@@ -94,13 +95,13 @@ class TestDrawing:
         self, make: Callable[..., SampleSet], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         images = make()
-        codes = images._codes
+        codes = images.codes
 
         def break_down(indices: Any) -> Any:
             yield from list(codes(indices))[:5]
             raise GenerationError("not finite")
 
-        monkeypatch.setattr(images, "_codes", break_down)
+        monkeypatch.setattr(images, "codes", break_down)
         with pytest.raises(GenerationError, match="not finite"):
             images.draw()
         monkeypatch.undo()
@@ -111,7 +112,7 @@ class TestDrawing:
     ) -> None:
         images = make("filled")
         images._padded = True
-        together = list(images._codes(range(COUNT)))
+        together = list(images.codes(range(COUNT)))
         assert len(together) == 16
         assert sorted(i for i, _ in together if i is not None) == list(range(COUNT))
         assert images.draw() == COUNT
@@ -215,7 +216,7 @@ class TestResuming:
 
 class TestSelfCheck:
     def test_counts_classes_and_rounding(self, drawn: SampleSet) -> None:
-        found = drawn.check()
+        found = check(drawn)
         assert (found["images"], found["fewest"], found["most"]) == (13, 2, 3)
         assert (found["redrawn"], found["equal"]) == (4, 4)
         assert abs(found["rounding_mean"]) < 0.02
@@ -235,30 +236,30 @@ class TestSelfCheck:
             with pytest.raises(
                 AimError, match=r"differ from their files .*'rounding_mean': -0\.[45]"
             ):
-                images.check()
+                check(images)
         with pytest.raises(AimError, match="draw into another folder"):
-            images.check()
+            check(images)
 
     def test_sees_a_file_that_is_missing(self, drawn: SampleSet) -> None:
         drawn.path(4).unlink()
         with pytest.raises(
             AimError, match="holds 12 of 13 images; the same command draws the others"
         ):
-            drawn.check()
+            check(drawn)
         with pytest.raises(AimError, match=r"000004.png is missing or damaged"):
             list(drawn.arrays())
 
     def test_sees_a_file_too_many(self, drawn: SampleSet) -> None:
         shutil.copy(drawn.path(4), drawn.path(13))
         with pytest.raises(AimError, match=r"000013.png, which is not of this set; remove it"):
-            drawn.check()
+            check(drawn)
 
     def test_sees_classes_out_of_balance(self, make: Callable[..., SampleSet]) -> None:
         images = make()
         images.rows[5:] = [0] * 8
         images.draw()
         with pytest.raises(AimError, match="not balanced: 1 images of one and 9 of another"):
-            images.check()
+            check(images)
 
 
 class TestArray:

@@ -42,6 +42,10 @@ class SamplingParams:
     top_p: float = declare(
         1.0, "top-p", "Probability kept; 1 is all.", 1.0, open_low=True, slider=(0.01, 1, 0.01)
     )
+    min_p: float = declare(
+        0.0, "min-p", "Least share of the likeliest's probability; 0 is all.", 0.0,
+        slider=(0, 1, 0.01), stored=lambda share: math.log(share) if share else -math.inf,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for p in SAMPLING:

@@ -1,4 +1,4 @@
-"""From logits to codes: guidance, temperature, top-k, top-p, the draw. Pure functions of float32
+"""From logits to codes: guidance, temperature, top-k, top-p, min-p, the draw. Pure functions of float32
 tensors, one row a request.
 
 A row's code depends on that row alone: the same logits, parameters, seed and position give the same
@@ -24,7 +24,7 @@ BROKEN = -1
 NOTES = 13
 LIKELIEST = 5
 LOWEST = torch.finfo(torch.float32).min
-TRUNCATION = ("top_k", "top_p")
+TRUNCATION = ("top_k", "top_p", "min_p")
 
 
 @dataclass
@@ -188,7 +188,10 @@ def _pick(logits: Tensor, params: RowParams, positions: Tensor) -> Tensor:
 
 
 def _threshold(logits: Tensor, params: RowParams) -> Tensor:
-    """The smallest logit that top-k, then top-p keep: logits (K, V) with maximum 0 -> (K,)."""
+    """The smallest logit that top-k, then top-p, then min-p keep: logits (K, V) with maximum 0 ->
+    (K,). Min-p keeps what has at least that share of the likeliest code's probability, so it looks
+    at neither of the others (as transformers order them; vLLM lets top-p count what min-p kept).
+    """
     codes = logits.shape[-1]
     top_k, top_p = params["top_k"], params["top_p"].unsqueeze(1)
     ordered = _descending(logits)
@@ -203,7 +206,7 @@ def _threshold(logits: Tensor, params: RowParams) -> Tensor:
     nucleus = ordered.gather(1, reached.clamp(max=codes - 1))
     # rounding must not cut the tail of a row that keeps all
     nucleus = torch.where(top_p < 1, nucleus, -torch.inf)
-    return torch.maximum(kth, nucleus).squeeze(1)
+    return torch.maximum(kth, nucleus).squeeze(1).maximum(params["min_p"])
 
 
 def _descending(logits: Tensor) -> Tensor:

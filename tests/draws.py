@@ -2,6 +2,8 @@
 leave them alone.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -47,6 +49,20 @@ CODES = [  # of each of PARAMS
     [42, 77, 297, 188, 234],
     [168, 90, 71, 38, 57],
     [12, 150, 12, 25, 219],
+]
+
+# logits, min_p, other parameters, the codes that are kept
+MIN_P = [
+    ([0.0, math.log(0.5), math.log(0.25)], 0.4, {}, {0, 1}),
+    ([0.0, math.log(0.5), math.log(0.25)], 0.2, {}, {0, 1, 2}),
+    ([0.0, math.log(0.5), math.log(0.25)], 1.0, {}, {0}),
+    ([1.0, 1.0, 0.0, 1.0], 1.0, {}, {0, 1, 3}),  # ties stay together
+    ([0.0, -2.0, -4.0], math.exp(-1.5), {"temperature": 2.0}, {0, 1}),  # after the temperature
+    ([0.0, -1.0, -2.0, -3.0], math.exp(-2.5), {"top_k": 2}, {0, 1}),
+    ([0.0, -1.0, -2.0, -3.0], math.exp(-1.5), {"top_k": 3}, {0, 1}),
+    # of masses above 0, 0.5, 0.75, 0.875: top-p counts what min-p leaves out, too
+    ([0.0, math.log(0.5), math.log(0.25), math.log(0.25)], 0.4, {"top_p": 0.6}, {0, 1}),
+    ([0.0, math.log(0.5), math.log(0.25), math.log(0.25)], 0.2, {"top_p": 0.6}, {0, 1}),
 ]
 
 

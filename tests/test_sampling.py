@@ -28,7 +28,7 @@ from aim.sampling import (
     guide,
     sample,
 )
-from tests.draws import golden_draws
+from tests.draws import MIN_P, golden_draws
 
 INF = math.inf
 
@@ -180,6 +180,24 @@ def test_what_top_k_and_top_p_keep(logits: list[float], top_k: int, top_p: float
     assert survivors(logits, SamplingParams(cfg_scale=1, top_k=top_k, top_p=top_p)) == kept
 
 
+@pytest.mark.parametrize("logits, min_p, others, kept", MIN_P)
+def test_what_min_p_keeps(logits: list[float], min_p: float, others: dict, kept: set[int]):
+    params = SamplingParams(cfg_scale=1, min_p=min_p, **others)
+    assert survivors(logits, params) == kept
+
+
+def test_min_p_is_of_the_guided_probabilities_and_exact_at_its_border():
+    cond, uncond = torch.tensor([[0.0, -1.0, -2.0]]), torch.zeros(1, 3)
+    for min_p, kept in ((0.2, {0}), (0.1, {0, 1})):  # guided: 0, -2, -4
+        params = rows(SamplingParams(cfg_scale=2, min_p=min_p), list(range(300)))
+        pair = [t.expand(300, -1) for t in (cond, uncond)]
+        assert set(sample(*pair, params, torch.zeros(300, dtype=torch.int64)).tolist()) == kept
+    border = torch.tensor(math.log(0.3))
+    logits = torch.stack([torch.zeros(()), border, border.nextafter(torch.tensor(-9.0))])[None]
+    least = _threshold(logits, rows(SamplingParams(min_p=0.3), [0]))
+    assert (logits >= least).tolist() == [[True, True, False]]
+
+
 def test_top_p_of_one_keeps_a_tail_that_rounding_would_cut():
     logits = [0.0] + [-17.5] * 60  # each adds 2.5e-8 to the mass, which float32 rounds away
     params = RowParams(rows(SamplingParams(cfg_scale=1, top_k=61), [0]).values, torch.tensor([0]))
@@ -325,7 +343,7 @@ ROW_PARAMS = [
     SamplingParams(cfg_scale=1.0, temperature=0.9),
     SamplingParams(cfg_scale=1.7, top_k=40),
     SamplingParams(cfg_scale=2.0, top_p=0.8),
-    SamplingParams(cfg_scale=4.0, temperature=1.3, top_k=300, top_p=0.95),
+    SamplingParams(cfg_scale=4.0, temperature=1.3, top_k=300, top_p=0.95, min_p=0.01),
     SamplingParams(temperature=0),
     SamplingParams(temperature=0, top_k=3, top_p=0.5),
 ]

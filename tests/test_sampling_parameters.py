@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+import torch
 from PIL import Image
 from typer.main import get_command
 
@@ -59,7 +60,8 @@ def test_what_is_not_allowed_is_refused_by_name(p: Parameter) -> None:
 def test_a_row_of_a_batch_holds_it(p: Parameter) -> None:
     rows = RowParams.of([NEUTRAL, changed(p)], [0, 1])
     assert rows.values.shape == (len(SAMPLING), 2) == Rows.new(2, 1).params.shape
-    assert rows[p.name].tolist() == [p.number(p.neutral), p.number(other(p))]
+    held = torch.tensor([p.number(p.neutral), p.number(other(p))])
+    assert torch.equal(rows[p.name], held)
     assert p.name in rows.active
     assert RowParams.of([NEUTRAL], [0]).active == set()
 

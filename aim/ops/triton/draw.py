@@ -35,6 +35,7 @@ CFG_SCALE: tl.constexpr = tl.constexpr(INDEX["cfg_scale"])
 TEMPERATURE: tl.constexpr = tl.constexpr(INDEX["temperature"])
 TOP_K: tl.constexpr = tl.constexpr(INDEX["top_k"])
 TOP_P: tl.constexpr = tl.constexpr(INDEX["top_p"])
+MIN_P: tl.constexpr = tl.constexpr(INDEX["min_p"])
 # for exponents that are still in their place among the bits
 LOG_2: tl.constexpr = tl.constexpr(0.693147182464599609375 * 2**-23)
 
@@ -143,15 +144,17 @@ def _top_p(depth, weight, p, deepest):
 
 
 @triton.jit
-def _truncate(score, k, p, V: tl.constexpr):
-    """The greatest depth that top-k, then top-p keep."""
+def _truncate(score, k, p, least, V: tl.constexpr):
+    """``score`` of what top-k, then top-p, then min-p keep, -inf elsewhere; ``least`` as the rows
+    hold it, a logarithm.
+    """
     depth = score.to(tl.int32, bitcast=True) & 0x7FFFFFFF
     deepest = tl.full((), DEEPEST, tl.int32)
     if (k > 0) & (k < V):
         deepest = _top_k(depth, k.to(tl.int32))
     if p < 1.0:
         deepest = _top_p(depth, tl.where(depth <= deepest, tl.exp(score), 0.0), p, deepest)
-    return tl.where(depth <= deepest, score, -INF)
+    return tl.where((depth <= deepest) & (score >= least), score, -INF)
 
 
 @triton.jit
@@ -208,8 +211,9 @@ def _draw(
         if heat != 1.0:
             score = tl.div_rn(score, heat)
         k, p = tl.load(params + TOP_K * slots), tl.load(params + TOP_P * slots)
-        if (k > 0) | (p < 1.0):
-            score = _truncate(score, k, p, V)
+        least = tl.load(params + MIN_P * slots)
+        if (k > 0) | (p < 1.0) | (least > -INF):
+            score = _truncate(score, k, p, least, V)
     code = tl.argmax(score + noise, 0)
     code = tl.where(peak < INF, tl.where(peak > -INF, code, 0), -1)
 

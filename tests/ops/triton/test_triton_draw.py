@@ -16,7 +16,7 @@ from torch import Tensor
 from aim.config import SamplingParams
 from aim.ops import draw
 from aim.sampling import BROKEN, Rows, _draw_all, _draw_live, draw_rows
-from tests.draws import golden_draws
+from tests.draws import MIN_P, golden_draws
 
 pytest.importorskip("triton", reason="Triton is not installed")
 import triton
@@ -145,9 +145,9 @@ def compare(logits: Tensor, rows: Rows) -> Rows:
 
 
 MIXED = [
-    SamplingParams(scale, temperature, top_k, top_p)
-    for temperature, top_k, top_p, scale in itertools.product(
-        (0, 1e-30, 1, 2), (0, 1, 5, 10**6), (1, 0.9, 0.01), (3.0, 1.0)
+    SamplingParams(scale, temperature, top_k, top_p, (0, 0, 0.02, 0.3, 1)[i % 5])
+    for i, (temperature, top_k, top_p, scale) in enumerate(
+        itertools.product((0, 1e-30, 1, 2), (0, 1, 5, 10**6), (1, 0.9, 0.01), (3.0, 1.0))
     )
 ]
 
@@ -233,6 +233,11 @@ def survivors(logits: list[float], params: SamplingParams) -> set[int]:
 )
 def test_what_top_k_and_top_p_keep(logits: list[float], top_k: int, top_p: float, kept: set[int]):
     assert survivors(logits, SamplingParams(cfg_scale=1, top_k=top_k, top_p=top_p)) == kept
+
+
+@pytest.mark.parametrize("logits, min_p, others, kept", MIN_P)
+def test_what_min_p_keeps(logits: list[float], min_p: float, others: dict, kept: set[int]):
+    assert survivors(logits, SamplingParams(cfg_scale=1, min_p=min_p, **others)) == kept
 
 
 def test_temperature_zero_takes_the_lowest_of_several_maxima():

@@ -20,6 +20,8 @@ from aim.engine.backend import Backend
 from aim.engine.memory import RESERVE, pool_bytes, state_shapes
 from aim.engine.runner import Runner
 from aim.engine.scheduler import Running
+from aim.models.aim.state import HistoryState
+from aim.models.interface import Decoder, State
 
 FULL = 256  # codes up to which every step may be measured
 SETTLED = 64  # a multiple of the codes between two folds of AiM's fused step
@@ -51,7 +53,7 @@ class Timed(NamedTuple):
     measured: np.ndarray  # positions that were timed, ascending
 
 
-def fits(model: Any, batch: int) -> bool:
+def fits(model: Decoder, batch: int) -> bool:
     """Whether the pools of ``batch`` images fit into the memory that is free; True where nobody
     says.
     """
@@ -135,7 +137,7 @@ class _Filled:
     which a GPU multiplies with less power.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Decoder) -> None:
         self._model = model
 
     def __getattr__(self, name: str) -> Any:
@@ -150,11 +152,11 @@ class _Filled:
         return state
 
 
-def _folds(state: Any) -> bool:
+def _folds(state: State) -> bool:
     """Whether a state is a history since an origin, which a step at any other position must not
     meet.
     """
-    return hasattr(state, "origin")
+    return isinstance(state, HistoryState)
 
 
 def _along(steps: _Steps, tokens: int, folds: bool, seconds: float) -> Timed:

@@ -6,7 +6,6 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from aim.bench.traffic import traffic
 from aim.engine import Request
 from aim.errors import AimError, GenerationError, InvalidInput
 from aim.models.image_decoder import ImageDecoder
+from aim.models.interface import Decoder
 from aim.pipeline import Pipeline
 
 LARGEST = 4096
@@ -89,7 +89,7 @@ def parse_numbers(name: str, text: str, most: int) -> list[int]:
     return list(dict.fromkeys(map(int, parts)))
 
 
-def requests_for(model: Any, batch: int) -> list[Request]:
+def requests_for(model: Decoder, batch: int) -> list[Request]:
     """A batch of random classes, the same every time, seeds 0, 1, ..., with the model's own
     sampling defaults.
     """

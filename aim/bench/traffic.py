@@ -81,5 +81,7 @@ def traffic(model: Any, rows: int) -> Traffic:
         return Traffic(int(weights), int(state))
     itemsize = model.dtype.itemsize
     if isinstance(model.config, GPTConfig):
-        return gpt_traffic(model.config, rows, itemsize, state_shapes(model, 1)[0].element_size())
+        return gpt_traffic(
+            model.config, rows, itemsize, next(iter(state_shapes(model, 1))).element_size()
+        )
     return aim_traffic(model.config, rows, itemsize)

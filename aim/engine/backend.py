@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeGuard, cast
 
 import torch
 
@@ -17,7 +17,11 @@ from aim.engine.scheduler import Running
 from aim.errors import GenerationError, InvalidInput
 from aim.models.aim.cpu import CPUAiM
 from aim.models.aim.mamba_ssm import MambaSSMAiM
+from aim.models.aim.model import AiM
 from aim.models.gpt.cpu import CPUGPT
+from aim.models.gpt.model import GPT
+from aim.models.interface import Decoder
+from aim.models.prior import Prior
 from aim.ops import mixer
 from aim.ops.triton import CAPABILITY
 from aim.settings import BACKEND_ALIASES, BACKENDS
@@ -35,7 +39,7 @@ class Backend:
     """
 
     name: str  # one of ``BACKENDS``, but for auto
-    model: Any
+    model: Decoder
     reason: str = ""
 
     def describe(self) -> str:
@@ -78,7 +82,7 @@ def check(wanted: str, device: torch.device) -> str:
     return reason
 
 
-def pick(model: Any, wanted: str = "auto") -> Backend:
+def pick(model: Prior, wanted: str = "auto") -> Backend:
     """The backend for ``model``, an ``aim.models.prior.Prior``: for "auto" ours for a GPU where it
     runs, for a CPU on one, else eager, with a line in the log on a GPU.
 
@@ -94,9 +98,9 @@ def pick(model: Any, wanted: str = "auto") -> Backend:
             raise _refusal(
                 wanted, "its kernels are for a state space model, and this one is a Transformer"
             )
-        return _mamba_ssm(model)
+        return _mamba_ssm(cast(AiM, model))
     if model.device.type == "cpu":
-        return Backend("cpu", CPUGPT(model) if _is_gpt(model) else CPUAiM(model))
+        return Backend("cpu", CPUGPT(model) if _is_gpt(model) else CPUAiM(cast(AiM, model)))
     if not reason:
         try:
             return Backend("gpu", _gpu(model))
@@ -112,7 +116,7 @@ def pick(model: Any, wanted: str = "auto") -> Backend:
     return Backend("eager", model, reason)
 
 
-def _is_gpt(model: Any) -> bool:
+def _is_gpt(model: Prior) -> TypeGuard[GPT]:
     return isinstance(model.config, GPTConfig)
 
 
@@ -143,22 +147,22 @@ def _obstacle(device: torch.device) -> str:
     return ""
 
 
-def _gpu(model: Any) -> Any:
+def _gpu(model: Prior) -> Decoder:
     """The model with fused kernels, tried out. Raises whatever goes wrong."""
     if _is_gpt(model):  # imported here, as both import Triton
         from aim.models.gpt.gpu import GPUGPT
 
-        ours: Any = GPUGPT(model)
+        ours: Decoder = GPUGPT(model)
     else:
         from aim.models.aim.gpu import GPUAiM
 
-        ours = GPUAiM(model)
+        ours = GPUAiM(cast(AiM, model))
     if not _try(ours):
         raise GenerationError("the step cannot be captured")
     return ours
 
 
-def _mamba_ssm(model: Any) -> Backend:
+def _mamba_ssm(model: AiM) -> Backend:
     """mamba-ssm's kernels, tried out. InvalidInput if they do not run."""
     theirs = MambaSSMAiM(model)
     try:
@@ -173,7 +177,7 @@ def _mamba_ssm(model: Any) -> Backend:
     return Backend("mamba-ssm", theirs, reason)
 
 
-def _try(model: Any) -> bool:
+def _try(model: Decoder) -> bool:
     """Two steps of ``model`` in an engine of one request; whether they were captured."""
     entry = Running(Request(0), [0, 1])
     runner = Runner(model, 2)

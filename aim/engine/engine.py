@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from aim.engine.runner import Runner
 from aim.engine.scheduler import Running, Scheduler
 from aim.engine.transfer import HostCopy
 from aim.errors import GenerationError, InvalidInput, QueueFull
+from aim.models.interface import Decoder
 from aim.sampling import BROKEN
 
 
@@ -46,7 +46,7 @@ class Engine:
     """
 
     def __init__(
-        self, model: Any, max_requests: int = 16, max_waiting: int = 64, captured: bool = True
+        self, model: Decoder, max_requests: int = 16, max_waiting: int = 64, captured: bool = True
     ) -> None:
         max_requests = whole("max_requests", max_requests, 1)
         max_waiting = whole("max_waiting", max_waiting, 0)

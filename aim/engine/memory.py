@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from aim.models.interface import Decoder, State
 from aim.sampling import NOTES
 
 log = logging.getLogger("aim")
@@ -39,13 +40,13 @@ class _Unallocated(TorchFunctionMode):
         return func(*args, **({**kwargs, "device": "meta"} if func in self._MADE else kwargs))
 
 
-def state_shapes(model: Any, slots: int) -> Any:
+def state_shapes(model: Decoder, slots: int) -> State:
     """``model.new_state(slots)`` without memory behind it: shapes and dtypes alone."""
     with _Unallocated():
         return model.new_state(slots)
 
 
-def pool_bytes(model: Any, slots: int) -> int:
+def pool_bytes(model: Decoder, slots: int) -> int:
     """About how much memory ``slots`` rows of ``model`` take, of which this allocates one row's
     condition.
     """
@@ -74,7 +75,7 @@ def fitting(max_requests: int, needed: Callable[[int], int], free: int) -> int:
     return fits
 
 
-def limit(model: Any, max_requests: int) -> int:
+def limit(model: Decoder, max_requests: int) -> int:
     """How many requests, up to ``max_requests``, ``model`` can run at once on its device."""
     if model.device.type != "cuda":
         return max_requests

@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from aim.engine.graphs import Graphs
 from aim.engine.requests import Mix
 from aim.engine.scheduler import Running
 from aim.engine.transfer import HostCopy
+from aim.models.interface import Decoder
 from aim.sampling import Rows, draw_rows
 
 # conditions made at once on a GPU: as many as there can be requests, between these
@@ -48,12 +48,12 @@ class Runner:
     """Pools for ``slots`` rows: what the model remembers, condition, ``Rows``; and the step on the
     first of them.
 
-    ``model`` is anything with the interface of ``aim.models.prior.Prior``; with ``captured`` its
+    ``model`` is anything with the interface of ``Decoder``; with ``captured`` its
     step must do the same on the device whenever it has as many rows. Not thread-safe: the engine
     calls it from one place.
     """
 
-    def __init__(self, model: Any, slots: int, captured: bool = True) -> None:
+    def __init__(self, model: Decoder, slots: int, captured: bool = True) -> None:
         self.model = model
         self.device = model.device
         self.sizes = batch_sizes(model.device, model.dtype, slots)

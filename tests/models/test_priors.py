@@ -66,7 +66,7 @@ def test_prefill_equals_forward_and_leaves_the_state_of_the_steps(case: Case, le
     cond[slots] = model.condition(labels)
     for part in state:
         part.normal_()  # what a slot held before must not matter
-    before = state._make(part.clone() for part in state)
+    before = type(state)(*(part.clone() for part in state))
     want = whole(codes[:, :-1], labels)
 
     got = model.prefill(codes[:, :length], cond, state, slots)
@@ -112,7 +112,7 @@ def test_an_idle_row_writes_nothing(case: Case, dtype: torch.dtype, slots: list[
     cond, state = model.condition(labels_of(model, 4)), model.new_state(4)
     for part in state:
         part.normal_()
-    before = state._make(part.clone() for part in state)
+    before = type(state)(*(part.clone() for part in state))
     model.step(
         torch.tensor([1, 2, 3, 4]),
         torch.tensor([5, -1, 0, -1]),
@@ -150,7 +150,7 @@ def test_copied_slots_go_on_like_their_source(case: Case):
     logits = model.step(codes[:, 5].repeat(2), torch.full((4,), 6), cond, state)
     assert torch.equal(logits[:2], logits[2:])
     assert_same(state.gather(torch.tensor([0, 1])), state.gather(torch.tensor([2, 3])))
-    assert state[1].abs().amax((0, 2, 3, 4)).gt(0).all()
+    assert list(state)[1].abs().amax((0, 2, 3, 4)).gt(0).all()
 
 
 def test_class_embeddings_condition_like_labels(case: Case):

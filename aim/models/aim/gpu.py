@@ -7,7 +7,7 @@ captured in a CUDA graph.
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aim.errors import InvalidInput
 from aim.models.aim.model import AiM, Layer
+from aim.models.aim.state import HistoryState
 from aim.models.aim.step_weights import gained_condition, mix_weights, norm_weights
 from aim.ops.triton.decode.common import overlaps
 from aim.ops.triton.decode.few_rows import linear_in, linear_out, out_parts
@@ -23,50 +24,8 @@ from aim.ops.triton.decode.rows import FEW, SHORT, SOME
 from aim.ops.triton.decode.some_rows import out_shares, product, wide_product
 from aim.ops.triton.decode.window import mix
 from aim.ops.triton.decode.window_fold import fold
-from aim.ops.window import Window
 
 OFTEN = 16  # items between two folds
-
-
-class HistoryState(NamedTuple):
-    """What every layer remembers, for a pool of slots: a state as it stood at ``origin``, and the
-    items since (``ops.window``).
-    """
-
-    ring: Tensor  # (L, S, d_conv, conv_dim)
-    items: Tensor  # (L, S, nheads, W, headdim)
-    keys: Tensor  # (L, S, W, d_state)
-    decay: Tensor  # (L, S, nheads, W) float32
-    base: Tensor  # (L, S, nheads, headdim, d_state)
-    origin: Tensor  # (S,) int32, items in ``base``
-
-    @property
-    def slots(self) -> int:
-        """How many rows can be remembered."""
-        return self.origin.shape[0]
-
-    @property
-    def first(self) -> int:
-        """Items that are kept before the first fold."""
-        return self.keys.shape[2]
-
-    def layer(self, i: int) -> Window:
-        """Of one layer, (S, ...) each; views."""
-        return Window(*(part[i] for part in self[:5]))
-
-    def copy(self, src: Tensor, dst: Tensor) -> None:
-        """Copy slots ``src (K,)`` over slots ``dst (K,)`` in place."""
-        self.scatter(dst, self.gather(src))
-
-    def gather(self, slots: Tensor) -> HistoryState:
-        """A copy of the given slots (R,)."""
-        return HistoryState._make([*(part[:, slots] for part in self[:5]), self.origin[slots]])
-
-    def scatter(self, slots: Tensor, rows: HistoryState) -> None:
-        """Write rows (R, ...) to the given slots (R,) in place."""
-        for part, value in zip(self[:5], rows[:5], strict=True):
-            part[:, slots] = value
-        self.origin[slots] = rows.origin
 
 
 class GPUAiM:
@@ -131,7 +90,7 @@ class GPUAiM:
             weight.new_zeros(*lead, window, c.d_state),
             weight.new_zeros(*lead, c.nheads, window, dtype=torch.float32),
             weight.new_zeros(*lead, c.nheads, c.headdim, c.d_state),
-            torch.zeros(slots, dtype=torch.int32, device=weight.device),
+            torch.zeros(1, slots, dtype=torch.int32, device=weight.device),
         )
 
     def prefill(self, codes: Tensor, cond: Tensor, state: HistoryState, slots: Tensor) -> Tensor:
@@ -197,7 +156,7 @@ class GPUAiM:
         layers = self._step_few if self.dtype != torch.float32 and count <= FEW else self._step_many
         layers(residual, x, positions, cond, state)
         if not self._folds(count):
-            fold(Window(*state[:5]), positions, state.origin, count, state.first, OFTEN, lap)
+            fold(state.windows(), positions, state.origin, count, state.first, OFTEN, lap)
         if layers == self._step_few:
             logits = new(count, c.vocab_size, dtype=torch.float32)
             linear_in(x, table, logits, overlap=lap)

@@ -1,49 +1,54 @@
-"""The recurrent state of AiM: a named value that is passed in, never kept on a module."""
+"""What AiM remembers: its recurrent state, or a history that is folded into it now and then."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from aim.models.pool import Pool
+from aim.ops.window import Window
 
-class MambaState(NamedTuple):
+
+@dataclass(frozen=True)
+class MambaState(Pool):
     """What every layer remembers, for a pool of slots. A new state is zero."""
 
     conv: Tensor  # (n_layer, slots, d_conv - 1, conv_dim), oldest first
     ssm: Tensor  # (n_layer, slots, nheads, headdim, d_state) float32
 
+
+@dataclass(frozen=True)
+class HistoryState(Pool):
+    """What every layer remembers, for a pool of slots: a state as it stood at ``origin``, and the
+    items since (``ops.window``).
+    """
+
+    ring: Tensor  # (L, S, d_conv, conv_dim)
+    items: Tensor  # (L, S, nheads, W, headdim)
+    keys: Tensor  # (L, S, W, d_state)
+    decay: Tensor  # (L, S, nheads, W) float32
+    base: Tensor  # (L, S, nheads, headdim, d_state)
+    origins: Tensor  # (1, S) int32, items in ``base``, of all layers
+
     @property
-    def slots(self) -> int:
-        """How many rows can be remembered."""
-        return self.ssm.shape[1]
+    def origin(self) -> Tensor:
+        """Items in ``base`` (S,) int32."""
+        return self.origins[0]
 
-    def copy(self, src: Tensor, dst: Tensor) -> None:
-        """Copy slots ``src (K,)`` over slots ``dst (K,)`` in place."""
-        for part in self:
-            part[:, dst] = part[:, src]
+    @property
+    def first(self) -> int:
+        """Items that are kept before the first fold."""
+        return self.keys.shape[2]
 
-    def rows(self, count: int) -> MambaState:
-        """A view of the first ``count`` slots."""
-        return MambaState(self.conv[:, :count], self.ssm[:, :count])
+    def windows(self) -> Window:
+        """Of all layers, (L, S, ...) each."""
+        return Window(self.ring, self.items, self.keys, self.decay, self.base)
 
-    def gather(self, slots: Tensor) -> MambaState:
-        """A copy of the given slots (R,)."""
-        return MambaState(self.conv[:, slots], self.ssm[:, slots])
-
-    def scatter(self, slots: Tensor, rows: MambaState) -> None:
-        """Write rows (R, ...) to the given slots (R,) in place."""
-        for part, value in zip(self, rows, strict=True):
-            part[:, slots] = value
-
-    def clear(self, fresh: Tensor) -> None:
-        """Zero the slots where ``fresh (slots,)`` is True; decided on the device, no host
-        synchronisation on a GPU.
-        """
-        if fresh.is_cuda or fresh.any():
-            self.conv.masked_fill_(fresh[:, None, None], 0)
-            self.ssm.masked_fill_(fresh[:, None, None, None], 0)
+    def layer(self, i: int) -> Window:
+        """Of one layer, (S, ...) each; views."""
+        return Window(*(part[i] for part in self.windows()))
 
 
 def new_mamba_state(

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aim.errors import InvalidInput
-from aim.models.gpt.model import GPT, KVState, Layer
+from aim.models.gpt.cache import KVState
+from aim.models.gpt.model import GPT, Layer
 from aim.ops.activation import silu
 from aim.ops.attention import attend_reached, capacity, hide, reach, rotary_table
 from aim.ops.linear import Product, fixed_product

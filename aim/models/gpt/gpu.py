@@ -14,40 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aim.errors import InvalidInput
-from aim.models.gpt.model import GPT, KVState, Layer
+from aim.models.gpt.cache import CacheState
+from aim.models.gpt.model import GPT, Layer
 from aim.ops.attention import rotary_table
 from aim.ops.triton.decode.attention import add_norm, attend, embed, gate
 from aim.ops.triton.decode.common import overlaps
 from aim.ops.triton.decode.few_rows import linear_in, linear_out, out_parts
 from aim.ops.triton.decode.rows import FEW, SOME
 from aim.ops.triton.decode.some_rows import product_in, product_out, tiles, wide_product
-
-
-class CacheState(NamedTuple):
-    """Keys and values of every layer, for a pool of slots, and what the kernels of a step count
-    with, which is zero between steps.
-    """
-
-    keys: Tensor  # (n_layer, slots, n_head, capacity, head_dim), rotated
-    values: Tensor  # (n_layer, slots, n_head, capacity, head_dim)
-    arrived: Tensor  # (tiles,) int32
-
-    @property
-    def slots(self) -> int:
-        """How many rows can be remembered."""
-        return self.keys.shape[1]
-
-    def copy(self, src: Tensor, dst: Tensor) -> None:
-        """Copy slots ``src (K,)`` over slots ``dst (K,)`` in place."""
-        KVState(self.keys, self.values).copy(src, dst)
-
-    def gather(self, slots: Tensor) -> CacheState:
-        """A copy of the given slots (R,)."""
-        return CacheState(self.keys[:, slots], self.values[:, slots], self.arrived)
-
-    def scatter(self, slots: Tensor, rows: CacheState) -> None:
-        """Write rows (R, ...) to the given slots (R,) in place."""
-        KVState(self.keys, self.values).scatter(slots, KVState(rows.keys, rows.values))
 
 
 class _Weights(NamedTuple):
@@ -98,8 +72,10 @@ class GPUGPT:
 
     def new_state(self, slots: int) -> CacheState:
         """An empty cache for ``slots`` rows, in the model's dtype."""
+        cache = self.model.new_state(slots)
         return CacheState(
-            *self.model.new_state(slots),
+            cache.keys,
+            cache.values,
             torch.zeros(tiles(self.config.d_model), dtype=torch.int32, device=self.device),
         )
 
@@ -107,7 +83,7 @@ class GPUGPT:
         """As ``GPT.prefill``: codes (R, K), cond and state pooled by slot, slots (R,) -> logits (R,
         K + 1, V) float32.
         """
-        return self.model.prefill(codes, cond, KVState(state.keys, state.values), slots)
+        return self.model.prefill(codes, cond, state, slots)
 
     def step(
         self,

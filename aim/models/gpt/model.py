@@ -4,7 +4,7 @@ github.com/FoundationVision/LlamaGen).
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,47 +14,10 @@ from aim.config import GPTConfig
 from aim.errors import InvalidInput
 from aim.models.aim.mamba2 import RMSNorm
 from aim.models.aim.model import ClassEmbedding
+from aim.models.gpt.cache import KVState
 from aim.ops.activation import silu
 from aim.ops.attention import attend, attend_one, capacity, rotary_table, rotate
 from aim.ops.linear import Linear
-
-
-class KVState(NamedTuple):
-    """Keys and values of every layer, for a pool of slots. A new state is zero."""
-
-    keys: Tensor  # (n_layer, slots, n_head, capacity, head_dim), rotated
-    values: Tensor  # (n_layer, slots, n_head, capacity, head_dim)
-
-    @property
-    def slots(self) -> int:
-        """How many rows can be remembered."""
-        return self.keys.shape[1]
-
-    def copy(self, src: Tensor, dst: Tensor) -> None:
-        """Copy slots ``src (K,)`` over slots ``dst (K,)`` in place."""
-        for part in self:
-            part[:, dst] = part[:, src]
-
-    def rows(self, count: int) -> KVState:
-        """A view of the first ``count`` slots."""
-        return KVState(self.keys[:, :count], self.values[:, :count])
-
-    def gather(self, slots: Tensor) -> KVState:
-        """A copy of the given slots (R,)."""
-        return KVState(self.keys[:, slots], self.values[:, slots])
-
-    def scatter(self, slots: Tensor, rows: KVState) -> None:
-        """Write rows (R, ...) to the given slots (R,) in place."""
-        for part, value in zip(self, rows, strict=True):
-            part[:, slots] = value
-
-    def clear(self, fresh: Tensor) -> None:
-        """Zero the slots where ``fresh (slots,)`` is True; decided on the device, no host
-        synchronisation on a GPU.
-        """
-        if fresh.is_cuda or fresh.any():
-            for part in self:
-                part.masked_fill_(fresh[:, None, None, None], 0)
 
 
 class Attention(nn.Module):

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from aim.errors import InvalidInput
-from aim.models.aim.model import AiM, as_adaln_group, as_plain_adaln
+from aim.models.aim.adaln import as_adaln_group, as_plain_adaln
+from aim.models.aim.model import AiM
 from tests import foreign
 from tests.models.decoders import FAR, KINDS, codes_of, labels_of, play
 

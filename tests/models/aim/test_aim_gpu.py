@@ -5,6 +5,7 @@ smallest sizes, on a GPU at real ones.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +19,8 @@ from aim.models.aim.model import AiM
 from tests.tiny import random_model
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from aim.models.aim.gpu import GPUAiM, HistoryState
+from aim.models.aim.gpu import GPUAiM
+from aim.models.aim.state import HistoryState
 
 # the interpreter computes with NaN what it then masks
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -43,12 +45,13 @@ def poisoned(model: GPUAiM, slots: int, first: int = 0) -> HistoryState:
     """A state in which rows were before, with a history of ``first`` items if given."""
     state = model.new_state(slots)
     if first:
-        state = state._replace(
+        state = dataclasses.replace(
+            state,
             items=state.items[:, :, :, :first].contiguous(),
             keys=state.keys[:, :, :first].contiguous(),
             decay=state.decay[..., :first].contiguous(),
         )
-    for part in state[:5]:
+    for part in state.windows():
         part.fill_(float("nan"))
     state.origin.fill_(3)
     return state
@@ -179,7 +182,7 @@ def test_prefill_refuses_a_whole_image():
 def test_an_idle_row_writes_nothing(slots: list[int] | None):
     _, fast = pair(headdim=32)
     cond, state = fast.condition(torch.arange(4)), fast.new_state(4)
-    for part in state[:5]:
+    for part in state.windows():
         part.normal_()
     before = state.gather(torch.arange(4))
     fast.step(
@@ -193,14 +196,16 @@ def test_an_idle_row_writes_nothing(slots: list[int] | None):
     idle, busy = torch.tensor([where[1], where[3]]), torch.tensor([where[0], where[2]])
     for part, old in zip(state.gather(idle), before.gather(idle), strict=True):
         assert torch.equal(part, old)
-    for part, old in zip(state.gather(busy)[:4], before.gather(busy)[:4], strict=True):
+    for part, old in zip(
+        state.gather(busy).windows()[:4], before.gather(busy).windows()[:4], strict=True
+    ):
         assert (part != old).flatten(2).any(-1).all()
 
 
 def test_slots_are_gathered_scattered_and_copied():
     _, fast = pair()
     state = fast.new_state(5)
-    for part in state[:5]:
+    for part in state.windows():
         part.normal_()
     state.origin.copy_(torch.arange(5) * 7)
     before = HistoryState(*(part.clone() for part in state))
@@ -208,15 +213,15 @@ def test_slots_are_gathered_scattered_and_copied():
     assert taken.slots == 2
     assert state.slots == 5
     assert taken.origin.tolist() == [21, 7]
-    for part, whole in zip(taken[:5], before[:5], strict=True):
+    for part, whole in zip(taken.windows(), before.windows(), strict=True):
         assert torch.equal(part, whole[:, [3, 1]])
     state.copy(torch.tensor([4, 0]), torch.tensor([0, 4]))  # an exchange
     assert state.origin.tolist() == [28, 7, 14, 21, 0]
-    for part, whole in zip(state[:5], before[:5], strict=True):
+    for part, whole in zip(state.windows(), before.windows(), strict=True):
         assert torch.equal(part, whole[:, [4, 1, 2, 3, 0]])
     state.scatter(torch.tensor([0, 4]), taken)
     assert state.origin.tolist() == [21, 7, 14, 21, 7]
-    for part, whole in zip(state[:5], before[:5], strict=True):
+    for part, whole in zip(state.windows(), before.windows(), strict=True):
         assert torch.equal(part, whole[:, [3, 1, 2, 3, 1]])
 
 

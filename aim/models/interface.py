@@ -1,0 +1,59 @@
+"""The one interface of both priors, which every form of their step has: what engine and bench are
+typed against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from aim.config import PriorConfig
+
+
+class State(Protocol):
+    """What a model remembers of every row, a pool of slots."""
+
+    @property
+    def slots(self) -> int:
+        """How many rows can be remembered."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The tensors, (layers, slots, ...) each."""
+
+    def copy(self, src: Tensor, dst: Tensor) -> None:
+        """Copy slots ``src (K,)`` over slots ``dst (K,)`` in place."""
+
+
+class Decoder(Protocol):
+    """A prior, and how its step is taken. ``aim.models.aim.model.AiM`` says what each part does."""
+
+    @property
+    def config(self) -> PriorConfig:
+        """Sizes; ``num_tokens`` codes of ``vocab_size`` make an image."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the matrices."""
+
+    @property
+    def class_table(self) -> Tensor:
+        """Embeddings (num_classes + 1, D) of the classes, and of no class."""
+
+    def condition(self, labels: Tensor, /) -> Tensor:
+        """What depends on the class alone: class rows (R,) or embeddings (R, D) -> (R, ...)."""
+
+    def new_state(self, slots: int, /) -> Any:
+        """A ``State`` of ``slots`` rows, which this model alone can read."""
+
+    def prefill(self, codes: Tensor, cond: Tensor, state: Any, slots: Tensor, /) -> Tensor:
+        """Read given codes (R, K) at once, into slots (R,) -> logits (R, K + 1, V) float32."""
+
+    def step(self, codes: Tensor, positions: Tensor, cond: Tensor, state: Any, /) -> Tensor:
+        """One item a row: codes (R,), positions (R,) -> logits (R, V) float32; row i is slot i."""

@@ -1,0 +1,57 @@
+"""What models remember of the rows they decode: tensors that are passed in, never kept on a module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from torch import Tensor
+
+Self = TypeVar("Self", bound="Pool")
+
+
+class Pool:
+    """Tensors (layers, slots, ...), one a field of a dataclass, that slots share. A new one is
+    zero.
+    """
+
+    def _pooled(self) -> dict[str, Tensor]:
+        """The fields that slots share."""
+        return vars(self)
+
+    def _with(self: Self, parts: dict[str, Tensor]) -> Self:
+        return type(self)(**{**vars(self), **parts})
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._pooled().values())
+
+    @property
+    def slots(self) -> int:
+        """How many rows can be remembered."""
+        return next(iter(self)).shape[1]
+
+    def copy(self, src: Tensor, dst: Tensor) -> None:
+        """Copy slots ``src (K,)`` over slots ``dst (K,)`` in place."""
+        for part in self:
+            part[:, dst] = part[:, src]
+
+    def rows(self: Self, count: int) -> Self:
+        """A view of the first ``count`` slots."""
+        return self._with({name: part[:, :count] for name, part in self._pooled().items()})
+
+    def gather(self: Self, slots: Tensor) -> Self:
+        """A copy of the given slots (R,)."""
+        return self._with({name: part[:, slots] for name, part in self._pooled().items()})
+
+    def scatter(self: Self, slots: Tensor, rows: Self) -> None:
+        """Write rows (R, ...) to the given slots (R,) in place."""
+        for part, value in zip(self, rows, strict=True):
+            part[:, slots] = value
+
+    def clear(self, fresh: Tensor) -> None:
+        """Zero the slots where ``fresh (slots,)`` is True; decided on the device, no host
+        synchronisation on a GPU.
+        """
+        if fresh.is_cuda or fresh.any():
+            for part in self:
+                part.masked_fill_(fresh.view(-1, *[1] * (part.dim() - 2)), 0)

@@ -48,7 +48,7 @@ class Codec:
         if len(codes) == 0:
             return None
         config = self.tokenizer.config
-        grid, factor, size = config.grid, config.downsample, config.image_size
+        grid, factor, size = config.grid, config.upsample, config.output_size
         with self._image_decoder.beside():
             codes_here = torch.from_numpy(codes).to(self._image_decoder.device)
             drawn = write.to_image(self._previewer(codes_here))

@@ -198,27 +198,44 @@ PriorConfig = AiMConfig | GPTConfig
 
 @dataclass(frozen=True)
 class VQConfig:
-    """VQ tokenizer: convolutional encoder, l2-normalised codebook, convolutional decoder
-    (LlamaGen's VQ-16 tree).
+    """VQ tokenizer: convolutional encoder, l2-normalised codebook, convolutional decoder (LlamaGen's
+    VQ-16 tree). The decoder may have more levels than the encoder: then pictures come out larger
+    than they went in.
     """
 
-    image_size: int = 256
+    image_size: int = 256  # pixels of what goes in, each way
     codebook_size: int = 16384
     codebook_dim: int = 8
     z_channels: int = 256
     ch: int = 128
     ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
+    decoder_ch_mult: tuple[int, ...] = ()  # from the largest level down; empty: as ``ch_mult``
     num_res_blocks: int = 2
 
     @property
     def downsample(self) -> int:
-        """Pixels a code spans each way."""
+        """Pixels of what goes in that a code spans each way."""
         return 2 ** (len(self.ch_mult) - 1)
+
+    @property
+    def upsample(self) -> int:
+        """Pixels of what comes out that a code spans each way."""
+        return 2 ** (len(self.decoder_levels) - 1)
+
+    @property
+    def decoder_levels(self) -> tuple[int, ...]:
+        """Width of each of the decoder's levels over ``ch``, from the largest down."""
+        return self.decoder_ch_mult or self.ch_mult
 
     @property
     def grid(self) -> int:
         """Codes each way."""
         return self.image_size // self.downsample
+
+    @property
+    def output_size(self) -> int:
+        """Pixels of what comes out, each way."""
+        return self.grid * self.upsample
 
 
 @dataclass(frozen=True)
@@ -235,6 +252,14 @@ class ModelSpec:
 
 
 VQ_F16 = VQConfig()
+VQ_S = VQConfig(
+    image_size=64,
+    codebook_size=4096,
+    z_channels=128,
+    ch=64,
+    ch_mult=(1, 2, 2),
+    decoder_ch_mult=(1, 1, 2, 2),
+)
 VQ_F4 = VQConfig(image_size=64, codebook_size=2048, z_channels=128, ch=64, ch_mult=(1, 2, 2))
 
 

@@ -113,7 +113,7 @@ def race(
         seed=seed,
         sampling=sampling,
         tokens=pipes[0].model.config.num_tokens,
-        image_size=pipes[0].tokenizer.config.image_size,
+        image_size=pipes[0].tokenizer.config.output_size,
         device=str(device),
         dtype=str(pipes[0].dtype).removeprefix("torch."),
         copy_bandwidth=bandwidth,

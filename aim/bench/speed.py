@@ -237,7 +237,7 @@ def bench(
         trial_seconds=pipe.trial_seconds,
         guidance=pipe.sampling.cfg_scale,
         tokens=pipe.model.config.num_tokens,
-        image_size=pipe.tokenizer.config.image_size,
+        image_size=pipe.tokenizer.config.output_size,
         copy_bandwidth=bandwidth,
         machine=Machine.of(pipe.device),
         batches=tuple(results),

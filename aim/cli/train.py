@@ -125,8 +125,16 @@ def prior(
 def tokenizer(
     images: Images,
     out: Out,
-    config: Annotated[str, typer.Option(help="vq-f16, vq-f4, or a YAML file.")] = "vq-f16",
+    config: Annotated[str, typer.Option(help="vq-s, -f4, -f16, or a YAML file.")] = "vq-f16",
     val: Held = None,
+    fine: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fine-images",
+            help="Images as large as what comes out, of any classes, where that is more than goes "
+            "in.",
+        ),
+    ] = None,
     change: Change = None,
     init: Annotated[
         Path | None, typer.Option(help="Fine-tune: the tokenizer's .safetensors to start from.")
@@ -167,6 +175,7 @@ def tokenizer(
         loss_network=loss_network,
         stream=stream,
         about=about or (),
+        fine=fine or (),
     )
     with _progress() as on_step:
         options = Options(

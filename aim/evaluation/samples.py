@@ -56,7 +56,7 @@ class SampleSet:
         self.params, self.seed = params or pipe.sampling, check_seed(seed)
         check_seed(seed + count - 1)
         self.rows = balanced_rows(count, pipe.model.config.num_classes)
-        self.size = pipe.tokenizer.config.image_size
+        self.size = pipe.tokenizer.config.output_size
         # where a batch's size changes last bits
         self._padded = pipe.device.type == "cuda" and pipe.dtype != torch.float32
 

@@ -121,7 +121,7 @@ class ImageDecoder:
         """Codes (n, num_tokens) on the device -> images (n, H, W, 3) uint8 on the device, in order
         with the current stream.
         """
-        side = self._vq.config.image_size
+        side = self._vq.config.output_size
         pixels = torch.empty(len(codes), side, side, 3, dtype=torch.uint8, device=self.device)
         lengths = list(_parts(len(codes), self._sizes))
         parts = zip(codes.split(lengths), pixels.split(lengths), strict=True)
@@ -176,7 +176,7 @@ class ImageDecoder:
 def _sizes(vq: VQ) -> tuple[int, ...]:
     """Of ``SIZES``, those whose activations fit a quarter of the memory that is free."""
     # bytes; six of an image's largest, in bfloat16
-    widest = 6 * vq.config.image_size**2 * vq.config.ch * 2
+    widest = 6 * vq.config.output_size**2 * vq.config.ch * 2
     free, _ = torch.cuda.mem_get_info(vq.quant_conv.weight.device)
     return tuple(size for size in SIZES if size == 1 or size * widest < free / 4)
 

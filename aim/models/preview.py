@@ -56,7 +56,7 @@ class Previewer:
 
         What lies right of the last code in its row is made up.
         """
-        grid, factor = self._vq.config.grid, self._vq.config.downsample
+        grid, factor = self._vq.config.grid, self._vq.config.upsample
         rows = -(-codes.shape[0] // grid)
         missing = rows * grid - codes.shape[0]
         above = codes[-grid:][:missing] if rows > 1 else codes[-1:].expand(missing)
@@ -100,7 +100,7 @@ class Previewer:
         """
         # of shape (cells, 3)
         means = (
-            torch.nn.functional.avg_pool2d(self._vq.decode(codes), self._vq.config.downsample)[0]
+            torch.nn.functional.avg_pool2d(self._vq.decode(codes), self._vq.config.upsample)[0]
             .flatten(1)
             .T.cpu()
         )

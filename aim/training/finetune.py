@@ -1,5 +1,5 @@
-"""A trained prior for other classes: rows of known classes are kept, new ones start at the average
-class.
+"""A trained model as the start of another: a prior for other classes, a tokenizer with more levels or
+codes.
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
+from aim.config import VQConfig
 from aim.errors import InvalidInput
 from aim.models.prior import Prior, build
+from aim.models.vq.model import VQ
 
 
 @torch.no_grad()
@@ -52,3 +55,29 @@ def with_classes(
     out = build(config)
     out.load_state_dict({**weights, table: torch.cat([rows, weights[table][-1:]])})
     return out
+
+
+def grown(old: VQ, config: VQConfig, noise: float = 0.08) -> VQ:
+    """``old`` as a tokenizer of ``config``: the same, or with further levels at the decoder's end,
+    fresh, and with a codebook some times as large, each code several times with ``noise`` added.
+    InvalidInput where they differ in anything else.
+    """
+    if old.config == config:
+        return old
+    times, rest = divmod(config.codebook_size, old.config.codebook_size)
+    levels = old.config.decoder_levels
+    alike = dataclasses.replace(
+        config, codebook_size=old.config.codebook_size, decoder_ch_mult=old.config.decoder_ch_mult
+    )
+    if rest or alike != old.config or config.decoder_levels[-len(levels) :] != levels:
+        raise InvalidInput(
+            f"a tokenizer of {old.config} cannot become one of {config}: only levels at the "
+            "decoder's end and a multiple of its codes can be added; name its own with --config"
+        )
+    model = VQ(config)
+    state, mine = old.state_dict(), model.state_dict()
+    table = F.normalize(state["quantize.embedding.weight"], dim=1).repeat(times, 1)
+    state["quantize.embedding.weight"] = table + noise * torch.randn_like(table)
+    kept = {name: w for name, w in state.items() if name in mine and mine[name].shape == w.shape}
+    model.load_state_dict({**mine, **kept})
+    return model

@@ -10,14 +10,17 @@ from torch import Tensor, nn
 
 from aim.training.classifier import VGG
 from aim.training.parallel import ALONE, Processes
+from aim.training.perceptual import LPIPS
 
 
-def perceptual_distance(network: VGG, images: Tensor, others: Tensor) -> Tensor:
-    """Mean squared distance of channel-normalised features, averaged over stages, as LPIPS without
-    its learned weights.
+def perceptual_distance(network: VGG | LPIPS, images: Tensor, others: Tensor) -> Tensor:
+    """LPIPS, or mean squared distance of channel-normalised features, averaged over stages: the
+    same without its learned weights.
 
     images and others (B, 3, H, W) in [-1, 1] -> scalar; the gradient goes to ``images``.
     """
+    if isinstance(network, LPIPS):
+        return network(images, others).mean()
     with torch.no_grad():
         wanted = [F.normalize(f, dim=1) for f in network.features(others)]
     distances = [

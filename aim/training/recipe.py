@@ -56,7 +56,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class TokenizerRecipe(Recipe):
-    """Settings of stage 1. The weights of the losses are relative to a mean squared error in
+    """Settings of stage 1. The weights of the losses are relative to the distance of pixels in
     [-1, 1].
     """
 
@@ -66,7 +66,12 @@ class TokenizerRecipe(Recipe):
     weight_decay: float = 0.01
     ema: float = 0.999
     min_scale: float = 0.75  # side of the smallest crop, in images
+    # of a batch: images of the size that comes out, where that is larger than what goes in
+    fine_share: float = 0.0
+    pixel: Literal["mse", "l1"] = "mse"
     perceptual: float = 1.0
+    semantic: float = 0.0  # code vectors towards what EfficientNet-Lite0 sees there
+    discriminator: Literal["patch", "features"] = "patch"
     adversarial: float = 0.3
     adversarial_start: float = 0.35  # progress at which the discriminator comes in
     codebook: float = 1.0

@@ -7,19 +7,24 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from aim.config import VQConfig
+from aim.errors import InvalidInput
 from aim.images.write import to_bytes
 from aim.models.vq.blocks import ResBlock
 from aim.models.vq.model import VQ
 from aim.training.classifier import VGG
-from aim.training.data.images import Ahead, ImageSet, crops, normalize
+from aim.training.code_use import CodeUse
+from aim.training.data.images import Ahead, Batches, ImageSet, crops, normalize
 from aim.training.loop import QUIET, Hooks, Trainer, channels_last, check_batch
 from aim.training.losses import PatchDiscriminator, adaptive_weight, hinge_loss, perceptual_distance
 from aim.training.optim import adamw
-from aim.training.parallel import ALONE, Processes
+from aim.training.parallel import Processes
+from aim.training.perceptual import LPIPS
 from aim.training.recipe import TokenizerRecipe
 from aim.training.run import Stateful
+from aim.training.semantic import Classifier, FeatureDiscriminator, SemanticHead
 
 
 class Pixels(Protocol):
@@ -31,46 +36,6 @@ class Pixels(Protocol):
         """Images (B, 3, S, S) uint8 of the numbers ``pick`` (B,)."""
 
 
-class CodeUse:
-    """Counts which codes are used, and replaces those that are not by features of the day."""
-
-    def __init__(self, size: int, device: torch.device, processes: Processes = ALONE) -> None:
-        self.counts = torch.zeros(size, device=device)
-        self._processes = processes
-
-    def add(self, codes: Tensor) -> None:
-        """Count codes (B, T), and those of the other processes."""
-        self.counts += self._processes.total(
-            torch.bincount(codes.flatten(), minlength=len(self.counts))
-        )
-
-    def used(self) -> Tensor:
-        """The fraction of codes seen since the last ``revive``."""
-        return (self.counts > 0).float().mean()
-
-    @torch.no_grad()
-    def revive(self, table: Tensor, features: Tensor) -> None:
-        """Overwrite unused rows of ``table`` (V, d) in place by features (B, d, h, w) of this
-        batch, and start a new count.
-
-        Every process gets what the first one took of its share of the batch.
-        """
-        dead = (self.counts == 0).nonzero().squeeze(1)
-        pool = features.permute(0, 2, 3, 1).flatten(0, 2)
-        pick = torch.randint(len(pool), (len(dead),), device=pool.device)
-        table[dead] = pool[pick].to(table.dtype) * table.norm(dim=1).median()
-        self._processes.from_first(table)
-        self.counts.zero_()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """For a training checkpoint: a count cut short would take rare codes for unused ones."""
-        return {"counts": self.counts}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """From a training checkpoint."""
-        self.counts.copy_(state["counts"])
-
-
 def _compile_blocks(model: torch.nn.Module) -> None:
     torch._dynamo.config.cache_size_limit = 64
     for module in model.modules():
@@ -79,35 +44,47 @@ def _compile_blocks(model: torch.nn.Module) -> None:
 
 
 class TokenizerTrainer(Trainer[VQ]):
-    """Stage 1: see ``Trainer``."""
+    """Stage 1: see ``Trainer``. Where more comes out than goes in, ``fine`` are images of the size
+    that comes out; those of ``data``, of the size that goes in, are compared with what is made of
+    them reduced to it, and the discriminator judges ``fine`` ones alone.
+    """
 
     recipe: TokenizerRecipe
 
     def __init__(
         self,
         model: VQ,
-        loss_network: VGG,
+        loss_network: VGG | LPIPS,
         data: Pixels,
         val: ImageSet,
         recipe: TokenizerRecipe,
         folder: Path,
         processes: Processes | None = None,
         hooks: Hooks = QUIET,
+        fine: Pixels | None = None,
     ) -> None:
         processes = processes or Processes(device=val.images.device)
-        check_batch(recipe.batch, processes.world)
+        self.shares = batch_shares(model.config, recipe, processes.world, fine)
         super().__init__(model, recipe, processes)
         self.data, self.val = data, val
         self.loss_network = loss_network.to(self.device).eval().requires_grad_(False)
         torch.manual_seed(recipe.seed)  # the discriminators of all processes are one
-        self.discriminator = channels_last(PatchDiscriminator(), self.device)
+        semantic = recipe.semantic and not recipe.decoder_only
+        self.classifier = None
+        if semantic or recipe.discriminator == "features":
+            self.classifier = channels_last(Classifier(), self.device)
+        self.head = SemanticHead(model.config.codebook_dim).to(self.device) if semantic else None
+        judge: nn.Module = PatchDiscriminator()
+        if recipe.discriminator == "features" and self.classifier is not None:
+            judge = FeatureDiscriminator(self.classifier)
+        self.discriminator = channels_last(judge, self.device)
         if recipe.decoder_only:
             self.model.requires_grad_(False)
             for part in (self.model.post_quant_conv, self.model.decoder):
                 part.requires_grad_(True)
-        betas = (recipe.beta1, recipe.beta2)
+        betas, trained = (recipe.beta1, recipe.beta2), [self.model, *filter(None, [self.head])]
         self.optimizers = (
-            adamw(self.model, recipe.rate, recipe.weight_decay, betas),
+            adamw(nn.ModuleList(trained), recipe.rate, recipe.weight_decay, betas),
             adamw(self.discriminator, recipe.rate / 2, recipe.weight_decay, (0.5, 0.9)),
         )
         self.use = CodeUse(model.config.codebook_size, self.device, self.processes)
@@ -119,10 +96,23 @@ class TokenizerTrainer(Trainer[VQ]):
             "optimizer": self.optimizers[0],
             "d_optimizer": self.optimizers[1],
         }
+        if self.head is not None:
+            parts["head"] = self.head
         self._begin(folder, len(data), parts, hooks)
-        self.batches = Ahead(self.picks, lambda pick: data.pixels(self.processes.share(pick)))
+        sets = zip((data, fine), self.shares, strict=True)
+        self.sets = [
+            self._ahead(images, share, i)
+            for i, (images, share) in enumerate(sets)
+            if images and share
+        ]
         if recipe.compile:
             _compile_blocks(self.model)
+
+    def _ahead(self, images: Pixels, batch: int, number: int) -> tuple[Ahead, int]:
+        """This process's shares of shuffled batches, read before they are needed, and their size."""
+        picks = Batches(len(images), batch, self.recipe.seed + number)
+        picks.step = self.run_state.step
+        return Ahead(picks, lambda pick: images.pixels(self.processes.share(pick))), batch
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -144,46 +134,53 @@ class TokenizerTrainer(Trainer[VQ]):
         """
         r, device, step = self.recipe, self.device, self.run_state.step
         self._prepare(progress)
-        draw = self.processes.share(torch.rand(4, r.batch, generator=self.generator).T).T
-        images = crops(
-            next(self.batches).to(device, non_blocking=True), r.min_scale, draw.to(device)
-        )
-        images = images.contiguous(memory_format=torch.channels_last)
+        targets = self._targets()
+        images = torch.cat([reduced(t, self.model.config.image_size) for t in targets])
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             with torch.set_grad_enabled(not r.decoder_only):
                 features = self.model.features(images)
                 quantized = self.model.quantize_features(features)
+                of_codes = (
+                    r.codebook * quantized.codebook_loss + r.commitment * quantized.commitment_loss
+                )
+            if self.head is not None and self.classifier is not None:
+                seen = self.classifier.semantics(images, self.model.config.grid)
+                semantic = self.head(quantized.vectors, seen)
+                of_codes = of_codes + r.semantic * semantic
             made = self.model.decode_vectors(quantized.vectors)
-            mse = F.mse_loss(made, images)
-            perceptual = perceptual_distance(self.loss_network, made, images)
-            task = mse + r.perceptual * perceptual
+            shown = [
+                reduced(part, wanted.shape[-1])
+                for part, wanted in zip(made.split([len(t) for t in targets]), targets, strict=True)
+            ]
+            pixel, perceptual = self._distances(shown, targets)
+            task = pixel + r.perceptual * perceptual
             # gradients meet at the image, so that each network is passed once
-            towards = torch.autograd.grad(task, made)[0]
+            towards = torch.autograd.grad(task, made, retain_graph=True)[0]
             adversarial_on = progress >= r.adversarial_start
             if adversarial_on:
                 self.discriminator.requires_grad_(False)
-                fooling = torch.autograd.grad(-self.discriminator(made).mean(), made)[0]
+                fooling = torch.autograd.grad(-self.discriminator(shown[-1]).mean(), made)[0]
                 weight = adaptive_weight(
                     made, towards, fooling, self.model.last_weight, self.processes
                 )
                 towards = towards + r.adversarial * weight * fooling
-            of_codes = (
-                r.codebook * quantized.codebook_loss + r.commitment * quantized.commitment_loss
-            )
         if r.decoder_only:
             made.backward(towards)
         else:
             torch.autograd.backward([made, of_codes], [towards, None])
-        self.processes.average_gradients(self.model)
+        for network in filter(None, (self.model, self.head)):
+            self.processes.average_gradients(network)
         norm, good = self._update()
         out = {
-            "mse": mse,
+            r.pixel: pixel,
             "perceptual": perceptual,
             "commitment": quantized.commitment_loss,
             "norm": norm,
         }
+        if self.head is not None:
+            out["semantic"] = semantic
         if adversarial_on and good:
-            out["discriminator"] = self._discriminator_step(images, made.detach())
+            out["discriminator"] = self._discriminator_step(targets[-1], shown[-1].detach())
             out["weight"] = weight
         self.use.add(quantized.codes)
         out["used"] = self.use.used()
@@ -196,6 +193,27 @@ class TokenizerTrainer(Trainer[VQ]):
             self.use.revive(self.model.quantize.embedding.weight, features.detach())
         return out
 
+    def _targets(self) -> list[Tensor]:
+        """This process's share of a batch, in [-1, 1]: crops of images as large as what goes in,
+        then of those as large as what comes out, where there are any.
+        """
+        found = []
+        for ahead, batch in self.sets:
+            draw = self.processes.share(torch.rand(4, batch, generator=self.generator).T).T
+            pixels = next(ahead).to(self.device, non_blocking=True)
+            images = crops(pixels, self.recipe.min_scale, draw.to(self.device))
+            found.append(images.contiguous(memory_format=torch.channels_last))
+        return found
+
+    def _distances(self, made: list[Tensor], wanted: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Pixel and perceptual distance, means over the images of all sizes."""
+        distance = F.mse_loss if self.recipe.pixel == "mse" else F.l1_loss
+        total = sum(len(part) for part in wanted)
+        pairs = list(zip(made, wanted, strict=True))
+        pixel = [len(w) / total * distance(m, w) for m, w in pairs]
+        seen = [len(w) / total * perceptual_distance(self.loss_network, m, w) for m, w in pairs]
+        return torch.stack(pixel).sum(), torch.stack(seen).sum()
+
     def _discriminator_step(self, images: Tensor, made: Tensor) -> Tensor:
         self.discriminator.requires_grad_(True)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
@@ -207,11 +225,37 @@ class TokenizerTrainer(Trainer[VQ]):
         return loss.detach()
 
 
+def batch_shares(
+    config: VQConfig, recipe: TokenizerRecipe, world: int, fine: Pixels | None
+) -> tuple[int, int]:
+    """How many images of a batch are as large as what goes in, and as what comes out."""
+    share = round(recipe.batch * recipe.fine_share)
+    if share and (fine is None or config.output_size == config.image_size):
+        raise InvalidInput(
+            f"fine_share is {recipe.fine_share:g}: it needs images as large as what comes out, and "
+            "a tokenizer where that is more than goes in; give them, or take 0"
+        )
+    for part in (recipe.batch - share, share):
+        check_batch(part, world)
+    return recipe.batch - share, share
+
+
+def reduced(images: Tensor, size: int) -> Tensor:
+    """(B, 3, H, H) -> (B, 3, size, size) by area; H is a multiple of ``size``."""
+    factor = images.shape[-1] // size
+    return images if factor == 1 else F.avg_pool2d(images, factor)
+
+
 @torch.no_grad()
 def reconstruct(model: VQ, images: Tensor, batch: int = 250) -> Tensor:
-    """uint8 images (N, 3, S, S) -> what the tokenizer keeps of them, uint8 of the same shape."""
-    parts = [model.decode(model.encode(normalize(part))) for part in images.split(batch)]
-    return to_bytes(torch.cat(parts))
+    """uint8 images (N, 3, S, S), S the size that goes in or the one that comes out -> what the
+    tokenizer keeps of them, uint8 of the same shape.
+    """
+    kept = [
+        model.decode(model.encode(reduced(normalize(part), model.config.image_size)))
+        for part in images.split(batch)
+    ]
+    return to_bytes(torch.cat([reduced(part, images.shape[-1]) for part in kept]))
 
 
 def psnr(made: Tensor, images: Tensor) -> float:

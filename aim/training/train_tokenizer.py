@@ -13,19 +13,28 @@ from typing import NamedTuple
 import torch
 
 from aim.checkpoint import load_tokenizer, save_tokenizer
-from aim.config import VQ_F4, VQ_F16, VQConfig
+from aim.checkpoint.tensors import opened
+from aim.config import VQ_F4, VQ_F16, VQ_S, VQConfig
 from aim.errors import InvalidInput
 from aim.models.vq.model import VQ
 from aim.training.classifier import VGG, ClassifierRecipe, ResNet, fit_classifier, read_classifier
-from aim.training.data.images import ImageSet, StreamedImages, in_memory, load_images
+from aim.training.data.images import (
+    ImageSet,
+    StreamedImages,
+    in_memory,
+    load_images,
+    load_pixels,
+)
 from aim.training.data.sources import open_images
+from aim.training.finetune import grown
 from aim.training.launch import Launch, Options
 from aim.training.parallel import Processes
+from aim.training.perceptual import LPIPS
 from aim.training.recipe import TokenizerRecipe, chosen, pairs, settle
 from aim.training.tokenizer import TokenizerTrainer
 
 TOKENIZER, LOSS_NETWORK = "vq.safetensors", "loss_network.safetensors"
-TOKENIZERS = {"vq-f4": VQ_F4, "vq-f16": VQ_F16}
+TOKENIZERS = {"vq-s": VQ_S, "vq-f4": VQ_F4, "vq-f16": VQ_F16}
 MOST_HELD = 5000  # validation images, where none are given
 # images that a loss network learns from, and their side in pixels, where images are streamed
 MOST_SEEN, SEEN_SIZE = 100_000, 64
@@ -43,6 +52,7 @@ class Inputs(NamedTuple):
     loss_network: Path | None = None
     stream: bool = False
     about: Sequence[str] = ()  # name=text, for the metadata of what is written
+    fine: Sequence[str] = ()  # images as large as what comes out, of any classes
 
 
 def train_tokenizer(inputs: Inputs, options: Options) -> int:
@@ -57,12 +67,7 @@ def train_tokenizer(inputs: Inputs, options: Options) -> int:
     name, recipe, config = read_settings(inputs)
     about = pairs(inputs.about)
     torch.manual_seed(recipe.seed)
-    model = VQ(config) if inputs.init is None else load_tokenizer(inputs.init)
-    if model.config != config:
-        raise InvalidInput(
-            f"{inputs.init} is another tokenizer than {name} with these settings; name its own "
-            "with --config"
-        )
+    model = VQ(config) if inputs.init is None else grown(load_tokenizer(inputs.init), config)
     data, held = read_images(inputs.images, inputs.val, config.image_size, processes, inputs.stream)
     init = None if inputs.init is None else str(inputs.init)
     launch.describe({"tokenizer": name, "init": init, **dataclasses.asdict(recipe)})
@@ -70,11 +75,13 @@ def train_tokenizer(inputs: Inputs, options: Options) -> int:
     if processes.first and inputs.loss_network is None and not fitted.exists():
         _fit_loss_network(data, held, recipe, processes.device, fitted)
     launch.accelerator.wait_for_everyone()
-    network = read_classifier(inputs.loss_network or fitted)
-    if isinstance(network, ResNet):
-        raise InvalidInput(f"{inputs.loss_network} is a judge, not a loss network; leave it out")
+    network = read_loss_network(inputs.loss_network or fitted)
+    fine = None
+    if inputs.fine:
+        fine = load_pixels(inputs.fine, config.output_size).to(processes.device)
+    hooks = launch.hooks(held.images)
     trainer = TokenizerTrainer(
-        model, network, data, held, recipe, inputs.out, processes, launch.hooks(held.images)
+        model, network, data, held, recipe, inputs.out, processes, hooks, fine
     )
 
     def write() -> None:
@@ -120,6 +127,18 @@ def read_images(
             for rows in (~out, out)
         )
     return data.to(processes.device), held.to(processes.device)
+
+
+def read_loss_network(path: Path) -> VGG | LPIPS:
+    """LPIPS by SqueezeNet, or a VGG that a run has trained, whichever ``path`` holds. InvalidInput
+    for another file.
+    """
+    with opened(path) as file:
+        weighted = "lin0.weight" in file.keys()  # noqa: SIM118, not a dict
+    network = LPIPS.load(path) if weighted else read_classifier(path)
+    if isinstance(network, ResNet):
+        raise InvalidInput(f"{path} is a judge, not a loss network; leave it out")
+    return network
 
 
 def _every(images: int, processes: Processes) -> int:

@@ -41,14 +41,14 @@ def _card(models: Models) -> str:
         "Model": f"{pipe.name}, version {pipe.version}",
         "Network": f"{config.n_layer} layers of width {config.d_model}, {count / 1e6:.1f} M parameters",
         "Classes": f"{len(pipe.classes)} of ImageNet's 1000",
-        "Picture": f"{vq.image_size}×{vq.image_size} pixels, {vq.grid}×{vq.grid} codes out of {vq.codebook_size}",
+        "Picture": f"{vq.output_size}×{vq.output_size} pixels, {vq.grid}×{vq.grid} codes out of {vq.codebook_size}",
         "Runs on": f"{pipe.device}, {str(pipe.dtype).removeprefix('torch.')}, {describe(pipe.backend, pipe.backend_reason)}",
     }
     facts = "\n".join(f"- {name}: **{value}**" for name, value in rows.items())
     limits = (
         "It has seen small pictures of few classes: expect the right colours and shapes, not "
         "photographs."
-        if vq.image_size < 256
+        if vq.output_size < 256
         else ""
     )
     return f"## The model on this page\n\n{facts}\n\n{limits}"

@@ -162,7 +162,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
-        widths = [config.ch * m for m in reversed(config.ch_mult)]
+        widths = [config.ch * m for m in reversed(config.decoder_levels)]
         last = len(widths) - 1
         self.conv_in = conv(config.z_channels, widths[0])
         self.mid = _middle(widths[0])

@@ -86,7 +86,7 @@ class VQ(nn.Module):
         device = self.quant_conv.weight.device
         if not self.fusible or torch.is_grad_enabled() or torch.is_autocast_enabled(device.type):
             return False
-        return fuses_group_norm(device, [self.config.ch * m for m in self.config.ch_mult])
+        return fuses_group_norm(device, [self.config.ch * m for m in self.config.decoder_levels])
 
     def to_dtype(self, dtype: torch.dtype) -> VQ:
         """Cast the convolutions in place; norms and codebook stay float32."""

@@ -123,6 +123,12 @@ def load_images(
     return in_memory(open_images(sources, classes=classes, names=names), size)
 
 
+def load_pixels(sources: Sequence[str | Path], size: int) -> ImageSet:
+    """``load_images`` of sources whose classes need not go together: the set has none."""
+    images = torch.cat([load_images([source], size).images for source in sources])
+    return ImageSet(images, torch.zeros(len(images), dtype=torch.long), ())
+
+
 def in_memory(source: Images, size: int, every: int = 1) -> ImageSet:
     """Every ``every``-th image of ``source`` that can be read; errors and what is logged as of
     ``load_images``.

@@ -40,7 +40,7 @@ class Boxes(NamedTuple):
 
 def describe(pipe: Pipeline) -> str:
     """One line about what the model draws, in Markdown."""
-    size, codes = pipe.tokenizer.config.image_size, pipe.model.config.num_tokens
+    size, codes = pipe.tokenizer.config.output_size, pipe.model.config.num_tokens
     previews = " Previews are rough here, one colour a code." if pipe.rough_previews else ""
     return (
         f"**{pipe.name}** draws {size}×{size} pixels as {codes} codes, one after another; dots are "

@@ -212,6 +212,13 @@ class VQConfig:
     decoder_ch_mult: tuple[int, ...] = ()  # from the largest level down; empty: as ``ch_mult``
     num_res_blocks: int = 2
 
+    def __post_init__(self) -> None:
+        if len(self.decoder_levels) < len(self.ch_mult):
+            raise InvalidInput(
+                f"decoder_ch_mult is {self.decoder_ch_mult}; it must have at least as many levels as "
+                f"ch_mult, {len(self.ch_mult)}, or none"
+            )
+
     @property
     def downsample(self) -> int:
         """Pixels of what goes in that a code spans each way."""
@@ -252,69 +259,42 @@ class ModelSpec:
 
 
 VQ_F16 = VQConfig()
-VQ_S = VQConfig(
-    image_size=64,
-    codebook_size=4096,
-    z_channels=128,
-    ch=64,
-    ch_mult=(1, 2, 2),
-    decoder_ch_mult=(1, 1, 2, 2),
-)
 VQ_F4 = VQConfig(image_size=64, codebook_size=2048, z_channels=128, ch=64, ch_mult=(1, 2, 2))
+VQ_S = dataclasses.replace(VQ_F4, codebook_size=4096, decoder_ch_mult=(1, 1, 2, 2))
 
 
-def _imagenet(d_model: int, n_layer: int, cfg_scale: float, adaln_group: bool = True) -> AiMConfig:
-    groups = 4 if adaln_group else 1
-    sampling = SamplingParams(cfg_scale=cfg_scale)
+def _imagenet(d_model: int, n_layer: int, cfg_scale: float, num_groups: int = 4) -> AiMConfig:
     return AiMConfig(
         d_model,
         n_layer,
-        adaln_group=adaln_group,
-        num_groups=groups,
+        adaln_group=num_groups > 1,
+        num_groups=num_groups,
         position_offset=1,
-        sampling=sampling,
+        sampling=SamplingParams(cfg_scale=cfg_scale),
     )
 
 
 LLAMAGEN = "FoundationVision/LlamaGen"
 
 
-def _llamagen(d_model: int, n_layer: int, n_head: int, cfg_scale: float) -> GPTConfig:
+def _llamagen(d_model: int, n_layer: int, n_head: int, cfg_scale: float = 2.0) -> GPTConfig:
     return GPTConfig(d_model, n_layer, n_head, sampling=SamplingParams(cfg_scale=cfg_scale))
 
+
+AIM_S = AiMConfig(512, 9, vocab_size=2048, num_classes=202, num_groups=2, d_state=64)
+GPT_S = GPTConfig(448, 7, 7, vocab_size=2048, num_classes=202, multiple_of=64)
 
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
-        ModelSpec(
-            "aim-s",
-            AiMConfig(512, 9, vocab_size=2048, num_classes=202, num_groups=2, d_state=64),
-            VQ_F4,
-            "bundled",
-        ),
-        ModelSpec(
-            "aim-b",
-            _imagenet(768, 24, 2.0, adaln_group=False),
-            VQ_F16,
-            "hub",
-            "hp-l33/aim-base",
-            880,
-        ),
+        ModelSpec("aim-s", AIM_S, VQ_F4, "bundled"),
+        ModelSpec("aim-b", _imagenet(768, 24, 2.0, 1), VQ_F16, "hub", "hp-l33/aim-base", 880),
         ModelSpec("aim-l", _imagenet(1024, 48, 1.75), VQ_F16, "hub", "hp-l33/aim-large", 1690),
         ModelSpec("aim-xl", _imagenet(1536, 48, 1.75), VQ_F16, "hub", "hp-l33/aim-xlarge", 3340),
         ModelSpec("aim-1b", _imagenet(2048, 48, 1.75), VQ_F16, "none"),
-        ModelSpec(
-            "gpt-s",
-            GPTConfig(448, 7, 7, vocab_size=2048, num_classes=202, multiple_of=64),
-            VQ_F4,
-            "bundled",
-        ),
-        ModelSpec(
-            "gpt-b", _llamagen(768, 12, 12, 2.0), VQ_F16, "hub", LLAMAGEN, 740, "c2i_B_256.pt"
-        ),
-        ModelSpec(
-            "gpt-l", _llamagen(1024, 24, 16, 2.0), VQ_F16, "hub", LLAMAGEN, 1670, "c2i_L_256.pt"
-        ),
+        ModelSpec("gpt-s", GPT_S, VQ_F4, "bundled"),
+        ModelSpec("gpt-b", _llamagen(768, 12, 12), VQ_F16, "hub", LLAMAGEN, 740, "c2i_B_256.pt"),
+        ModelSpec("gpt-l", _llamagen(1024, 24, 16), VQ_F16, "hub", LLAMAGEN, 1670, "c2i_L_256.pt"),
         ModelSpec("gpt-xl", _llamagen(1280, 36, 20, 1.75), VQ_F16, "none"),
     )
 }

@@ -6,6 +6,7 @@ other.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -58,6 +59,14 @@ def tiny_vq() -> VQ:
     """A random tokenizer in float32; read only."""
     torch.manual_seed(1)
     return VQ(TINY_VQ).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def larger_vq() -> VQ:
+    """A random tokenizer that takes 16x16 pixels and gives 32x32, of the codes of ``tiny_vq``."""
+    torch.manual_seed(1)
+    config = dataclasses.replace(TINY_VQ, decoder_ch_mult=(1, 1, 2, 2))
+    return VQ(config).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
-"""A trained model as the start of another: a prior for other classes, a tokenizer with more levels or
-codes.
+"""A trained model as the start of another: a prior for other classes, a tokenizer with more levels
+or codes.
 """
 
 from __future__ import annotations
@@ -67,17 +67,21 @@ def grown(old: VQ, config: VQConfig, noise: float = 0.08) -> VQ:
     times, rest = divmod(config.codebook_size, old.config.codebook_size)
     levels = old.config.decoder_levels
     alike = dataclasses.replace(
-        config, codebook_size=old.config.codebook_size, decoder_ch_mult=old.config.decoder_ch_mult
+        old.config, codebook_size=config.codebook_size, decoder_ch_mult=config.decoder_ch_mult
     )
-    if rest or alike != old.config or config.decoder_levels[-len(levels) :] != levels:
+    if rest or alike != config or config.decoder_levels[-len(levels) :] != levels:
+        ours, theirs = dataclasses.asdict(config), dataclasses.asdict(old.config)
+        apart = (f"{k} is {v}, not {theirs[k]}" for k, v in ours.items() if v != theirs[k])
         raise InvalidInput(
-            f"a tokenizer of {old.config} cannot become one of {config}: only levels at the "
-            "decoder's end and a multiple of its codes can be added; name its own with --config"
+            f"the tokenizer to start from cannot become this one: {', '.join(apart)}; only levels "
+            "at the decoder's end and a multiple of its codes can be added; name its own with "
+            "--config"
         )
     model = VQ(config)
     state, mine = old.state_dict(), model.state_dict()
-    table = F.normalize(state["quantize.embedding.weight"], dim=1).repeat(times, 1)
-    state["quantize.embedding.weight"] = table + noise * torch.randn_like(table)
+    if times > 1:
+        table = F.normalize(state["quantize.embedding.weight"], dim=1).repeat(times, 1)
+        state["quantize.embedding.weight"] = table + noise * torch.randn_like(table)
     kept = {name: w for name, w in state.items() if name in mine and mine[name].shape == w.shape}
     model.load_state_dict({**mine, **kept})
     return model

@@ -76,7 +76,7 @@ class LPIPS(nn.Module):
         for i, layer in enumerate(self.features):
             x = layer(x)
             if i in TAPS:
-                out.append(x / (x.float().square().sum(1, keepdim=True).sqrt() + 1e-10).to(x.dtype))
+                out.append(F.normalize(x.float(), dim=1, eps=1e-10).to(x.dtype))
         return out
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class TokenizerTrainer(Trainer[VQ]):
         processes = processes or Processes(device=val.images.device)
         self.shares = batch_shares(model.config, recipe, processes.world, fine)
         super().__init__(model, recipe, processes)
-        self.data, self.val = data, val
+        self.data, self.val, self.fine = data, val, fine
         self.loss_network = loss_network.to(self.device).eval().requires_grad_(False)
         torch.manual_seed(recipe.seed)  # the discriminators of all processes are one
         semantic = recipe.semantic and not recipe.decoder_only
@@ -228,7 +228,11 @@ class TokenizerTrainer(Trainer[VQ]):
 def batch_shares(
     config: VQConfig, recipe: TokenizerRecipe, world: int, fine: Pixels | None
 ) -> tuple[int, int]:
-    """How many images of a batch are as large as what goes in, and as what comes out."""
+    """How many images of a batch are as large as what goes in, and as what comes out. InvalidInput
+    where such a batch cannot be had.
+    """
+    if not 0 <= recipe.fine_share <= 1:
+        raise InvalidInput(f"fine_share is {recipe.fine_share:g}; it must be in [0, 1]")
     share = round(recipe.batch * recipe.fine_share)
     if share and (fine is None or config.output_size == config.image_size):
         raise InvalidInput(

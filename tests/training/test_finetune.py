@@ -1,13 +1,20 @@
-"""A prior for other classes: what is known is kept, what is new starts near the average."""
+"""A prior for other classes: what is known is kept, what is new starts near the average. A larger
+tokenizer: what is there is kept, new codes start near old ones.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from aim.errors import InvalidInput
 from aim.models.aim.model import AiM
-from aim.training.finetune import with_classes
+from aim.models.vq.model import VQ
+from aim.training.finetune import grown, with_classes
 
 
 def table(model: AiM) -> torch.Tensor:
@@ -47,3 +54,50 @@ def test_counts_that_disagree_are_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match=f"num_classes is {count}"):
         with_classes(tiny_model, classes, count)
+
+
+class TestGrown:
+    def test_the_same_tokenizer_is_itself(self, tiny_vq: VQ) -> None:
+        assert grown(tiny_vq, dataclasses.replace(tiny_vq.config)) is tiny_vq
+
+    def test_a_further_level_keeps_what_codes_mean(self, tiny_vq: VQ) -> None:
+        new = grown(tiny_vq, dataclasses.replace(tiny_vq.config, decoder_ch_mult=(1, 1, 2, 2)))
+        images = torch.rand(2, 3, 16, 16) * 2 - 1
+        with torch.no_grad():
+            codes = tiny_vq.encode(images)
+            assert torch.equal(new.encode(images), codes)
+            assert new.decode(codes).shape == (2, 3, 32, 32)
+        old, state = tiny_vq.state_dict(), new.state_dict()
+        assert all(torch.equal(state[name], weight) for name, weight in old.items())
+        assert all(".3." in n or ".2.upsample" in n for n in state.keys() - old.keys())
+        assert len(state) > len(old)
+
+    def test_more_codes_start_around_the_old_ones(self, tiny_vq: VQ) -> None:
+        torch.manual_seed(0)
+        new = grown(tiny_vq, dataclasses.replace(tiny_vq.config, codebook_size=3 * 64))
+        with torch.no_grad():
+            near = F.cosine_similarity(
+                new.quantize.normalized().view(3, 64, -1), tiny_vq.quantize.normalized(), dim=-1
+            )
+        assert near.min() > 0.85
+        assert near.mean() > 0.96
+        assert near.max() < 1 - 1e-6, "no two are the same"
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"codebook_size": 100}, "codebook_size is 100, not 64"),
+            ({"codebook_size": 32}, "codebook_size is 32, not 64"),
+            ({"ch": 64}, "ch is 64, not 32"),
+            ({"image_size": 32}, "image_size is 32, not 16"),
+            (
+                {"decoder_ch_mult": (1, 1, 2, 1)},
+                r"decoder_ch_mult is \(1, 1, 2, 1\), not \(\).* levels at the decoder's end",
+            ),
+        ],
+    )
+    def test_other_differences_are_refused(
+        self, tiny_vq: VQ, changes: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(InvalidInput, match=message):
+            grown(tiny_vq, dataclasses.replace(tiny_vq.config, **changes))

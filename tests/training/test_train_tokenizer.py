@@ -230,16 +230,16 @@ def test_from_a_tokenizer(train: Callable[..., int], tmp_path: Path) -> None:
         name for name in before if name.startswith(("encoder.", "quantize.", "quant_conv."))
     } <= kept
     assert "decoder.conv_out.weight" not in kept
-    with pytest.raises(
-        InvalidInput, match=r"first/vq\.safetensors is another tokenizer than vq-f4"
-    ):
-        train("third", "steps=2", "model.codebook_size=128", init=start)
+    with pytest.raises(InvalidInput, match="cannot become this one: codebook_size is 100, not 64"):
+        train("third", "steps=2", "model.codebook_size=100", init=start)
+    assert train("fourth", "steps=2", "model.codebook_size=128", init=start) == 0
+    assert load_tokenizer(tmp_path / "fourth" / "vq.safetensors").config.codebook_size == 128
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("tokenizer=vq-f8",), "tokenizer is 'vq-f8'; it must be one of vq-f4, vq-f16"),
+        (("tokenizer=vq-f8",), "tokenizer is 'vq-f8'; it must be one of vq-s, vq-f4, vq-f16"),
         (("colour=red",), "'colour' is no setting of TokenizerRecipe"),
         (("model.colour=red",), "'colour' is no setting of VQConfig"),
         (("batch=many",), "batch is 'many'"),
@@ -276,9 +276,12 @@ def test_validation_images_take_the_classes_of_the_others(images: Path) -> None:
         assert (len(data), len(held)) == (49 if stream else 48, 48)
 
 
-@pytest.mark.parametrize("name", ["vq-f4", "vq-f16"])
-def test_shipped_configs(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("vq-f4", (64, 64)), ("vq-f16", (256, 256)), ("vq-s", (64, 128))]
+)
+def test_shipped_configs(name: str, sizes: tuple[int, int]) -> None:
     found, recipe, config = read_settings(Inputs(name, [], [], Path()))
     assert found == name
-    assert config.downsample == int(name.removeprefix("vq-f"))
+    assert (config.image_size, config.output_size, config.grid) == (*sizes, 16)
+    assert bool(recipe.fine_share) == (sizes[0] < sizes[1])
     assert recipe.seconds or recipe.epochs

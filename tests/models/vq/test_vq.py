@@ -32,6 +32,22 @@ def test_encode_and_decode_shapes(tiny_vq: VQ):
 
 
 @torch.no_grad()
+def test_a_decoder_of_more_levels_gives_larger_pictures(larger_vq: VQ):
+    config = larger_vq.config
+    assert (config.downsample, config.upsample, config.grid) == (4, 8, 4)
+    assert (config.image_size, config.output_size) == (16, 32)
+    codes = larger_vq.encode(images(2, 16, 16))
+    assert codes.shape == (2, 16)
+    assert larger_vq.decode(codes).shape == (2, 3, 32, 32)
+    assert larger_vq.decode(codes[:, :8]).shape == (2, 3, 16, 32)
+
+
+def test_a_decoder_of_fewer_levels_is_refused():
+    with pytest.raises(InvalidInput, match=r"decoder_ch_mult is \(1, 2\); .* as ch_mult, 3"):
+        VQConfig(ch_mult=(1, 1, 2), decoder_ch_mult=(1, 2))
+
+
+@torch.no_grad()
 def test_part_of_a_grid_decodes_alone(tiny_vq: VQ):
     codes = tiny_vq.encode(images(1, 16, 16))
     assert tiny_vq.decode(codes[:, :8]).shape == (1, 3, 8, 16)
@@ -136,10 +152,21 @@ def test_f16_has_llamagens_codebook():
     assert tuple(weight.shape) == (16384, 8)
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 4), (1, 3, 4), (1, 1, 1)])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("tiny_vq", (2, 4, 4)),
+        ("tiny_vq", (1, 3, 4)),
+        ("tiny_vq", (1, 1, 1)),
+        ("larger_vq", (1, 1, 2)),
+    ],
+)
 @torch.no_grad()
 def test_the_fused_decoder_equals_the_plain_one(
-    tiny_vq: VQ, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    name: str,
+    shape: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     pytest.importorskip("triton", reason="Triton is not installed")
     from aim.models.vq import gpu
@@ -147,7 +174,7 @@ def test_the_fused_decoder_equals_the_plain_one(
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    vq = copy.deepcopy(tiny_vq)
+    vq = copy.deepcopy(request.getfixturevalue(name))
     make = torch.Generator().manual_seed(2)
     for name, weight in vq.named_parameters():
         if "bias" in name or "norm" in name:  # a fresh one's do not weigh in

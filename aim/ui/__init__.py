@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from aim.errors import AimError
+from aim.pipeline import Frame, Pipeline
 from aim.settings import Settings
 from aim.ui import drawings
 from aim.ui.about import about_tab
@@ -27,12 +28,12 @@ from aim.ui.theme import THEME
 __all__ = ["LAUNCH", "build", "launch"]
 
 _TITLE = "AiM"
-_HEAD = "# AiM\nA Mamba-2 model draws an ImageNet class, code by code, while you watch."
 _KEEP_FILES = (600, 3600)  # seconds: every 10 minutes, pictures older than an hour are deleted
 # one for each person who draws or waits: more than the engine admits, so that the engine decides
 _THREADS = 128
+_WARM_SECONDS = 5.0  # of model time, before anybody asks
 
-_STYLES = ("stage/page.css", "stage/stage.css", "race/race.css")
+_STYLES = ("stage/page.css", "stage/stage.css", "generate/generate.css", "race/race.css")
 
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
@@ -72,7 +73,7 @@ def build(
     models = Models(source, device, dtype, backend, Settings.from_env().zero)
     with _Page(title=_TITLE, analytics_enabled=False, delete_cache=_KEEP_FILES) as page:
         page.drawings = drawings.Drawings()
-        gr.Markdown(_HEAD, elem_classes="aim-head")
+        head = gr.Markdown(_headline(models.get(models.default), 0), elem_classes="aim-head")
         with gr.Tab("Generate"):
             actions, opening = generate_tab(models, page.drawings)
         with gr.Tab("Inside"):
@@ -89,6 +90,10 @@ def build(
         page.load(
             opening.handler, None, opening.outputs, show_progress="hidden", api_visibility="private"
         )
+        page.load(
+            lambda: _headline(models.get(models.default), page.health.rate), None, head,
+            queue=False, show_progress="hidden", api_visibility="private",
+        )  # fmt: skip
         page.unload(actions.stop)
         page.unload(comparing.stop)
         for measuring in racing:
@@ -145,12 +150,27 @@ def _at_a_desktop() -> bool:
     )
 
 
+def _headline(pipe: Pipeline, rate: float) -> str:
+    """What happens here, in a line, and at how many codes a second; 0 for not known yet."""
+    speed = f", here about {rate:,.0f} a second" if rate else ""
+    codes = pipe.model.config.num_tokens
+    return f"# AiM\nA Mamba-2 model draws a picture as {codes} codes, one after another{speed}."
+
+
 def _warm_up(models: Models, health: Health) -> None:
-    """Draw a little, so that the first picture that somebody asks for is as fast as the next."""
+    """Draw a picture, or as much as there is time for, so that the first one that somebody asks for
+    is as fast as the next; and see how fast that is.
+    """
     pipe = models.get(models.default)
+    first: Frame | None = None  # its codes bear what is done once
     # somebody closed the model meanwhile; what else is wrong, the first picture will say
     with suppress(AimError):
-        for frame in pipe.stream(first_class(pipe), preview_every=1):
-            if frame.image is not None:
-                break
+        for frame in pipe.stream(first_class(pipe), preview_every=32):
+            if first is not None:
+                health.rate = (frame.step - first.step) / (frame.seconds - first.seconds)
+                if frame.seconds > _WARM_SECONDS:
+                    break
+            elif frame.image is not None:
+                first = frame
+                health.warm.set()
         health.warm.set()

@@ -28,10 +28,12 @@ COUNTERS = {
 
 
 class Health:
-    """The state of one page; ``warm`` is set when the first model has drawn a little."""
+    """The state of one page; ``warm`` is set when the first model has drawn a little, ``rate`` is
+    how many codes a second it drew, 0 before that is known.
+    """
 
     def __init__(self, models: Models) -> None:
-        self.models, self.warm = models, threading.Event()
+        self.models, self.warm, self.rate = models, threading.Event(), 0.0
         self._started = time.monotonic()
 
     def metrics(self) -> Iterator[str]:

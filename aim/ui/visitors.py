@@ -64,7 +64,7 @@ class Visitor:
 
 
 def _shows(message: dict[str, Any]) -> bool:
-    """Whether there are codes in an event, which has the whole status at first, then what changed."""
+    """Whether an event shows codes: its first has the whole status, later ones what changed."""
     text = json.dumps(message["output"]["data"][1])
     return ('"drawing"' in text and '"step": 0' not in text) or '["step"]' in text
 

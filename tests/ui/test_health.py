@@ -94,7 +94,8 @@ def test_metrics_are_prometheus_text(page: Page) -> None:
     lines = found.text.splitlines()
     for line in lines:
         assert re.fullmatch(
-            r'# (HELP|TYPE) aim_[a-z_]+ .+|aim_[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.e+-]+',
+            r"# (HELP|TYPE) aim_[a-z_]+ "
+            r'.+|aim_[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.e+-]+',
             line,
         ), line
     assert any(

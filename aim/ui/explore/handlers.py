@@ -15,9 +15,11 @@ from aim.engine import Request
 from aim.errors import AimError, InvalidInput
 from aim.images import write
 from aim.pipeline import Pipeline
+from aim.ui.drawings import Drawings, Drawn
 from aim.ui.explore.branches import GIVEN, Branch, tree
 from aim.ui.models import Models
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing, View
+from aim.ui.stage.reel import Reel
 from aim.ui.stage.sessions import Sessions
 from aim.ui.stage.updates import Update, describe_view, explain, keep, preview_png, status
 
@@ -27,7 +29,7 @@ PREVIEW_EVERY = 8
 class ExploreScreen(NamedTuple):
     """The components that exploring writes to."""
 
-    picture: Component
+    stage: Component
     progress: Component
     gallery: Component
     tree: Component
@@ -43,8 +45,15 @@ class ExploreActions:
     the one to go on from, 0 for none.
     """
 
-    def __init__(self, models: Models, sessions: Sessions[Drawing], screen: ExploreScreen) -> None:
+    def __init__(
+        self,
+        models: Models,
+        sessions: Sessions[Drawing],
+        screen: ExploreScreen,
+        drawings: Drawings,
+    ) -> None:
         self.models, self.sessions, self.screen = models, sessions, screen
+        self.drawings = drawings
 
     def draw(
         self,
@@ -70,12 +79,18 @@ class ExploreActions:
                 parent = self._parent(branches, chosen, rows)
                 kept = parent.codes[: int(rows) * pipe.tokenizer.config.grid] if parent else ()
                 asked = Request(pipe.row(index), params, drawn_with, COUNT_EVERY, prefix=kept)
+                reel = Reel(pipe, pipe.title(index), begin=len(kept))
                 for view in drawing.views(pipe, [asked], PREVIEW_EVERY):
-                    yield self._seen(view)
-                    if view.state == "done":
+                    if view.state != "done":
+                        yield self._seen(view, reel)
+                    else:
                         settings = f"seed {drawn_with}, {params.describe()}"
                         cost = _cost(len(kept), view)
-                        yield self._grown(
+                        parameters = pipe.parameters(index, drawn_with, params)
+                        parameters |= {"rows_kept": int(rows)} if parent else {}
+                        name = self.drawings.add(Drawn(pipe, view.codes, (parameters,)))
+                        told = status("done", describe_view(view), view)
+                        yield {self.screen.progress: told} | self._grown(
                             pipe,
                             branches,
                             parent,
@@ -84,6 +99,8 @@ class ExploreActions:
                             settings,
                             cost,
                             view,
+                            reel,
+                            name,
                         )
             except Exception as error:
                 yield {**self._busy(False), self.screen.progress: status("failed", explain(error))}
@@ -107,8 +124,12 @@ class ExploreActions:
             return {self.screen.progress: status("failed", message)}
         grid = pipe.tokenizer.config.grid
         view = View("done", len(codes), len(codes), image=pipe.picture(codes), codes=(codes,))
-        text = f"Your picture as {grid}x{grid} codes keep it. Choose how many rows to keep, a class, and press Draw."
-        grown = self._grown(pipe, branches, None, 0, GIVEN, "", "encoded", view)
+        text = (
+            f"Your picture as {grid}x{grid} codes keep it. Choose how many rows to keep, a "
+            f"class, and press Draw."
+        )
+        reel = Reel(pipe, GIVEN, begin=len(codes))
+        grown = self._grown(pipe, branches, None, 0, GIVEN, "", "encoded", view, reel)
         return {**grown, self.screen.rows: grid // 2, self.screen.progress: status("done", text)}
 
     def complete(
@@ -143,10 +164,10 @@ class ExploreActions:
                             f"{pipe.name} {pipe.title(index)} seed {seed} completed"
                         )
                         shown = keep(
-                            write.png_bytes(view.image, made), f"{stem}.png", self.screen.picture
+                            write.png_bytes(view.image, made), f"{stem}.png", self.screen.stage
                         )
                     elif view.image is not None:
-                        shown = keep(preview_png(view.image), "preview.png", self.screen.picture)
+                        shown = keep(preview_png(view.image), "preview.png", self.screen.stage)
                     yield shown, status(view.state, describe_view(view), view)
             except AimError as error:
                 message = str(error).replace(repr(str(picture)), "the file")
@@ -154,11 +175,13 @@ class ExploreActions:
 
     def choose(self, branches: Sequence[Branch], event: gr.SelectData) -> Update:
         """Go on from the picture that was clicked."""
-        branch = branches[int(event.index)]
+        branch, pipe = branches[int(event.index)], self.models.get(self.models.default)
         text = f"Drawing goes on from {branch.number}, of which the rows chosen are kept"
         return {
             self.screen.chosen: branch.number,
-            self.screen.picture: branch.picture,
+            self.screen.stage: Reel(pipe, branch.title, begin=branch.codes.size).show(
+                View("done", 0, 0, codes=(branch.codes,)), branch.picture
+            ),
             self.screen.progress: status("idle", text),
         }
 
@@ -174,13 +197,16 @@ class ExploreActions:
             )
         return branches[chosen - 1]
 
-    def _seen(self, view: View) -> Update:
-        update: Update = {self.screen.progress: status(view.state, describe_view(view), view)}
+    def cut(self, event: gr.EventData) -> int:
+        """How many rows are kept where the picture was clicked: those above."""
+        return int(event.line)
+
+    def _seen(self, view: View, reel: Reel) -> Update:
+        path = None
         if view.image is not None:
-            update[self.screen.picture] = keep(
-                preview_png(view.image), "preview.png", self.screen.picture
-            )
-        return update
+            path = keep(preview_png(view.image), "preview.png", self.screen.stage)
+        told = status(view.state, describe_view(view), view)
+        return {self.screen.progress: told, self.screen.stage: reel.show(view, path)}
 
     def _grown(
         self,
@@ -192,6 +218,8 @@ class ExploreActions:
         settings: str,
         cost: str,
         view: View,
+        reel: Reel,
+        name: str | None = None,
     ) -> Update:
         assert view.image is not None
         number = len(branches) + 1
@@ -202,7 +230,7 @@ class ExploreActions:
         )
         grown = [*branches, branch]
         return {
-            self.screen.picture: path,
+            self.screen.stage: reel.show(view, path, name=name),
             self.screen.gallery: [(one.picture, one.caption) for one in grown],
             # the text before keeps the lists' indentation
             self.screen.tree: f"**How they grew**\n\n{tree(grown)}",

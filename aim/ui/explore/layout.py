@@ -11,13 +11,13 @@ import gradio as gr
 from aim.ui.explore.handlers import ExploreActions, ExploreScreen
 from aim.ui.generate.handlers import Actions
 from aim.ui.models import Models, class_choices, first_class
+from aim.ui.stage.stage import Stage
 from aim.ui.stage.updates import status
 from aim.ui.stage.widgets import (
     Choice,
     Range,
     Status,
     draw_and_stop,
-    drawn,
     sampling_boxes,
     seed_and_random,
 )
@@ -71,7 +71,8 @@ def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
                 height=130,
             )
         with gr.Column(scale=5, min_width=300, elem_classes="aim-result"):
-            picture = drawn("explored")
+            stage = Stage(elem_id="explored", elem_classes="aim-flush")
+            picture = gr.Image(visible=False, format="png", type="filepath", label="Picture")
             progress = Status(
                 status("idle", "Press Draw, or give a picture"),
                 label="Progress",
@@ -88,8 +89,8 @@ def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
             )  # fmt: skip
             shape = gr.Markdown(elem_id="branch-tree", elem_classes="aim-narrow")
     branches, chosen = gr.State([]), gr.State(0)
-    screen = ExploreScreen(picture, progress, gallery, shape, rows, branches, chosen, start, stop)
-    actions = ExploreActions(models, drawing.sessions, screen)
+    screen = ExploreScreen(stage, progress, gallery, shape, rows, branches, chosen, start, stop)
+    actions = ExploreActions(models, drawing.sessions, screen, drawing.drawings)
     hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     inputs = {
         **{"label": label, "rows": rows, "seed": seed, "random_seed": random_seed},
@@ -103,6 +104,7 @@ def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
         **hidden,
     )
     stop.click(drawing.stop, None, None, queue=False, **hidden)
+    stage.click(actions.cut, None, rows, queue=False, **hidden)
     given.upload(actions.take, [given, branches], list(screen), **hidden)
     gallery.select(actions.choose, branches, list(screen), **hidden)
     # in the order of the API, at whose end new ones come

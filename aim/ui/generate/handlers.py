@@ -20,8 +20,8 @@ from aim.ui.drawings import Drawings, Drawn
 from aim.ui.generate.recall import check_count
 from aim.ui.models import Models
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing, View
+from aim.ui.stage.reel import Reel
 from aim.ui.stage.sessions import Sessions
-from aim.ui.stage.stage import Reel
 from aim.ui.stage.updates import Update, describe_view, explain, keep, preview_png, status, verdict
 
 NO_MOVIE = "none"
@@ -67,6 +67,10 @@ class Actions:
     def random_class(self, model: str = "") -> int:
         """The ImageNet index of one of the classes that a model knows."""
         return random.choice(self._model(model).classes)
+
+    def pick(self, event: gr.EventData) -> int:
+        """The class of the picture that was clicked."""
+        return int(event.index)
 
     def stop(self, request: gr.Request) -> None:
         """Stop what this session draws, within one step of the model."""

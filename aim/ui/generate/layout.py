@@ -12,9 +12,11 @@ from gradio.events import api
 from aim.config import INDEX
 from aim.ui.assets import text
 from aim.ui.drawings import Drawings
+from aim.ui.generate.chips import Chips
 from aim.ui.generate.handlers import MOVIES, NO_MOVIE, Actions, Screen
 from aim.ui.generate.presets import PRESETS, preset_values
 from aim.ui.generate.recall import COUNTS
+from aim.ui.generate.recorded import opening
 from aim.ui.generate.settings import Boxes, SettingsActions, describe
 from aim.ui.generate.visit import VisitScreen, collect, query
 from aim.ui.models import Models, class_choices, first_class
@@ -29,15 +31,6 @@ from aim.ui.stage.widgets import (
     seed_and_random,
 )
 
-# class, seed, guidance
-EXAMPLES = (
-    (301, 122, 4.0),
-    (779, 89, 4.0),
-    (323, 66, 4.0),
-    (145, 34, 4.0),
-    (963, 108, 4.0),
-    (970, 116, 4.0),
-)
 PREVIEW_EVERY = 8
 
 
@@ -53,6 +46,7 @@ def generate_tab(models: Models, drawings: Drawings) -> tuple[Actions, Opening]:
     for a page that opens.
     """
     pipe = models.get(models.default)
+    played, offered = opening(pipe)
     with gr.Row(elem_classes="aim-columns"):
         with gr.Column(scale=4, min_width=300, elem_classes="aim-controls"):
             with gr.Group(elem_classes="aim-first"):
@@ -67,6 +61,7 @@ def generate_tab(models: Models, drawings: Drawings) -> tuple[Actions, Opening]:
             with gr.Row(elem_classes="aim-first"):
                 start = gr.Button("Generate", variant="primary", elem_id="generate", min_width=120)
                 stop = gr.Button("Stop", interactive=False, elem_id="stop", min_width=80)
+            chips = Chips(offered, elem_id="chips", elem_classes=["aim-first", "aim-flush"])
             with gr.Group():
                 with gr.Row():
                     seed, random_seed = seed_and_random(random=True)
@@ -94,18 +89,8 @@ def generate_tab(models: Models, drawings: Drawings) -> tuple[Actions, Opening]:
                     filterable=False,
                     elem_id="model",
                 )
-            known = [example for example in EXAMPLES if example[0] in pipe.classes]
-            if known:
-                gr.Examples(
-                    [[*example, False, 1] for example in known],
-                    [label, seed, sampling["cfg_scale"], random_seed, count],
-                    example_labels=[pipe.title(example[0]) for example in known],
-                    label="Examples",
-                    elem_id="examples",
-                    api_visibility="private",
-                )
         with gr.Column(scale=5, min_width=300, elem_classes="aim-result"):
-            stage = Stage(elem_id="stage", elem_classes="aim-flush")
+            stage = Stage(played, elem_id="stage", elem_classes="aim-flush")
             progress = Status(
                 status("idle", "Pick a class and press Generate"),
                 label="Progress",
@@ -209,6 +194,9 @@ def generate_tab(models: Models, drawings: Drawings) -> tuple[Actions, Opening]:
     pack.click(None, names, None, js=text("generate/zip.js"), **private)
     stop.click(actions.stop, None, None, api_name="stop", queue=False, **hidden)
     dice.click(actions.random_class, model, label, api_name="random_class", **hidden)
+    chips.click(actions.pick, None, label, queue=False, **private).then(
+        None, None, None, js="() => document.getElementById('generate').click()", **private
+    )
     model.select(taking.switch, [model, label, current], boxes.outputs, **private)
     parameters.change(
         lambda value: gr.update(interactive=value is not None),

@@ -84,7 +84,10 @@ def draw_map(
         low, high = float(found.min()), float(found.max())
         cells[: len(codes), :3] = _colour((found - low) / (high - low or 1.0))
         unit = f" {shown.unit}" if shown.unit else ""
-        key = f"{key} Darkest {_number(low)}{unit}, brightest {_number(high)}{unit}, mean {_number(float(found.mean()))}{unit}."
+        key = (
+            f"{key} Darkest {_number(low)}{unit}, brightest {_number(high)}{unit}, mean "
+            f"{_number(float(found.mean()))}{unit}."
+        )
     cells[: len(codes), 3] = 255
     image = Image.fromarray(cells.reshape(grid, grid, 4)).resize(
         (grid * CELL, grid * CELL), Image.Resampling.NEAREST
@@ -124,13 +127,22 @@ def table(place: int, codes: np.ndarray, notes: np.ndarray, colours: np.ndarray,
             continue
         number = int(code)
         mark = " (drawn)" if number == codes[place] else ""
-        swatch = f'<span class="aim-swatch" style="background: rgb{tuple(int(c) for c in colours[number])}" aria-hidden="true"></span>'
+        swatch = (
+            f'<span class="aim-swatch" style="background: '
+            f'rgb{tuple(int(c) for c in colours[number])}" aria-hidden="true"></span>'
+        )
         lines.append(
             f"<tr><th scope='row'>{rank}</th><td>{swatch} "
             f"{number}{escape(mark)}</td><td>{_percent(math.exp(log_p))}</td></tr>"
         )
-    head = "<tr><th scope='col'>Likeliest</th><th scope='col'>Code and its colour</th><th scope='col'>Probability</th></tr>"
-    return f'{said}<div class="aim-table"><table><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>'
+    head = (
+        "<tr><th scope='col'>Likeliest</th><th scope='col'>Code and its colour</th><th "
+        "scope='col'>Probability</th></tr>"
+    )
+    return (
+        f'{said}<div class="aim-table"><table><thead>{head}</thead><tbody>'
+        f"{''.join(lines)}</tbody></table></div>"
+    )
 
 
 def place_of(x: float, y: float, grid: int) -> int:

@@ -75,8 +75,10 @@ def bars(title: str, entries: Sequence[Bar]) -> str:
         share, low, high = (100 * value / full for value in (entry.median, entry.low, entry.high))
         rows.append(
             f'<div class="aim-bar-row"><span class="aim-bar-name">{escape(entry.name)}</span>'
-            f'<span class="aim-track" aria-hidden="true"><span class="aim-fill aim-{entry.kind}" style="width: {share:.1f}%"></span>'
-            f'<span class="aim-whisker" style="left: {low:.1f}%; width: {high - low:.1f}%"></span></span>'
+            f'<span class="aim-track" aria-hidden="true"><span class="aim-fill '
+            f'aim-{entry.kind}" style="width: {share:.1f}%"></span>'
+            f'<span class="aim-whisker" style="left: {low:.1f}%; width: '
+            f'{high - low:.1f}%"></span></span>'
             f'<span class="aim-bar-text"><b>{seconds(entry.median)}</b> '
             f"<span>{seconds(entry.low)} to {seconds(entry.high)}</span></span></div>"
         )
@@ -87,12 +89,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> s
     """A table whose first column names its rows."""
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        f"{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>"
         for row in rows
     )
     # a region that can be scrolled must be reachable with the keyboard
     return (
-        f'<div class="aim-table" tabindex="0" role="region" aria-label="{escape(caption)}"><table><caption>{escape(caption)}</caption>'
+        f'<div class="aim-table" tabindex="0" role="region" '
+        f'aria-label="{escape(caption)}"><table><caption>{escape(caption)}</caption>'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -116,7 +120,8 @@ def chart(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> str:
         return HEIGHT - BOTTOM - y.share(value) * (HEIGHT - TOP - BOTTOM)
 
     parts = [
-        f'<line class="aim-grid-line" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(t):.1f}" y2="{up(t):.1f}"/>'
+        f'<line class="aim-grid-line" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(t):.1f}" '
+        f'y2="{up(t):.1f}"/>'
         for t in y.ticks
     ]
     parts += [
@@ -128,14 +133,16 @@ def chart(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> str:
         for t in _apart(at, across)
     ]
     parts.append(
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">'
+        f"{escape(x_label)}</text>"
     )
     for line in drawn:
         places = [(across(p.x), up(p.y), p.measured) for p in line.points]
         for (x1, y1, m1), (x2, y2, m2) in pairwise(places):
             dashed = "" if m1 and m2 else " aim-dashed"
             parts.append(
-                f'<line class="aim-stroke aim-{line.kind}{dashed}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+                f'<line class="aim-stroke aim-{line.kind}{dashed}" x1="{x1:.1f}" '
+                f'y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
             )
         parts += [_mark(line.kind, *place) for place in places]
     said = "; ".join(
@@ -144,8 +151,10 @@ def chart(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> str:
     )
     legend = "".join(f"<span>{_key(line.kind)} {escape(line.name)}</span>" for line in drawn)
     return (
-        f'<figure class="aim-chart"><figcaption><b>{escape(title)}</b><br>{escape(y_label)}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{title}, {y_label}. {said}")}">{"".join(parts)}</svg>'
+        f'<figure class="aim-chart"><figcaption><b>{escape(title)}</b><br>'
+        f"{escape(y_label)}</figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{escape(f"{title}, {y_label}. {said}")}">{"".join(parts)}</svg>'
         f'<div class="aim-legend">{legend}</div></figure>'
     )
 
@@ -198,8 +207,14 @@ def _mark(kind: str, x: float, y: float, measured: bool) -> str:
     shape = f"aim-mark aim-{kind}{'' if measured else ' aim-hollow'}"
     if kind == "aim":
         return f'<circle class="{shape}" cx="{x:.1f}" cy="{y:.1f}" r="{MARK}"/>'
-    return f'<rect class="{shape}" x="{x - MARK:.1f}" y="{y - MARK:.1f}" width="{2 * MARK}" height="{2 * MARK}"/>'
+    return (
+        f'<rect class="{shape}" x="{x - MARK:.1f}" y="{y - MARK:.1f}" width="{2 * MARK}" '
+        f'height="{2 * MARK}"/>'
+    )
 
 
 def _key(kind: str) -> str:
-    return f'<svg viewBox="0 0 12 12" width="12" height="12" aria-hidden="true">{_mark(kind, 6, 6, True)}</svg>'
+    return (
+        f'<svg viewBox="0 0 12 12" width="12" height="12" aria-hidden="true">'
+        f"{_mark(kind, 6, 6, True)}</svg>"
+    )

@@ -38,7 +38,10 @@ class Pair:
         if self.random:
             return f"{self.aim}, {self.gpt} (random weights)"
         megabytes = sum(MODELS[name].download_mb for name in self.names)
-        return f"{self.aim}, {self.gpt} ({f'{megabytes / 1000:.1f} GB download' if megabytes else 'bundled'})"
+        return (
+            f"{self.aim}, {self.gpt} "
+            f"({f'{megabytes / 1000:.1f} GB download' if megabytes else 'bundled'})"
+        )
 
 
 def offered(models: Models) -> list[Pair]:

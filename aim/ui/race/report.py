@@ -61,8 +61,14 @@ def replay_of(race: Race, sheets: Sequence[str]) -> dict[str, Any]:
                 "code_seconds": [round(at, 6) for at in racer.replay.code_seconds],
                 "seconds": racer.replay.seconds,
                 "sheet": {"path": path, "meta": {"_type": "gradio.FileData"}},
-                "arrival": f"codes {seconds(racer.replay.codes_seconds)}, decoding {seconds(racer.replay.decode_seconds)}",
-                "alt": f"What {racer.name} drew in {seconds(racer.replay.seconds)}: {many} of {race.title}",
+                "arrival": (
+                    f"codes {seconds(racer.replay.codes_seconds)}, decoding "
+                    f"{seconds(racer.replay.decode_seconds)}"
+                ),
+                "alt": (
+                    f"What {racer.name} drew in {seconds(racer.replay.seconds)}: {many} of "
+                    f"{race.title}"
+                ),
             }
             for racer, path in zip(race.racers, sheets, strict=True)
         ],
@@ -101,7 +107,8 @@ def report(race: Race, random_weights: bool, disturbed: bool) -> str:
     charts = (bars(title, [_bar(racer, of) for racer in race.racers]) for title, of in _BARS)
     parts.append(f'<div class="aim-bar-grid">{"".join(charts)}</div>')
     parts.append(
-        '<p class="aim-small">A bar is the median of all laps; the thin line across its end goes from the least to the most.</p>'
+        '<p class="aim-small">A bar is the median of all laps; the thin line across its '
+        "end goes from the least to the most.</p>"
     )
     head = ["", *(racer.name for racer in race.racers)]
     rows = [[title, *(cell(racer) for racer in race.racers)] for title, cell in _ROWS]

@@ -48,7 +48,8 @@ def scaling_report(result: Scaling) -> str:
     ]
     said = "".join(f"<li>{escape(text)}</li>" for text in verdicts(result))
     return (
-        f'<div class="aim-report"><div class="aim-chart-grid">{"".join(charts)}</div><ul class="aim-verdicts">{said}</ul>'
+        f'<div class="aim-report"><div class="aim-chart-grid">{"".join(charts)}</div><ul '
+        f'class="aim-verdicts">{said}</ul>'
         f"<details><summary>All sizes</summary>{_table(result)}</details>"
         f'<p class="aim-small"><b>How it is measured.</b> {escape(_METHOD)}</p></div>'
     )

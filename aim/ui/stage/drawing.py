@@ -45,11 +45,12 @@ class View:
     images: tuple[Image.Image, ...] = ()  # that are done, each by itself
     # (n, 13) on those of the first, as of ``aim.sampling.explain``, where they were asked for
     notes: np.ndarray | None = None
+    kept: int = 0  # of ``step``, codes that were given and not drawn
 
     @property
     def rate(self) -> float:
-        """Codes a second."""
-        return self.step / self.seconds if self.seconds > 0 else 0.0
+        """Codes a second that were drawn."""
+        return max(0, self.step - self.kept) / self.seconds if self.seconds > 0 else 0.0
 
 
 class Drawing:
@@ -88,7 +89,7 @@ class Drawing:
         Closing the generator stops the drawing.
         """
         total = len(requests) * pipe.model.config.num_tokens
-        told = ("", 0, "")
+        told, kept = ("", 0, ""), sum(len(request.prefix) for request in requests)
         latest: list[Frame | None] = [None] * len(requests)  # None until it is heard of
         stream = self._stream = pipe.open(requests)
 
@@ -98,7 +99,7 @@ class Drawing:
             seconds = max((frame.seconds for frame in begun), default=0.0)
             notes = latest[0].notes if latest[0] else None
             step = sum(map(len, codes))
-            return View(state, step, total, seconds, codes=codes, notes=notes, **more)
+            return View(state, step, total, seconds, codes=codes, notes=notes, kept=kept, **more)
 
         def preview() -> Image.Image:
             return arrange([pipe.preview(frame.codes) if frame else None for frame in latest])

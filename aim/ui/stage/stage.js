@@ -139,6 +139,14 @@ function tell() {
   tag.hidden = !shown?.note;
   const what = shown ? `${shown.title}: ${n} of ${all} codes` : "Nothing is drawn yet";
   if (!shown || done || whole % 32 === 0) canvas.setAttribute("aria-label", what);
+  canvas.addEventListener("click", ({ offsetX, offsetY }) => {
+    if (!shown) return;
+    const scale = shown.columns / canvas.clientWidth;
+    const [x, y] = [offsetX * scale, offsetY * scale];
+    const cell = (at) => Math.min(shown.grid - 1, Math.floor((at % 1) * shown.grid));
+    const picture = Math.floor(y) * shown.columns + Math.floor(x);
+    trigger("click", { picture, line: cell(y), column: cell(x) });
+  });
   for (const button of root.querySelectorAll(".aim-save")) button.disabled = !shown?.name;
 }
 
@@ -173,7 +181,7 @@ async function take() {
   const fresh = !shown || shown.run !== value.run;
   if (fresh) {
     [head, held, rest, image, covers, faded, colours] = [0, false, 0, null, 0, 1, []];
-    if (value.loop && calm.matches) head = value.grid ** 2;
+    head = value.loop && calm.matches ? value.grid ** 2 : value.begin || 0;
   }
   shown = JSON.parse(JSON.stringify(value));
   colours = shown.colours.map((text, i) =>

@@ -30,7 +30,10 @@ PAIR, TITLE = "aim-b/gpt-b random", "aim-b, gpt-b (random weights)"
 COVERED = """() => [...document.querySelectorAll('.aim-racer canvas')].map((canvas) => {
   const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
   let paper = 0;
-  for (let i = 0; i < pixels.length; i += 4) paper += pixels[i] === 0xe9 && pixels[i + 1] === 0xee && pixels[i + 2] === 0xf0;
+  for (let i = 0; i < pixels.length; i += 4) {
+    const [red, green, blue] = pixels.slice(i, i + 3);
+    paper += red === 0xe9 && green === 0xee && blue === 0xf0;
+  }
   return paper / (pixels.length / 4);
 })"""
 
@@ -166,7 +169,10 @@ def test_a_second_race_is_refused_and_the_first_can_be_stopped(
     client = Client(page.url, verbose=False)
     with pytest.raises(
         AppError,
-        match=r"is being measured here already \(.+\); two at once would disturb each other's times",
+        match=(
+            r"is being measured here already \(.+\); two at once would disturb each other's "
+            r"times"
+        ),
     ):
         client.predict(PAIR, 1, 1, api_name="/race")
     with pytest.raises(AppError, match="is being measured here already"):

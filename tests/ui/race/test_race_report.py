@@ -119,9 +119,9 @@ def timed(raced: Race, *spreads: Spread) -> Race:
 
 def test_the_verdict_says_when_laps_overlap(raced: Race):
     clear = timed(raced, Spread(2.0, 1.9, 2.1), Spread(1.0, 0.9, 1.1))
-    assert (
-        verdict(clear)
-        == "gpt-s had its 5 pictures first: 1.00 s against 2.00 s, 2.00 times as fast, medians of 5 laps each."
+    assert verdict(clear) == (
+        "gpt-s had its 5 pictures first: 1.00 s against 2.00 s, 2.00 times as fast, "
+        "medians of 5 laps each."
     )
     close = timed(raced, Spread(1.0, 0.9, 1.2), Spread(1.05, 1.0, 1.1))
     assert verdict(close).startswith("aim-s had its 5 pictures first")

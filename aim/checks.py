@@ -1,11 +1,23 @@
-"""Checks of single values, which say what is wrong and what would be right."""
+"""Checks of single values, which say what is wrong and what would be right, and the types of a
+configuration's fields, whose bounds hold for one that is read: a damaged one must not build for
+hours.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Interval, MinLen
 
 from aim.errors import InvalidInput
+
+Count = Annotated[int, Interval(ge=1, le=2**20)]
+ZeroOrOne = Annotated[int, Interval(ge=0, le=1)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+Positive = Annotated[float, Interval(ge=1e-9, le=2**30)]
+ClassIndices = tuple[Annotated[int, Interval(ge=0, le=2**20)], ...]
+ClassNames = tuple[Annotated[str, MinLen(1)], ...]
 
 
 def number(name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:

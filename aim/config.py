@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from aim.checks import whole
+from aim.checks import ClassIndices, ClassNames, Count, Positive, Share, ZeroOrOne, whole
 from aim.errors import InvalidInput
 from aim.parameters import declare, declared
 
@@ -89,25 +89,25 @@ class AiMConfig:
     ``config.json`` where it has them.
     """
 
-    d_model: int
-    n_layer: int
-    vocab_size: int = 16384
-    num_classes: int = 1000
-    num_tokens: int = 256
+    d_model: Count
+    n_layer: Count
+    vocab_size: Count = 16384
+    num_classes: Count = 1000
+    num_tokens: Count = 256
     adaln_group: bool = True  # False: plain adaLN, one modulation a layer
-    num_groups: int = 4  # of adaLN-group; 1 is adaLN-single
-    d_state: int = 128
-    d_conv: int = 4
-    expand: int = 2
-    headdim: int = 64
-    norm_eps: float = 1e-5
-    token_drop: float = 0.0
-    mixer_drop: float = 0.0
+    num_groups: Count = 4  # of adaLN-group; 1 is adaLN-single
+    d_state: Count = 128
+    d_conv: Count = 4
+    expand: Count = 2
+    headdim: Count = 64
+    norm_eps: Share = 1e-5
+    token_drop: Share = 0.0
+    mixer_drop: Share = 0.0
     # added to an image code's position in `step` and `prefill`; 1 for official weights
-    position_offset: int = 0
+    position_offset: ZeroOrOne = 0
     # ImageNet index of each class row; empty: classes of the model's own
-    classes: tuple[int, ...] = ()
-    class_names: tuple[str, ...] = ()  # of the model's own classes; empty: they have none
+    classes: ClassIndices = ()
+    class_names: ClassNames = ()  # of the model's own classes; empty: they have none
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def __post_init__(self) -> None:
@@ -145,21 +145,21 @@ class GPTConfig:
     The codes are a square grid: ``num_tokens`` is a square, and a head's size a multiple of 4.
     """
 
-    d_model: int
-    n_layer: int
-    n_head: int
-    vocab_size: int = 16384
-    num_classes: int = 1000
-    num_tokens: int = 256
-    multiple_of: int = 256  # of which the hidden width of the feed-forward network is a multiple
-    rope_base: float = 10000.0
-    norm_eps: float = 1e-5
-    token_drop: float = 0.0
-    resid_drop: float = 0.0  # of what attention adds
-    ffn_drop: float = 0.0  # of what the feed-forward network adds
+    d_model: Count
+    n_layer: Count
+    n_head: Count
+    vocab_size: Count = 16384
+    num_classes: Count = 1000
+    num_tokens: Count = 256
+    multiple_of: Count = 256  # of which the hidden width of the feed-forward network is a multiple
+    rope_base: Positive = 10000.0
+    norm_eps: Share = 1e-5
+    token_drop: Share = 0.0
+    resid_drop: Share = 0.0  # of what attention adds
+    ffn_drop: Share = 0.0  # of what the feed-forward network adds
     # ImageNet index of each class row; empty: classes of the model's own
-    classes: tuple[int, ...] = ()
-    class_names: tuple[str, ...] = ()  # of the model's own classes; empty: they have none
+    classes: ClassIndices = ()
+    class_names: ClassNames = ()  # of the model's own classes; empty: they have none
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def __post_init__(self) -> None:
@@ -203,14 +203,14 @@ class VQConfig:
     than they went in.
     """
 
-    image_size: int = 256  # pixels of what goes in, each way
-    codebook_size: int = 16384
-    codebook_dim: int = 8
-    z_channels: int = 256
-    ch: int = 128
-    ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
-    decoder_ch_mult: tuple[int, ...] = ()  # from the largest level down; empty: as ``ch_mult``
-    num_res_blocks: int = 2
+    image_size: Count = 256  # pixels of what goes in, each way
+    codebook_size: Count = 16384
+    codebook_dim: Count = 8
+    z_channels: Count = 256
+    ch: Count = 128
+    ch_mult: tuple[Count, ...] = (1, 1, 2, 2, 4)
+    decoder_ch_mult: tuple[Count, ...] = ()  # from the largest level down; empty: as ``ch_mult``
+    num_res_blocks: Count = 2
 
     def __post_init__(self) -> None:
         if len(self.decoder_levels) < len(self.ch_mult):

@@ -257,10 +257,30 @@ METADATA_FAULTS: dict[str, tuple[Callable[[dict[str, str]], object], str]] = {
         set_config(mixer_drop=1.5),
         r"mixer_drop is 1\.5; it must be a number in \[0, 1\]",
     ),
-    "wrong list": (set_config(classes=[1, -2, 3, 4, 5]), "classes is"),
+    "endless number": (
+        set_config(norm_eps=float("inf")),
+        r"norm_eps is inf; it must be a number in \[0, 1\]",
+    ),
+    "wrong list": (
+        set_config(classes=[1, -2, 3, 4, 5]),
+        r"classes is \[1, -2, 3, 4, 5\]; it must be a list, each entry a whole number in \[0, ",
+    ),
+    "no list": (set_config(classes=1), "classes is 1; it must be a list"),
+    "nameless class": (
+        set_config(class_names=["a", "", "c", "d", "e"]),
+        r"class_names is \['a', ''.*; it must be a list, each entry a text that is not empty",
+    ),
+    "text for a number of sampling": (
+        set_config(sampling={"top_p": "0.5"}),
+        r"top_p is '0\.5'; it must be a number",
+    ),
+    "unknown in sampling": (
+        set_config(sampling={"colour": 1}),
+        "unknown in the configuration: colour",
+    ),
     "classes do not fit": (set_config(classes=[1, 2]), "classes has 2 entries for num_classes = 5"),
     "wrong sampling": (set_config(sampling={"temperature": -1}), "temperature is -1"),
-    "no sampling object": (set_config(sampling=3), "SamplingParams is 3"),
+    "no sampling object": (set_config(sampling=3), "sampling is 3; it must be a JSON object"),
     "other vocabulary": (
         set_config(vocab_size=128),
         r"word_embeddings\.weight \(is \[64, 64\], must be \[128, 64\]\)",

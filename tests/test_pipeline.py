@@ -494,7 +494,7 @@ class TestLoad:
 
     def test_importing_is_light(self, run_python: Callable[..., Any]) -> None:
         code = (
-            "import sys, aim; print(sys.modules.keys() & {'torch', 'gradio', 'typer'}); "
+            "import sys, aim; print(sys.modules.keys() & {'torch', 'gradio', 'pydantic', 'typer'}); "
             "aim.Pipeline; print('gradio' in sys.modules)"
         )
         assert run_python("-c", code).stdout.splitlines() == ["set()", "False"]

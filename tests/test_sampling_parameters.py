@@ -17,7 +17,7 @@ from PIL import Image
 from typer.main import get_command
 
 from aim.bench.table import RACE
-from aim.checkpoint.fields import from_values, to_values
+from aim.checkpoint.config_json import from_values, to_values
 from aim.cli import app
 from aim.compare import AXES, Axis
 from aim.config import INDEX, MODELS, NEUTRAL, SAMPLING, AiMConfig, SamplingParams

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aim.checkpoint.fields import from_values, usual_sampling
+from aim.checkpoint.config_json import from_values, usual_sampling
 from aim.checkpoint.tensors import Form, Network, blank, fill, fingerprint
 from aim.config import VQ_F16, GPTConfig
 from aim.errors import CheckpointError

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aim.checkpoint.fields import from_values, parse_json, to_values, usual_sampling
+from aim.checkpoint.config_json import from_values, parse_json, to_values, usual_sampling
 from aim.checkpoint.tensors import assign, blank, fingerprint, opened, write
 from aim.config import VQ_F16, AiMConfig, VQConfig
 from aim.errors import CheckpointError

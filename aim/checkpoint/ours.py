@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from aim.checkpoint.fields import from_values, parse_json, to_values
+from aim.checkpoint.config_json import from_values, parse_json, to_values
 from aim.checkpoint.tensors import (
     Network,
     assign,

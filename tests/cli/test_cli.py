@@ -225,9 +225,9 @@ def test_as_a_process_of_its_own(
     assert read.read_parameters(tmp_path / done.stdout.strip())["class_name"] == "goldfish"
 
 
-def test_help_does_not_load_pytorch(run_python: Callable[..., Any]) -> None:
+def test_help_loads_nothing_heavy(run_python: Callable[..., Any]) -> None:
     code = (
         "import sys\nfrom aim.cli import main\ntry: main(['--version'])\n"
-        "except SystemExit: print('torch' in sys.modules)"
+        "except SystemExit: print(sys.modules.keys() & {'torch', 'pydantic', 'gradio'})"
     )
-    assert run_python("-c", code).stdout.splitlines() == [f"aim {aim.__version__}", "False"]
+    assert run_python("-c", code).stdout.splitlines() == [f"aim {aim.__version__}", "set()"]

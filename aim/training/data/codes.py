@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from aim.checkpoint.fields import parse_json, to_values
+from aim.checkpoint.config_json import parse_json, to_values
 from aim.checkpoint.tensors import content_hash, opened, write
 from aim.errors import CheckpointError, InvalidInput
 from aim.files import replace

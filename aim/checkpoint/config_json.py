@@ -1,0 +1,85 @@
+"""Configurations to and from JSON values, checked by pydantic: a file is input from outside."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from aim.config import MODELS, PriorConfig, SamplingParams, VQConfig
+from aim.errors import CheckpointError
+
+C = TypeVar("C", bound=PriorConfig | VQConfig)
+
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def to_values(config: PriorConfig | VQConfig) -> dict[str, Any]:
+    """The fields of ``config`` as JSON values."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return values
+
+
+def parse_json(text: str, where: str | Path) -> dict[str, Any]:
+    """A JSON object; CheckpointError names ``where`` it was otherwise."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: the configuration is not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{where}: the configuration is not a JSON object")
+    return values
+
+
+def from_values(kind: type[C], values: Any, where: str | Path) -> C:
+    """A configuration of class ``kind`` from JSON values; fields left out take their defaults.
+
+    CheckpointError names the field that is unknown, missing or of a wrong value, and ``where`` it
+    was.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        text = json.dumps(values)  # what is strict of JSON takes a list for a tuple
+        return TypeAdapter(kind).validate_json(text, strict=True, extra="forbid")
+    except ValidationError as error:
+        raise CheckpointError(f"{where}: {_problem(kind, values, error.errors())}") from error
+
+
+def usual_sampling(config: PriorConfig) -> SamplingParams:
+    """The defaults of the named model that ``config`` is but for its sampling, else ``config``'s
+    own: official files have none.
+    """
+    same = (
+        spec.config.sampling
+        for spec in MODELS.values()
+        if dataclasses.replace(spec.config, sampling=config.sampling) == config
+    )
+    return next(same, config.sampling)
+
+
+def _problem(kind: type, values: Any, errors: list[Any]) -> str:
+    """The first of pydantic's ``errors`` in our words."""
+    for problem, code in ("unknown", "unexpected_keyword_argument"), ("missing", "missing"):
+        if names := sorted(str(e["loc"][-1]) for e in errors if e["type"] == code):
+            return f"{problem} in the configuration: {', '.join(names)}"
+    first = errors[0]
+    if first["type"] == "value_error":  # what the class itself refuses
+        return str(first["ctx"]["error"])
+    name, hint = kind.__name__, kind
+    for field in (key for key in first["loc"] if isinstance(key, str)):  # others: list entries
+        name, hint = field, get_type_hints(hint, include_extras=True)[field]
+        values = values[field]
+    return f"{name} is {values!r}; it must be {_wanted(hint)}"
+
+
+def _wanted(hint: Any) -> str:
+    """What a field declared as ``hint`` takes, in words."""
+    if dataclasses.is_dataclass(hint):
+        return "a JSON object"
+    of, *limits = get_args(hint) or (hint,)
+    if Ellipsis in limits:
+        return f"a list, each entry {_wanted(of)}"
+    ranges = (f" in [{x.ge}, {x.le}]" if of is not str else " that is not empty" for x in limits)
+    return WORDS[of] + "".join(ranges)

@@ -189,7 +189,7 @@ def _note(notes, logits, stride, row, other, scale, codes, code, peak, V: tl.con
 
 @triton.jit
 def _draw(
-    logits, positions, partner, params, seed, explain, last, drawn, notes,
+    logits, positions, partner, settings, seed, explain, last, drawn, notes,
     stride, slots, T, V: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -199,8 +199,8 @@ def _draw(
     if (other < 0) | (position < 0) | (position >= T):
         return
     cond, uncond = _two_rows(logits, stride, row, other, codes, V)
-    params += row
-    scale, heat = tl.load(params + CFG_SCALE * slots), tl.load(params + TEMPERATURE * slots)
+    settings += row
+    scale, heat = tl.load(settings + CFG_SCALE * slots), tl.load(settings + TEMPERATURE * slots)
     following = tl.load(positions + other) + 1
     noise = tl.where(heat > 0, _gumbel(_uniform(codes, tl.load(seed + row), position)), 0.0)
 
@@ -210,8 +210,8 @@ def _draw(
     if heat > 0:
         if heat != 1.0:
             score = tl.div_rn(score, heat)
-        k, p = tl.load(params + TOP_K * slots), tl.load(params + TOP_P * slots)
-        least = tl.load(params + MIN_P * slots)
+        k, p = tl.load(settings + TOP_K * slots), tl.load(settings + TOP_P * slots)
+        least = tl.load(settings + MIN_P * slots)
         if (k > 0) | (p < 1.0) | (least > -INF):
             score = _truncate(score, k, p, least, V)
     code = tl.argmax(score + noise, 0)

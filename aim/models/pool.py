@@ -1,4 +1,4 @@
-"""What models remember of the rows they decode: tensors that are passed in, never kept on a module."""
+"""What models remember of the rows they decode: tensors passed in, never kept on a module."""
 
 from __future__ import annotations
 

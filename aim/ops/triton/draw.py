@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from aim.config import INDEX
-from aim.ops import draw
+from aim.ops import draw, notes
 from aim.ops.triton import runs_kernels
 from aim.ops.triton.decode.common import options, overlaps, wait
 
@@ -28,8 +28,8 @@ BELOW_ONE: tl.constexpr = tl.constexpr(draw.BELOW_ONE)
 INF: tl.constexpr = tl.constexpr(float("inf"))
 LARGEST: tl.constexpr = tl.constexpr(torch.finfo(torch.float32).max)
 DEEPEST: tl.constexpr = tl.constexpr(0x7F800000)  # the bits of infinity
-NOTES: tl.constexpr = tl.constexpr(13)
-LIKELIEST: tl.constexpr = tl.constexpr(5)
+NOTES: tl.constexpr = tl.constexpr(notes.NOTES)
+LIKELIEST: tl.constexpr = tl.constexpr(notes.LIKELIEST)
 # rows of the parameters
 CFG_SCALE: tl.constexpr = tl.constexpr(INDEX["cfg_scale"])
 TEMPERATURE: tl.constexpr = tl.constexpr(INDEX["temperature"])

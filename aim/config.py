@@ -10,6 +10,7 @@ from typing import Any, Literal
 from aim.checks import ClassIndices, ClassNames, Count, Positive, Share, ZeroOrOne, whole
 from aim.errors import InvalidInput
 from aim.parameters import Declared, declare, declared
+from aim.schedules import SCHEDULES
 
 MAX_SEED = 2**32 - 1
 
@@ -45,6 +46,16 @@ class SamplingParams(Declared):
         0.0, "min-p", "Least share of the likeliest's probability; 0 is all.", 0.0,
         slider=(0, 1, 0.01), stored=lambda share: math.log(share) if share else -math.inf,
     )  # fmt: skip
+    cfg_schedule: str = declare(
+        "constant", "guidance schedule", "How guidance grows over the codes.", "constant",
+        choices=tuple(SCHEDULES),
+    )  # fmt: skip
+    cfg_from: float = declare(
+        0.0, "guidance from", "Share of the codes before it.", 0.0, slider=(0, 1, 0.05)
+    )
+    cfg_to: float = declare(
+        1.0, "guidance to", "Share of the codes after which it ends.", 1.0, slider=(0, 1, 0.05)
+    )
 
 
 SAMPLING = declared(SamplingParams)

@@ -19,6 +19,7 @@ from aim.config import INDEX, NEUTRAL, SamplingParams
 from aim.ops.draw import gumbel, pieces
 from aim.ops.notes import BROKEN, NOTES, explain
 from aim.ops.triton import TRITON
+from aim.schedules import weights
 
 __all__ = ["BROKEN", "NOTES", "RowParams", "Rows", "draw_rows", "explain", "guide", "sample"]
 
@@ -40,6 +41,7 @@ class Rows:
     # other row
     partner: Tensor
     params: Tensor  # (F, S) float32, a row for each of ``config.SAMPLING``
+    weights: Tensor  # (C, T) float32, of guidance, by schedule and position
     seed: Tensor  # (S,) int64 in [0, 2^32)
     explain: Tensor  # (S,) bool, fill in ``notes``
     last: Tensor  # (S,) int64, the code drawn last
@@ -58,6 +60,7 @@ class Rows:
             positions=full(-1, i64),
             partner=full(-1, i64),
             params=torch.tensor(NEUTRAL.numbers, device=device).unsqueeze(1).repeat(1, slots),
+            weights=torch.tensor(weights(tokens), device=device),
             seed=full(0, i64),
             explain=full(0, torch.bool),
             last=full(0, i64),
@@ -73,6 +76,7 @@ class RowParams:
     """
 
     values: Tensor  # (F, K) float32, a row for each of ``config.SAMPLING``
+    weights: Tensor  # (C, T) float32, of guidance, by schedule and position
     seed: Tensor  # (K,) int64 in [0, 2^32)
     # those that change something in some row, so that ``sample`` can leave out the work of others;
     # all is always right
@@ -83,13 +87,15 @@ class RowParams:
         cls,
         params: Sequence[SamplingParams],
         seeds: Sequence[int],
+        tokens: int,
         device: torch.device | str = "cpu",
     ) -> RowParams:
-        """Rows for the given parameters and seeds, which pair up."""
+        """Rows for these parameters and seeds, which pair up, of pictures of ``tokens`` codes."""
         pairs = list(zip(params, seeds, strict=True))
         values = torch.tensor([p.numbers for p, _ in pairs]).view(-1, len(INDEX)).T.contiguous()
         seed = torch.tensor([s for _, s in pairs], dtype=torch.int64)
-        return cls(values.to(device), seed.to(device), active(values.numpy()))
+        table = torch.tensor(weights(tokens), device=device)
+        return cls(values.to(device), table, seed.to(device), active(values.numpy()))
 
     def __getitem__(self, name: str) -> Tensor:
         """Of one parameter (K,)."""
@@ -100,6 +106,17 @@ def active(values: np.ndarray) -> frozenset[str]:
     """The parameters (F, K) that change something in some row."""
     changed = (values != np.array(NEUTRAL.numbers, np.float32)[:, None]).any(1)
     return frozenset(name for name, i in INDEX.items() if changed[i])
+
+
+def guidance(params: RowParams, positions: Tensor) -> Tensor:
+    """The scale in force at positions (K,) int64, as ``aim.schedules`` has it -> (K,) float32;
+    exactly ``cfg_scale`` where its weight is 1.
+    """
+    tokens = params.weights.shape[1]
+    at, schedule = positions.clamp(0, tokens - 1), params["cfg_schedule"].long()
+    on = (at >= params["cfg_from"] * tokens) & (at < params["cfg_to"] * tokens)
+    weight = torch.where(on, params.weights[schedule, at], 0.0)
+    return params["cfg_scale"] * weight + (1 - weight)
 
 
 def guide(cond: Tensor, uncond: Tensor, cfg_scale: Tensor) -> Tensor:
@@ -123,7 +140,7 @@ def sample(
     of several the lowest. The draw is Gumbel-max: the argmax over kept codes of ``logit /
     temperature - log(E)``, E exponential noise.
     """
-    return _pick(guide(cond_logits, uncond_logits, params["cfg_scale"]), params, positions)
+    return _pick(guide(cond_logits, uncond_logits, guidance(params, positions)), params, positions)
 
 
 def draw_rows(logits: Tensor, rows: Rows) -> None:
@@ -207,7 +224,9 @@ def _draw_live(logits: Tensor, rows: Rows) -> None:
         return
     two, at = partner[one], positions[one]
     values, seed = rows.params.numpy()[:, one], rows.seed.numpy()[one]
-    params = RowParams(torch.from_numpy(values), torch.from_numpy(seed), active(values))
+    params = RowParams(
+        torch.from_numpy(values), rows.weights, torch.from_numpy(seed), active(values)
+    )
     told = rows.explain.numpy()[one]
     cond, uncond = (logits.index_select(0, torch.from_numpy(v)) for v in (one, two))
     codes, notes = _draw(cond, uncond, params, torch.from_numpy(at), bool(told.any()))
@@ -227,7 +246,7 @@ def _draw_all(logits: Tensor, rows: Rows) -> None:
     partner, positions = rows.partner[:count], rows.positions[:count]
     live = (partner >= 0) & (positions >= 0) & (positions < rows.drawn.shape[1])
     two, at = torch.where(live, partner, itself), torch.where(live, positions, 0)
-    params = RowParams(rows.params[:, :count], rows.seed[:count])
+    params = RowParams(rows.params[:, :count], rows.weights, rows.seed[:count])
     codes, notes = _draw(logits, logits[two], params, at, True)
 
     rows.drawn[itself, at] = torch.where(live, codes, rows.drawn[itself, at])
@@ -246,7 +265,7 @@ def _draw(
     """Codes (K,) of logits (K, V) twice, BROKEN ones included, and their notes (K, 13) if asked
     for.
     """
-    guided = guide(cond, uncond, params["cfg_scale"])
+    guided = guide(cond, uncond, guidance(params, at))
     codes = _pick(guided.clone() if noted else guided, params, at)
     # a NaN or an infinity in either survives
     apart = (cond.float() - uncond.float()).abs_().amax(-1)

@@ -19,6 +19,7 @@ LAYERS = (  # low to high; a module may import its own layer and those before it
         "errors",
         "files",
         "parameters",
+        "schedules",
         "device",
         "images",
     },

@@ -3,6 +3,8 @@ independence of the batch.
 """
 
 import copy
+import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 
@@ -25,16 +27,18 @@ from aim.sampling import (
     _threshold,
     draw_rows,
     explain,
+    guidance,
     guide,
     sample,
 )
+from aim.schedules import SCHEDULES
 from tests.draws import MIN_P, golden_draws
 
 INF = math.inf
 
 
 def rows(params: SamplingParams | list[SamplingParams], seeds: list[int]) -> RowParams:
-    return RowParams.of(params if isinstance(params, list) else [params] * len(seeds), seeds)
+    return RowParams.of(params if isinstance(params, list) else [params] * len(seeds), seeds, 64)
 
 
 def draw_one(
@@ -200,7 +204,7 @@ def test_min_p_is_of_the_guided_probabilities_and_exact_at_its_border():
 
 def test_top_p_of_one_keeps_a_tail_that_rounding_would_cut():
     logits = [0.0] + [-17.5] * 60  # each adds 2.5e-8 to the mass, which float32 rounds away
-    params = RowParams(rows(SamplingParams(cfg_scale=1, top_k=61), [0]).values, torch.tensor([0]))
+    params = dataclasses.replace(rows(SamplingParams(top_k=61), [0]), active=frozenset(INDEX))
     threshold = _threshold(torch.tensor([logits]), params)
     assert threshold.tolist() == [-17.5]
 
@@ -275,6 +279,50 @@ def test_guidance_is_its_formula_in_float32():
     assert torch.equal(guide(cond, cond, scale), cond), "without a twin the logits are unchanged"
     half = guide(cond.bfloat16(), uncond.bfloat16(), scale)
     assert half.dtype == torch.float32
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 10, 256])
+def test_guidance_grows_as_its_schedule_says(tokens: int):
+    ends = (0.0, 0.3, 0.7, 1.0)
+    asked = [
+        SamplingParams(cfg_scale=5.3, cfg_schedule=schedule, cfg_from=first, cfg_to=last)
+        for schedule, first, last in itertools.product(SCHEDULES, ends, ends)
+    ]
+    params = RowParams.of(asked, [0] * len(asked), tokens)
+    for t in range(tokens):
+        at = t / max(tokens - 1, 1)
+        grown = {"constant": 1.0, "linear": at, "cosine": 0.5 - 0.5 * math.cos(math.pi * at)}
+        # in tenths, as 0.3 * 10 is no whole number
+        on = [
+            round(10 * p.cfg_from) * tokens <= 10 * t < round(10 * p.cfg_to) * tokens for p in asked
+        ]
+        want = [1 + 4.3 * grown[p.cfg_schedule] * o for p, o in zip(asked, on, strict=True)]
+        got = guidance(params, torch.full((len(asked),), t))
+        torch.testing.assert_close(got, torch.tensor(want), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 1.7, 7.35, 30.0])
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
+def test_guidance_is_exact_where_it_is_all_there_and_where_there_is_none(
+    scale: float, schedule: str
+):
+    asked = SamplingParams(cfg_scale=scale, cfg_schedule=schedule)
+    params = RowParams.of([asked, asked.replace(cfg_to=0.5)], [0, 0], 256)
+    full, none = guidance(params, torch.tensor([255, 255])).tolist()
+    assert full == torch.tensor(scale).item() and none == 1.0
+
+
+def test_outside_its_share_of_the_codes_guidance_is_off_for_codes_and_notes():
+    logits = torch.randn(4, 500, generator=torch.Generator().manual_seed(2)) * 2
+    part = SamplingParams(cfg_scale=6, cfg_from=0.25, cfg_to=0.5)
+    for draw_them in DRAWS:
+        for position, on in enumerate((False, False, True, True, False, False, False, False)):
+            pool = placed([part, SamplingParams(cfg_scale=6.0 if on else 1.0)], [position] * 2)
+            pool.partner[:2], pool.positions[2:] = torch.tensor([2, 2]), position
+            pool.seed[:2], pool.explain[:2] = 5, True
+            draw_them(logits[[0, 0, 2, 3]], pool)
+            assert pool.drawn[0, position] == pool.drawn[1, position]
+            torch.testing.assert_close(pool.notes[0], pool.notes[1])
 
 
 def test_sampling_leaves_its_arguments_alone():
@@ -395,7 +443,7 @@ def test_leaving_out_work_changes_nothing(params: SamplingParams):
     cond, uncond = torch.randn(2, 8, 500, generator=torch.Generator().manual_seed(3))
     known = rows(params, list(range(8)))
     assert known.active <= {"cfg_scale"}
-    unknown = RowParams(known.values, known.seed)
+    unknown = RowParams(known.values, known.weights, known.seed)
     assert unknown.active == set(INDEX)
     positions = torch.arange(8)
     assert torch.equal(
@@ -408,17 +456,17 @@ def test_row_params_hold_what_was_asked():
         SamplingParams(cfg_scale=1.5, temperature=0.5, top_k=7, top_p=0.25),
         SamplingParams(cfg_scale=0, temperature=0),
     ]
-    got = RowParams.of(asked, [0, 2**32 - 1])
+    got = rows(asked, [0, 2**32 - 1])
     want = {"cfg_scale": [1.5, 0], "temperature": [0.5, 0], "top_p": [0.25, 1], "top_k": [7, 0]}
     assert {name: got[name].tolist() for name in want} == want
     assert got.values.shape == (len(SAMPLING), 2) and got.values.dtype == torch.float32
     assert got.seed.tolist() == [0, 2**32 - 1] and got.seed.dtype == torch.int64
     assert got.active == set(want)
-    assert RowParams.of([SamplingParams()], [0]).active == {"cfg_scale"}
-    assert RowParams.of([NEUTRAL, NEUTRAL.replace(top_k=1)], [0, 0]).active == {"top_k"}
-    assert RowParams.of([], []).seed.shape == (0,)
+    assert rows([SamplingParams()], [0]).active == {"cfg_scale"}
+    assert rows([NEUTRAL, NEUTRAL.replace(top_k=1)], [0, 0]).active == {"top_k"}
+    assert rows([], []).seed.shape == (0,)
     with pytest.raises(ValueError):
-        RowParams.of(asked, [1])
+        rows(asked, [1])
 
 
 @pytest.mark.parametrize("top_k", [299, 300, 301, 2**24 + 1, 2**31 - 1])

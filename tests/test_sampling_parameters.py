@@ -58,12 +58,12 @@ def test_what_is_not_allowed_is_refused_by_name(p: Parameter) -> None:
 
 @each
 def test_a_row_of_a_batch_holds_it(p: Parameter) -> None:
-    rows = RowParams.of([NEUTRAL, changed(p)], [0, 1])
+    rows = RowParams.of([NEUTRAL, changed(p)], [0, 1], 1)
     assert rows.values.shape == (len(SAMPLING), 2) == Rows.new(2, 1).params.shape
     held = torch.tensor([p.number(p.neutral), p.number(other(p))])
     assert torch.equal(rows[p.name], held)
     assert p.name in rows.active
-    assert RowParams.of([NEUTRAL], [0]).active == set()
+    assert RowParams.of([NEUTRAL], [0], 1).active == set()
 
 
 @each

@@ -106,7 +106,7 @@ class TestOneRequest:
         with torch.inference_mode():
             for position in range(16):
                 logits = tiny_model.step(last, torch.full((2,), position), cond, state)
-                row = RowParams.of([request.params], [request.seed])
+                row = RowParams.of([request.params], [request.seed], 16)
                 last = sample(logits[:1], logits[1:], row, torch.tensor([position])).expand(2)
                 expected.append(int(last[0]))
         assert codes_of(list(engine.run([request])), request) == expected

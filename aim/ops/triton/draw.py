@@ -36,6 +36,9 @@ TEMPERATURE: tl.constexpr = tl.constexpr(INDEX["temperature"])
 TOP_K: tl.constexpr = tl.constexpr(INDEX["top_k"])
 TOP_P: tl.constexpr = tl.constexpr(INDEX["top_p"])
 MIN_P: tl.constexpr = tl.constexpr(INDEX["min_p"])
+CFG_SCHEDULE: tl.constexpr = tl.constexpr(INDEX["cfg_schedule"])
+CFG_FROM: tl.constexpr = tl.constexpr(INDEX["cfg_from"])
+CFG_TO: tl.constexpr = tl.constexpr(INDEX["cfg_to"])
 # for exponents that are still in their place among the bits
 LOG_2: tl.constexpr = tl.constexpr(0.693147182464599609375 * 2**-23)
 
@@ -105,6 +108,16 @@ def _two_rows(logits, stride, row, other, codes, V: tl.constexpr):
     cond = tl.load(logits + row * stride + codes, mask=codes < V, other=0.0)
     uncond = tl.load(logits + other * stride + codes, mask=codes < V, other=0.0)
     return cond.to(tl.float32), uncond.to(tl.float32)
+
+
+@triton.jit
+def _guidance(settings, weights, slots, position, T):
+    """``sampling.guidance`` of one row."""
+    schedule = tl.load(settings + CFG_SCHEDULE * slots).to(tl.int32)
+    first, last = tl.load(settings + CFG_FROM * slots), tl.load(settings + CFG_TO * slots)
+    on = (position >= first * T) & (position < last * T)
+    weight = tl.where(on, tl.load(weights + schedule * T + position), 0.0)
+    return tl.load(settings + CFG_SCALE * slots) * weight + (1.0 - weight)
 
 
 @triton.jit
@@ -189,7 +202,7 @@ def _note(notes, logits, stride, row, other, scale, codes, code, peak, V: tl.con
 
 @triton.jit
 def _draw(
-    logits, positions, partner, settings, seed, explain, last, drawn, notes,
+    logits, positions, partner, settings, weights, seed, explain, last, drawn, notes,
     stride, slots, T, V: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -200,7 +213,8 @@ def _draw(
         return
     cond, uncond = _two_rows(logits, stride, row, other, codes, V)
     settings += row
-    scale, heat = tl.load(settings + CFG_SCALE * slots), tl.load(settings + TEMPERATURE * slots)
+    scale = _guidance(settings, weights, slots, position, T)
+    heat = tl.load(settings + TEMPERATURE * slots)
     following = tl.load(positions + other) + 1
     noise = tl.where(heat > 0, _gumbel(_uniform(codes, tl.load(seed + row), position)), 0.0)
 
@@ -249,6 +263,7 @@ def draw_fused(
     positions: Tensor,
     partner: Tensor,
     params: Tensor,
+    weights: Tensor,
     seed: Tensor,
     explain: Tensor,
     last: Tensor,
@@ -267,7 +282,7 @@ def draw_fused(
     )
     block = max(triton.next_power_of_2(codes), 16)
     _draw[(rows,)](
-        logits, positions, partner, params, seed, explain, last, drawn, notes,
+        logits, positions, partner, params, weights, seed, explain, last, drawn, notes,
         logits.stride(0), params.stride(0), drawn.shape[1], codes, block,
         **options(overlaps(logits.device), num_warps=min(max(block // 256, 4), 32),
                   enable_fp_fusion=False),

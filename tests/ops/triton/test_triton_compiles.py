@@ -25,7 +25,7 @@ from triton.compiler import ASTSource
 from aim.ops.triton.draw import _draw
 
 types = {"stride": "i32", "slots": "i32", "T": "i32", "explain": "*i1"}
-types |= dict.fromkeys(("logits", "settings", "notes"), "*fp32")
+types |= dict.fromkeys(("logits", "settings", "weights", "notes"), "*fp32")
 types |= dict.fromkeys(("positions", "partner", "seed", "last", "drawn"), "*i64")
 for capability in (80, 90):
     fixed = {"V": 2048, "BLOCK": 2048, "OVERLAP": capability == 90}

@@ -16,6 +16,7 @@ from torch import Tensor
 from aim.config import SamplingParams
 from aim.ops import draw
 from aim.sampling import BROKEN, Rows, _draw_all, _draw_live, draw_rows
+from aim.schedules import SCHEDULES
 from tests.draws import MIN_P, golden_draws
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -240,6 +241,18 @@ def test_what_min_p_keeps(logits: list[float], min_p: float, others: dict, kept:
     assert survivors(logits, SamplingParams(cfg_scale=1, min_p=min_p, **others)) == kept
 
 
+def test_every_schedule_at_every_position_equals_the_twin():
+    asked = [
+        SamplingParams(3.7, cfg_schedule=schedule, cfg_from=first, cfg_to=last)
+        for schedule in SCHEDULES
+        for first, last in ((0.0, 1.0), (0.3, 1.0), (0.3, 0.7), (0.7, 0.3))
+    ]
+    requests = [(params, 31 * i + t, t, True) for i, params in enumerate(asked) for t in range(5)]
+    rows = place(requests, tokens=5)
+    logits = torch.randn(len(rows.last), 70, generator=torch.Generator().manual_seed(3)) * 2
+    compare(logits, rows)
+
+
 def test_temperature_zero_takes_the_lowest_of_several_maxima():
     logits = torch.zeros(2, 3000)
     logits[0, [1000, 1500, 2999]] = 1
@@ -302,9 +315,10 @@ def test_rows_that_are_nobodys_or_done_are_left_alone():
     after = compare(logits, rows)
     drawn = [0, 3, 4, 7]  # two requests with their twins
     idle = [i for i in range(len(rows.last)) if i not in drawn]
-    assert torch.equal(after.params, rows.params)
+    shared = ("params", "weights")
+    assert all(torch.equal(getattr(after, name), getattr(rows, name)) for name in shared)
     for name, tensor in vars(rows).items():
-        if name != "params":
+        if name not in shared:
             assert torch.equal(getattr(after, name)[idle], tensor[idle]), name
     assert (after.last[drawn] >= 0).all() and after.positions[drawn].tolist() == [1, 4, 4, 1]
     assert (after.drawn[0] != POISON).tolist() == [True, False, False, False]

@@ -13,7 +13,6 @@ import torch
 
 from aim.bench.machine import PeakMemory
 from aim.bench.runs import Spread, Stop, decode_images, timed
-from aim.bench.traffic import traffic
 from aim.engine import Request
 from aim.engine.memory import pool_bytes, state_shapes
 from aim.models.image_decoder import ImageDecoder
@@ -137,7 +136,7 @@ class Stand:
             Spread.of([lap.codes_seconds for lap in laps]),
             Spread.of([lap.seconds for lap in laps]),
         )
-        moved = traffic(model, rows)
+        moved = model.traffic(rows)
         return Racer(
             name=pipe.name,
             version=pipe.version,

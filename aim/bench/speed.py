@@ -12,7 +12,6 @@ import torch
 
 from aim.bench.machine import Machine, PeakMemory, copy_bandwidth
 from aim.bench.runs import Spread, decode_images, draw, first_code_seconds, overlapped, step_seconds
-from aim.bench.traffic import traffic
 from aim.engine import Request
 from aim.errors import AimError, GenerationError, InvalidInput
 from aim.models.image_decoder import ImageDecoder
@@ -155,7 +154,7 @@ def measure(
         )
     engine.drain()
     rows = sum(request.rows for request in requests_for(model, batch))
-    moved = traffic(model, rows)
+    moved = model.traffic(rows)
     mean = 1e3 * codes.median / config.num_tokens
     return Speed(
         batch=batch,

@@ -18,7 +18,7 @@ from aim.engine.graphs import Graphs
 from aim.engine.requests import Mix
 from aim.engine.scheduler import Running
 from aim.engine.transfer import HostCopy
-from aim.models.interface import Decoder
+from aim.models.interface import Decoder, State
 from aim.sampling import Rows, draw_rows
 
 # conditions made at once on a GPU: as many as there can be requests, between these
@@ -60,12 +60,13 @@ class Runner:
         self.together = (
             1 if self.device.type == "cpu" else min(MOST_TOGETHER, max(TOGETHER, slots // 2))
         )
+        self._no_class: Mix = ((model.config.num_classes, 1.0),)
         self._queue = transfer.device_queue(self.device)
         self.graphs = Graphs(self._queue, self._step, self._idle, captured)
         slots = self.sizes[-1]
         with self._queue.work():
             self._null = self._condition([])[-1]
-            self._state = model.new_state(slots)
+            self._state: State = model.new_state(slots)
             self._cond = self._null.new_zeros(slots, *self._null.shape)
             # those that the host writes lie together: a change of the batch is three copies
             self._integers = torch.full((3, slots), -1, device=self.device)
@@ -99,7 +100,8 @@ class Runner:
         codes, slots = (
             self._queue.send(torch.tensor(values)) for values in (entry.request.prefix, entry.slots)
         )
-        self.model.prefill(codes[:-1].expand(len(slots), -1), self._cond, self._state, slots)
+        embeddings = self._embeddings([entry.request.mix, self._no_class][: len(slots)])
+        self.model.prefill(codes[:-1].expand(len(slots), -1), embeddings, self._state, slots)
         self._rows.drawn[entry.slots[0], : len(codes)] = codes
         self._rows.notes[entry.slots[0], : len(codes)] = 0.0
         self._rows.last[slots] = codes[-1]
@@ -200,6 +202,5 @@ class Runner:
         """Of up to ``together`` mixes, then of no class. Always as many rows at once: the same
         bits at every admission.
         """
-        null = ((self.model.config.num_classes, 1.0),)
-        rows = [*mixes, *[null] * (max(4, self.together) - len(mixes))]
+        rows = [*mixes, *[self._no_class] * (max(4, self.together) - len(mixes))]
         return self.model.condition(self._embeddings(rows))

@@ -5,12 +5,13 @@ typed against.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from aim.config import PriorConfig
+from aim.models.traffic import Traffic
 
 
 class State(Protocol):
@@ -27,7 +28,10 @@ class State(Protocol):
         """Copy slots ``src (K,)`` over slots ``dst (K,)`` in place."""
 
 
-class Decoder(Protocol):
+S = TypeVar("S", bound=State)
+
+
+class Decoder(Protocol[S]):
     """A prior, and how its step is taken. ``aim.models.aim.model.AiM`` says what each part does."""
 
     @property
@@ -49,11 +53,16 @@ class Decoder(Protocol):
     def condition(self, labels: Tensor, /) -> Tensor:
         """What depends on the class alone: class rows (R,) or embeddings (R, D) -> (R, ...)."""
 
-    def new_state(self, slots: int, /) -> Any:
-        """A ``State`` of ``slots`` rows, which this model alone can read."""
+    def new_state(self, slots: int, /) -> S:
+        """Of ``slots`` rows, which this model alone can read."""
 
-    def prefill(self, codes: Tensor, cond: Tensor, state: Any, slots: Tensor, /) -> Tensor:
-        """Read given codes (R, K) at once, into slots (R,) -> logits (R, K + 1, V) float32."""
+    def prefill(self, codes: Tensor, labels: Tensor, state: S, slots: Tensor, /) -> Tensor:
+        """Read class rows (R,) or embeddings (R, D), then codes (R, K), at once, into slots (R,) ->
+        logits (R, K + 1, V) float32.
+        """
 
-    def step(self, codes: Tensor, positions: Tensor, cond: Tensor, state: Any, /) -> Tensor:
+    def step(self, codes: Tensor, positions: Tensor, cond: Tensor, state: S, /) -> Tensor:
         """One item a row: codes (R,), positions (R,) -> logits (R, V) float32; row i is slot i."""
+
+    def traffic(self, rows: int, /) -> Traffic:
+        """Bytes that a step of ``rows`` rows has to move."""

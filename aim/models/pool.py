@@ -19,9 +19,6 @@ class Pool:
         """The fields that slots share."""
         return vars(self)
 
-    def _with(self: Self, parts: dict[str, Tensor]) -> Self:
-        return type(self)(**{**vars(self), **parts})
-
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self._pooled().values())
 
@@ -37,16 +34,8 @@ class Pool:
 
     def rows(self: Self, count: int) -> Self:
         """A view of the first ``count`` slots."""
-        return self._with({name: part[:, :count] for name, part in self._pooled().items()})
-
-    def gather(self: Self, slots: Tensor) -> Self:
-        """A copy of the given slots (R,)."""
-        return self._with({name: part[:, slots] for name, part in self._pooled().items()})
-
-    def scatter(self: Self, slots: Tensor, rows: Self) -> None:
-        """Write rows (R, ...) to the given slots (R,) in place."""
-        for part, value in zip(self, rows, strict=True):
-            part[:, slots] = value
+        parts = {name: part[:, :count] for name, part in self._pooled().items()}
+        return type(self)(**{**vars(self), **parts})
 
     def clear(self, fresh: Tensor) -> None:
         """Zero the slots where ``fresh (slots,)`` is True; decided on the device, no host

@@ -20,7 +20,6 @@ from aim.bench import runs
 from aim.bench.race import Race, gates, race, ratios, turns
 from aim.bench.runs import Spread, Stopped
 from aim.bench.table import as_csv, as_json, race_table
-from aim.bench.traffic import traffic
 from aim.config import SamplingParams
 from aim.engine import Engine, Request
 from aim.errors import GenerationError, InvalidInput
@@ -128,7 +127,7 @@ class TestNumbers:
     ) -> None:
         for racer, pipe in zip(result.racers, (tiny_pipeline, rival), strict=True):
             model = pipe.engine(1).model
-            moved = traffic(model, 2 * result.batch)
+            moved = model.traffic(2 * result.batch)
             assert (racer.weight_bytes, racer.state_bytes) == moved
             assert racer.floor_ms == pytest.approx(moved.floor_ms(1e9))
             assert racer.floor_fraction == pytest.approx(

@@ -130,7 +130,7 @@ def test_a_prefix_that_cannot_be_read_fails_its_own_request_alone(
     def broken(*_: object) -> torch.Tensor:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(type(model), "prefill", broken)
+    monkeypatch.setattr(model, "prefill", broken)
     bad, good = Request(0, GUIDED, prefix=(1, 2)), Request(2, GUIDED, seed=1)
     engine.submit(good)
     events = engine.step()

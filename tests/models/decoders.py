@@ -68,6 +68,17 @@ def play(model: Any, codes: Tensor, labels: Tensor, steps: int = 0) -> tuple[Ten
     return torch.stack(made, 1), state
 
 
+def step_at(
+    model: Any, slots: Tensor, codes: Tensor, positions: Tensor, cond: Tensor, state: Any
+) -> Tensor:
+    """One step in which slots (R,) are at these positions, behind these codes, and all others
+    idle -> logits (R, V).
+    """
+    last, places = torch.zeros(state.slots, dtype=torch.long), torch.full((state.slots,), -1)
+    last[slots], places[slots] = codes, positions
+    return model.step(last, places, cond, state)[slots]
+
+
 def apart(a: Tensor, b: Tensor) -> float:
     """Relative error of a."""
     return ((a - b).norm() / b.norm()).item()

@@ -18,7 +18,7 @@ from aim.config import MODELS, AiMConfig, GPTConfig, PriorConfig
 from aim.errors import InvalidInput
 from aim.models.prior import build
 from tests import foreign
-from tests.models.decoders import CASES, FAR, KINDS, Case, apart, codes_of, labels_of, play
+from tests.models.decoders import CASES, FAR, KINDS, Case, apart, codes_of, labels_of, play, step_at
 from tests.tiny import random_gpt, random_model
 
 
@@ -36,6 +36,11 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def assert_same(a: Any, b: Any) -> None:
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def slots_of(state: Any, slots: list[int]) -> list[Tensor]:
+    """What is remembered of these slots."""
+    return [part[:, slots] for part in state]
 
 
 @pytest.mark.parametrize(
@@ -69,21 +74,21 @@ def test_prefill_equals_forward_and_leaves_the_state_of_the_steps(case: Case, le
     before = type(state)(*(part.clone() for part in state))
     want = whole(codes[:, :-1], labels)
 
-    got = model.prefill(codes[:, :length], cond, state, slots)
+    got = model.prefill(codes[:, :length], labels, state, slots)
     torch.testing.assert_close(got, want[:, : length + 1], atol=FAR, rtol=FAR)
-    assert_same(state.gather(torch.tensor([1, 3, 5])), before.gather(torch.tensor([1, 3, 5])))
+    assert_same(slots_of(state, [1, 3, 5]), slots_of(before, [1, 3, 5]))
 
     for i in range(length + 1, model.config.num_tokens):
-        logits = model.step(codes[:, i - 1], torch.full((3,), i), cond, state, slots)
+        logits = step_at(model, slots, codes[:, i - 1], torch.full((3,), i), cond, state)
         torch.testing.assert_close(logits, want[:, i], atol=FAR, rtol=FAR)
 
 
 def test_prefill_refuses_a_whole_image(case: Case):
     model = case.prepare(case.make())
-    cond, state = model.condition(labels_of(model, 1)), model.new_state(1)
-    model.prefill(codes_of(model, 1)[:, :15], cond, state, torch.tensor([0]))
+    labels, state = labels_of(model, 1), model.new_state(1)
+    model.prefill(codes_of(model, 1)[:, :15], labels, state, torch.tensor([0]))
     with pytest.raises(InvalidInput, match=r"16 codes.*fewer than num_tokens = 16"):
-        model.prefill(codes_of(model, 1), cond, state, torch.tensor([0]))
+        model.prefill(codes_of(model, 1), labels, state, torch.tensor([0]))
 
 
 def test_rows_of_different_ages_share_a_batch_under_permuted_slots(case: Case):
@@ -100,30 +105,21 @@ def test_rows_of_different_ages_share_a_batch_under_permuted_slots(case: Case):
         positions = now - starts
         positions = torch.where(positions < total, positions, torch.full_like(positions, -1))
         last = codes[torch.arange(rows), (positions - 1).clamp(min=0)]
-        logits = model.step(last, positions, cond, state, slots)
+        logits = step_at(model, slots, last, positions, cond, state)
         for row in (positions >= 0).nonzero().flatten().tolist():
             torch.testing.assert_close(logits[row], want[row, positions[row]], atol=FAR, rtol=FAR)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("slots", [None, [3, 1, 0, 2]])
-def test_an_idle_row_writes_nothing(case: Case, dtype: torch.dtype, slots: list[int] | None):
+def test_an_idle_row_writes_nothing(case: Case, dtype: torch.dtype):
     model = case.prepare(case.make().to_dtype(dtype))
     cond, state = model.condition(labels_of(model, 4)), model.new_state(4)
     for part in state:
         part.normal_()
     before = type(state)(*(part.clone() for part in state))
-    model.step(
-        torch.tensor([1, 2, 3, 4]),
-        torch.tensor([5, -1, 0, -1]),
-        cond,
-        state,
-        slots and torch.tensor(slots),
-    )
-    where = slots or [0, 1, 2, 3]
-    idle, busy = torch.tensor([where[1], where[3]]), torch.tensor([where[0], where[2]])
-    assert_same(state.gather(idle), before.gather(idle))
-    for part, old in zip(state.gather(busy), before.gather(busy), strict=True):
+    model.step(torch.tensor([1, 2, 3, 4]), torch.tensor([5, -1, 0, -1]), cond, state)
+    assert_same(slots_of(state, [1, 3]), slots_of(before, [1, 3]))
+    for part, old in zip(slots_of(state, [0, 2]), slots_of(before, [0, 2]), strict=True):
         assert (part != old).flatten(2).any(-1).all()
 
 
@@ -145,11 +141,11 @@ def test_copied_slots_go_on_like_their_source(case: Case):
     codes, labels = codes_of(model, 2), labels_of(model, 2)
     cond = model.condition(torch.cat([labels, labels]))
     state = model.new_state(4)
-    model.prefill(codes[:, :5], cond, state, torch.tensor([0, 1]))
+    model.prefill(codes[:, :5], labels, state, torch.tensor([0, 1]))
     state.copy(torch.tensor([0, 1]), torch.tensor([2, 3]))
     logits = model.step(codes[:, 5].repeat(2), torch.full((4,), 6), cond, state)
     assert torch.equal(logits[:2], logits[2:])
-    assert_same(state.gather(torch.tensor([0, 1])), state.gather(torch.tensor([2, 3])))
+    assert_same(slots_of(state, [0, 1]), slots_of(state, [2, 3]))
     assert list(state)[1].abs().amax((0, 2, 3, 4)).gt(0).all()
 
 
@@ -159,6 +155,11 @@ def test_class_embeddings_condition_like_labels(case: Case):
     labels = labels_of(model, 6)
     [table] = [weight for name, weight in whole.named_parameters() if "embedding_table" in name]
     assert torch.equal(model.condition(table[labels]), model.condition(labels))
+    codes, slots = codes_of(model, 6)[:, :5], torch.arange(6)
+    by_label, by_embedding = (
+        model.prefill(codes, given, model.new_state(6), slots) for given in (labels, table[labels])
+    )
+    assert torch.equal(by_label, by_embedding)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from aim.errors import InvalidInput
 from aim.models.aim.model import AiM, Layer
 from aim.models.aim.state import MambaState
 from aim.models.aim.step_weights import gained_condition, mix_weights, norm_weights
+from aim.models.traffic import FLOAT32, Traffic, aim_traffic
 from aim.ops.activation import silu, softplus
 from aim.ops.linear import Product, fixed_product
 from aim.ops.scan import state_step
@@ -40,7 +41,7 @@ class CPUAiM:
             raise InvalidInput(f"the model is on {model.device}; CPUAiM is for a CPU")
         self.model, self.config = model, model.config
         self.device, self.dtype = model.device, model.dtype
-        self.class_table = model.class_table
+        self.class_table, self.prefill = model.class_table, model.prefill
         self._layers = cast(list[Layer], list(model.layers))
         with torch.no_grad():
             self._mixers = [_prepare(layer, self.config.d_inner**0.5) for layer in self._layers]
@@ -62,41 +63,16 @@ class CPUAiM:
         """
         return MambaState(*(part.float() for part in self.model.new_state(slots)))
 
-    def prefill(self, codes: Tensor, cond: Tensor, state: MambaState, slots: Tensor) -> Tensor:
-        """As ``AiM.prefill``: codes (R, K), cond and state pooled by slot, slots (R,) -> logits (R,
-        K + 1, V) float32.
-        """
-        c = self.config
-        if codes.shape[1] >= c.num_tokens:
-            raise InvalidInput(
-                f"prefill got {codes.shape[1]} codes; it must be fewer than num_tokens = "
-                f"{c.num_tokens}"
-            )
-        cond, rows = cond[slots], state.gather(slots)
-        residual = self.model._embed(codes, cond, c.position_offset)
-        parts = cond.unsqueeze(2).unbind(1)  # (R, 1, D) each
-        for i, layer in enumerate(self._layers):
-            x = _modulate(_padded(residual, c.norm_eps), parts[3 + 3 * i], parts[4 + 3 * i])
-            residual = residual + parts[5 + 3 * i] * layer.mixer(
-                x, last=(rows.conv[i], rows.ssm[i])
-            )
-        state.scatter(slots, rows)
-        return self._logits(residual, parts[1], parts[2])
+    def traffic(self, rows: int) -> Traffic:
+        """Bytes that a step of ``rows`` rows has to move."""
+        return aim_traffic(self.config, rows, self.dtype.itemsize, FLOAT32)
 
-    def step(
-        self,
-        codes: Tensor,
-        positions: Tensor,
-        cond: Tensor,
-        state: MambaState,
-        slots: Tensor | None = None,
-    ) -> Tensor:
+    def step(self, codes: Tensor, positions: Tensor, cond: Tensor, state: MambaState) -> Tensor:
         """As ``AiM.step``: codes (R,), positions (R,), cond and state pooled by slot -> logits (R,
         V) float32.
         """
         c, count = self.config, codes.shape[0]
-        rows = state.rows(count) if slots is None else state.gather(slots)
-        parts = (cond[:count] if slots is None else cond[slots]).unbind(1)  # (R, D) each
+        rows, parts = state.rows(count), cond[:count].unbind(1)  # (R, D) each
         lowest = int(positions.min())  # most steps have neither a new nor an idle row
         embeddings = self.model.embeddings
         word = embeddings.word_embeddings(codes.clamp(0, c.vocab_size - 1)).float()
@@ -117,8 +93,6 @@ class CPUAiM:
                 gate,
                 self._mix(mixer, _modulate(padded, shift, gain), conv, ssm, idle, gated).float(),
             )
-        if slots is not None:
-            state.scatter(slots, rows)
         return self._logits(residual, parts[1], parts[2])
 
     def _mix(

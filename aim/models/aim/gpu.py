@@ -17,6 +17,7 @@ from aim.errors import InvalidInput
 from aim.models.aim.model import AiM, Layer
 from aim.models.aim.state import HistoryState
 from aim.models.aim.step_weights import gained_condition, mix_weights, norm_weights
+from aim.models.traffic import Traffic, aim_matrices
 from aim.ops.triton.decode.common import overlaps
 from aim.ops.triton.decode.few_rows import linear_in, linear_out, out_parts
 from aim.ops.triton.decode.norm import add_norm, begin
@@ -46,7 +47,7 @@ class GPUAiM:
             )
         self.model, self.config = model, c
         self.device, self.dtype = model.device, model.dtype
-        self.class_table = model.class_table
+        self.class_table, self.prefill = model.class_table, model.prefill
         self._layers = cast(list[Layer], list(model.layers))
         self._overlap = overlaps(self.device)
         mixing = [mix_weights(layer) for layer in self._layers]
@@ -93,52 +94,10 @@ class GPUAiM:
             torch.zeros(1, slots, dtype=torch.int32, device=weight.device),
         )
 
-    def prefill(self, codes: Tensor, cond: Tensor, state: HistoryState, slots: Tensor) -> Tensor:
-        """As ``AiM.prefill``: codes (R, K), cond and state pooled by slot, slots (R,) -> logits (R,
-        K + 1, V) float32.
-        """
-        c, model = self.config, self.model
-        if codes.shape[1] >= c.num_tokens:
-            raise InvalidInput(
-                f"prefill got {codes.shape[1]} codes; it must be fewer than num_tokens = "
-                f"{c.num_tokens}"
-            )
-        rows, items = codes.shape[0], codes.shape[1] + 1
-        # (R, 3 + 3L, 1, D)
-        parts = cond[slots, : self._offsets_at].float().unflatten(1, (-1, 1, c.d_model))
-        residual = model._embed(codes, parts[:, :, 0], c.position_offset)
-        for i, layer in enumerate(self._layers):
-            shift, gain, gate = parts[:, 3 + 3 * i : 6 + 3 * i].unbind(1)
-            x = F.rms_norm(residual, (c.d_model,), None, c.norm_eps) * gain + shift
-            conv = residual.new_zeros(rows, c.d_conv - 1, c.conv_dim, dtype=self.dtype)
-            ssm = residual.new_zeros(rows, c.nheads, c.headdim, c.d_state)
-            residual = residual + gate * layer.mixer(x, last=(conv, ssm))
-            for back in range(1, min(items, c.d_conv - 1) + 1):
-                state.ring[i, slots, (items - back) % c.d_conv] = conv[:, -back]
-            state.base[i, slots] = ssm.to(self.dtype)
-        state.origin[slots] = items
-        x = (
-            F.rms_norm(model.norm_f(residual), (c.d_model,), None, c.norm_eps) * parts[:, 2]
-            + parts[:, 1]
-        )
-        return F.linear(x.to(self.dtype), model.embeddings.word_embeddings.weight).float()
-
-    def step(
-        self,
-        codes: Tensor,
-        positions: Tensor,
-        cond: Tensor,
-        state: HistoryState,
-        slots: Tensor | None = None,
-    ) -> Tensor:
+    def step(self, codes: Tensor, positions: Tensor, cond: Tensor, state: HistoryState) -> Tensor:
         """As ``AiM.step``: codes (R,), positions (R,) int64, cond and state pooled by slot ->
         logits (R, V) float32.
         """
-        if slots is not None:
-            rows = state.gather(slots)
-            logits = self.step(codes, positions, cond[slots], rows)
-            state.scatter(slots, rows)
-            return logits
         codes, positions = codes.contiguous(), positions.contiguous()  # a column of a table, say
         c, lap = self.config, self._overlap
         count, width = codes.shape[0], c.d_model
@@ -163,13 +122,11 @@ class GPUAiM:
             return logits
         return wide_product(x, table)
 
-    def traffic(self, rows: int) -> tuple[int, int]:
+    def traffic(self, rows: int) -> Traffic:
         """Bytes that a step has to move: weights, and on average over a sequence what ``rows`` rows
         remember, read and written.
         """
         c, size = self.config, self.dtype.itemsize
-        layer = c.d_model * (self._width + c.d_inner)
-        weights = (c.n_layer * layer + c.vocab_size * c.d_model) * size
         window = self._window(rows)
         item, base = (c.d_inner + c.d_state) * size + 4 * c.nheads, c.d_inner * c.d_state * size
         moved = 0
@@ -180,7 +137,7 @@ class GPUAiM:
             moved += 0 if early else base
             if position + 1 == window or (not early and past + 1 == OFTEN):
                 moved += (past + 1) * item + base * (1 if early else 2)
-        return weights, rows * c.n_layer * moved // c.num_tokens
+        return Traffic(aim_matrices(c) * size, rows * c.n_layer * moved // c.num_tokens)
 
     def _step_few(
         self, residual: Tensor, x: Tensor, positions: Tensor, cond: Tensor, state: HistoryState

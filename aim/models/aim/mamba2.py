@@ -70,21 +70,17 @@ class Mamba2(nn.Module):
         """What ``forward`` computes with from now on."""
         self._conv, self._scan = over
 
-    def forward(self, x: Tensor, last: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """A whole sequence from an empty state. x (B, T, D) -> (B, T, D).
+    def forward(self, x: Tensor) -> Tensor:
+        """A whole sequence from an empty state. x (B, T, D) -> (B, T, D)."""
+        return self._sequence(x, need_state=False)[0]
 
-        ``last``, if given, is (conv (B, K - 1, conv_dim), ssm (B, H, P, N)), overwritten with the
-        state after the last item.
+    def prefill(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``forward``, and the state after the last item: conv (B, K - 1, conv_dim) and ssm (B, H,
+        P, N).
         """
-        z, xbc, dt = self._project(x)  # (B, T, inner), (B, T, conv_dim), (B, T, H)
-        mixed = self._conv(xbc, *self._taps())
-        heads, B, C = self._heads(mixed)
-        y, state = self._scan(heads, dt, self._A(), B, C, self.D, need_state=last is not None)
-        if last is not None and state is not None:
-            conv, ssm = last
-            conv.copy_(F.pad(xbc, (0, 0, conv.shape[1], 0))[:, -conv.shape[1] :])
-            ssm.copy_(state)
-        return self._out(y.flatten(-2), z)
+        y, xbc, ssm = self._sequence(x, need_state=True)
+        past = self.config.d_conv - 1
+        return y, F.pad(xbc, (0, 0, past, 0))[:, -past:], cast(Tensor, ssm)
 
     def step(
         self, x: Tensor, conv: Tensor, ssm: Tensor, idle: Tensor, steps: Steps = OURS
@@ -99,6 +95,12 @@ class Mamba2(nn.Module):
         heads, B, C = self._heads(mixed.float())
         y = steps.state(ssm, heads, dt.masked_fill(idle[:, None], 0.0), self._A(), B, C, self.D)
         return self._out(y.flatten(-2), z)
+
+    def _sequence(self, x: Tensor, need_state: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        z, xbc, dt = self._project(x)  # (B, T, inner), (B, T, conv_dim), (B, T, H)
+        heads, B, C = self._heads(self._conv(xbc, *self._taps()))
+        y, ssm = self._scan(heads, dt, self._A(), B, C, self.D, need_state=need_state)
+        return self._out(y.flatten(-2), z), xbc, ssm
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         c = self.config

@@ -20,23 +20,13 @@ class MambaSSMAiM:
         self.model, self.config = model, model.config
         self.device, self.dtype = model.device, model.dtype
         self.class_table = model.class_table
-        self.condition, self.new_state, self.prefill = (
-            model.condition,
-            model.new_state,
-            model.prefill,
-        )
+        self.condition, self.new_state = model.condition, model.new_state
+        self.prefill, self.traffic = model.prefill, model.traffic
         self.missing = mixer.missing()
         self._steps = mixer.steps()
 
-    def step(
-        self,
-        codes: Tensor,
-        positions: Tensor,
-        cond: Tensor,
-        state: MambaState,
-        slots: Tensor | None = None,
-    ) -> Tensor:
+    def step(self, codes: Tensor, positions: Tensor, cond: Tensor, state: MambaState) -> Tensor:
         """As ``AiM.step``: codes (R,), positions (R,), cond and state pooled by slot -> logits (R,
         V) float32.
         """
-        return self.model.step(codes, positions, cond, state, slots, self._steps)
+        return self.model.step(codes, positions, cond, state, self._steps)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from aim.config import AiMConfig, PriorConfig
 from aim.errors import InvalidInput
 from aim.models.aim.mamba2 import Mamba2, RMSNorm
-from aim.models.aim.state import MambaState, new_mamba_state
+from aim.models.aim.state import HistoryState, MambaState, new_mamba_state
+from aim.models.traffic import Traffic, aim_traffic
 from aim.ops.linear import Linear, linear
 from aim.ops.mixer import OURS, Steps, sequences
 
@@ -60,11 +61,11 @@ class Layer(nn.Module):
         x = self.norm(residual) * (1 + scale) + shift
         return residual + gate * self.drop(self.mixer(x))
 
-    def prefill(self, residual: Tensor, modulation: Tensor, conv: Tensor, ssm: Tensor) -> Tensor:
-        """``forward`` that also leaves the state after the last item in ``conv`` and ``ssm``."""
+    def prefill(self, residual: Tensor, modulation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``forward``, and the mixer's state after the last item; see ``Mamba2.prefill``."""
         shift, scale, gate = modulation.unsqueeze(2).unbind(1)
-        x = self.norm(residual) * (1 + scale) + shift
-        return residual + gate * self.mixer(x, last=(conv, ssm))
+        update, conv, ssm = self.mixer.prefill(self.norm(residual) * (1 + scale) + shift)
+        return residual + gate * update, conv, ssm
 
     def step(
         self,
@@ -198,9 +199,11 @@ class AiM(nn.Module):
             residual = layer(residual, self._of_layer(cond, i))
         return self._logits(residual, cond.unsqueeze(2))
 
-    def prefill(self, codes: Tensor, cond: Tensor, state: MambaState, slots: Tensor) -> Tensor:
-        """Given codes in one parallel pass: codes (R, K), cond and state pooled by slot, slots (R,)
-        -> logits (R, K + 1, V).
+    def prefill(
+        self, codes: Tensor, labels: Tensor, state: MambaState | HistoryState, slots: Tensor
+    ) -> Tensor:
+        """Given codes in one parallel pass: codes (R, K), labels as of ``condition``, state pooled
+        by slot, slots (R,) -> logits (R, K + 1, V).
 
         Reads [class, code 0, ..., code K - 1] and overwrites the slots with the state after it; the
         last logits predict code K, and the next ``step`` of these rows is at position K + 1.
@@ -210,12 +213,15 @@ class AiM(nn.Module):
                 f"prefill got {codes.shape[1]} codes; it must be fewer than num_tokens = "
                 f"{self.config.num_tokens}"
             )
-        cond = cond[slots]
-        rows = state.gather(slots)
+        cond = self.condition(labels)
         residual = self._embed(codes, cond, self.config.position_offset)
+        after = []
         for i, layer in enumerate(self._layers()):
-            residual = layer.prefill(residual, self._of_layer(cond, i), rows.conv[i], rows.ssm[i])
-        state.scatter(slots, rows)
+            residual, *last = layer.prefill(residual, self._of_layer(cond, i))
+            after.append(last)
+        state.take(
+            slots, residual.shape[1], *(torch.stack(part) for part in zip(*after, strict=True))
+        )
         return self._logits(residual, cond.unsqueeze(2))
 
     def step(
@@ -224,21 +230,18 @@ class AiM(nn.Module):
         positions: Tensor,
         cond: Tensor,
         state: MambaState,
-        slots: Tensor | None = None,
         steps: Steps = OURS,
     ) -> Tensor:
         """One item a row: codes (R,) drawn last, positions (R,), cond and state pooled by slot ->
         logits (R, V).
 
-        Item ``position`` is read and code ``position`` predicted; the state changes in place. At
-        position 0 the class is read, not the code, and the old state counts as zero. A row with a
-        negative position is idle: its logits mean nothing and its slot is not written. Row i is
-        slot ``slots[i]``, or slot i where ``slots`` is None. ``steps`` are the operations on the
-        state.
+        Item ``position`` is read and code ``position`` predicted; the state changes in place. Row i
+        is slot i. At position 0 the class is read, not the code, and the old state counts as zero.
+        A row with a negative position is idle: its logits mean nothing and its slot is not written.
+        ``steps`` are the operations on the state.
         """
         count = codes.shape[0]
-        rows = state.rows(count) if slots is None else state.gather(slots)
-        cond = cond[:count] if slots is None else cond[slots]
+        rows, cond = state.rows(count), cond[:count]
         idle = positions < 0
         rows.clear(positions == 0)
         word = self.embeddings.word_embeddings(codes.clamp(0, self.config.vocab_size - 1)).float()
@@ -249,9 +252,11 @@ class AiM(nn.Module):
             residual = layer.step(
                 residual, self._of_layer(cond, i), rows.conv[i], rows.ssm[i], idle, steps
             )
-        if slots is not None:
-            state.scatter(slots, rows)
         return self._logits(residual, cond)
+
+    def traffic(self, rows: int) -> Traffic:
+        """Bytes that a step of ``rows`` rows has to move."""
+        return aim_traffic(self.config, rows, self.dtype.itemsize, self.dtype.itemsize)
 
     def _layers(self) -> list[Layer]:
         return cast(list[Layer], list(self.layers))

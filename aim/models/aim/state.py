@@ -18,6 +18,12 @@ class MambaState(Pool):
     conv: Tensor  # (n_layer, slots, d_conv - 1, conv_dim), oldest first
     ssm: Tensor  # (n_layer, slots, nheads, headdim, d_state) float32
 
+    def take(self, slots: Tensor, items: int, conv: Tensor, ssm: Tensor) -> None:
+        """What slots (R,) remember after ``items`` items: conv (L, R, d_conv - 1, conv_dim), zero
+        before the first item, and ssm (L, R, H, P, N).
+        """
+        self.conv[:, slots], self.ssm[:, slots] = conv.to(self.conv.dtype), ssm
+
 
 @dataclass(frozen=True)
 class HistoryState(Pool):
@@ -41,6 +47,14 @@ class HistoryState(Pool):
     def first(self) -> int:
         """Items that are kept before the first fold."""
         return self.keys.shape[2]
+
+    def take(self, slots: Tensor, items: int, conv: Tensor, ssm: Tensor) -> None:
+        """As ``MambaState.take``."""
+        past = conv.shape[2]
+        at = torch.arange(items - past, items, device=slots.device) % (past + 1)
+        self.ring[:, slots[:, None], at] = conv.to(self.ring.dtype)
+        self.base[:, slots] = ssm.to(self.base.dtype)
+        self.origin[slots] = items
 
     def windows(self) -> Window:
         """Of all layers, (L, S, ...) each."""

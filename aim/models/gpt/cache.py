@@ -16,6 +16,12 @@ class KVState(Pool):
     keys: Tensor  # (n_layer, slots, n_head, capacity, head_dim), rotated
     values: Tensor  # (n_layer, slots, n_head, capacity, head_dim)
 
+    def take(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """What slots (R,) remember after T items: keys and values (L, R, H, T, head_dim)."""
+        for part, new in ((self.keys, keys), (self.values, values)):
+            part[:, slots] = 0
+            part[:, slots, :, : new.shape[3]] = new.to(part.dtype)
+
 
 @dataclass(frozen=True)
 class CacheState(KVState):

@@ -13,6 +13,7 @@ from torch import Tensor
 from aim.errors import InvalidInput
 from aim.models.gpt.cache import KVState
 from aim.models.gpt.model import GPT, Layer
+from aim.models.traffic import FLOAT32, Traffic, gpt_traffic
 from aim.ops.activation import silu
 from aim.ops.attention import attend_reached, capacity, hide, reach, rotary_table
 from aim.ops.linear import Product, fixed_product
@@ -59,7 +60,7 @@ class CPUGPT:
         self.model, self.config = model, c
         self.device, self.dtype = model.device, model.dtype
         self.class_table = model.class_table
-        self.condition = model.condition
+        self.condition, self.prefill = model.condition, model.prefill
         self._room = capacity(c.num_tokens)
         self._tail = (c.d_model * c.norm_eps) ** 0.5
         with torch.no_grad():
@@ -76,34 +77,23 @@ class CPUGPT:
         """An empty cache for ``slots`` rows in float32, which a step then need not convert."""
         return KVState(*(part.float() for part in self.model.new_state(slots)))
 
-    def prefill(self, codes: Tensor, cond: Tensor, state: KVState, slots: Tensor) -> Tensor:
-        """As ``GPT.prefill``: codes (R, K), cond and state pooled by slot, slots (R,) -> logits (R,
-        K + 1, V) float32.
-        """
-        return self.model.prefill(codes, cond, state, slots)
+    def traffic(self, rows: int) -> Traffic:
+        """Bytes that a step of ``rows`` rows has to move."""
+        return gpt_traffic(self.config, rows, self.dtype.itemsize, FLOAT32)
 
-    def step(
-        self,
-        codes: Tensor,
-        positions: Tensor,
-        cond: Tensor,
-        state: KVState,
-        slots: Tensor | None = None,
-    ) -> Tensor:
+    def step(self, codes: Tensor, positions: Tensor, cond: Tensor, state: KVState) -> Tensor:
         """As ``GPT.step``: codes (R,), positions (R,), cond and state pooled by slot -> logits (R,
         V) float32.
         """
         count = codes.shape[0]
-        rows = state.rows(count) if slots is None else state.gather(slots)
+        rows = state.rows(count)
         # most steps have neither a new nor an idle row
         lowest, highest = positions.min().item(), positions.max().item()
         items = self.model.tok_embeddings(codes.clamp(0, self.config.vocab_size - 1)).float()
         if lowest <= 0:
             fresh = positions == 0
             rows.clear(fresh)
-            items = torch.where(
-                fresh.unsqueeze(1), cond[:count] if slots is None else cond[slots], items
-            )
+            items = torch.where(fresh.unsqueeze(1), cond[:count], items)
         place = self._place(positions, int(lowest), int(highest))
         # one column more, so that a row's length is the root of D (mean(x^2) + eps)
         padded = F.pad(items, (0, 1), value=self._tail)
@@ -113,8 +103,6 @@ class CPUGPT:
             residual.add_(layer.out(self._attend(layer.into(x), place, *views)))
             gate, up = layer.up(self._normed(padded, residual, layer.ffn_gain)).float().chunk(2, -1)
             residual.add_(layer.down(silu(gate).mul_(up).to(self.dtype)))
-        if slots is not None:
-            state.scatter(slots, rows)
         return self._head(self._normed(padded, residual, self._gain)).float()
 
     def _place(self, positions: Tensor, lowest: int, highest: int) -> _Place:

@@ -54,7 +54,8 @@ class GPUGPT:
             )
         self.model, self.config = model, c
         self.device, self.dtype = model.device, model.dtype
-        self.class_table = model.class_table
+        self.class_table, self.condition = model.class_table, model.condition
+        self.prefill, self.traffic = model.prefill, model.traffic
         self._overlap = overlaps(self.device)
         self._turns = rotary_table(c.grid, c.head_dim, c.rope_base, self.device)
         self._layers = [_prepare(layer) for layer in model._layers()]
@@ -63,12 +64,6 @@ class GPUGPT:
             *(layer.attention_norm for layer in self._layers[1:]),
             model.norm.weight.detach(),
         ]
-
-    def condition(self, labels: Tensor) -> Tensor:
-        """Everything that depends on the class alone: labels (R,), or class embeddings (R, D) ->
-        the class token (R, D) float32.
-        """
-        return self.model.condition(labels)
 
     def new_state(self, slots: int) -> CacheState:
         """An empty cache for ``slots`` rows, in the model's dtype."""
@@ -79,28 +74,10 @@ class GPUGPT:
             torch.zeros(tiles(self.config.d_model), dtype=torch.int32, device=self.device),
         )
 
-    def prefill(self, codes: Tensor, cond: Tensor, state: CacheState, slots: Tensor) -> Tensor:
-        """As ``GPT.prefill``: codes (R, K), cond and state pooled by slot, slots (R,) -> logits (R,
-        K + 1, V) float32.
-        """
-        return self.model.prefill(codes, cond, state, slots)
-
-    def step(
-        self,
-        codes: Tensor,
-        positions: Tensor,
-        cond: Tensor,
-        state: CacheState,
-        slots: Tensor | None = None,
-    ) -> Tensor:
+    def step(self, codes: Tensor, positions: Tensor, cond: Tensor, state: CacheState) -> Tensor:
         """As ``GPT.step``: codes (R,), positions (R,) int64, cond and state pooled by slot ->
         logits (R, V) float32.
         """
-        if slots is not None:
-            rows = state.gather(slots)
-            logits = self.step(codes, positions, cond[slots], rows)
-            state.scatter(slots, rows)
-            return logits
         codes, positions = codes.contiguous(), positions.contiguous()  # a column of a table, say
         c, words = self.config, self.model.tok_embeddings.weight
         residual = words.new_empty(len(codes), c.d_model, dtype=torch.float32)
@@ -121,17 +98,6 @@ class GPUGPT:
         return (self._step_few if len(codes) <= FEW else self._step_some)(
             residual, x, positions, state
         )
-
-    def traffic(self, rows: int) -> tuple[int, int]:
-        """Bytes that a step has to move: weights, and on average over a sequence what ``rows`` rows
-        remember, read and written.
-        """
-        c, size = self.config, self.dtype.itemsize
-        layer = 4 * c.d_model**2 + 3 * c.d_model * c.d_ffn
-        item = c.n_layer * 2 * c.d_model * size
-        return (c.n_layer * layer + c.vocab_size * c.d_model) * size, rows * item * (
-            c.num_tokens + 1
-        ) // 2
 
     def _step_few(
         self, residual: Tensor, x: Tensor, positions: Tensor, state: CacheState

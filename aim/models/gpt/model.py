@@ -15,6 +15,7 @@ from aim.errors import InvalidInput
 from aim.models.aim.mamba2 import RMSNorm
 from aim.models.aim.model import ClassEmbedding
 from aim.models.gpt.cache import KVState
+from aim.models.traffic import Traffic, gpt_traffic
 from aim.ops.activation import silu
 from aim.ops.attention import attend, attend_one, capacity, rotary_table, rotate
 from aim.ops.linear import Linear
@@ -35,16 +36,11 @@ class Attention(nn.Module):
         q, k = rotate(q, turns).to(v.dtype), rotate(k, turns).to(v.dtype)
         return self._join(F.scaled_dot_product_attention(q, k, v, is_causal=True))
 
-    def prefill(self, x: Tensor, turns: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """``forward`` that also overwrites ``keys`` and ``values`` (B, H, C, head_dim), zero beyond
-        the sequence.
-        """
+    def prefill(self, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``forward``, and the keys and values (B, H, T, head_dim)."""
         q, k, v = self._split(x)
         q, k = rotate(q, turns), rotate(k, turns)
-        for part, new in ((keys, k), (values, v)):
-            part.zero_()
-            part[:, :, : x.shape[1]] = new
-        return self._join(attend(q, k.to(keys.dtype).float(), v.float()))
+        return self._join(attend(q, k.to(v.dtype).float(), v.float())), k, v
 
     def step(
         self,
@@ -119,12 +115,11 @@ class Layer(nn.Module):
         residual = residual + self.resid_drop(self.attention(self.attention_norm(residual), turns))
         return residual + self.ffn_drop(self.feed_forward(self.ffn_norm(residual)))
 
-    def prefill(self, residual: Tensor, turns: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """``forward`` that also leaves keys and values; see ``Attention.prefill``."""
-        residual = residual + self.attention.prefill(
-            self.attention_norm(residual), turns, keys, values
-        )
-        return residual + self.feed_forward(self.ffn_norm(residual))
+    def prefill(self, residual: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``forward``, and the keys and values; see ``Attention.prefill``."""
+        update, keys, values = self.attention.prefill(self.attention_norm(residual), turns)
+        residual = residual + update
+        return residual + self.feed_forward(self.ffn_norm(residual)), keys, values
 
     def step(
         self,
@@ -214,9 +209,9 @@ class GPT(nn.Module):
             residual = layer(residual, turns)
         return self._logits(residual)
 
-    def prefill(self, codes: Tensor, cond: Tensor, state: KVState, slots: Tensor) -> Tensor:
-        """Given codes in one parallel pass: codes (R, K), cond and state pooled by slot, slots (R,)
-        -> logits (R, K + 1, V).
+    def prefill(self, codes: Tensor, labels: Tensor, state: KVState, slots: Tensor) -> Tensor:
+        """Given codes in one parallel pass: codes (R, K), labels as of ``condition``, state pooled
+        by slot, slots (R,) -> logits (R, K + 1, V).
 
         As ``AiM.prefill``.
         """
@@ -225,32 +220,24 @@ class GPT(nn.Module):
                 f"prefill got {codes.shape[1]} codes; it must be fewer than num_tokens = "
                 f"{self.config.num_tokens}"
             )
-        rows = state.gather(slots)
-        residual = self._embed(codes, cond[slots])
+        residual = self._embed(codes, self.condition(labels))
         turns = self._turns(residual)
-        for i, layer in enumerate(self._layers()):
-            residual = layer.prefill(residual, turns, rows.keys[i], rows.values[i])
-        state.scatter(slots, rows)
+        after = []
+        for layer in self._layers():
+            residual, *last = layer.prefill(residual, turns)
+            after.append(last)
+        state.take(slots, *(torch.stack(part) for part in zip(*after, strict=True)))
         return self._logits(residual)
 
-    def step(
-        self,
-        codes: Tensor,
-        positions: Tensor,
-        cond: Tensor,
-        state: KVState,
-        slots: Tensor | None = None,
-    ) -> Tensor:
+    def step(self, codes: Tensor, positions: Tensor, cond: Tensor, state: KVState) -> Tensor:
         """One item a row: codes (R,) drawn last, positions (R,), cond and state pooled by slot ->
         logits (R, V).
 
-        As ``AiM.step``: at position 0 the class is read, not the code, and the old state counts as
-        zero; a row with a negative position is idle and writes nothing; row i is slot ``slots[i]``,
-        or slot i where ``slots`` is None.
+        As ``AiM.step``: row i is slot i; at position 0 the class is read, not the code, and the old
+        state counts as zero; a row with a negative position is idle and writes nothing.
         """
         count = codes.shape[0]
-        rows = state.rows(count) if slots is None else state.gather(slots)
-        cond = cond[:count] if slots is None else cond[slots]
+        rows, cond = state.rows(count), cond[:count]
         fresh, idle, at = positions == 0, positions < 0, positions.clamp(min=0)
         rows.clear(fresh)
         word = self.tok_embeddings(codes.clamp(0, self.config.vocab_size - 1)).float()
@@ -260,9 +247,11 @@ class GPT(nn.Module):
         turns = self._table(residual)[at]
         for i, layer in enumerate(self._layers()):
             residual = layer.step(residual, turns, rows.keys[i], rows.values[i], at, idle, filled)
-        if slots is not None:
-            state.scatter(slots, rows)
         return self._logits(residual)
+
+    def traffic(self, rows: int) -> Traffic:
+        """Bytes that a step of ``rows`` rows has to move."""
+        return gpt_traffic(self.config, rows, self.dtype.itemsize, self.dtype.itemsize)
 
     def _layers(self) -> list[Layer]:
         return cast(list[Layer], list(self.layers))

@@ -34,8 +34,8 @@ def test_position_offset_moves_step_and_prefill_alone(make_model: Make):
     table[1:] = table[:-1].clone()
     torch.testing.assert_close(play(shifted, codes, labels)[0], play(at_0, codes, labels)[0])
     assert not torch.allclose(play(at_1, codes, labels)[0], play(at_0, codes, labels)[0], atol=1e-2)
-    cond, slots = at_0.condition(labels), torch.arange(2)
-    moved, plain = (m.prefill(codes[:, :5], cond, m.new_state(2), slots) for m in (shifted, at_0))
+    slots = torch.arange(2)
+    moved, plain = (m.prefill(codes[:, :5], labels, m.new_state(2), slots) for m in (shifted, at_0))
     torch.testing.assert_close(moved, plain)
 
 

@@ -16,6 +16,7 @@ from aim.engine import Engine, Finished, Request
 from aim.errors import InvalidInput
 from aim.models.gpt.model import GPT
 from tests.models.aim.test_aim_gpu import DEVICE, FLOAT32, at, codes_of, distance
+from tests.models.decoders import step_at
 from tests.tiny import random_gpt
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -84,49 +85,32 @@ def test_prefill_equals_forward_and_leaves_the_cache_of_the_steps(length: int):
     cond, state = torch.randn(5, fast.config.d_model), poisoned(fast, 5)
     cond[slots] = fast.condition(labels)
     want = eager(codes[:, :-1], labels)
-    assert (
-        distance(fast.prefill(codes[:, :length], cond, state, slots), want[:, : length + 1])
-        < FLOAT32
-    )
+    got = fast.prefill(codes[:, :length], labels, state, slots)
+    assert distance(got, want[:, : length + 1]) < FLOAT32
     for i in range(length + 1, length + 3):
-        assert (
-            distance(
-                fast.step(codes[:, i - 1], torch.full((2,), i), cond, state, slots), want[:, i]
-            )
-            < FLOAT32
-        )
+        got = step_at(fast, slots, codes[:, i - 1], torch.full((2,), i), cond, state)
+        assert distance(got, want[:, i]) < FLOAT32
     assert state.keys[:, [0, 2, 3]].isnan().all()
 
 
-@pytest.mark.parametrize("slots", [None, [3, 1, 0, 2]])
-def test_an_idle_row_writes_nothing(slots: list[int] | None):
+def test_an_idle_row_writes_nothing():
     _, fast = pair()
     cond, state = fast.condition(torch.arange(4)), fast.new_state(4)
     for part in state:
         part.normal_()
-    before = state.gather(torch.arange(4))
-    fast.step(
-        torch.tensor([1, 2, 3, 4]),
-        torch.tensor([5, -1, 0, -1]),
-        cond,
-        state,
-        slots and torch.tensor(slots),
-    )
-    where = slots or [0, 1, 2, 3]
+    before = [part.clone() for part in state]
+    fast.step(torch.tensor([1, 2, 3, 4]), torch.tensor([5, -1, 0, -1]), cond, state)
     for part, old in zip(state, before, strict=True):
         changed = (part != old).flatten(2).any(-1)
-        assert not changed[:, [where[1], where[3]]].any()
-        assert changed[:, [where[0], where[2]]].all()
+        assert not changed[:, [1, 3]].any()
+        assert changed[:, [0, 2]].all()
 
 
 def test_copied_slots_go_on_like_their_source():
     _, fast = pair()
-    codes, cond, state = (
-        codes_of(fast, 2),
-        fast.condition(torch.tensor([1, 5, 1, 5])),
-        poisoned(fast, 4),
-    )
-    fast.prefill(codes[:, :5], cond, state, torch.tensor([0, 1]))
+    codes, labels, state = codes_of(fast, 2), torch.tensor([1, 5, 1, 5]), poisoned(fast, 4)
+    cond = fast.condition(labels)
+    fast.prefill(codes[:, :5], labels[:2], state, torch.tensor([0, 1]))
     state.copy(torch.tensor([0, 1]), torch.tensor([2, 3]))
     assert state.slots == 4
     logits = fast.step(codes[:, 5].repeat(2), torch.full((4,), 6), cond, state)
@@ -168,8 +152,6 @@ def test_sizes_that_the_kernels_do_not_take_are_refused(changes: dict[str, int],
 def test_traffic_of_gpt_xl():
     with torch.device("meta"):
         model = GPT(MODELS["gpt-xl"].config).to_dtype(torch.bfloat16)
-    fast = GPUGPT.__new__(GPUGPT)
-    fast.config, fast.dtype = model.config, model.dtype
     read = [
         weight
         for name, weight in model.named_parameters()
@@ -177,7 +159,7 @@ def test_traffic_of_gpt_xl():
     ]
     item = 36 * 2 * 1280 * 2  # bytes: a key and a value of every layer
     # at position p, p items are read and one is written
-    assert fast.traffic(32) == (
+    assert GPUGPT(model).traffic(32) == (
         2 * sum(weight.numel() for weight in read),
         32 * item * sum(p + 1 for p in range(256)) // 256,
     )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aim.config import AiMConfig, GPTConfig
-from aim.engine.memory import state_shapes
 
 FLOAT32 = 4  # bytes
 
@@ -39,14 +38,14 @@ def aim_matrices(config: AiMConfig) -> int:
 
 
 def aim_traffic(
-    config: AiMConfig, rows: int, itemsize: int, state_itemsize: int = FLOAT32
+    config: AiMConfig, rows: int, itemsize: int, window_itemsize: int, state_itemsize: int = FLOAT32
 ) -> Traffic:
     """A step that reads and writes the whole recurrent state of ``rows`` rows.
 
-    ``itemsize`` is bytes a number of the matrices and of the convolution's window,
+    ``itemsize`` is bytes a number of the matrices, ``window_itemsize`` of the convolution's window,
     ``state_itemsize`` of the state itself.
     """
-    window = (config.d_conv - 1) * config.conv_dim * itemsize
+    window = (config.d_conv - 1) * config.conv_dim * window_itemsize
     state = config.d_inner * config.d_state * state_itemsize
     return Traffic(aim_matrices(config) * itemsize, 2 * rows * config.n_layer * (window + state))
 
@@ -70,18 +69,3 @@ def gpt_traffic(config: GPTConfig, rows: int, itemsize: int, cache_itemsize: int
         gpt_matrices(config) * itemsize,
         int(rows * config.n_layer * 2 * config.d_model * cache_itemsize * items),
     )
-
-
-def traffic(model: Any, rows: int) -> Traffic:
-    """What a step of ``model`` moves at ``rows`` rows: what ``model.traffic(rows)`` says if it has
-    that, else as of the eager step.
-    """
-    if hasattr(model, "traffic"):
-        weights, state = model.traffic(rows)
-        return Traffic(int(weights), int(state))
-    itemsize = model.dtype.itemsize
-    if isinstance(model.config, GPTConfig):
-        return gpt_traffic(
-            model.config, rows, itemsize, next(iter(state_shapes(model, 1))).element_size()
-        )
-    return aim_traffic(model.config, rows, itemsize)

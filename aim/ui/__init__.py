@@ -89,7 +89,7 @@ def build(
         page.load(None, js=text("stage/page.js"))
         page.load(
             opening.handler, None, opening.outputs, show_progress="hidden", api_visibility="private"
-        )
+        ).success(None, js=text("generate/opened.js"), api_visibility="private")
         page.load(
             lambda: _headline(models.get(models.default), page.health.rate), None, head,
             queue=False, show_progress="hidden", api_visibility="private",

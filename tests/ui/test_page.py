@@ -130,7 +130,7 @@ def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path
     tab.wait_for_function(
         f"() => document.querySelector('#seed input').value === '{parameters['seed']}'"
     )
-    assert not tab.is_checked("#random-seed input")
+    assert until(lambda: not tab.is_checked("#random-seed input"))
     tab.click("#generate")
     tab.wait_for_selector(".aim-drawing")
     tab.wait_for_selector(SAVED.format("png"))

@@ -169,7 +169,7 @@ def test_what_is_left_out_is_the_model_s_own(page: Page, client: Client):
         ({"top_k": 1.5}, r"top_k: top_k is 1.5; .*whole number"),
         ({"top_p": 0}, r"top_p: top_p is 0; .*\(0, 1\]"),
         ({"seed": 2**32}, r"seed: seed is 4294967296; .*\[0, 4294967295\]"),
-        ({"seed": None}, r"seed: seed is None"),
+        ({"seed": None}, r"seed: there is no seed; type a whole number, or tick Random"),
         ({"preview_every": -1}, r"preview_every: preview_every is -1"),
         ({"preview_every": "x"}, r"preview_every: preview_every is 'x'"),
         ({"movie": "avi"}, r"movie: movie is 'avi'; it must be one of none, gif, mp4"),

@@ -83,7 +83,7 @@ class Actions:
         tests: dict[str, Callable[[Any], object]] = {
             "label": lambda label: pipe.resolve(label) if pipe else label,
             "model": lambda _: self.models.check(model),
-            "seed": lambda seed: values["random_seed"] or check_seed(seed),
+            "seed": lambda seed: values["random_seed"] or check_typed(seed),
             "preview_every": lambda every: Request(0, preview_every=every),
             "count": check_count,
             "movie": check_movie,
@@ -227,6 +227,13 @@ class Actions:
 
     def _model(self, name: str) -> Pipeline:
         return self.models.get(name or self.models.default)
+
+
+def check_typed(seed: Any) -> int:
+    """``seed`` if it is one; InvalidInput in words also for a box that was emptied."""
+    if seed is None:
+        raise InvalidInput("there is no seed; type a whole number, or tick Random")
+    return check_seed(seed)
 
 
 def check_movie(movie: Any) -> str:

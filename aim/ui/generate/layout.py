@@ -184,7 +184,7 @@ def generate_tab(models: Models, drawings: Drawings) -> tuple[Actions, Opening]:
         concurrency_limit=None,
         **hidden,
     )
-    visit = VisitScreen(gallery, pictures, pack, names)
+    visit = VisitScreen(gallery, pictures, pack, names, seed)
     drawing.success(
         lambda made, pictures: collect(visit, drawings, made, pictures),
         [made, pictures],

@@ -20,9 +20,11 @@ PRESETS: dict[str, dict[str, float]] = {  # what is not named changes nothing
 
 
 def preset_values(name: str, pipe: Pipeline) -> list[Any]:
-    """Of every sampling parameter, in their order, its value in one of PRESETS."""
+    """Of every sampling parameter, in their order, its value in one of PRESETS, the model's own in
+    none.
+    """
     own = pipe.sampling
-    if name == OWN:
+    if name == OWN or name not in PRESETS:
         return list(astuple(own))
     paper = {"cfg_scale": PAPER.get(pipe.name, own.cfg_scale)}
     return list(astuple(NEUTRAL.replace(**(paper if name == PAPERS else PRESETS[name]))))

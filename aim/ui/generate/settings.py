@@ -128,8 +128,8 @@ class SettingsActions:
             yield {boxes.pictures: COUNT}
 
     def chosen(self, shown: list[Picture], old: str, event: gr.SelectData) -> Iterator[Update]:
-        """Take over the settings of the picture that was clicked."""
-        yield from self.restore(shown[int(event.index)].parameters, old)
+        """Take over the settings of the picture that was clicked, which is one."""
+        yield from self.restore({**shown[int(event.index)].parameters, "count": 1}, old)
 
     def reread(self, path: str, old: str) -> Iterator[Update]:
         """Take over the settings in a PNG that was dropped."""

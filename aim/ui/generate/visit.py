@@ -44,6 +44,7 @@ class VisitScreen(NamedTuple):
     pictures: Component
     pack: Component
     names: Component
+    seed: Component
 
 
 def collect(
@@ -70,6 +71,7 @@ def collect(
         screen.pictures: grown,
         screen.pack: gr.update(interactive=True),
         screen.names: ",".join(names),
+        screen.seed: drawn.parameters[0]["seed"],
     }
 
 

@@ -112,9 +112,12 @@ def seed_and_random(tab: str = "", random: bool = False) -> tuple[Whole, gr.Chec
     """A seed, and whether each picture has a new one; ``tab`` begins their ids."""
     seed = Whole(0, precision=0, label="Seed", elem_id=f"{tab}seed", min_width=120)
     name = f"{tab}random" if tab else "random-seed"
-    return seed, gr.Checkbox(
+    box = gr.Checkbox(
         random, label="Random", info="A new seed each time.", elem_id=name, min_width=120
     )
+    # who types a seed wants that one
+    seed.input(None, None, box, js="() => false", api_visibility="private")
+    return seed, box
 
 
 def draw_and_stop(tab: str) -> tuple[gr.Button, gr.Button]:

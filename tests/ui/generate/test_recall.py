@@ -13,7 +13,7 @@ import pytest
 from aim.config import INDEX, NEUTRAL, SamplingParams
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
-from aim.ui.generate.presets import PAPERS, PRESETS, preset_values
+from aim.ui.generate.presets import OWN, PAPERS, PRESETS, preset_values
 from aim.ui.generate.recall import Recalled, differences, recall
 from aim.ui.generate.visit import query
 from aim.ui.models import Models
@@ -88,5 +88,7 @@ def test_presets(tiny_pipeline: Pipeline) -> None:
     assert preset_values("The model's own", tiny_pipeline) == list(astuple(own))
     paper = NEUTRAL.replace(cfg_scale=own.cfg_scale)
     assert preset_values(PAPERS, tiny_pipeline) == list(astuple(paper))
+    for name in ("", None, "gone"):  # emptied
+        assert preset_values(name, tiny_pipeline) == preset_values(OWN, tiny_pipeline)
     for name in PRESETS:
         SamplingParams(*preset_values(name, tiny_pipeline))

@@ -18,7 +18,7 @@ from PIL import Image
 from aim.config import INDEX
 from aim.images import read, write
 from aim.ui.generate.settings import Boxes, SettingsActions
-from pages import Page, until
+from pages import Page, show, until
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
 
@@ -121,7 +121,9 @@ def test_the_gallery_gives_settings_back(open_tab: Callable[..., Any]) -> None:
     fill(tab, "#seed", "12")
     generate(tab, 2)
     assert "seed 12, guidance 3, temperature 1, tiny" in tab.inner_text("#visit")
+    tab.get_by_label("4", exact=True).check()
     tab.locator("#visit button:has(img)").nth(1).click()
+    assert until(lambda: tab.get_by_label("1", exact=True).is_checked())
     assert until(lambda: tab.locator("#seed input").input_value() == "11")
     assert "The settings are taken over" in said(tab)
 
@@ -252,6 +254,54 @@ def test_settings_of_another_model_come_with_it(page: Page, make_pipe: Callable[
         7,
     )
     assert boxes.pictures not in updates, "nothing was said of it"
+
+
+def test_a_typed_seed_is_the_one_drawn_and_the_link_has_it(open_tab: Callable[..., Any]) -> None:
+    tab = open_tab()
+    random = tab.get_by_label("Random", exact=True).first
+    generate(tab, 1)
+    drawn = int(tab.locator("#seed input").input_value())
+    assert f"seed {drawn}," in tab.inner_text("#visit"), "the box shows the seed drawn"
+    assert random.is_checked()
+    tab.click("#share")
+    link = tab.locator("#link textarea, #link input").first
+    assert until(lambda: f"seed={drawn}" in link.input_value())
+    fill(tab, "#seed", "77")
+    assert until(lambda: not random.is_checked())
+    generate(tab, 2)
+    assert "seed 77," in tab.inner_text("#visit")
+
+
+def test_a_link_with_a_seed_draws(open_tab: Callable[..., Any]) -> None:
+    tab = open_tab("?class=281&seed=9&count=1")
+    tab.wait_for_selector("#visit img")
+    assert "tabby, seed 9" in tab.inner_text("#visit")
+
+
+@pytest.mark.parametrize("leave", ["Tab", "click"])
+def test_a_list_that_is_left_takes_what_was_typed(
+    open_tab: Callable[..., Any], leave: str
+) -> None:
+    tab = open_tab()
+    show(tab, "Explore")
+    box = tab.locator("#explore-class input")
+    box.click()
+    box.press_sequentially("tabb", delay=30)
+    assert until(lambda: tab.locator("[role=option]").count() == 1)
+    tab.keyboard.press("Tab") if leave == "Tab" else tab.click("#explore-progress")
+    assert until(lambda: box.input_value() == "tabby (281)")
+
+
+def test_escape_in_a_list_closes_it_and_draws_on(page: Page, open_tab: Callable[..., Any]) -> None:
+    tab = open_tab()
+    page.brake.seconds = 0.02
+    tab.click("#generate")
+    tab.wait_for_selector("#progress .aim-drawing")
+    tab.click("#class input")
+    tab.keyboard.press("Escape")
+    tab.wait_for_timeout(500)
+    assert not said(tab).startswith("Stopped") and tab.is_enabled("#stop")
+    tab.click("#stop")
 
 
 def test_presets_and_keys(page: Page, open_tab: Callable[..., Any]) -> None:

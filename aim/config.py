@@ -190,9 +190,9 @@ PriorConfig = AiMConfig | GPTConfig
 
 @dataclass(frozen=True)
 class VQConfig:
-    """VQ tokenizer: convolutional encoder, l2-normalised codebook, convolutional decoder (LlamaGen's
-    VQ-16 tree). The decoder may have more levels than the encoder: then pictures come out larger
-    than they went in.
+    """VQ tokenizer: convolutional encoder, l2-normalised codebook, convolutional decoder
+    (LlamaGen's VQ-16 tree). The decoder may have more levels than the encoder: then pictures come
+    out larger than they went in.
     """
 
     image_size: Count = 256  # pixels of what goes in, each way
@@ -207,8 +207,8 @@ class VQConfig:
     def __post_init__(self) -> None:
         if len(self.decoder_levels) < len(self.ch_mult):
             raise InvalidInput(
-                f"decoder_ch_mult is {self.decoder_ch_mult}; it must have at least as many levels as "
-                f"ch_mult, {len(self.ch_mult)}, or none"
+                f"decoder_ch_mult is {self.decoder_ch_mult}; it must have at least as many levels "
+                f"as ch_mult, {len(self.ch_mult)}, or none"
             )
 
     @property

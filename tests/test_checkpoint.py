@@ -464,19 +464,21 @@ def test_other_dtypes_are_refused(ours: Path, dtype: torch.dtype):
         load_model(ours, dtype=dtype)
 
 
-def test_loading_20_million_weights_is_quick(tmp_path: Path):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+def test_loading_20_million_weights_is_quick(tmp_path: Path, dtype: torch.dtype):
     """A first load in a fresh process, the slow kind, in CPU time of one thread, which a busy
     machine hardly changes.
     """
     spec = MODELS["aim-s"]
-    save_tokenizer(tmp_path / "vq.safetensors", VQ(spec.tokenizer), {})
-    save_model(tmp_path / "aim-s.safetensors", AiM(spec.config), {"tokenizer": "vq.safetensors"})
+    path, names = tmp_path / "aim-s.safetensors", {"tokenizer": "vq.safetensors"}
+    save_tokenizer(tmp_path / "vq.safetensors", VQ(spec.tokenizer), {}, dtype)
+    save_model(path, AiM(spec.config), names, dtype)
     script = (
         "import sys, time, torch; torch.set_num_threads(1); from aim.checkpoint import load_model; "
         "start = time.process_time();"
         "load_model(sys.argv[1], dtype=torch.bfloat16); print(time.process_time() - start)"
     )
-    command = [sys.executable, "-c", script, str(tmp_path / "aim-s.safetensors")]
+    command = [sys.executable, "-c", script, str(path)]
     runs = [
         subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
         for _ in range(3)

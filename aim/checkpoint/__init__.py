@@ -8,13 +8,21 @@ only tensors and plain values are read: no code runs.
 
 from aim.checkpoint.load import Loaded, load_model
 from aim.checkpoint.official import export_official
-from aim.checkpoint.ours import load_tokenizer, save_model, save_tokenizer
+from aim.checkpoint.ours import (
+    copy_tokenizer,
+    load_tokenizer,
+    save_model,
+    save_tokenizer,
+    stored_dtype,
+)
 
 __all__ = [
     "Loaded",
+    "copy_tokenizer",
     "export_official",
     "load_model",
     "load_tokenizer",
     "save_model",
     "save_tokenizer",
+    "stored_dtype",
 ]

@@ -3,18 +3,21 @@
 Metadata: ``format`` "aim", ``kind`` "aim", "gpt" or "vq", ``config`` (JSON), ``version`` (a hash of
 the content), and what the writer adds; a prior names the tokenizer file beside it in ``tokenizer``.
 Matrices are stored in bfloat16, what must stay float32 (norms, A_log, dt_bias, D, codebook) in
-float32.
+float32. Or matrices, tables and convolutions are stored in 8 bits (``int8.py``), all else in
+float32; then metadata has ``storage`` "int8".
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from aim.checkpoint.config_json import from_values, parse_json, to_values
+from aim.checkpoint.int8 import rounded
 from aim.checkpoint.tensors import (
     Network,
     assign,
@@ -33,12 +36,14 @@ FORMAT = "aim"
 PRIORS: dict[str, type[PriorConfig]] = {"aim": AiMConfig, "gpt": GPTConfig}
 TOKENIZERS = ("vq",)
 RESERVED = ("format", "kind", "config", "version")
+STORAGE = "storage"  # of the metadata, where it is not the usual one
+STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 def save_model(
     path: str | Path, model: Prior, metadata: Mapping[str, str], dtype: torch.dtype = torch.bfloat16
 ) -> str:
-    """Write a prior, its matrices in ``dtype``; returns its version.
+    """Write a prior, its matrices in ``dtype``: float32, bfloat16 or int8; returns its version.
 
     ``metadata`` is any text about it; ``tokenizer`` in it, a file name, is what ``load_model`` will
     look for beside the file.
@@ -49,40 +54,77 @@ def save_model(
             f"metadata tokenizer is {tokenizer!r}; it must be the name of a file in the same folder"
         )
     kind = next(kind for kind, config in PRIORS.items() if isinstance(model.config, config))
-    return _save(Path(path), model, kind, metadata, blank(lambda: build(model.config), dtype))
+    return _save(Path(path), model, kind, metadata, lambda: build(model.config), dtype)
 
 
 def save_tokenizer(
     path: str | Path, vq: VQ, metadata: Mapping[str, str], dtype: torch.dtype = torch.bfloat16
 ) -> str:
-    """Write a tokenizer, its convolutions in ``dtype``; returns its version. ``metadata`` is any
-    text about it.
+    """Write a tokenizer, its convolutions in ``dtype``: float32, bfloat16 or int8; returns its
+    version. ``metadata`` is any text about it.
     """
-    return _save(Path(path), vq, TOKENIZERS[0], metadata, blank(lambda: VQ(vq.config), dtype))
+    return _save(Path(path), vq, TOKENIZERS[0], metadata, lambda: VQ(vq.config), dtype)
+
+
+def copy_tokenizer(source: Path, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the tokenizer of ``source``, the same to the bit, to ``path``, with ``metadata`` added:
+    weights in 8 bits that are loaded and saved again may get scales that differ in the last bit.
+    """
+    _check(metadata)
+    known = _checked(source, TOKENIZERS, "a tokenizer")
+    with opened(source) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    write(path, tensors, {**known, **metadata})
+
+
+def stored_dtype(name: str | torch.dtype) -> torch.dtype:
+    """What weights are stored in, by its name. InvalidInput for another."""
+    for known, dtype in STORED.items():
+        if name in (known, dtype):
+            return dtype
+    raise InvalidInput(f"storage is {name!s}; it must be one of {', '.join(STORED)}")
 
 
 def _save(
-    path: Path, module: Network, kind: str, metadata: Mapping[str, str], stored: Network
+    path: Path,
+    module: Network,
+    kind: str,
+    metadata: Mapping[str, str],
+    build: Callable[[], Network],
+    dtype: torch.dtype,
 ) -> str:
-    for key, value in metadata.items():
-        if key in RESERVED or not isinstance(value, str):
-            raise InvalidInput(
-                f"metadata {key!r} is {value!r}; it must be text, under a name other than "
-                f"{', '.join(RESERVED)}"
-            )
-    dtypes = {name: tensor.dtype for name, tensor in stored.state_dict().items()}
-    tensors = {
-        name: tensor.detach().to("cpu", dtypes[name])
-        for name, tensor in module.state_dict().items()
-    }
+    _check(metadata)
+    tensors = _stored(module, build, stored_dtype(dtype))
     config = json.dumps(to_values(module.config))
     version = content_hash(tensors, config)
-    write(
-        path,
-        tensors,
-        {**metadata, "format": FORMAT, "kind": kind, "config": config, "version": version},
-    )
+    facts = {"format": FORMAT, "kind": kind, "config": config, "version": version}
+    if dtype == torch.int8:
+        facts[STORAGE] = "int8"
+    write(path, tensors, {**metadata, **facts})
     return version
+
+
+def _check(metadata: Mapping[str, str]) -> None:
+    for key, value in metadata.items():
+        if key in (*RESERVED, STORAGE) or not isinstance(value, str):
+            raise InvalidInput(
+                f"metadata {key!r} is {value!r}; it must be text, under a name other than "
+                f"{', '.join((*RESERVED, STORAGE))}"
+            )
+
+
+def _stored(module: Network, build: Callable[[], Network], dtype: torch.dtype) -> dict[str, Tensor]:
+    """What a file holds of ``module`` with its matrices in ``dtype``."""
+    weights = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+    small = dtype == torch.int8
+    usual = blank(build, torch.bfloat16 if small else dtype).state_dict()
+    if not small:
+        return {name: weight.to(usual[name].dtype) for name, weight in weights.items()}
+    tensors: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        matrix = usual[name].dtype == torch.bfloat16 and weight.dim() > 1
+        tensors.update(rounded(name, weight) if matrix else {name: weight.float()})
+    return tensors
 
 
 def is_prior(path: Path) -> bool:

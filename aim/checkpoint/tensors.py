@@ -16,12 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from aim.checkpoint.int8 import SCALE, restored
 from aim.errors import CheckpointError
 from aim.files import replacing
 from aim.models.prior import Prior
 from aim.models.vq.model import VQ
 
-STORED_DTYPES = ("F32", "BF16")  # float16 would lose small weights, integers are no weights
+# float16 would lose small weights, integers are no weights but in 8 bits, with scales
+STORED_DTYPES = ("F32", "BF16")
 SHOWN = 5  # tensors of each kind of difference that an error names
 
 Network = Prior | VQ
@@ -88,7 +90,8 @@ def assign(
     """Fill blank modules from a file: ``parts`` maps a prefix of the file's names to the module
     behind it.
 
-    Tensors take the modules' dtypes. Names in ``droppable`` may be there and are not read.
+    Tensors take the modules' dtypes; those in 8 bits are multiplied by their scales in float32
+    first. Names in ``droppable`` may be there and are not read.
     CheckpointError otherwise names each difference between the file and the modules, which are left
     as they were.
     """
@@ -112,16 +115,27 @@ def fill(
     returns one by name.
     """
     expected = {
-        prefix + name: tensor
+        prefix + name: tuple(tensor.shape)
         for prefix, module in parts.items()
         for name, tensor in module.state_dict().items()
     }
-    _compare(path, stored, expected, dtypes)
+    small = {
+        name
+        for name, (shape, dtype) in stored.items()
+        if dtype == "I8" and len(shape) > 1 and name in expected
+    }
+    scales = {name + SCALE: expected[name][:1] for name in small}
+    _compare(path, stored, expected | scales, dtypes, small)
+
+    def weight(name: str) -> Tensor:
+        tensor = read(name)
+        return restored(path, name, tensor, read(name + SCALE)) if name in small else tensor
+
     for prefix, module in parts.items():
         # copies, because a tensor that is still a view of the file would change, or crash, with the
         # file
         loaded = {
-            name: read(prefix + name).to(device, wanted.dtype, copy=True)
+            name: weight(prefix + name).to(device, wanted.dtype, copy=prefix + name not in small)
             for name, wanted in module.state_dict().items()
         }
         module.load_state_dict(loaded, strict=True, assign=True)
@@ -129,14 +143,18 @@ def fill(
 
 
 def _compare(
-    path: Path, stored: Mapping[str, Form], expected: Mapping[str, Tensor], allowed: Collection[str]
+    path: Path,
+    stored: Mapping[str, Form],
+    expected: Mapping[str, tuple[int, ...]],
+    allowed: Collection[str],
+    small: Collection[str],
 ) -> None:
     shapes, dtypes = [], []
     for name in sorted(stored.keys() & expected.keys()):
-        (shape, dtype), wanted = stored[name], tuple(expected[name].shape)
+        (shape, dtype), wanted = stored[name], expected[name]
         if shape != wanted:
             shapes.append(f"{name} (is {list(shape)}, must be {list(wanted)})")
-        if dtype not in allowed:
+        if dtype not in allowed and name not in small:
             dtypes.append(f"{name} ({dtype})")
     differences = {
         "missing": sorted(expected.keys() - stored.keys()),

@@ -45,6 +45,9 @@ About = Annotated[
     list[str] | None,
     typer.Option(help="For the metadata of what is written, name=text: license=..., data=..."),
 ]
+Storage = Annotated[
+    str, typer.Option(help="Of the matrices that are written: float32, bfloat16 or int8.")
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: AIM_DEVICE or auto.")]
 
 
@@ -90,6 +93,7 @@ def prior(
         bool, typer.Option("--fsdp", help="Share the weights out among the processes.")
     ] = False,
     about: About = None,
+    storage: Storage = "bfloat16",
     tracker: Tracker = "tensorboard",
     sheets: Annotated[bool, typer.Option(help="Draw sample sheets at every validation.")] = True,
     device: Device = None,
@@ -112,6 +116,7 @@ def prior(
         images=images or (),
         versions=versions,
         about=about or (),
+        storage=storage,
     )
     with _progress() as on_step:
         options = Options(
@@ -152,6 +157,7 @@ def tokenizer(
         ),
     ] = False,
     about: About = None,
+    storage: Storage = "bfloat16",
     tracker: Tracker = "tensorboard",
     sheets: Annotated[
         bool, typer.Option(help="Draw validation images and what is kept of them.")
@@ -175,6 +181,7 @@ def tokenizer(
         loss_network=loss_network,
         stream=stream,
         about=about or (),
+        storage=storage,
         fine=fine or (),
     )
     with _progress() as on_step:

@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from aim.checkpoint import load_model, load_tokenizer, save_model, save_tokenizer
+from aim.checkpoint import (
+    copy_tokenizer,
+    load_model,
+    load_tokenizer,
+    save_model,
+    save_tokenizer,
+    stored_dtype,
+)
 from aim.config import MODELS, PriorConfig
 from aim.errors import InvalidInput
 from aim.models.prior import Prior, build
@@ -41,6 +48,7 @@ class Inputs(NamedTuple):
     images: Sequence[str] = ()
     versions: str = "flip"  # of images
     about: Sequence[str] = ()  # name=text, for the metadata of what is written
+    storage: str = "bfloat16"  # of its matrices
 
 
 def train_prior(inputs: Inputs, options: Options, *, fsdp: bool = False) -> int:
@@ -58,7 +66,7 @@ def train_prior(inputs: Inputs, options: Options, *, fsdp: bool = False) -> int:
     beside = inputs.tokenizer.name if inputs.tokenizer else TOKENIZER
     if beside == MODEL:
         raise InvalidInput(f"the tokenizer's file is called {MODEL}, as the model's; rename it")
-    about = {**pairs(inputs.about), "tokenizer": beside}
+    about, dtype = {**pairs(inputs.about), "tokenizer": beside}, stored_dtype(inputs.storage)
     codes = inputs.codes or tokenize_images(inputs, processes)
     launch.accelerator.wait_for_everyone()
     data, held = read_codes(codes, inputs.val, processes)
@@ -75,7 +83,11 @@ def train_prior(inputs: Inputs, options: Options, *, fsdp: bool = False) -> int:
     settings = {"model": name, "settings": of_model, "init": inputs.init}
     launch.describe({**settings, **dataclasses.asdict(recipe)})
     if vq is not None and processes.first:
-        save_tokenizer(inputs.out / beside, vq, pairs(inputs.about))
+        # the very weights that the codes were made with
+        if inputs.tokenizer:
+            copy_tokenizer(inputs.tokenizer, inputs.out / beside, pairs(inputs.about))
+        else:
+            save_tokenizer(inputs.out / beside, vq, pairs(inputs.about), torch.float32)
     # a sharded model is on all processes, and one alone cannot draw
     hooks = launch.hooks() if vq is None or fsdp else launch.hooks(vq.to(processes.device))
     trainer = PriorTrainer(model, data, held, recipe, inputs.out, processes, fsdp, hooks)
@@ -85,7 +97,7 @@ def train_prior(inputs: Inputs, options: Options, *, fsdp: bool = False) -> int:
         if processes.first:
             plain = build(model.config)
             plain.load_state_dict(weights)
-            version = save_model(inputs.out / MODEL, plain, about)
+            version = save_model(inputs.out / MODEL, plain, about, dtype)
             print(f"{inputs.out / MODEL} {version}", flush=True)
 
     return launch.train(trainer, write)

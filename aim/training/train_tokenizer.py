@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from aim.checkpoint import load_tokenizer, save_tokenizer
+from aim.checkpoint import load_tokenizer, save_tokenizer, stored_dtype
 from aim.checkpoint.tensors import opened
 from aim.config import VQ_F4, VQ_F16, VQ_S, VQConfig
 from aim.errors import InvalidInput
@@ -52,6 +52,7 @@ class Inputs(NamedTuple):
     loss_network: Path | None = None
     stream: bool = False
     about: Sequence[str] = ()  # name=text, for the metadata of what is written
+    storage: str = "bfloat16"  # of its matrices
     fine: Sequence[str] = ()  # images as large as what comes out, of any classes
 
 
@@ -65,7 +66,7 @@ def train_tokenizer(inputs: Inputs, options: Options) -> int:
     launch = Launch(options, inputs.out)
     processes = launch.processes
     name, recipe, config = read_settings(inputs)
-    about = pairs(inputs.about)
+    about, dtype = pairs(inputs.about), stored_dtype(inputs.storage)
     torch.manual_seed(recipe.seed)
     model = VQ(config) if inputs.init is None else grown(load_tokenizer(inputs.init), config)
     data, held = read_images(inputs.images, inputs.val, config.image_size, processes, inputs.stream)
@@ -86,7 +87,7 @@ def train_tokenizer(inputs: Inputs, options: Options) -> int:
 
     def write() -> None:
         if processes.first:
-            version = save_tokenizer(inputs.out / TOKENIZER, trainer.average, about)
+            version = save_tokenizer(inputs.out / TOKENIZER, trainer.average, about, dtype)
             print(f"{inputs.out / TOKENIZER} {version}", flush=True)
 
     code = launch.train(trainer, write)

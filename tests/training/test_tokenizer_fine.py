@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from aim.checkpoint import load_tokenizer
+from aim.checkpoint.tensors import read_metadata
 from aim.config import VQConfig
 from aim.errors import InvalidInput
 from aim.models.vq.model import VQ
@@ -220,6 +221,7 @@ def test_two_processes_learn_what_one_does(
     command = ["-m", "aim", "train", "tokenizer", str(tmp_path / "small"), "--config", "vq-s"]
     command += ["--fine-images", str(tmp_path / "fine-cats"), "--val", str(tmp_path / "small")]
     command += ["--fine-images", str(tmp_path / "fine-dogs")]
+    command += ["--storage", "int8"]
     command += ["--loss-network", str(lpips_file), "--tracker", "none", "--device", "cpu"]
     command += [part for item in settings.items() for part in ("--set", "{}={}".format(*item))]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -236,5 +238,6 @@ def test_two_processes_learn_what_one_does(
     for first, second in zip(one, two, strict=True):
         for name in ("l1", "perceptual", "semantic", "commitment", "discriminator", "weight"):
             assert second[name] == pytest.approx(first[name], rel=1e-3, abs=2e-5), name
+    assert read_metadata(tmp_path / "two" / "vq.safetensors")["storage"] == "int8"
     trained = load_tokenizer(tmp_path / "two" / "vq.safetensors")
     assert (trained.config.image_size, trained.config.output_size) == (32, 64)

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import aim
-from aim.checkpoint import load_model, save_tokenizer
+from aim.checkpoint import load_model, load_tokenizer, save_tokenizer
 from aim.checkpoint.tensors import read_metadata
 from aim.config import SamplingParams
 from aim.errors import InvalidInput
@@ -28,6 +28,7 @@ from aim.models.vq.model import VQ
 from aim.training.data.codes import CodeSet
 from aim.training.launch import Options
 from aim.training.train_prior import Inputs, read_settings, train_prior
+from tests.files import assert_equal
 
 pytest.importorskip("accelerate")
 
@@ -301,16 +302,22 @@ def test_what_is_written_says_what_it_is_told(folder: Path) -> None:
         "model.sampling={cfg_scale: 2.5, top_k: 50}",
         tokenizer=folder / "tok.safetensors",
         about=("data=five classes", "license=a=b"),
+        storage="int8",
     )
     assert train_prior(told, QUIET) == 0
     for name in ("model", "tok"):
         metadata = read_metadata(folder / "told" / f"{name}.safetensors")
         assert (metadata["data"], metadata["license"]) == ("five classes", "a=b")
     path = folder / "told" / "model.safetensors"
+    assert read_metadata(path)["storage"] == "int8"
+    given, kept = (folder / name / "tok.safetensors" for name in ("", "told"))
+    assert_equal(load_tokenizer(kept), load_tokenizer(given))
+    assert read_metadata(kept)["version"] == read_metadata(given)["version"]
     assert load_model(path).model.config.sampling == SamplingParams(cfg_scale=2.5, top_k=50)
     tuned = inputs(folder, "tuned", "steps=1", "model.sampling={top_p: 0.5}", init=str(path))
     assert train_prior(tuned, QUIET) == 0
     again = load_model(folder / "tuned" / "model.safetensors")
+    assert_equal(again.tokenizer, load_tokenizer(kept))
     assert again.model.config.sampling == SamplingParams(top_p=0.5)
 
 

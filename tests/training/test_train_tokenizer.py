@@ -220,6 +220,17 @@ def test_a_loss_network_is_trained_where_none_is_given(
     assert path.read_bytes() == before
 
 
+def test_weights_in_8_bits(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train("out", "steps=1", storage="int8") == 0
+    path = tmp_path / "out" / "vq.safetensors"
+    assert load_file(path)["decoder.conv_in.weight"].dtype == torch.int8
+    small = load_tokenizer(path)
+    assert train("out", "steps=1", storage="float32") == 0, "nothing is left but to write"
+    exact = load_tokenizer(path)
+    apart = small.last_weight - exact.last_weight
+    assert 0 < apart.abs().max() <= 0.51 * exact.last_weight.abs().max() / 127
+
+
 def test_from_a_tokenizer(train: Callable[..., int], tmp_path: Path) -> None:
     train("first", "steps=2")
     start = tmp_path / "first" / "vq.safetensors"

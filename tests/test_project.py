@@ -198,7 +198,7 @@ def test_the_readme_s_table_is_true(spec: ModelSpec) -> None:
     with torch.device("meta"):
         count = sum(weight.numel() for weight in build(spec.config).parameters())
     assert f"| {count / 1e6:.3g} M |" in row if count < 1e9 else f"| {count / 1e9:.3g} B |" in row
-    assert f"| {spec.tokenizer.image_size}x{spec.tokenizer.image_size} |" in row
+    assert f"| {spec.tokenizer.output_size}x{spec.tokenizer.output_size} |" in row
     assert f"{spec.config.num_classes}" in row
     if spec.source == "hub":
         assert (

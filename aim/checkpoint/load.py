@@ -128,7 +128,7 @@ def _local(source: str | Path) -> Path:
     """The file or folder that ``source`` means."""
     if isinstance(source, str) and source in MODELS:
         if MODELS[source].source == "none":
-            size = MODELS[source].tokenizer.image_size
+            size = MODELS[source].tokenizer.output_size
             raise InvalidInput(
                 f"{source} has a configuration but no published weights for {size}x{size}; give a "
                 "folder or file with yours"

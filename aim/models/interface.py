@@ -13,6 +13,8 @@ from torch import Tensor
 from aim.config import PriorConfig
 from aim.models.traffic import Traffic
 
+WIDEST = 16  # items of a row in one pass
+
 
 class State(Protocol):
     """What a model remembers of every row, a pool of slots."""
@@ -66,3 +68,27 @@ class Decoder(Protocol[S]):
 
     def traffic(self, rows: int, /) -> Traffic:
         """Bytes that a step of ``rows`` rows has to move."""
+
+
+class WindowDecoder(Decoder[S], Protocol[S]):
+    """A prior that reads several items of a row in one pass, of which those behind a wrong guess
+    are forgotten. Between a pass and its ``settle`` nothing else may happen to the state.
+    """
+
+    def new_state(self, slots: int, window: int = 1, /) -> S:
+        """The same, for up to ``window`` items of a row in one pass, at most ``WIDEST``."""
+
+    def advance(self, guesses: Tensor, positions: Tensor, cond: Tensor, state: S, /) -> Tensor:
+        """W items a row: guesses (R, W), positions (R,) -> logits (R, W, V) float32; row i is slot
+        i.
+
+        Item ``positions + w`` is read, which is ``guesses[:, w]``, and code ``positions + w``
+        predicted: as ``step`` does, behind w steps with the guesses before. In float32 on a CPU
+        they are the same bits. The first of a row is no guess, but its last code. Items from
+        ``num_tokens`` on are not there, and their logits mean nothing, as those of an idle row.
+        """
+
+    def settle(self, counts: Tensor, positions: Tensor, state: S, /) -> None:
+        """Keep the first ``counts (R,)`` items of each row that the last ``advance``, at
+        ``positions (R,)``, has read: the state is then that of as many steps. 0 for an idle row.
+        """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 Self = TypeVar("Self", bound="Pool")
@@ -44,3 +45,11 @@ class Pool:
         if fresh.is_cuda or fresh.any():
             for part in self:
                 part.masked_fill_(fresh.view(-1, *[1] * (part.dim() - 2)), 0)
+
+
+def window_items(positions: Tensor, width: int, total: int) -> tuple[Tensor, Tensor]:
+    """Positions (R,) of the first items of windows -> those of all (R, width), and which of them
+    there are not: those of idle rows, and from ``total`` on.
+    """
+    at = positions.unsqueeze(1) + torch.arange(width, device=positions.device)
+    return at, (positions < 0).unsqueeze(1) | (at >= total)

@@ -14,15 +14,23 @@ from aim.ops.triton import TRITON
 
 
 def state_step(
-    state: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """``h = h * exp(dt A) + dt x B^T; y = h C + D x``; updates ``state`` in place.
+    """``h = h * exp(dt A) + dt x B^T; y = h C + D x``; updates ``state`` in place, or
+    writes the new one to ``out``.
 
     state (R, H, P, N), x (R, H, P), dt (R, H) after softplus, A (H,) negative, B and C (R, N), D
     (H,) -> y (R, H, P). Everything float32. Where dt is 0 the state does not change.
     """
     rows, heads, channels, size = state.shape
-    state.mul_(torch.exp(dt * A)[..., None, None])
+    state = torch.mul(state, torch.exp(dt * A)[..., None, None], out=state if out is None else out)
     flat = state.view(rows, heads * channels, size)
     flat.addcmul_((x * dt[..., None]).view(rows, -1, 1), B.unsqueeze(1))
     # 9 times as fast on a CPU as flat @ C

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aim.errors import InvalidInput
-from aim.models.aim.model import AiM, Layer
+from aim.models.aim.layer import Layer
+from aim.models.aim.model import AiM
 from aim.models.aim.state import MambaState
 from aim.models.aim.step_weights import gained_condition, mix_weights, norm_weights
+from aim.models.pool import window_items
 from aim.models.traffic import FLOAT32, Traffic, aim_traffic
 from aim.ops.activation import silu, softplus
 from aim.ops.linear import Product, fixed_product
@@ -57,11 +59,15 @@ class CPUAiM:
         """
         return gained_condition(self.model, labels, self._norms * self.config.d_model**0.5)
 
-    def new_state(self, slots: int) -> MambaState:
+    def new_state(self, slots: int, window: int = 1) -> MambaState:
         """A zero state for ``slots`` rows, all of it float32: a step then converts the projection
         once.
         """
-        return MambaState(*(part.float() for part in self.model.new_state(slots)))
+        state, c = self.model.new_state(slots), self.config
+        # of an item: what is convolved, dt x, B, and what the state is multiplied by
+        item = c.conv_dim + c.d_inner + c.d_state + c.nheads
+        read = torch.zeros(c.n_layer, slots, window, item)
+        return MambaState(state.conv.float(), state.ssm.float(), read)
 
     def traffic(self, rows: int) -> Traffic:
         """Bytes that a step of ``rows`` rows has to move."""
@@ -74,17 +80,11 @@ class CPUAiM:
         c, count = self.config, codes.shape[0]
         rows, parts = state.rows(count), cond[:count].unbind(1)  # (R, D) each
         lowest = int(positions.min())  # most steps have neither a new nor an idle row
-        embeddings = self.model.embeddings
-        word = embeddings.word_embeddings(codes.clamp(0, c.vocab_size - 1)).float()
-        at = (positions - 1 + c.position_offset).clamp_(0, c.num_tokens)
-        residual = word.add_(embeddings.position_embeddings(at))
         if lowest <= 0:
-            fresh = positions == 0
-            rows.clear(fresh)
-            residual = torch.where(fresh.unsqueeze(1), parts[0], residual)
+            rows.clear(positions == 0)
         idle = positions < 0 if lowest < 0 else None
-        padded = _padded(residual, c.norm_eps)
-        residual, gated = padded[:, :-1], _padded(residual.new_empty(count, c.d_inner), c.norm_eps)
+        padded = _padded(self._items(codes, positions, parts[0], lowest), c.norm_eps)
+        residual, gated = padded[:, :-1], _padded(padded.new_empty(count, c.d_inner), c.norm_eps)
         for i, (mixer, conv, ssm) in enumerate(
             zip(self._mixers, rows.conv.unbind(), rows.ssm.unbind(), strict=True)
         ):
@@ -94,6 +94,99 @@ class CPUAiM:
                 self._mix(mixer, _modulate(padded, shift, gain), conv, ssm, idle, gated).float(),
             )
         return self._logits(residual, parts[1], parts[2])
+
+    def advance(
+        self, guesses: Tensor, positions: Tensor, cond: Tensor, state: MambaState
+    ) -> Tensor:
+        """As ``AiM.advance``: guesses (R, W), positions (R,) -> logits (R, W, V) float32."""
+        c, (count, width) = self.config, guesses.shape
+        rows, parts = state.rows(count), cond[:count].unsqueeze(2).unbind(1)  # (R, 1, D) each
+        at, off = window_items(positions, width, c.num_tokens)
+        lowest = int(positions.min())
+        if lowest <= 0:
+            rows.clear(positions == 0)
+        idle = off if bool(off.any()) else None
+        padded = _padded(self._items(guesses, at, parts[0], lowest), c.norm_eps)
+        residual = padded[..., :-1]
+        gated = _padded(residual.new_empty(count, width, c.d_inner), c.norm_eps)
+        ahead = torch.empty_like(rows.ssm[0])
+        for i, (mixer, conv, ssm) in enumerate(
+            zip(self._mixers, rows.conv.unbind(), rows.ssm.unbind(), strict=True)
+        ):
+            shift, gain, gate = parts[3 + 3 * i : 6 + 3 * i]
+            read = state.read[i, :count, :width]
+            x = _modulate(padded, shift, gain)
+            mixed = self._mix_window(mixer, x, conv, ssm, idle, gated, read, ahead)
+            residual.addcmul_(gate, mixed.float())
+        return self._logits(residual, parts[1], parts[2])
+
+    def settle(self, counts: Tensor, positions: Tensor, state: MambaState) -> None:
+        """As ``AiM.settle``: keep the first ``counts (R,)`` items that ``advance`` has read."""
+        c, kept = self.config, counts.tolist()
+        rows, past = state.rows(len(kept)), c.d_conv - 1
+        raw, dtx, B, decay = state.read[:, : len(kept)].split(
+            [c.conv_dim, c.d_inner, c.d_state, c.nheads], -1
+        )
+        items = torch.cat([rows.conv, raw], 2)
+        at = counts.unsqueeze(1) + torch.arange(past)
+        rows.conv.copy_(items[:, torch.arange(len(kept)).unsqueeze(1), at])
+        for ssm, *parts in zip(rows.ssm, dtx, B, decay, strict=True):  # of a layer
+            for row, count in enumerate(kept):
+                one = ssm[row]  # (H, P, N)
+                for i in range(count):
+                    x, b, share = (part[row, i] for part in parts)
+                    one.mul_(share[:, None, None])
+                    one.view(c.d_inner, -1).addcmul_(x.unsqueeze(1), b.unsqueeze(0))
+
+    def _items(self, codes: Tensor, positions: Tensor, start: Tensor, lowest: int) -> Tensor:
+        """As ``AiM._items``, where ``lowest`` is the least of ``positions``."""
+        c, embeddings = self.config, self.model.embeddings
+        word = embeddings.word_embeddings(codes.clamp(0, c.vocab_size - 1)).float()
+        at = (positions - 1 + c.position_offset).clamp_(0, c.num_tokens)
+        items = word.add_(embeddings.position_embeddings(at))
+        return items if lowest > 0 else torch.where((positions == 0).unsqueeze(-1), start, items)
+
+    def _mix_window(
+        self,
+        mixer: _Mixer,
+        x: Tensor,
+        conv: Tensor,
+        ssm: Tensor,
+        idle: Tensor | None,
+        gated: Tensor,
+        read: Tensor,
+        ahead: Tensor,
+    ) -> Tensor:
+        """``_mix`` of W items a row, (R, W, D), which leaves conv and ssm alone; ``read`` (R, W,
+        ...) is what ``settle`` wants, ``ahead`` has room for a state.
+        """
+        c, m = self.config, mixer.small
+        inner, end, width = c.d_inner, c.d_inner + c.conv_dim, x.shape[1]
+        projected = mixer.into(x.to(self.dtype).flatten(0, 1)).float().view(*x.shape[:2], -1)
+        xbc = projected[..., inner:end]
+        raw, dtx, keys, decay = read.split([c.conv_dim, inner, c.d_state, c.nheads], -1)
+        raw.copy_(xbc)
+        dt = softplus(projected[..., end:] + m.dt_bias)
+        if idle is not None:
+            dt.masked_fill_(idle.unsqueeze(2), 0.0)
+        items = torch.cat([conv, xbc], 1)  # (R, K - 1 + W, conv_dim)
+        for i in range(width):
+            window = items[:, i : i + c.d_conv]
+            torch.add((window * m.taps).sum(1), m.tap_bias, out=xbc[:, i])
+        gate, heads, B, C = silu(projected[..., :end]).split(
+            [inner, inner, c.d_state, c.d_state], -1
+        )
+        heads = heads.unflatten(-1, (c.nheads, c.headdim))
+        keys.copy_(B)
+        torch.mul(heads, dt.unsqueeze(-1), out=dtx.unflatten(-1, heads.shape[-2:]))
+        torch.exp(dt * m.A, out=decay)
+        for i in range(width):
+            y = state_step(
+                ahead if i else ssm, heads[:, i], dt[:, i], m.A, B[:, i], C[:, i], m.D, ahead
+            )
+            torch.mul(y.flatten(-2), gate[:, i], out=gated[:, i, :-1])
+        made = (gated[..., :-1] * m.norm).div_(_lengths(gated)).to(self.dtype)
+        return mixer.out(made.flatten(0, 1)).view(*x.shape[:2], -1)
 
     def _mix(
         self,

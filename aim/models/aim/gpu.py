@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aim.errors import InvalidInput
-from aim.models.aim.model import AiM, Layer
+from aim.models.aim.layer import Layer
+from aim.models.aim.model import AiM
 from aim.models.aim.state import HistoryState
 from aim.models.aim.step_weights import gained_condition, mix_weights, norm_weights
 from aim.models.traffic import Traffic, aim_matrices

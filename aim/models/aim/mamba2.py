@@ -91,10 +91,41 @@ class Mamba2(nn.Module):
         Updates ``conv`` and ``ssm`` in place, except where ``idle``, by ``steps``.
         """
         z, xbc, dt = self._project(x)
+        return self._out(self._mix(xbc, dt, conv, ssm, idle, steps), z)
+
+    def advance(self, x: Tensor, conv: Tensor, ssm: Tensor, idle: Tensor, read: Tensor) -> Tensor:
+        """W items a row, and the state as it was: x (R, W, D), conv and ssm as in ``step``, idle
+        (R, W) bool -> (R, W, D).
+
+        ``read (R, W, conv_dim + H)`` is overwritten with what ``settle`` wants of them.
+        """
+        z, xbc, dt = self._project(x)
+        torch.cat([xbc.float(), dt], -1, out=read)
+        conv, ssm = conv.clone(), ssm.clone()
+        items = zip(xbc.unbind(1), dt.unbind(1), idle.unbind(1), strict=True)
+        y = [self._mix(one, step, conv, ssm, off, OURS) for one, step, off in items]
+        return self._out(torch.stack(y, 1), z)
+
+    def settle(self, counts: Tensor, conv: Tensor, ssm: Tensor, read: Tensor) -> None:
+        """``step`` once more for the first ``counts (R,)`` items of ``read``, for the state alone.
+        What is not settled may be NaN, so it is not multiplied by 0 either.
+        """
+        for i, item in enumerate(read.unbind(1)):
+            idle = counts <= i
+            item = item.masked_fill(idle.unsqueeze(1), 0.0)
+            xbc, dt = item.split([self.config.conv_dim, self.config.nheads], -1)
+            self._mix(xbc.to(conv.dtype), dt, conv, ssm, idle, OURS)
+
+    def _mix(
+        self, xbc: Tensor, dt: Tensor, conv: Tensor, ssm: Tensor, idle: Tensor, steps: Steps
+    ) -> Tensor:
+        """One item a row, (R, conv_dim) and (R, H) -> (R, inner); ``conv`` and ``ssm`` take it
+        in, except where ``idle``.
+        """
         mixed = steps.conv(xbc, conv, *self._taps(), idle)
         heads, B, C = self._heads(mixed.float())
-        y = steps.state(ssm, heads, dt.masked_fill(idle[:, None], 0.0), self._A(), B, C, self.D)
-        return self._out(y.flatten(-2), z)
+        dt = dt.masked_fill(idle[:, None], 0.0)
+        return steps.state(ssm, heads, dt, self._A(), B, C, self.D).flatten(-2)
 
     def _sequence(self, x: Tensor, need_state: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         z, xbc, dt = self._project(x)  # (B, T, inner), (B, T, conv_dim), (B, T, H)

@@ -9,86 +9,15 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from aim.config import AiMConfig, PriorConfig
+from aim.config import AiMConfig
 from aim.errors import InvalidInput
-from aim.models.aim.mamba2 import Mamba2, RMSNorm
+from aim.models.aim.layer import ClassEmbedding, Embeddings, FinalLayer, Layer, modulation
+from aim.models.aim.mamba2 import RMSNorm
 from aim.models.aim.state import HistoryState, MambaState, new_mamba_state
+from aim.models.pool import window_items
 from aim.models.traffic import Traffic, aim_traffic
-from aim.ops.linear import Linear, linear
+from aim.ops.linear import linear
 from aim.ops.mixer import OURS, Steps, sequences
-
-
-def _modulation(d_model: int, parts: int) -> nn.Sequential:
-    return nn.Sequential(nn.SiLU(), Linear(d_model, parts * d_model))
-
-
-class Embeddings(nn.Module):
-    """Code and position embeddings."""
-
-    def __init__(self, config: AiMConfig) -> None:
-        super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.d_model)
-        self.position_embeddings = nn.Embedding(config.num_tokens + 1, config.d_model)
-
-
-class ClassEmbedding(nn.Module):
-    """One row a class, and one more for no class (classifier-free guidance)."""
-
-    def __init__(self, config: PriorConfig) -> None:
-        super().__init__()
-        self.embedding_table = nn.Embedding(config.num_classes + 1, config.d_model)
-
-
-class Layer(nn.Module):
-    """Norm, modulation, mixer, gate. Plain adaLN has its own modulation; adaLN-group adds a table
-    to a shared one.
-    """
-
-    def __init__(self, config: AiMConfig) -> None:
-        super().__init__()
-        if config.adaln_group:
-            self.scale_shift_table = nn.Parameter(torch.empty(1, 3, config.d_model))
-            nn.init.normal_(self.scale_shift_table, std=config.d_model**-0.5)
-        else:
-            self.adaLN_modulation = _modulation(config.d_model, 3)
-        self.norm = RMSNorm(config.d_model, config.norm_eps)
-        self.mixer = Mamba2(config)
-        self.drop = nn.Dropout(config.mixer_drop)
-
-    def forward(self, residual: Tensor, modulation: Tensor) -> Tensor:
-        """residual (B, T, D) float32, modulation (B, 3, D) -> the next residual."""
-        shift, scale, gate = modulation.unsqueeze(2).unbind(1)  # (B, 1, D) each
-        x = self.norm(residual) * (1 + scale) + shift
-        return residual + gate * self.drop(self.mixer(x))
-
-    def prefill(self, residual: Tensor, modulation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``forward``, and the mixer's state after the last item; see ``Mamba2.prefill``."""
-        shift, scale, gate = modulation.unsqueeze(2).unbind(1)
-        update, conv, ssm = self.mixer.prefill(self.norm(residual) * (1 + scale) + shift)
-        return residual + gate * update, conv, ssm
-
-    def step(
-        self,
-        residual: Tensor,
-        modulation: Tensor,
-        conv: Tensor,
-        ssm: Tensor,
-        idle: Tensor,
-        steps: Steps,
-    ) -> Tensor:
-        """One item a row: residual (R, D), modulation (R, 3, D) -> (R, D); see ``Mamba2.step``."""
-        shift, scale, gate = modulation.unbind(1)
-        x = torch.addcmul(shift, self.norm(residual), 1 + scale)
-        return torch.addcmul(residual, gate, self.mixer.step(x, conv, ssm, idle, steps).float())
-
-
-class FinalLayer(nn.Module):
-    """The last modulated norm."""
-
-    def __init__(self, config: AiMConfig) -> None:
-        super().__init__()
-        self.norm_final = RMSNorm(config.d_model, config.norm_eps)
-        self.adaLN_modulation = _modulation(config.d_model, 2)
 
 
 class AiM(nn.Module):
@@ -106,7 +35,7 @@ class AiM(nn.Module):
         self.embeddings = Embeddings(config)
         self.cls_embed = ClassEmbedding(config)
         if config.adaln_group:
-            self.adaln_group = _modulation(config.d_model, 3 * config.num_groups)
+            self.adaln_group = modulation(config.d_model, 3 * config.num_groups)
         self.final_layer = FinalLayer(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layer))
         self.norm_f = RMSNorm(config.d_model, config.norm_eps)
@@ -185,11 +114,13 @@ class AiM(nn.Module):
             ).float()
         return torch.cat([embedding.unsqueeze(1).float(), final, modulations], 1)
 
-    def new_state(self, slots: int) -> MambaState:
-        """A zero state for ``slots`` rows."""
+    def new_state(self, slots: int, window: int = 1) -> MambaState:
+        """A zero state for ``slots`` rows, each with up to ``window`` items in an ``advance``."""
         c = self.config
         conv, ssm = (c.d_conv - 1, c.conv_dim), (c.nheads, c.headdim, c.d_state)
-        return new_mamba_state(c.n_layer, slots, conv, ssm, self.embeddings.word_embeddings.weight)
+        read = (window, c.conv_dim + c.nheads)
+        like = self.embeddings.word_embeddings.weight
+        return new_mamba_state(c.n_layer, slots, conv, ssm, read, like)
 
     def forward(self, codes: Tensor, labels: Tensor) -> Tensor:
         """Teacher forcing: codes (B, T - 1), labels (B,) -> logits (B, T, vocab_size) float32."""
@@ -244,10 +175,7 @@ class AiM(nn.Module):
         rows, cond = state.rows(count), cond[:count]
         idle = positions < 0
         rows.clear(positions == 0)
-        word = self.embeddings.word_embeddings(codes.clamp(0, self.config.vocab_size - 1)).float()
-        at = (positions - 1 + self.config.position_offset).clamp(0, self.config.num_tokens)
-        item = word + self.embeddings.position_embeddings(at).float()
-        residual = torch.where((positions == 0).unsqueeze(1), cond[:, 0], item)
+        residual = self._items(codes, positions, cond[:, 0])
         for i, layer in enumerate(self._layers()):
             residual = layer.step(
                 residual, self._of_layer(cond, i), rows.conv[i], rows.ssm[i], idle, steps
@@ -258,12 +186,45 @@ class AiM(nn.Module):
         """Bytes that a step of ``rows`` rows has to move."""
         return aim_traffic(self.config, rows, self.dtype.itemsize, self.dtype.itemsize)
 
+    def advance(
+        self, guesses: Tensor, positions: Tensor, cond: Tensor, state: MambaState
+    ) -> Tensor:
+        """W items a row, (R, W), at positions (R,) and on -> logits (R, W, V); see
+        ``interface.WindowDecoder``.
+        """
+        count, width = guesses.shape
+        rows, cond = state.rows(count), cond[:count]
+        at, idle = window_items(positions, width, self.config.num_tokens)
+        rows.clear(positions == 0)
+        residual = self._items(guesses, at, cond[:, :1])
+        for i, layer in enumerate(self._layers()):
+            read = rows.read[i, :count, :width]
+            residual = layer.advance(
+                residual, self._of_layer(cond, i), rows.conv[i], rows.ssm[i], idle, read
+            )
+        return self._logits(residual, cond.unsqueeze(2))
+
+    def settle(self, counts: Tensor, positions: Tensor, state: MambaState) -> None:
+        """Keep the first ``counts (R,)`` items of each row that ``advance`` has read."""
+        rows = state.rows(len(counts))
+        for i, layer in enumerate(self._layers()):
+            layer.mixer.settle(counts, rows.conv[i], rows.ssm[i], rows.read[i, : len(counts)])
+
     def _layers(self) -> list[Layer]:
         return cast(list[Layer], list(self.layers))
 
     @staticmethod
     def _of_layer(cond: Tensor, i: int) -> Tensor:
         return cond[:, 3 + 3 * i : 6 + 3 * i]
+
+    def _items(self, codes: Tensor, positions: Tensor, start: Tensor) -> Tensor:
+        """What is read at positions (R, ...): codes (R, ...), or the class at position 0, start
+        (R, ..., D) -> (R, ..., D) float32.
+        """
+        word = self.embeddings.word_embeddings(codes.clamp(0, self.config.vocab_size - 1)).float()
+        at = (positions - 1 + self.config.position_offset).clamp(0, self.config.num_tokens)
+        item = word + self.embeddings.position_embeddings(at).float()
+        return torch.where((positions == 0).unsqueeze(-1), start, item)
 
     def _embed(self, codes: Tensor, cond: Tensor, offset: int) -> Tensor:
         """codes (B, K) -> items (B, K + 1, D) float32, the class first."""

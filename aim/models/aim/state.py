@@ -13,10 +13,16 @@ from aim.ops.window import Window
 
 @dataclass(frozen=True)
 class MambaState(Pool):
-    """What every layer remembers, for a pool of slots. A new state is zero."""
+    """What every layer remembers, for a pool of slots, and what the last ``advance`` has read,
+    which is no slot's. A new state is zero.
+    """
 
     conv: Tensor  # (n_layer, slots, d_conv - 1, conv_dim), oldest first
     ssm: Tensor  # (n_layer, slots, nheads, headdim, d_state) float32
+    read: Tensor  # (n_layer, slots, window, ...), which is the model's own
+
+    def _pooled(self) -> dict[str, Tensor]:
+        return {"conv": self.conv, "ssm": self.ssm}
 
     def take(self, slots: Tensor, items: int, conv: Tensor, ssm: Tensor) -> None:
         """What slots (R,) remember after ``items`` items: conv (L, R, d_conv - 1, conv_dim), zero
@@ -66,10 +72,16 @@ class HistoryState(Pool):
 
 
 def new_mamba_state(
-    layers: int, slots: int, conv: tuple[int, int], ssm: tuple[int, int, int], like: Tensor
+    layers: int,
+    slots: int,
+    conv: tuple[int, int],
+    ssm: tuple[int, int, int],
+    read: tuple[int, int],
+    like: Tensor,
 ) -> MambaState:
-    """A zero state; ``conv`` in ``like``'s dtype, ``ssm`` in float32."""
+    """A zero state; ``conv`` in ``like``'s dtype, ``ssm`` and ``read`` in float32."""
     return MambaState(
         torch.zeros(layers, slots, *conv, dtype=like.dtype, device=like.device),
         torch.zeros(layers, slots, *ssm, dtype=torch.float32, device=like.device),
+        torch.zeros(layers, slots, *read, dtype=torch.float32, device=like.device),
     )

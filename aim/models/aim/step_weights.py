@@ -9,7 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from aim.models.aim.model import AiM, Layer
+from aim.models.aim.layer import Layer
+from aim.models.aim.model import AiM
 from aim.ops.window import MixWeights
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from aim.models.interface import WIDEST
 from aim.models.pool import Pool
 
 
@@ -21,6 +23,18 @@ class KVState(Pool):
         for part, new in ((self.keys, keys), (self.values, values)):
             part[:, slots] = 0
             part[:, slots, :, : new.shape[3]] = new.to(part.dtype)
+
+    def forget(self, positions: Tensor, counts: Tensor) -> None:
+        """Zero the items from ``positions + counts`` (slots,) on that a pass at ``positions`` may
+        have written, but for idle slots.
+        """
+        slot = torch.arange(self.slots, device=positions.device).unsqueeze(1)
+        beyond = positions + counts + torch.arange(WIDEST - 1, device=slot.device).unsqueeze(1)
+        kept = ((beyond >= self.keys.shape[3]) | (positions < 0)).T  # (slots, WIDEST - 1)
+        at = beyond.T % self.keys.shape[3]
+        for part in self:
+            old = part[:, slot, :, at]  # (slots, WIDEST - 1, layers, H, head_dim)
+            part[:, slot, :, at] = old.masked_fill(~kept[..., None, None, None], 0.0)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from aim.errors import InvalidInput
 from aim.models.gpt.cache import KVState
-from aim.models.gpt.model import GPT, Layer
+from aim.models.gpt.layer import Layer
+from aim.models.gpt.model import GPT
+from aim.models.pool import window_items
 from aim.models.traffic import FLOAT32, Traffic, gpt_traffic
 from aim.ops.activation import silu
 from aim.ops.attention import attend_reached, capacity, hide, reach, rotary_table
@@ -73,7 +75,7 @@ class CPUGPT:
                 rotary_table(c.grid, c.head_dim, c.rope_base, self.device)
             ).unsqueeze(1)
 
-    def new_state(self, slots: int) -> KVState:
+    def new_state(self, slots: int, window: int = 1) -> KVState:
         """An empty cache for ``slots`` rows in float32, which a step then need not convert."""
         return KVState(*(part.float() for part in self.model.new_state(slots)))
 
@@ -104,6 +106,37 @@ class CPUGPT:
             gate, up = layer.up(self._normed(padded, residual, layer.ffn_gain)).float().chunk(2, -1)
             residual.add_(layer.down(silu(gate).mul_(up).to(self.dtype)))
         return self._head(self._normed(padded, residual, self._gain)).float()
+
+    def advance(self, guesses: Tensor, positions: Tensor, cond: Tensor, state: KVState) -> Tensor:
+        """As ``GPT.advance``: guesses (R, W), positions (R,) -> logits (R, W, V) float32."""
+        (count, width), total = guesses.shape, self.config.num_tokens
+        rows = state.rows(count)
+        at, idle = window_items(positions, width, total)
+        items = self.model.tok_embeddings(guesses.clamp(0, self.config.vocab_size - 1)).float()
+        if int(positions.min()) <= 0:
+            rows.clear(positions == 0)
+            items = torch.where((at == 0).unsqueeze(2), cond[:count].unsqueeze(1), items)
+        at = at.masked_fill_(idle, -1)
+        highest = int(at.max())
+        places = [self._place(one, int(one.min()), highest) for one in at.unbind(1)]
+        padded = F.pad(items, (0, 1), value=self._tail)
+        residual = padded[..., :-1]
+
+        def product(by: Product, x: Tensor) -> Tensor:
+            return by(x.flatten(0, 1)).view(count, width, -1)
+
+        for layer, *views in zip(self._layers, *self._items(rows, places[0]), strict=True):
+            x = product(layer.into, self._normed(padded, residual, layer.attention_gain))
+            y = [self._attend(x[:, i], place, *views) for i, place in enumerate(places)]
+            residual.add_(product(layer.out, torch.stack(y, 1)))
+            x = product(layer.up, self._normed(padded, residual, layer.ffn_gain)).float()
+            gate, up = x.chunk(2, -1)
+            residual.add_(product(layer.down, silu(gate).mul_(up).to(self.dtype)))
+        return product(self._head, self._normed(padded, residual, self._gain)).float()
+
+    def settle(self, counts: Tensor, positions: Tensor, state: KVState) -> None:
+        """As ``GPT.settle``: keep the first ``counts (R,)`` items that ``advance`` has read."""
+        state.rows(len(counts)).forget(positions, counts)
 
     def _place(self, positions: Tensor, lowest: int, highest: int) -> _Place:
         c, count = self.config, len(positions)
@@ -144,7 +177,7 @@ class CPUGPT:
         values: Tensor,
     ) -> Tensor:
         """projected (R, 3 D), and of ``_items`` -> (R, D) in the model's dtype."""
-        place.new.copy_(projected.view(place.new.shape))
+        place.new.copy_(projected.unflatten(-1, (3, -1)))
         place.pairs.mul_(place.turns)
         for part, new in ((all_keys, place.k), (all_values, place.v)):
             part.index_copy_(0, place.into, new if place.busy is None else new[place.busy])

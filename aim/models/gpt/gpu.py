@@ -15,7 +15,8 @@ from torch import Tensor
 
 from aim.errors import InvalidInput
 from aim.models.gpt.cache import CacheState
-from aim.models.gpt.model import GPT, Layer
+from aim.models.gpt.layer import Layer
+from aim.models.gpt.model import GPT
 from aim.ops.attention import rotary_table
 from aim.ops.triton.decode.attention import add_norm, attend, embed, gate
 from aim.ops.triton.decode.common import overlaps

@@ -7,135 +7,18 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aim.config import GPTConfig
 from aim.errors import InvalidInput
+from aim.models.aim.layer import ClassEmbedding
 from aim.models.aim.mamba2 import RMSNorm
-from aim.models.aim.model import ClassEmbedding
 from aim.models.gpt.cache import KVState
+from aim.models.gpt.layer import Layer
+from aim.models.pool import window_items
 from aim.models.traffic import Traffic, gpt_traffic
-from aim.ops.activation import silu
-from aim.ops.attention import attend, attend_one, capacity, rotary_table, rotate
+from aim.ops.attention import capacity, rotary_table
 from aim.ops.linear import Linear
-
-
-class Attention(nn.Module):
-    """Causal attention of all heads; ``wqkv`` makes queries, keys and values, in this order."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.heads = config.n_head
-        self.wqkv = Linear(config.d_model, 3 * config.d_model, bias=False)
-        self.wo = Linear(config.d_model, config.d_model, bias=False)
-
-    def forward(self, x: Tensor, turns: Tensor) -> Tensor:
-        """x (B, T, D), turns (T, head_dim / 2, 2) -> (B, T, D)."""
-        q, k, v = self._split(x)
-        q, k = rotate(q, turns).to(v.dtype), rotate(k, turns).to(v.dtype)
-        return self._join(F.scaled_dot_product_attention(q, k, v, is_causal=True))
-
-    def prefill(self, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``forward``, and the keys and values (B, H, T, head_dim)."""
-        q, k, v = self._split(x)
-        q, k = rotate(q, turns), rotate(k, turns)
-        return self._join(attend(q, k.to(v.dtype).float(), v.float())), k, v
-
-    def step(
-        self,
-        x: Tensor,
-        turns: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        at: Tensor,
-        idle: Tensor,
-        filled: int,
-    ) -> Tensor:
-        """One item a row: x (R, D), turns (R, head_dim / 2, 2), at (R,) its position -> (R, D).
-
-        Writes the item to ``keys`` and ``values`` (R, H, C, head_dim), except where ``idle``; no
-        row has more than ``filled`` items.
-        """
-        # of shape (R, H, head_dim)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.project(x).chunk(3, -1))
-        q, k = rotate(q, turns[:, None]), rotate(k, turns[:, None])
-        row = torch.arange(len(x), device=x.device)
-        for part, new in ((keys, k), (values, v)):
-            part[row, :, at] = torch.where(
-                idle[:, None, None], part[row, :, at], new.to(part.dtype)
-            )
-        y = attend_one(q, keys, values, at + 1, filled)  # (R, H, head_dim)
-        return self.wo(y.flatten(1).to(self.wo.weight.dtype))
-
-    def project(self, x: Tensor) -> Tensor:
-        """x (..., D) -> (..., 3 D)."""
-        return self.wqkv(x.to(self.wqkv.weight.dtype))
-
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in self.project(x).chunk(3, -1)
-        )
-        return q, k, v  # (B, H, T, head_dim) each
-
-    def _join(self, y: Tensor) -> Tensor:
-        return self.wo(y.transpose(1, 2).flatten(2).to(self.wo.weight.dtype))
-
-
-class FeedForward(nn.Module):
-    """SwiGLU: ``w2 (silu(w1 x) * w3 x)``."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.w1 = Linear(config.d_model, config.d_ffn, bias=False)
-        self.w3 = Linear(config.d_model, config.d_ffn, bias=False)
-        self.w2 = Linear(config.d_ffn, config.d_model, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
-        x = x.to(self.w1.weight.dtype)
-        return self.w2(silu(self.w1(x)) * self.w3(x))
-
-
-class Layer(nn.Module):
-    """Attention and a feed-forward network, each behind a norm and added to the residual."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.attention = Attention(config)
-        self.feed_forward = FeedForward(config)
-        self.attention_norm = RMSNorm(config.d_model, config.norm_eps)
-        self.ffn_norm = RMSNorm(config.d_model, config.norm_eps)
-        self.resid_drop = nn.Dropout(config.resid_drop)
-        self.ffn_drop = nn.Dropout(config.ffn_drop)
-
-    def forward(self, residual: Tensor, turns: Tensor) -> Tensor:
-        """residual (B, T, D) float32 -> the next residual."""
-        residual = residual + self.resid_drop(self.attention(self.attention_norm(residual), turns))
-        return residual + self.ffn_drop(self.feed_forward(self.ffn_norm(residual)))
-
-    def prefill(self, residual: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``forward``, and the keys and values; see ``Attention.prefill``."""
-        update, keys, values = self.attention.prefill(self.attention_norm(residual), turns)
-        residual = residual + update
-        return residual + self.feed_forward(self.ffn_norm(residual)), keys, values
-
-    def step(
-        self,
-        residual: Tensor,
-        turns: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        at: Tensor,
-        idle: Tensor,
-        filled: int,
-    ) -> Tensor:
-        """One item a row: residual (R, D) -> (R, D); see ``Attention.step``."""
-        residual = residual + self.attention.step(
-            self.attention_norm(residual), turns, keys, values, at, idle, filled
-        )
-        return residual + self.feed_forward(self.ffn_norm(residual))
 
 
 class GPT(nn.Module):
@@ -192,8 +75,10 @@ class GPT(nn.Module):
             labels if labels.is_floating_point() else self.cls_embedding.embedding_table(labels)
         ).float()
 
-    def new_state(self, slots: int) -> KVState:
-        """An empty cache for ``slots`` rows, in the model's dtype."""
+    def new_state(self, slots: int, window: int = 1) -> KVState:
+        """An empty cache for ``slots`` rows, in the model's dtype; it has room for any
+        ``window``.
+        """
         c = self.config
         shape = (c.n_layer, slots, c.n_head, capacity(c.num_tokens), c.head_dim)
         like = self.tok_embeddings.weight
@@ -252,6 +137,31 @@ class GPT(nn.Module):
     def traffic(self, rows: int) -> Traffic:
         """Bytes that a step of ``rows`` rows has to move."""
         return gpt_traffic(self.config, rows, self.dtype.itemsize, self.dtype.itemsize)
+
+    def advance(self, guesses: Tensor, positions: Tensor, cond: Tensor, state: KVState) -> Tensor:
+        """W items a row, (R, W), at positions (R,) and on -> logits (R, W, V); see
+        ``interface.WindowDecoder``.
+        """
+        count, width = guesses.shape
+        rows, total = state.rows(count), self.config.num_tokens
+        at, idle = window_items(positions, width, total)
+        rows.clear(positions == 0)
+        words = self.tok_embeddings(guesses.clamp(0, self.config.vocab_size - 1)).float()
+        residual = torch.where((at == 0).unsqueeze(-1), cond[:count].unsqueeze(1), words)
+        at = at.clamp(0, total - 1)
+        filled = total if at.is_cuda else int(at.max()) + 1
+        turns = self._table(residual)[at]
+        for i, layer in enumerate(self._layers()):
+            residual = layer.advance(
+                residual, turns, rows.keys[i], rows.values[i], at, idle, filled
+            )
+        return self._logits(residual)
+
+    def settle(self, counts: Tensor, positions: Tensor, state: KVState) -> None:
+        """Keep the first ``counts (R,)`` items of each row that ``advance`` has read at positions
+        (R,): the others are zero again, as they may be NaN.
+        """
+        state.rows(len(counts)).forget(positions, counts)
 
     def _layers(self) -> list[Layer]:
         return cast(list[Layer], list(self.layers))

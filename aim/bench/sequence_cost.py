@@ -143,9 +143,9 @@ class _Filled:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def new_state(self, slots: int) -> Any:
+    def new_state(self, slots: int) -> State:
         """As the model's; what is counted in whole numbers stays zero."""
-        state = self._model.new_state(slots)
+        state: State = self._model.new_state(slots)
         for part in state:
             if part.is_floating_point():
                 part.normal_()

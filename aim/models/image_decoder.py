@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class ImageDecoder:
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._lock = threading.Lock()
         self._recorded: dict[int, Recorded] = {}
-        self._pool: Any = None
+        self._pool: tuple[int, int] | None = None
         with torch.no_grad():
             self._records = vq.fused
         if self._records:

@@ -13,6 +13,7 @@ from torch import Tensor
 from aim.ops.attention import attend_one, rotate
 from aim.ops.triton.decode.common import options, silu, wait
 from aim.ops.triton.decode.norm import _gained, _warps
+from aim.ops.triton.decode.rows import READ_AT_ONCE
 
 
 @triton.jit
@@ -204,7 +205,7 @@ def _plan(programs: int) -> tuple[int, int]:
     """Items of a block, and warps of a program: few programs read all at once, many hide each
     other's latency.
     """
-    return (256, 8) if programs <= 128 else (16, 1)
+    return (256, 8) if programs <= READ_AT_ONCE else (16, 1)
 
 
 def embed_reference(

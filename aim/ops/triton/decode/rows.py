@@ -11,3 +11,7 @@ TAKEN_ALONE, TAKEN_IN_TWOS = 64, 128  # a program takes one row, two; then four
 RECALLED_ONCE = 128  # a program recalls as many heads with a state as without; then twice as many
 A_HEAD_EACH = 8  # a program recalls one head; then several
 WIDE_PROGRAMS = 64  # those have four warps and three stages; then two of each
+
+# rows times heads: of ``window_fold`` and of attention
+FEW_FOLDED = 2048  # a program folds one head of four layers; then four heads of all
+READ_AT_ONCE = 128  # a program reads the whole cache at once; then little by little

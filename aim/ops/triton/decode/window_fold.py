@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from aim.ops.triton.decode.common import dot, options, wait
+from aim.ops.triton.decode.rows import FEW_FOLDED
 from aim.ops.window import Window
 
 
@@ -72,7 +73,8 @@ def fold(
     layers, slots, count, channels, size = windows.base.shape
     # enough programs for the GPU when few rows fold, few enough that a step in which none does
     # loses little
-    heads, each = (4 if count % 4 == 0 else 1, layers) if rows * count > 2048 else (1, 4)
+    few = rows * count <= FEW_FOLDED
+    heads, each = (1, 4) if few else (4 if count % 4 == 0 else 1, layers)
     _fold[(count // heads, rows, triton.cdiv(layers, each))](
         windows.items, windows.keys, windows.decay, windows.base, positions, origins, slots, layers,
         first, often, windows.keys.shape[2],

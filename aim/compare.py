@@ -74,7 +74,7 @@ class Comparison:
         return self.grid(pipe.pictures(pipe.draw_all(self.requests, progress)))
 
 
-def plan_sweep(
+def sweep(
     pipe: Pipeline,
     across: Axis,
     down: Axis,
@@ -99,19 +99,6 @@ def plan_sweep(
     return Comparison(tuple(requests), _titles(pipe, across), _titles(pipe, down))
 
 
-def sweep(
-    pipe: Pipeline,
-    across: Axis,
-    down: Axis,
-    label: int | str,
-    seed: int = 0,
-    params: SamplingParams | None = None,
-    progress: Progress | None = None,
-) -> Image.Image:
-    """The picture of ``plan_sweep``, drawn; ``progress`` as of ``Pipeline.generate``."""
-    return plan_sweep(pipe, across, down, label, seed, params).draw(pipe, progress)
-
-
 def _titles(pipe: Pipeline, axis: Axis) -> list[str]:
     if axis.name == "class":
         return [pipe.title(pipe.resolve(value)) for value in axis.values]
@@ -121,7 +108,7 @@ def _titles(pipe: Pipeline, axis: Axis) -> list[str]:
     ]
 
 
-def plan_blend(
+def blend(
     pipe: Pipeline,
     first: int | str,
     second: int | str,
@@ -145,19 +132,6 @@ def plan_blend(
     between = [f"{100 * (1 - share):.0f}% / {100 * share:.0f}%" for share in shares[1:-1]]
     one, other = map(pipe.title, ends)
     return Comparison(requests, [one, *between, other], [])
-
-
-def blend(
-    pipe: Pipeline,
-    first: int | str,
-    second: int | str,
-    steps: int = 5,
-    seed: int = 0,
-    params: SamplingParams | None = None,
-    progress: Progress | None = None,
-) -> Image.Image:
-    """The picture of ``plan_blend``, drawn; ``progress`` as of ``Pipeline.generate``."""
-    return plan_blend(pipe, first, second, steps, seed, params).draw(pipe, progress)
 
 
 def parameters(pipe: Pipeline, kind: str, **settings: Any) -> dict[str, Any]:

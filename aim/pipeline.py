@@ -44,7 +44,7 @@ class Pipeline(Codec):
     Classes are ImageNet indices or names; a model with classes of its own takes their names and
     indices. A mapping from classes to weights is a mix of them. What is drawn goes through one
     engine, ``server``, that batches whatever is asked for at the same time, up to
-    ``max_requests``. ``backend`` as in ``load``.
+    ``max_requests``. ``backend`` as in ``from_pretrained``.
     """
 
     def __init__(
@@ -88,8 +88,20 @@ class Pipeline(Codec):
         backend: str = "auto",
         max_requests: int = 16,
     ) -> Pipeline:
-        """The same as ``aim.load``."""
-        return load(source, device, dtype, backend, max_requests)
+        """The pipeline of a model: a name ("aim-s" is bundled, "aim-b" ... are on the hub), a
+        folder, a file or a hub id. ``aim.load`` is this.
+
+        ``device`` is auto (CUDA, else Apple MPS, else CPU), cpu, cuda, cuda:1 or mps, or PyTorch's; ``dtype`` auto, float32 or bfloat16, or
+        PyTorch's, auto being bfloat16 where the device computes in it natively; ``backend`` auto,
+        gpu (Triton kernels, captured in CUDA graphs), cpu (packed products), mamba-ssm (that
+        package's kernels and causal-conv1d's, as far as they import) or eager, auto being gpu or
+        cpu; up to ``max_requests`` images are drawn at once. PyTorch's CPU threads are set to
+        AIM_THREADS, on a CPU without it to one less than there are cores. InvalidInput,
+        CheckpointError or HubError say what is wrong.
+        """
+        where, what = prepare(device, dtype, Settings.from_env().threads)
+        check(backend, where)
+        return cls(*load_model(source, where, what), backend=backend, max_requests=max_requests)
 
     @property
     def backend(self) -> str:
@@ -271,24 +283,4 @@ class Pipeline(Codec):
         return in_order(self.open(requests), progress)
 
 
-def load(
-    source: str | Path = "aim-s",
-    device: str | torch.device = "auto",
-    dtype: str | torch.dtype = "auto",
-    backend: str = "auto",
-    max_requests: int = 16,
-) -> Pipeline:
-    """A pipeline for a model: a name ("aim-s" is bundled, "aim-b" ... are on the hub), a folder, a
-    file or a hub id.
-
-    ``device`` is auto (CUDA, else Apple MPS, else CPU), cpu, cuda, cuda:1 or mps, or PyTorch's;
-    ``dtype`` auto, float32 or bfloat16, or PyTorch's, auto being bfloat16 where the device computes
-    in it natively; ``backend`` auto, gpu (Triton kernels, captured in CUDA graphs), cpu (packed
-    products), mamba-ssm (that package's kernels and causal-conv1d's, as far as they import) or
-    eager, auto being gpu or cpu; up to ``max_requests`` images are drawn at once. PyTorch's CPU
-    threads are set to AIM_THREADS, on a CPU without it to one less than there are cores.
-    InvalidInput, CheckpointError or HubError say what is wrong.
-    """
-    where, what = prepare(device, dtype, Settings.from_env().threads)
-    check(backend, where)
-    return Pipeline(*load_model(source, where, what), backend=backend, max_requests=max_requests)
+load = Pipeline.from_pretrained

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aim.compare import Axis, blend, plan_blend, sweep
+from aim.compare import Axis, blend, sweep
 from aim.config import SamplingParams
 from aim.errors import InvalidInput
 from aim.images import write
@@ -46,8 +46,7 @@ def test_a_sweep_is_the_pictures_drawn_alone(tiny_pipeline: Pipeline) -> None:
         Axis.parse("top_k", "0,3,9"),
         "goldfish",
         5,
-        progress=lambda *t: told.append(t),
-    )
+    ).draw(tiny_pipeline, lambda *t: told.append(t))
     alone = [
         tiny_pipeline.generate("goldfish", 5, cfg_scale=scale, top_k=k)[0]
         for k in (0, 3, 9)
@@ -66,7 +65,7 @@ def test_seeds_and_classes_are_axes_too(tiny_pipeline: Pipeline) -> None:
         Axis.parse("class", "goldfish, 281"),
         "goldfish",
         params=params,
-    )
+    ).draw(tiny_pipeline)
     alone = [
         tiny_pipeline.generate(label, seed, cfg_scale=2.0, temperature=0.7)[0]
         for label in (1, 281)
@@ -120,7 +119,7 @@ def gpt_pipeline(tiny_vq: VQ) -> Pipeline:
 @pytest.mark.parametrize("name", ["tiny_pipeline", "gpt_pipeline"])
 def test_the_ends_of_a_blend_are_the_classes(name: str, request: pytest.FixtureRequest) -> None:
     pipe: Pipeline = request.getfixturevalue(name)
-    planned = plan_blend(pipe, "goldfish", 281, 3, seed=4)
+    planned = blend(pipe, "goldfish", 281, 3, seed=4)
     assert planned.across == ["goldfish (1)", "50% / 50%", "tabby (281)"]
     assert [one.mix for one in planned.requests] == [
         ((pipe.row(1), 1.0),),
@@ -137,13 +136,15 @@ def test_a_blend_waits_in_line_like_everybody(tiny_pipeline: Pipeline) -> None:
     engines = threading.active_count()
     before = tiny_pipeline.server.tally.requests
     waited: list[int] = []
-    blend(tiny_pipeline, 1, 281, 8, progress=lambda *_: waited.append(threading.active_count()))
+    blend(tiny_pipeline, 1, 281, 8).draw(
+        tiny_pipeline, lambda *_: waited.append(threading.active_count())
+    )
     assert tiny_pipeline.server.tally.requests == before + 8
     assert max(waited) <= engines + 1, "it has no engine of its own"
 
 
 def test_the_way_is_one_picture(tiny_pipeline: Pipeline) -> None:
-    grid = blend(tiny_pipeline, "goldfish", "tabby", 4, seed=6)
+    grid = blend(tiny_pipeline, "goldfish", "tabby", 4, seed=6).draw(tiny_pipeline)
     ends = [tiny_pipeline.generate(label, 6)[0] for label in (1, 281)]
     pixels = np.asarray(grid)
     top = pixels.shape[0] - 4 - 132

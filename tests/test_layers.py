@@ -20,6 +20,7 @@ LAYERS = (  # low to high; a module may import its own layer and those before it
         "files",
         "parameters",
         "schedules",
+        "tables",
         "device",
         "images",
     },

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -177,6 +179,34 @@ _CGROUPS = (
 )
 
 
+class Clock:
+    """Moments in a device's work: on CUDA by its own clock, so that the host, which may be steps
+    ahead, neither waits nor asks; elsewhere when all that was ordered is done. In the context
+    ``work`` the work is ordered.
+    """
+
+    def __init__(
+        self, device: torch.device, work: Callable[[], AbstractContextManager[object]] | None = None
+    ) -> None:
+        self._device, self._marks = device, list[Any]()
+        self._work = work or partial(torch.cuda.device, device)
+
+    def mark(self) -> None:
+        """Now, behind what was ordered so far."""
+        if self._device.type != "cuda":
+            synchronize(self._device)
+            self._marks.append(time.perf_counter())
+            return
+        with self._work():
+            self._marks.append(torch.cuda.Event(enable_timing=True))
+            self._marks[-1].record()
+
+    def laps(self) -> list[float]:
+        """Seconds between marks, all of which the device must have reached."""
+        cuda = self._device.type == "cuda"
+        return [a.elapsed_time(b) / 1e3 if cuda else b - a for a, b in pairwise(self._marks)]
+
+
 def copy_bandwidth(device: torch.device, size: int | None = None, repeats: int = 20) -> float:
     """Bytes a second that a copy within the device's memory reads and writes: twice the buffer over
     the median time of a copy.
@@ -192,30 +222,13 @@ def copy_bandwidth(device: torch.device, size: int | None = None, repeats: int =
         )
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.ones_like(source)
-    seconds = _gpu_seconds if device.type == "cuda" else _host_seconds
-    times = seconds(lambda: target.copy_(source), device, repeats)
-    return 2 * size / statistics.median(times)
-
-
-def _host_seconds(work: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
-    times = []
+    clock = Clock(device)
+    clock.mark()
     for _ in range(repeats + 3):
-        synchronize(device)
-        started = time.perf_counter()
-        work()
-        synchronize(device)
-        times.append(time.perf_counter() - started)
-    return times[3:]
-
-
-def _gpu_seconds(work: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
-    with torch.cuda.device(device):
-        marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 4)]
-        for mark in marks:
-            mark.record()
-            work()
-        torch.cuda.synchronize()
-        return [a.elapsed_time(b) / 1e3 for a, b in pairwise(marks[3:])]
+        target.copy_(source)
+        clock.mark()
+    synchronize(device)
+    return 2 * size / statistics.median(clock.laps()[3:])
 
 
 def _cores() -> int | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from aim.bench.machine import Machine, copy_bandwidth
-from aim.bench.racers import Lap, Pictures, Racer, Stand
+from aim.bench.racers import Lap, Pictures, Racer, RacerRun
 from aim.bench.runs import Spread, Stop, never
 from aim.bench.speed import LARGEST, Say, release
 from aim.checks import whole
@@ -140,26 +140,23 @@ def _run(
     progress: Callable[[int, int], object],
 ) -> list[tuple[Racer, Pictures]]:
     """Warm up, then every lap in ``order``; engines and image decoders end with this."""
-    stands: list[Stand] = []
+    runs: list[RacerRun] = []
     total = len(pipes) + len(order)
     try:
         for pipe, batch in zip(pipes, requests, strict=True):
-            progress(len(stands), total)
+            progress(len(runs), total)
             say(f"{pipe.name}: warming up")
-            stands.append(Stand(pipe, batch, stop))
-            stands[-1].warm()
+            runs.append(RacerRun(pipe, batch, stop))
+            runs[-1].warm()
         for done, turn in enumerate(order):
             progress(len(pipes) + done, total)
-            say(
-                f"{pipes[turn].name}: lap {len(stands[turn].laps) + 1} of "
-                f"{len(order) // len(pipes)}"
-            )
-            stands[turn].run()
+            say(f"{pipes[turn].name}: lap {len(runs[turn].laps) + 1} of {len(order) // len(pipes)}")
+            runs[turn].run()
         progress(total, total)
-        return [(stand.result(bandwidth), stand.pictures) for stand in stands]
+        return [(run.result(bandwidth), run.pictures) for run in runs]
     finally:
-        for stand in stands:
-            stand.engine.drain()
+        for run in runs:
+            run.engine.drain()
 
 
 def ratios(result: Race) -> list[str]:

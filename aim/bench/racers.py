@@ -91,7 +91,7 @@ class Pictures(NamedTuple):
     images: np.ndarray  # (B, H, W, 3) uint8
 
 
-class Stand:
+class RacerRun:
     """One racer on its way: its engine, its image decoder, its laps so far. OutOfMemoryError where
     ``requests`` do not fit.
     """

@@ -9,12 +9,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from aim.bench.machine import Clock
 from aim.engine import Cancelled, Engine, Failed, Finished, Progress, Request
 from aim.errors import GenerationError
 from aim.models.image_decoder import Decoding, ImageDecoder
@@ -101,32 +102,15 @@ def timed(
 ) -> Drawn:
     """``draw`` by the clock. What the first step takes holds the admission of the batch.
 
-    On a CUDA device codes are there when an event behind their step has happened, by its own clock:
-    the host, which may be eight steps ahead, neither waits nor asks. Elsewhere they are there when
-    ``Engine.step`` returns. The engine must have drawn such a batch before.
+    On a CUDA device codes are there when an event behind their step has happened (``Clock``),
+    elsewhere when ``Engine.step`` returns. The engine must have drawn such a batch before.
     """
-    total = engine.model.config.num_tokens
-    if device.type == "cuda":
-        marks: list[torch.cuda.Event] = []
-
-        def mark() -> None:
-            with engine.work():
-                marks.append(torch.cuda.Event(enable_timing=True))
-                marks[-1].record()
-
-        mark()
-        started = time.perf_counter()
-        codes = draw(engine, requests, mark, stop)
-        seconds = time.perf_counter() - started
-        engine.drain()
-        return Drawn(
-            codes, [marks[0].elapsed_time(later) / 1e3 for later in marks[1 : total + 1]], seconds
-        )
-    times: list[float] = []
-    started = time.perf_counter()
-    codes = draw(engine, requests, lambda: times.append(time.perf_counter()), stop)
+    clock, started = Clock(device, engine.work), time.perf_counter()
+    clock.mark()
+    codes = draw(engine, requests, clock.mark, stop)
     seconds = time.perf_counter() - started
-    return Drawn(codes, [at - started for at in times[:total]], seconds)
+    engine.drain()
+    return Drawn(codes, list(accumulate(clock.laps()[: engine.model.config.num_tokens])), seconds)
 
 
 def step_seconds(engine: Engine, requests: Sequence[Request], device: torch.device) -> list[float]:

@@ -4,15 +4,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from aim.bench.machine import free_memory
+from aim.bench.machine import Clock, free_memory
 from aim.bench.runs import Stop, Stopped
 from aim.config import SamplingParams
 from aim.engine import Request
@@ -112,24 +109,16 @@ class _Steps:
             entry.step = start
         self._runner.arrange(self._entries)
         self._runner.drain()
-        cuda = self._device.type == "cuda"
-        marks: list[Any] = [self._mark(cuda)]
+        clock = Clock(self._device, self._runner.work)
+        clock.mark()
         for _ in range(count):
             if self._stop():
                 self._runner.drain()
                 raise Stopped("the measurement was stopped")
             self._runner.step(self._rows)
-            marks.append(self._mark(cuda))
+            clock.mark()
         self._runner.drain()
-        return [a.elapsed_time(b) / 1e3 if cuda else b - a for a, b in pairwise(marks)]
-
-    def _mark(self, cuda: bool) -> Any:
-        if not cuda:
-            return time.perf_counter()
-        with self._runner.work():
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            return event
+        return clock.laps()
 
 
 class _Filled:

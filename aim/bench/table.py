@@ -18,6 +18,7 @@ from aim.bench.runs import Spread
 from aim.bench.scaling import Scaling
 from aim.bench.speed import NoRoom, Report, Speed
 from aim.config import INDEX
+from aim.tables import plain
 
 Cell = Callable[[Speed], str]
 
@@ -75,29 +76,20 @@ def machine_line(m: Machine) -> str:
 
 def as_table(report: Report) -> Table:
     """A column for every batch size."""
-    table = Table(
-        title=f"{report.model}, {report.dtype}, {report.backend}, guidance {report.guidance:g}",
-        title_justify="left",
+    found = report.batches
+    rows = [
+        (title, *("-" if isinstance(one, NoRoom) else cell(one) for one in found))
+        for title, cell in ROWS
+    ]
+    if any(isinstance(one, NoRoom) for one in found):
+        rows.append(("", *(one.error if isinstance(one, NoRoom) else "" for one in found)))
+    return plain(
+        f"{report.model}, {report.dtype}, {report.backend}, guidance {report.guidance:g}",
+        ["batch", *(str(one.batch) for one in found)],
+        rows,
+        f"{machine_line(report.machine)}; copies {report.copy_bandwidth / 1e9:.0f} GB/s; backend "
+        f"chosen in {report.trial_seconds:.1f} s; weights: {report.version}",
     )
-    bandwidth = (
-        f"copies {report.copy_bandwidth / 1e9:.0f} GB/s; backend chosen in "
-        f"{report.trial_seconds:.1f} s"
-    )
-    table.caption = f"{machine_line(report.machine)}; {bandwidth}; weights: {report.version}"
-    table.caption_justify = "left"
-    table.add_column("batch")
-    for result in report.batches:
-        table.add_column(str(result.batch), justify="right")
-    for title, cell in ROWS:
-        table.add_row(
-            title,
-            *("-" if isinstance(result, NoRoom) else cell(result) for result in report.batches),
-        )
-    if any(isinstance(result, NoRoom) for result in report.batches):
-        table.add_row(
-            "", *(result.error if isinstance(result, NoRoom) else "" for result in report.batches)
-        )
-    return table
 
 
 RACER: tuple[tuple[str, Callable[[Racer], str]], ...] = (
@@ -124,54 +116,41 @@ RACER: tuple[tuple[str, Callable[[Racer], str]], ...] = (
 
 def race_table(result: Race) -> Table:
     """A column for every racer; times are medians, with the least and the most."""
+    names = [racer.name for racer in result.racers]
     work = f"{result.batch} at once, {result.tokens} codes each, {result.title}"
-    table = Table(
-        title=f"{' against '.join(r.name for r in result.racers)}, {work}, {result.dtype}",
-        title_justify="left",
-    )
     runs = f"{result.laps} laps each in random order, median (least - most)"
-    table.caption = (
+    return plain(
+        f"{' against '.join(names)}, {work}, {result.dtype}",
+        ["", *names],
+        [(title, *map(cell, result.racers)) for title, cell in RACER],
         f"{machine_line(result.machine)}; copies {result.copy_bandwidth / 1e9:.0f} "
-        f"GB/s; {result.sampling.describe()}; {runs}"
+        f"GB/s; {result.sampling.describe()}; {runs}",
     )
-    table.caption_justify = "left"
-    table.add_column("")
-    for racer in result.racers:
-        table.add_column(racer.name, justify="right")
-    for title, cell in RACER:
-        table.add_row(title, *map(cell, result.racers))
-    return table
 
 
 def scaling_table(result: Scaling) -> Table:
     """A row for every length and batch size, for every model the seconds and the memory of an
     image.
     """
-    table = Table(
-        title=f"Seconds and MB of state or cache an image, {result.dtype}, guidance on",
-        title_justify="left",
-    )
-    table.caption = machine_line(result.machine)
-    table.caption_justify = "left"
-    for title in (
-        "codes",
-        "batch",
-        *(f"{name}, {unit}" for name in result.models for unit in ("s", "MB")),
-    ):
-        table.add_column(title, justify="right")
     errors = {(m.model, m.tokens, m.batch): m.error for m in result.missing}
+    rows = []
     for tokens, batch in product(result.tokens, result.batches):
-        cells: list[str] = []
+        cells: list[str] = [f"{tokens:,}", str(batch)]
         for name in result.models:
             found = result.cost(name, tokens, batch)
-            error = errors.get((name, tokens, batch), "")
             cells += (
                 [_seconds(found.seconds_per_image), f"{found.sequence_bytes / 1e6:.1f}"]
                 if found
-                else [error, "-"]
+                else [errors.get((name, tokens, batch), ""), "-"]
             )
-        table.add_row(f"{tokens:,}", str(batch), *cells)
-    return table
+        rows.append(cells)
+    return plain(
+        f"Seconds and MB of state or cache an image, {result.dtype}, guidance on",
+        ["codes", "batch", *(f"{name}, {unit}" for name in result.models for unit in ("s", "MB"))],
+        rows,
+        machine_line(result.machine),
+        left=0,
+    )
 
 
 def as_json(result: Report | Race | Scaling, timestamps: bool = True) -> str:

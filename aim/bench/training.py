@@ -21,6 +21,7 @@ from aim.bench.table import machine_line
 from aim.config import MODELS
 from aim.errors import InvalidInput
 from aim.models.prior import Prior, build
+from aim.tables import plain
 from aim.training.data.codes import CodeSet
 from aim.training.prior import PriorTrainer
 from aim.training.recipe import PriorRecipe, Scan
@@ -145,15 +146,12 @@ def throughput(
 
 def as_table(results: list[Throughput], machine: Machine) -> Table:
     """A column a result."""
-    table = Table(caption=machine_line(machine))
-    table.add_column("")
-    for result in results:
-        table.add_column(f"{result.model}, {result.batch}, {result.scan}", justify="right")
-    for field in dataclasses.fields(Throughput):
-        table.add_row(
-            field.name.replace("_", " "), *(str(getattr(result, field.name)) for result in results)
-        )
-    return table
+    heads = [f"{result.model}, {result.batch}, {result.scan}" for result in results]
+    rows = [
+        (name.replace("_", " "), *(str(getattr(result, name)) for result in results))
+        for name in Throughput.__dataclass_fields__
+    ]
+    return plain("Training", ["", *heads], rows, machine_line(machine))
 
 
 def as_json(results: list[Throughput], machine: Machine) -> str:

@@ -4,9 +4,10 @@ JSON for programs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -64,9 +65,7 @@ def speed(
     outputs, batches = _Outputs(json=json), parse_batches(batch)
     with progress() as bar:
         report = bench(load(chosen, random_weights), batches, repeats, seconds, bar.measuring)
-    line = as_json(report)
-    _show(as_table(report), [], line)
-    outputs.write(line)
+    outputs.finish(as_table(report), as_json(report))
 
 
 @app.command()
@@ -105,8 +104,8 @@ def race(
         result, _ = racing.race(pipes, label, batch, laps, say=bar.measuring)
     found = racing.gates(result) if gates else []
     notes = [f"{'ok' if holds else 'missed'}: {what}" for what, holds in found]
-    _show(race_table(result), [*racing.ratios(result), *notes], as_json(result, timestamps=False))
-    outputs.write(as_json(result), as_csv(result))
+    line, full = as_json(result, timestamps=False), as_json(result)
+    outputs.finish(race_table(result), line, [*racing.ratios(result), *notes], as_csv(result), full)
     raise typer.Exit(0 if all(holds for _, holds in found) else 1)
 
 
@@ -136,9 +135,8 @@ def scaling(
     where = (chosen.device, chosen.dtype, chosen.backend)
     with progress("Building the models") as bar:
         result = growing.scaling(names, *sizes, *where, seconds or None, bar.measuring)
-    line = as_json(result)
-    _show(scaling_table(result), growing.verdicts(result), line)
-    outputs.write(line, as_csv(result))
+    notes = growing.verdicts(result)
+    outputs.finish(scaling_table(result), as_json(result), notes, as_csv(result))
 
 
 @app.command()
@@ -156,20 +154,15 @@ def page(
     """
     chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
     outputs, where = _Outputs(json), (chosen.device, chosen.dtype, chosen.backend)
-    if clients:
-        from aim.ui import crowd
+    from aim.ui import crowd, probe
 
-        found, machine = crowd.crowd(chosen.model, *where, clients, seconds)
-        line = crowd.as_json(found, machine)
-        _show(crowd.as_table(found, machine), [], line)
-        outputs.write(line)
-        return
-    from aim.ui import probe
-
-    answers, machine = probe.probe(chosen.model, *where)
-    line = probe.as_json(answers, machine)
-    _show(probe.as_table(answers, machine), [], line)
-    outputs.write(line)
+    measured: Any = crowd if clients else probe
+    found = (
+        crowd.crowd(chosen.model, *where, clients, seconds)
+        if clients
+        else probe.probe(chosen.model, *where)
+    )
+    outputs.finish(measured.as_table(*found), measured.as_json(*found))
 
 
 @app.command()
@@ -199,9 +192,7 @@ def training(
             bar.measuring(f"batch {size}")
             results.append(throughput(chosen.model, size, steps, where, compile, scan, recompute))
     machine = Machine.of(where)
-    line = as_json(results, machine)
-    _show(as_table(results, machine), [], line)
-    outputs.write(line)
+    outputs.finish(as_table(results, machine), as_json(results, machine))
 
 
 class _Outputs:
@@ -221,19 +212,19 @@ class _Outputs:
                     f"cannot write {path}: {wrong}; choose another file with {option}"
                 )
 
-    def write(self, json: str, csv: str = "") -> None:
-        """Write what was asked for."""
-        for path, text in ((self._json, json + "\n"), (self._csv, csv)):
+    def finish(
+        self, table: Table, line: str, notes: Sequence[str] = (), csv: str = "", full: str = ""
+    ) -> None:
+        """Print ``table``, ``notes`` and ``line``; write what was asked for, in place of the line
+        perhaps a ``full`` one.
+        """
+        from rich.console import Console
+
+        Console().print(table)
+        print(*notes, line, sep="\n")
+        for path, text in ((self._json, (full or line) + "\n"), (self._csv, csv)):
             if path is not None:
                 files.replace(path, text)
-
-
-def _show(table: Table, notes: list[str], line: str) -> None:
-    from rich.console import Console
-
-    Console().print(table)
-    for text in (*notes, line):
-        print(text)
 
 
 def _other(name: str, against: str | None) -> str:

@@ -19,6 +19,7 @@ from aim.evaluation.metrics import frechet_distance, inception_score, precision_
 from aim.evaluation.reference import Reference, load_reference
 from aim.evaluation.samples import SampleSet
 from aim.files import replace
+from aim.tables import plain
 
 RESULT = "evaluation.json"
 NAMES = (
@@ -171,12 +172,6 @@ def evaluate(
 def as_table(result: dict[str, Any]) -> Table:
     """The result for people."""
     sampling = SamplingParams(**{p.name: result[p.name] for p in SAMPLING}).describe()
-    table = Table(
-        title=f"{result['model']} {result['version']}, {result['count']} images, {sampling}",
-        title_justify="left",
-    )
-    table.add_column("figure")
-    table.add_column("value", justify="right")
     check = result["check"]
     rows = {"images": str(check["images"]), "of a class": f"{check['fewest']} - {check['most']}"}
     rows["drawn again, equal"] = f"{check['equal']} of {check['redrawn']}"
@@ -193,11 +188,11 @@ def as_table(result: dict[str, Any]) -> Table:
     for name, title in {**titles, "asked_class": "asked class seen"}.items():
         if result.get(name) is not None:
             rows[title] = f"{result[name]:.4f}"
-    for title, value in rows.items():
-        table.add_row(title, value)
-    if "features" in result:
-        table.caption, table.caption_justify = (
-            f"by {result['features']}, against {result['reference'] or 'no reference'}",
-            "left",
-        )
-    return table
+    return plain(
+        f"{result['model']} {result['version']}, {result['count']} images, {sampling}",
+        ["figure", "value"],
+        rows.items(),
+        f"by {result['features']}, against {result['reference'] or 'no reference'}"
+        if "features" in result
+        else None,
+    )

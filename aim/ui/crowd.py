@@ -19,6 +19,7 @@ from aim.bench.machine import Machine
 from aim.engine import Request
 from aim.errors import AimError
 from aim.pipeline import Pipeline
+from aim.tables import plain
 from aim.ui import LAUNCH, build, visitors
 from aim.ui.models import first_class
 
@@ -130,9 +131,6 @@ def _mean(counts: list[int]) -> float:
 def as_table(found: Crowd, machine: Machine) -> Table:
     """For people."""
     title = f"{found.clients} people draw for {found.seconds:g} s on {machine.name}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("of the page")
-    table.add_column("", justify="right")
     rows = {
         "pictures a second": f"{found.pictures_a_second:.2f}",
         "the engine alone, decoded": f"{found.alone:.2f}",
@@ -143,9 +141,7 @@ def as_table(found: Crowd, machine: Machine) -> Table:
         "events a picture": f"{found.events_a_picture:.1f}",
         "bytes a picture": f"{found.bytes_a_picture:,.0f}",
     }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
+    return plain(title, ["of the page", ""], rows.items())
 
 
 def as_json(found: Crowd, machine: Machine) -> str:

@@ -9,14 +9,15 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from aim._version import __version__
 from aim.ui.models import Models
 
-METRICS = "text/plain; version=0.0.4; charset=utf-8"
 COUNTERS = {
     "requests": "Drawings asked for.",
     "finished": "Drawings that were finished.",
@@ -25,6 +26,7 @@ COUNTERS = {
     "codes": "Codes of finished drawings.",
     "seconds": "Seconds of model time of finished drawings.",
 }
+GAUGES = {"running": "Drawings in the batch.", "waiting": "Drawings in line."}
 
 
 class Health:
@@ -36,55 +38,30 @@ class Health:
         self.models, self.warm, self.rate = models, threading.Event(), 0.0
         self._started = time.monotonic()
 
-    def metrics(self) -> Iterator[str]:
-        """Lines in Prometheus' text format."""
-        yield from _metric(
-            "aim_up_seconds",
-            "gauge",
-            "Seconds since the page was built.",
-            {"": time.monotonic() - self._started},
-        )
-        yield from _metric(
-            "aim_ready",
-            "gauge",
-            "Whether the page's own model is warm.",
-            {"": int(self.warm.is_set())},
-        )
+    def collect(self) -> Iterator[Metric]:
+        """What Prometheus asks for."""
+        up = time.monotonic() - self._started
+        yield GaugeMetricFamily("aim_up_seconds", "Seconds since the page was built.", up)
+        ready = self.warm.is_set()
+        yield GaugeMetricFamily("aim_ready", "Whether the page's own model is warm.", ready)
         pipes = self.models.loaded
-        told = {
-            _labels(
-                model=pipe.name, version=pipe.version, package=__version__, device=str(pipe.device)
-            ): 1
-            for pipe in pipes
-        }
-        yield from _metric("aim_model_info", "gauge", "A model that is loaded.", told)
-        for name, text in COUNTERS.items():
-            found = {
-                _labels(model=pipe.name): getattr(pipe.started.tally, name) if pipe.started else 0
-                for pipe in pipes
-            }
-            yield from _metric(f"aim_{name}_total", "counter", text, found)
-        for name, text in (("running", "Drawings in the batch."), ("waiting", "Drawings in line.")):
-            found = {
-                _labels(model=pipe.name): getattr(pipe.started.engine, name) if pipe.started else 0
-                for pipe in pipes
-            }
-            yield from _metric(f"aim_{name}", "gauge", text, found)
-
-
-def _metric(name: str, kind: str, text: str, values: dict[str, Any]) -> Iterator[str]:
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} {kind}"
-    for labels, value in values.items():
-        yield f"{name}{labels} {value:.10g}"
-
-
-def _labels(**values: str) -> str:
-    escaped = {
-        name: value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-        for name, value in values.items()
-    }
-    return "{" + ",".join(f'{name}="{value}"' for name, value in escaped.items()) + "}"
+        of = ("model", "version", "package", "device")
+        told = GaugeMetricFamily("aim_model_info", "A model that is loaded.", labels=of)
+        for pipe in pipes:
+            told.add_metric((pipe.name, pipe.version, __version__, str(pipe.device)), 1)
+        yield told
+        kinds: Any = (
+            (CounterMetricFamily, COUNTERS, "tally"),
+            (GaugeMetricFamily, GAUGES, "engine"),
+        )
+        for family, texts, part in kinds:
+            for name, text in texts.items():
+                found = family(f"aim_{name}", text, labels=("model",))
+                for pipe in pipes:
+                    server = pipe.started
+                    count = getattr(getattr(server, part), name) if server else 0
+                    found.add_metric((pipe.name,), count)
+                yield found
 
 
 def _of(request: Request) -> Health:
@@ -105,7 +82,7 @@ async def _readyz(request: Request) -> Response:
 
 
 async def _metrics(request: Request) -> Response:
-    return PlainTextResponse("\n".join(_of(request).metrics()) + "\n", media_type=METRICS)
+    return Response(generate_latest(_of(request)), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 ROUTES = [Route("/healthz", _healthz), Route("/readyz", _readyz), Route("/metrics", _metrics)]

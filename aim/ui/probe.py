@@ -17,6 +17,7 @@ from rich.table import Table
 from aim.bench.machine import Machine
 from aim.errors import AimError
 from aim.pipeline import Pipeline
+from aim.tables import plain
 from aim.ui import LAUNCH, build
 from aim.ui.models import first_class
 
@@ -104,17 +105,16 @@ def _every(pause: float, ask: Callable[[], float], count: int) -> Iterator[float
 
 def as_table(answers: list[Answers], machine: Machine) -> Table:
     """For people."""
-    table = Table(
-        title=f"How fast the page answers, in ms, on {machine.name}", title_justify="left"
-    )
-    for column in ("request", "model", "median", "95th percentile", "most"):
-        table.add_column(column, justify="left" if column in ("request", "model") else "right")
-    for one in answers:
-        state = f"{PEOPLE} people draw" if one.busy else "idle"
-        table.add_row(
-            one.path, state, *(f"{value:.1f}" for value in (one.median_ms, one.p95_ms, one.most_ms))
+    rows = [
+        (
+            one.path,
+            f"{PEOPLE} people draw" if one.busy else "idle",
+            *(f"{value:.1f}" for value in (one.median_ms, one.p95_ms, one.most_ms)),
         )
-    return table
+        for one in answers
+    ]
+    heads = ("request", "model", "median", "95th percentile", "most")
+    return plain(f"How fast the page answers, in ms, on {machine.name}", heads, rows, left=2)
 
 
 def as_json(answers: list[Answers], machine: Machine) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import platform
 import subprocess
+import time
 
 import pytest
 import torch
@@ -50,10 +51,17 @@ def test_a_program_that_fails_says_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_copy_counts_what_is_read_and_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        machine, "_host_seconds", lambda work, device, repeats: [0.5, 0.1, 0.2][:repeats]
-    )
+    monkeypatch.setattr(machine.Clock, "laps", lambda clock: [9.0, 9.0, 9.0, 0.5, 0.1, 0.2])
     assert copy_bandwidth(CPU, size=MIB, repeats=3) == pytest.approx(2 * MIB / 0.2)
+
+
+def test_a_clock_times_what_lies_between_its_marks() -> None:
+    clock = machine.Clock(CPU)
+    for seconds in (0.0, 0.03, 0.0):
+        time.sleep(seconds)
+        clock.mark()
+    first, second = clock.laps()
+    assert first >= 0.03 > second
 
 
 def test_the_bandwidth_of_this_machine_is_a_number() -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from aim.bench import runs
+from aim.bench import machine, runs
 from aim.bench.race import Race, gates, race, ratios, turns
 from aim.bench.runs import Spread, Stopped
 from aim.bench.table import as_csv, as_json, race_table
@@ -108,12 +108,14 @@ class TestNumbers:
     def test_the_clock_is_believed(
         self, tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(runs, "time", Clock())
+        clock = Clock()
+        for module in (runs, machine):
+            monkeypatch.setattr(module, "time", clock)
         engine = Engine(tiny_pipeline.model, max_requests=2)
         drawn = runs.timed(engine, [tiny_request(seed) for seed in range(2)], CPU)
         total = tiny_pipeline.model.config.num_tokens
         assert drawn.at == [1.0 + i for i in range(total)]
-        assert drawn.seconds == 1.0 + total
+        assert drawn.seconds == 2.0 + total, "the batch is submitted behind the first mark"
         assert drawn.codes.shape == (2, total)
 
     def test_the_replayed_lap_has_the_median_total(self, result: Race) -> None:

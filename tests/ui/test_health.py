@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import generate_latest
 
 import aim.ui
 from aim.errors import AimError
@@ -83,9 +84,10 @@ def test_metrics_start_no_engine(make_pipe: Callable[..., tuple[Pipeline, Brake]
     pipe, _ = make_pipe()
     pipe._server = None
     models: Any = SimpleNamespace(loaded=[pipe])
-    lines = list(Health(models).metrics())
+    lines = generate_latest(Health(models)).decode().splitlines()
     assert pipe.started is None
-    assert 'aim_requests_total{model="tiny"} 0' in lines and 'aim_running{model="tiny"} 0' in lines
+    assert 'aim_requests_total{model="tiny"} 0.0' in lines
+    assert 'aim_running{model="tiny"} 0.0' in lines
 
 
 def test_metrics_are_prometheus_text(page: Page) -> None:
@@ -99,7 +101,9 @@ def test_metrics_are_prometheus_text(page: Page) -> None:
             line,
         ), line
     assert any(
-        'aim_model_info{model="tiny",version="0123456789ab",package=' in line for line in lines
+        'aim_model_info{device="cpu",model="tiny",package=' in line
+        and 'version="0123456789ab"' in line
+        for line in lines
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.components import Component
 
-from aim.compare import Axis, Comparison, parameters, plan_blend, plan_sweep
+from aim import compare
+from aim.compare import Axis, Comparison
 from aim.errors import AimError
 from aim.images import write
 from aim.pipeline import Pipeline
@@ -59,7 +60,7 @@ class CompareActions:
             first, second = Axis.parse(across, across_values), Axis.parse(down, down_values)
             params = pipe.params(**sampling)
             about = {axis.name: list(axis.values) for axis in (first, second)}
-            return plan_sweep(pipe, first, second, label, seed, params), {
+            return compare.sweep(pipe, first, second, label, seed, params), {
                 "class": pipe.resolve(label),
                 "seed": seed,
                 **asdict(params),
@@ -83,7 +84,7 @@ class CompareActions:
 
         def plan(pipe: Pipeline) -> tuple[Comparison, dict[str, Any]]:
             params = pipe.params(**sampling)
-            planned = plan_blend(pipe, first, second, steps, seed, params)
+            planned = compare.blend(pipe, first, second, steps, seed, params)
             ends = [pipe.resolve(label) for label in (first, second)]
             return planned, {"classes": ends, "steps": int(steps), "seed": seed, **asdict(params)}
 
@@ -110,7 +111,7 @@ class CompareActions:
                     shown = status(view.state, words.get(view.state, describe_view(view)), view)
                     path = None
                     if view.image is not None:
-                        png = write.png_bytes(view.image, parameters(pipe, kind, **about))
+                        png = write.png_bytes(view.image, compare.parameters(pipe, kind, **about))
                         name = f"{write.file_stem(f'{pipe.name} {kind}')}.png"
                         path = keep(png, name, screen.png)
                     busy = {} if view.state not in words else self._busy(False)

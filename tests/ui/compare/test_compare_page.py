@@ -56,7 +56,7 @@ def test_a_sweep(page: Page, tab: Any, tmp_path: Path) -> None:
     waiting.value.save_as(path)
     wanted = sweep(
         page.pipe, Axis("cfg_scale", (1.0, 3.0)), Axis("temperature", (0.5, 1.0)), "goldfish", 0
-    )
+    ).draw(page.pipe)
     assert Image.open(path).tobytes() == wanted.tobytes()
     inside = read.read_parameters(path)
     assert (inside["kind"], inside["cfg_scale"], inside["temperature"], inside["class"]) == (
@@ -118,13 +118,12 @@ def test_the_api_sweeps_and_blends(page: Page, client: Client) -> None:
         "goldfish", "seed", "1,2", "top_k", "0,5", 0, None, None, api_name="/sweep"
     )
     assert progress["state"] == "done"
-    assert (
-        Image.open(png).tobytes()
-        == sweep(page.pipe, Axis("seed", (1, 2)), Axis("top_k", (0, 5)), "goldfish").tobytes()
-    )
+    wanted = sweep(page.pipe, Axis("seed", (1, 2)), Axis("top_k", (0, 5)), "goldfish")
+    assert Image.open(png).tobytes() == wanted.draw(page.pipe).tobytes()
     assert Path(picture).read_bytes() == Path(png).read_bytes()
     *_, png = client.predict("goldfish", "tabby", 3, 7, None, None, api_name="/blend")
-    assert Image.open(png).tobytes() == blend(page.pipe, "goldfish", "tabby", 3, 7).tobytes()
+    between = blend(page.pipe, "goldfish", "tabby", 3, 7)
+    assert Image.open(png).tobytes() == between.draw(page.pipe).tobytes()
     assert read.read_parameters(png)["classes"] == [1, 281]
 
 

@@ -25,7 +25,7 @@ PROGRAM = """
 import resource, sys
 from pathlib import Path
 import numpy as np, torch
-from aim.checkpoint.tensors import write
+from aim.checkpoint.weights import write
 from aim.errors import InvalidInput
 from aim.evaluation.images import write_npz
 from aim.files import replace, replacing

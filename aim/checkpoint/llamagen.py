@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from aim.checkpoint.config_json import from_values, usual_sampling
-from aim.checkpoint.tensors import Form, Network, blank, fill, fingerprint
+from aim.checkpoint.weights import Form, Network, blank, fill, fingerprint
 from aim.config import VQ_F16, GPTConfig
 from aim.errors import CheckpointError
 from aim.models.gpt.model import GPT

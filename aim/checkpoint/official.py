@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from aim.checkpoint.config_json import from_values, parse_json, to_values, usual_sampling
-from aim.checkpoint.tensors import assign, blank, fingerprint, opened, write
+from aim.checkpoint.weights import assign, blank, fingerprint, opened, write
 from aim.config import VQ_F16, AiMConfig, VQConfig
 from aim.errors import CheckpointError
 from aim.files import replace

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from aim.checkpoint.config_json import from_values, parse_json, to_values
 from aim.checkpoint.int8 import rounded
-from aim.checkpoint.tensors import (
+from aim.checkpoint.weights import (
     Network,
     assign,
     blank,

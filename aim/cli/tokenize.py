@@ -103,7 +103,7 @@ def _tokenizer(name: str, device: torch.device) -> VQ:
     """From its own file, else the one that goes with a model."""
     from aim.checkpoint import load_model, load_tokenizer
     from aim.checkpoint.ours import TOKENIZERS
-    from aim.checkpoint.tensors import read_metadata
+    from aim.checkpoint.weights import read_metadata
 
     path = Path(name)
     if (

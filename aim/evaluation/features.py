@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from aim.checkpoint.tensors import fingerprint
+from aim.checkpoint.weights import fingerprint
 from aim.errors import AimError, InvalidInput
 from aim.evaluation.metrics import Moments, Statistics
 from aim.training.classifier import Classifier, ResNet, read_classifier

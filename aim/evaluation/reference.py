@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aim.checkpoint.tensors import fingerprint
+from aim.checkpoint.weights import fingerprint
 from aim.errors import InvalidInput
 from aim.evaluation.features import Features, Observed, observe
 from aim.evaluation.images import (

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from aim.checkpoint.tensors import content_hash
+from aim.checkpoint.weights import content_hash
 from aim.checks import whole
 from aim.config import NEUTRAL, SamplingParams, check_seed
 from aim.engine import Failed, Finished, Request

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from aim.checkpoint import load_tokenizer, save_tokenizer, stored_dtype
-from aim.checkpoint.tensors import opened
+from aim.checkpoint.weights import opened
 from aim.config import VQ_F4, VQ_F16, VQ_S, VQConfig
 from aim.errors import InvalidInput
 from aim.models.vq.model import VQ

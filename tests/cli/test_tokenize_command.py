@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from aim.checkpoint import save_tokenizer
-from aim.checkpoint.tensors import read_metadata
+from aim.checkpoint.weights import read_metadata
 from aim.cli import main
 from aim.models.vq.model import VQ
 from aim.training.data.codes import CodeSet, read_file

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from aim.checkpoint.official import COUNTER, HEAD, to_official
-from aim.checkpoint.tensors import blank
+from aim.checkpoint.weights import blank
 from aim.config import MODELS, VQ_F16, AiMConfig, GPTConfig
 from aim.models.aim.cpu import CPUAiM
 from aim.models.aim.model import AiM

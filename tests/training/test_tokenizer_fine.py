@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from aim.checkpoint import load_tokenizer
-from aim.checkpoint.tensors import read_metadata
+from aim.checkpoint.weights import read_metadata
 from aim.config import VQConfig
 from aim.errors import InvalidInput
 from aim.models.vq.model import VQ

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 import aim
 from aim.checkpoint import load_model, load_tokenizer, save_tokenizer
-from aim.checkpoint.tensors import read_metadata
+from aim.checkpoint.weights import read_metadata
 from aim.config import SamplingParams
 from aim.errors import InvalidInput
 from aim.models.vq.model import VQ

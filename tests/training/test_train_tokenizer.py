@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aim.checkpoint import load_tokenizer
-from aim.checkpoint.tensors import read_metadata
+from aim.checkpoint.weights import read_metadata
 from aim.errors import InvalidInput
 from aim.training.classifier import VGG, ResNet, read_classifier
 from aim.training.data.images import Ahead, Batches, StreamedImages, load_images

@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from aim.checkpoint.tensors import content_hash, read_metadata
+from aim.checkpoint.weights import content_hash, read_metadata
 from aim.errors import CheckpointError, InvalidInput
 from aim.models.vq.model import VQ
 from aim.training.data.codes import (

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aim.checkpoint.tensors import blank
+from aim.checkpoint.weights import blank
 from aim.config import MODELS, PriorConfig, SamplingParams
 from aim.engine import Engine, Finished, Request
 from aim.errors import InvalidInput

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from aim.checkpoint.tensors import blank
+from aim.checkpoint.weights import blank
 from aim.config import VQ_F4, VQ_F16, VQConfig
 from aim.errors import InvalidInput
 from aim.models.vq.blocks import GroupNorm

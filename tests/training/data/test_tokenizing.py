@@ -200,7 +200,7 @@ def test_a_full_disk_is_told(shards: Any, out: Path, monkeypatch: pytest.MonkeyP
     def full(*_: Any) -> None:
         raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr("aim.checkpoint.tensors.save_file", full)
+    monkeypatch.setattr("aim.checkpoint.weights.save_file", full)
     with pytest.raises(
         InvalidInput,
         match=r"cannot write .*No space left on device; make room, or choose another folder",

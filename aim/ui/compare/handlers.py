@@ -4,12 +4,13 @@ labelled picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.components import Component
+from PIL import Image
 
 from aim import compare
 from aim.compare import Axis, Comparison
@@ -18,8 +19,11 @@ from aim.images import write
 from aim.pipeline import Pipeline
 from aim.ui.models import Models
 from aim.ui.stage.drawing import Drawing
+from aim.ui.stage.movie import PAPER
 from aim.ui.stage.sessions import Sessions
-from aim.ui.stage.updates import Update, describe_view, explain, keep, status
+from aim.ui.stage.updates import Update, describe_view, explain, keep, preview_png, status
+
+PREVIEW_EVERY = 16  # codes of each
 
 
 class CompareScreen(NamedTuple):
@@ -106,24 +110,38 @@ class CompareActions:
             try:
                 pipe = self.models.get(self.models.default)
                 comparison, about = plan(pipe)
-                for view in drawing.views(pipe, comparison.requests, 0, comparison.grid):
+                side = pipe.tokenizer.config.output_size
+                kept: str | None = None  # what there is to see until there is more
+                blank = Image.new("RGB", (side, side), PAPER)
+
+                def arrange(images: Sequence[Image.Image | None]) -> Image.Image:
+                    return comparison.grid(
+                        [write.flatten(i, PAPER) if i else blank for i in images]
+                    )
+
+                for view in drawing.views(pipe, comparison.requests, PREVIEW_EVERY, arrange):
                     words = {"done": f"{view.total} codes", "stopped": "Stopped"}
                     shown = status(view.state, words.get(view.state, describe_view(view)), view)
-                    path = None
-                    if view.image is not None:
+                    picture = path = None
+                    if view.image is not None and view.state != "done":
+                        picture = keep(preview_png(view.image), "preview.png", screen.picture)
+                    elif view.image is not None:
                         png = write.png_bytes(view.image, compare.parameters(pipe, kind, **about))
                         name = f"{write.file_stem(f'{pipe.name} {kind}')}.png"
-                        path = keep(png, name, screen.png)
+                        picture = path = keep(png, name, screen.png)
                     busy = {} if view.state not in words else self._busy(False)
-                    yield {**busy, **self._seen(shown, path)}
+                    yield {**busy, **self._seen(shown, picture or kept, path)}
+                    kept = picture or kept
             except Exception as error:
                 yield {**self._busy(False), **self._seen(status("failed", explain(error)))}
                 if isinstance(error, AimError):
                     raise gr.Error(str(error), print_exception=False) from error
                 raise
 
-    def _seen(self, shown: dict[str, Any], path: str | None = None) -> Update:
-        return {self.screen.picture: path, self.screen.progress: shown, self.screen.png: path}
+    def _seen(
+        self, shown: dict[str, Any], picture: str | None = None, png: str | None = None
+    ) -> Update:
+        return {self.screen.picture: picture, self.screen.progress: shown, self.screen.png: png}
 
     def _busy(self, busy: bool) -> Update:
         starts = {start: gr.update(interactive=not busy) for start in self.screen.starts}

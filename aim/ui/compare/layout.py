@@ -121,7 +121,7 @@ def compare_tab(models: Models) -> CompareActions:
         **hidden,
     )
     picture.change(
-        lambda path: gr.update(interactive=path is not None), picture, png,
+        lambda path: gr.update(interactive=path is not None), png, png,
         queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
     stop.click(

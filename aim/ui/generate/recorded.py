@@ -28,7 +28,6 @@ class Recorded(NamedTuple):
     label: int
     seed: int
     codes: np.ndarray  # (num_tokens,) int64
-    seconds: float  # that it took
 
 
 class Recording(NamedTuple):
@@ -43,18 +42,12 @@ class Recording(NamedTuple):
         """Whether ``pipe`` is what drew it, and can show it."""
         return (self.model, self.version) == (pipe.name, pipe.version)
 
-    @property
-    def rate(self) -> float:
-        """Codes a second."""
-        return sum(len(one.codes) for one in self.drawings) / sum(o.seconds for o in self.drawings)
-
 
 def recording() -> Recording:
     """What is in the file."""
     told = json.loads(text(FILE))
     drawings = tuple(
-        Recorded(one["class"], one["seed"], _codes(one["codes"]), one["seconds"])
-        for one in told["drawings"]
+        Recorded(one["class"], one["seed"], _codes(one["codes"])) for one in told["drawings"]
     )
     return Recording(told["model"], told["version"], told["machine"], drawings)
 
@@ -72,7 +65,7 @@ def opening(pipe: Pipeline) -> tuple[dict[str, Any] | None, list[dict[str, Any]]
     value = {
         "run": "recorded",
         "title": "A recorded drawing",
-        "note": f"Recorded: {found.model} on {found.machine}, {found.rate:.0f} codes a second",
+        "note": f"Recorded: {found.model} on {found.machine}",
         "loop": True,
         "state": "done",
         "grid": pipe.tokenizer.config.grid,

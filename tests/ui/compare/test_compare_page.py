@@ -91,6 +91,8 @@ def test_stop(page: Page, tab: Any) -> None:
     page.brake.seconds = 0.05
     tab.click("#sweep")
     assert until(lambda: "/ 3072 codes" in said(tab))
+    assert until(lambda: tab.locator("#grid img").count() == 1, 30), "the cells fill"
+    assert tab.is_disabled("#compare-png")
     tab.click("#compare-stop")
     assert until(lambda: said(tab) == "Stopped")
     assert until(lambda: tab.is_enabled("#sweep"))

@@ -29,8 +29,8 @@ def test_one_that_waits_stops_at_once(
     actions, me = CompareActions(models, screen), SimpleNamespace(session_hash="me")
     updates: list[Any] = []
     values = {
-        "sweep": ("goldfish", "seed", "1,2", "top_k", "0,5", 0, None, None),
-        "blend": ("goldfish", "tabby", 3, 7, None, None),
+        "sweep": ("goldfish", "seed", "1,2", "top_k", "0,5", 0),
+        "blend": ("goldfish", "tabby", 3, 7),
     }[kind]
     drawing = threading.Thread(target=lambda: updates.extend(getattr(actions, kind)(*values, me)))
     drawing.start()

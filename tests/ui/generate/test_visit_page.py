@@ -279,9 +279,7 @@ def test_a_link_with_a_seed_draws(open_tab: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("leave", ["Tab", "click"])
-def test_a_list_that_is_left_takes_what_was_typed(
-    open_tab: Callable[..., Any], leave: str
-) -> None:
+def test_a_list_that_is_left_takes_what_was_typed(open_tab: Callable[..., Any], leave: str) -> None:
     tab = open_tab()
     show(tab, "Explore")
     box = tab.locator("#explore-class input")

@@ -110,8 +110,7 @@ class GPUAiM:
         )
         begin(
             codes, positions, state.origin, table, places, cond, residual, x, 4 * width, 3 * width,
-            c.position_offset, state.first, OFTEN,
-            c.norm_eps, lap,
+            c.position_offset, state.first, OFTEN, c.norm_eps, lap,
         )  # fmt: skip
         layers = self._step_few if self.dtype != torch.float32 and count <= FEW else self._step_many
         layers(residual, x, positions, cond, state)

@@ -284,6 +284,7 @@ def draw_fused(
     _draw[(rows,)](
         logits, positions, partner, params, weights, seed, explain, last, drawn, notes,
         logits.stride(0), params.stride(0), drawn.shape[1], codes, block,
-        **options(overlaps(logits.device), num_warps=min(max(block // 256, 4), 32),
-                  enable_fp_fusion=False),
+        **options(
+            overlaps(logits.device), num_warps=min(max(block // 256, 4), 32), enable_fp_fusion=False
+        ),
     )  # fmt: skip

@@ -75,8 +75,8 @@ def _per_channel(values, G: tl.constexpr, C: tl.constexpr):
 def _total(
     h, bias, x, out, means, squares, P, W,
     C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr,
-    STAGES: tl.constexpr,
-    BIAS: tl.constexpr, ADD: tl.constexpr, STORE: tl.constexpr, ENLARGE: tl.constexpr,
+    STAGES: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, STORE: tl.constexpr,
+    ENLARGE: tl.constexpr,
 ):  # fmt: skip
     """One chunk of TILES * BLOCK pixels of h [+ bias] [+ x]: stored, enlarged or not, and its
     moments.

@@ -86,9 +86,8 @@ def _turned(x, n, cos, sin):
 
 @triton.jit
 def _attend(
-    projected, keys, values, turns, positions, out, scale, H: tl.constexpr, P: tl.constexpr,
-    C: tl.constexpr, BLOCK: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    projected, keys, values, turns, positions, out, scale,
+    H: tl.constexpr, P: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One head of a row; a block of items is asked for while the one before is used, the first one
     before waiting.
@@ -135,8 +134,7 @@ def _attend(
 
 def embed(
     codes: Tensor, positions: Tensor, words: Tensor, classes: Tensor, weight: Tensor,
-    residual: Tensor, x: Tensor, eps: float,
-    overlap: bool = False,
+    residual: Tensor, x: Tensor, eps: float, overlap: bool = False,
 ) -> None:  # fmt: skip
     """The item that each row reads, as residual (R, D) float32 and, normed with ``weight`` (D,), as
     x (R, D).
@@ -145,9 +143,8 @@ def embed(
     """
     rows, width = residual.shape
     _embed[(rows,)](
-        codes, positions, words, classes, weight, residual, x, words.shape[0], eps, width,
-        triton.next_power_of_2(width),
-        **options(overlap, num_warps=_warps(width)),
+        codes, positions, words, classes, weight, residual, x, words.shape[0], eps,
+        width, triton.next_power_of_2(width), **options(overlap, num_warps=_warps(width)),
     )  # fmt: skip
 
 
@@ -195,9 +192,8 @@ def attend(
     _, heads, capacity, size = keys.shape
     block, warps = _plan(rows * heads)
     _attend[(heads, rows)](
-        projected, keys, values, turns, positions, out, size**-0.5, heads, size, capacity,
-        min(block, capacity),
-        **options(overlap, num_warps=warps),
+        projected, keys, values, turns, positions, out, size**-0.5,
+        heads, size, capacity, min(block, capacity), **options(overlap, num_warps=warps),
     )  # fmt: skip
 
 

@@ -102,8 +102,7 @@ def _pieces(weight, n, out_features, K: tl.constexpr, BN: tl.constexpr, BK: tl.c
 def _linear_in(
     x, weight, squares, offset, offset_stride, out, R, out_features, parts, eps,
     ROWS: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PARTS: tl.constexpr,
-    NORMED: tl.constexpr,
-    SHIFTED: tl.constexpr, GATED: tl.constexpr, OVERLAP: tl.constexpr,
+    NORMED: tl.constexpr, SHIFTED: tl.constexpr, GATED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     r = tl.arange(0, ROWS)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -158,8 +157,8 @@ def _linear_in(
 def _linear_out(
     u, weight, squares, residual, cond, gate, gain, scaled, sums, cond_stride, R, parts, eps,
     ROWS: tl.constexpr, K: tl.constexpr, D: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    PARTS: tl.constexpr,
-    NORMED: tl.constexpr, GATED: tl.constexpr, NEXT: tl.constexpr, OVERLAP: tl.constexpr,
+    PARTS: tl.constexpr, NORMED: tl.constexpr, GATED: tl.constexpr, NEXT: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     n = program * BN + tl.arange(0, BN)
@@ -235,8 +234,7 @@ def out_parts(d_model: int) -> int:
 
 def linear_in(
     x: Tensor, weight: Tensor, out: Tensor, squares: Tensor | None = None,
-    offset: Tensor | None = None, eps: float = 1e-5,
-    overlap: bool = False, gated: bool = False,
+    offset: Tensor | None = None, eps: float = 1e-5, overlap: bool = False, gated: bool = False,
 ) -> None:  # fmt: skip
     """``out = x W^T``, or ``x W^T / rms + offset`` where ``squares`` (R, parts) holds the partial
     sums of squares behind rms.
@@ -250,17 +248,17 @@ def linear_in(
     parts = squares.shape[1] if squares is not None else 1
     _linear_in[(_programs(triton.cdiv(features, block), x.device),)](
         x, weight, x if squares is None else squares, x if offset is None else offset,
-        offset.stride(0) if offset is not None else 0, out,
-        rows, features, parts, eps, rows, length, block, _split(length),
-        triton.next_power_of_2(parts), squares is not None,
-        offset is not None, gated, **options(overlap, num_warps=WARPS, maxnreg=REGISTERS),
+        offset.stride(0) if offset is not None else 0, out, rows, features, parts, eps,
+        rows, length, block, _split(length), triton.next_power_of_2(parts),
+        squares is not None, offset is not None, gated,
+        **options(overlap, num_warps=WARPS, maxnreg=REGISTERS),
     )  # fmt: skip
 
 
 def linear_out(
     u: Tensor, weight: Tensor, squares: Tensor | None, residual: Tensor, cond: Tensor,
-    gate: int | None, gain: int | None,
-    scaled: Tensor, sums: Tensor, eps: float = 1e-5, overlap: bool = False,
+    gate: int | None, gain: int | None, scaled: Tensor, sums: Tensor, eps: float = 1e-5,
+    overlap: bool = False,
 ) -> None:  # fmt: skip
     """``residual += gate * (u W^T) / rms(squares)``, and what the next ``linear_in`` needs.
 
@@ -274,9 +272,8 @@ def linear_out(
     width, parts = weight.shape[0], 1 if squares is None else squares.shape[1]
     _linear_out[(out_parts(width),)](
         u, weight, residual if squares is None else squares, residual, cond, gate or 0, gain or 0,
-        scaled, sums, cond.stride(0), rows,
-        parts, eps, rows, length, width, OUT_TILE, _split(length), triton.next_power_of_2(parts),
-        squares is not None,
-        gate is not None, gain is not None, **options(overlap, num_warps=OUT_WARPS,
-                                                      maxnreg=OUT_REGISTERS),
+        scaled, sums, cond.stride(0), rows, parts, eps,
+        rows, length, width, OUT_TILE, _split(length), triton.next_power_of_2(parts),
+        squares is not None, gate is not None, gain is not None,
+        **options(overlap, num_warps=OUT_WARPS, maxnreg=OUT_REGISTERS),
     )  # fmt: skip

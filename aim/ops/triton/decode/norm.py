@@ -59,8 +59,7 @@ def _begin(
 def _add_norm(
     residual, update, squares, parts, inner, gate, cond, cond_stride, gain, shift, weight, x, eps,
     D: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, SHARES: tl.constexpr,
-    ADD: tl.constexpr, TWICE: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    ADD: tl.constexpr, TWICE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     d = tl.arange(0, BLOCK)
@@ -97,9 +96,8 @@ def _warps(width: int) -> int:
 
 def begin(
     codes: Tensor, positions: Tensor, origins: Tensor, words: Tensor, places: Tensor, cond: Tensor,
-    residual: Tensor, x: Tensor,
-    gain: int, shift: int, position_offset: int, first: int, often: int, eps: float,
-    overlap: bool = False,
+    residual: Tensor, x: Tensor, gain: int, shift: int, position_offset: int, first: int,
+    often: int, eps: float, overlap: bool = False,
 ) -> None:  # fmt: skip
     """The item that each row reads, as residual (R, D) float32 and, normed and modulated for the
     first layer, as x (R, D).
@@ -111,17 +109,15 @@ def begin(
     rows, width = residual.shape
     _begin[(rows,)](
         codes, positions, origins, words, places, cond, cond.stride(0), residual, x, gain, shift,
-        words.shape[0], places.shape[0],
-        position_offset, first, often, eps, width, triton.next_power_of_2(width), **options(overlap,
-                                                                                            num_warps=_warps(width)),
+        words.shape[0], places.shape[0], position_offset, first, often, eps,
+        width, triton.next_power_of_2(width), **options(overlap, num_warps=_warps(width)),
     )  # fmt: skip
 
 
 def add_norm(
     residual: Tensor, cond: Tensor, gain: int, shift: int, x: Tensor, eps: float,
-    update: Tensor | None = None,
-    squares: Tensor | None = None, inner: int = 1, gate: int = 0, twice: Tensor | None = None,
-    overlap: bool = False,
+    update: Tensor | None = None, squares: Tensor | None = None, inner: int = 1, gate: int = 0,
+    twice: Tensor | None = None, overlap: bool = False,
 ) -> None:  # fmt: skip
     """``residual += gate * update / rms(squares)``, where an update is given, then ``x =
     rms_norm(residual) * gain + shift``.
@@ -136,17 +132,15 @@ def add_norm(
     shares = len(update) if update is not None else 1
     _add_norm[(rows,)](
         residual, update if add else residual, squares if add else residual, parts, inner, gate,
-        cond, cond.stride(0), gain, shift,
-        residual if twice is None else twice, x, eps, width, triton.next_power_of_2(width),
-        triton.next_power_of_2(parts),
-        shares, add, twice is not None, **options(overlap, num_warps=_warps(width)),
+        cond, cond.stride(0), gain, shift, residual if twice is None else twice, x, eps,
+        width, triton.next_power_of_2(width), triton.next_power_of_2(parts), shares, add,
+        twice is not None, **options(overlap, num_warps=_warps(width)),
     )  # fmt: skip
 
 
 def begin_reference(
     codes: Tensor, positions: Tensor, origins: Tensor, words: Tensor, places: Tensor, cond: Tensor,
-    gain: int, shift: int,
-    position_offset: int, first: int, often: int, eps: float,
+    gain: int, shift: int, position_offset: int, first: int, often: int, eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """What ``begin`` computes for the first ``len(codes)`` rows: the new origins (R,), residual and
     x (R, D) float32.
@@ -163,8 +157,7 @@ def begin_reference(
 
 def add_norm_reference(
     residual: Tensor, cond: Tensor, gain: int, shift: int, eps: float, update: Tensor | None = None,
-    squares: Tensor | None = None,
-    inner: int = 1, gate: int = 0, twice: Tensor | None = None,
+    squares: Tensor | None = None, inner: int = 1, gate: int = 0, twice: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """What ``add_norm`` computes: the new residual and x, both (R, D) float32."""
     rows, width = residual.shape

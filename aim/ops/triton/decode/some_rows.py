@@ -18,8 +18,7 @@ TILE = 64  # features of a program
 @triton.jit
 def _product(
     x, weight, out, R, F, K: tl.constexpr, ROWS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    EACH: tl.constexpr,
-    STAGES: tl.constexpr, OVERLAP: tl.constexpr,
+    EACH: tl.constexpr, STAGES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """BN features of every row, summed over EACH pieces of BK."""
     share = tl.program_id(1)
@@ -49,9 +48,8 @@ def product(x: Tensor, weight: Tensor, out: Tensor, overlap: bool = False) -> No
     shares, features = len(out), weight.shape[0]
     block, piece, stages, warps = _tile(rows, features, length // shares)
     _product[(triton.cdiv(features, block), shares)](
-        x, weight, out, rows, features, length, max(16, triton.next_power_of_2(rows)), block, piece,
-        length // shares // piece,
-        stages, **options(overlap, num_warps=warps),
+        x, weight, out, rows, features, length, max(16, triton.next_power_of_2(rows)),
+        block, piece, length // shares // piece, stages, **options(overlap, num_warps=warps),
     )  # fmt: skip
 
 
@@ -74,8 +72,7 @@ def out_shares(features: int, length: int) -> int:
 @triton.jit
 def _sum(
     x, weight, first, known, live, start, K: tl.constexpr, ROWS: tl.constexpr, BN: tl.constexpr,
-    BK: tl.constexpr, EACH: tl.constexpr,
-    STAGES: tl.constexpr,
+    BK: tl.constexpr, EACH: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """(BN, ROWS): the product over EACH pieces of BK from ``start``; ``first`` is the first piece
     of weight, already there.
@@ -89,10 +86,10 @@ def _sum(
 
 @triton.jit
 def _product_in(
-    x, weight, squares, out, R, F, parts, eps, K: tl.constexpr, ROWS: tl.constexpr,
-    BN: tl.constexpr, BK: tl.constexpr,
-    EACH: tl.constexpr, STAGES: tl.constexpr, PARTS: tl.constexpr, NORMED: tl.constexpr,
-    GATED: tl.constexpr, OVERLAP: tl.constexpr,
+    x, weight, squares, out, R, F, parts, eps,
+    K: tl.constexpr, ROWS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EACH: tl.constexpr,
+    STAGES: tl.constexpr, PARTS: tl.constexpr, NORMED: tl.constexpr, GATED: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     first = tl.program_id(0) * BN
     f, r, k = first + tl.arange(0, BN), tl.arange(0, ROWS), tl.arange(0, BK)
@@ -122,10 +119,9 @@ def _product_in(
 
 @triton.jit
 def _product_out(
-    x, weight, shares, arrived, residual, gain, scaled, squares, R, F, K: tl.constexpr,
-    ROWS: tl.constexpr, BN: tl.constexpr,
-    BK: tl.constexpr, EACH: tl.constexpr, SHARES: tl.constexpr, STAGES: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    x, weight, shares, arrived, residual, gain, scaled, squares, R, F,
+    K: tl.constexpr, ROWS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EACH: tl.constexpr,
+    SHARES: tl.constexpr, STAGES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One share of BN features; whoever is last of a feature's programs adds all shares up, always
     in the same order.
@@ -187,9 +183,9 @@ def product_in(
     features, parts = weight.shape[0], 1 if squares is None else squares.shape[1]
     block, piece, stages, warps = _tile(rows, features, length)
     _product_in[(triton.cdiv(features, block),)](
-        x, weight, x if squares is None else squares, out, rows, features, parts, eps, length,
-        max(16, triton.next_power_of_2(rows)), block,
-        piece, length // piece, stages, triton.next_power_of_2(parts), squares is not None, gated,
+        x, weight, x if squares is None else squares, out, rows, features, parts, eps,
+        length, max(16, triton.next_power_of_2(rows)), block, piece, length // piece, stages,
+        triton.next_power_of_2(parts), squares is not None, gated,
         **options(overlap, num_warps=warps),
     )  # fmt: skip
 
@@ -216,9 +212,9 @@ def product_out(
     block, piece, stages, warps = _tile(rows, features, length // shares)
     _product_out[(tiles(features), shares)](
         x, weight, residual.new_empty(shares, rows, features), arrived, residual, gain, scaled,
-        squares, rows, features, length,
-        max(16, triton.next_power_of_2(rows)), block, piece, length // shares // piece, shares,
-        stages, **options(overlap, num_warps=warps),
+        squares, rows, features,
+        length, max(16, triton.next_power_of_2(rows)), block, piece, length // shares // piece,
+        shares, stages, **options(overlap, num_warps=warps),
     )  # fmt: skip
 
 

@@ -49,8 +49,7 @@ def _emit(y, z, weight, head, out, squares, P: tl.constexpr):
 def _recall_window(
     projected, items, keys, decay, base, norm, pos, count, skip, scores, out, squares,
     P: tl.constexpr, N: tl.constexpr, HEADS: tl.constexpr, FIRST: tl.constexpr, FOLD: tl.constexpr,
-    STAGES: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    STAGES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """While the whole past is in the window."""
     n, p, s, head = tl.arange(0, N), tl.arange(0, P), tl.arange(0, FIRST), tl.arange(0, HEADS)
@@ -92,8 +91,7 @@ def _recall_window(
 def _recall_state(
     projected, items, keys, decay, base, norm, pos, count, skip, query, scores, out, squares,
     P: tl.constexpr, N: tl.constexpr, HEADS: tl.constexpr, FIRST: tl.constexpr, OFTEN: tl.constexpr,
-    FOLD: tl.constexpr,
-    STAGES: tl.constexpr, OVERLAP: tl.constexpr,
+    FOLD: tl.constexpr, STAGES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Once there is a state, with a few items since."""
     n, p, s, head = tl.arange(0, N), tl.arange(0, P), tl.arange(0, OFTEN), tl.arange(0, HEADS)
@@ -142,8 +140,8 @@ def _recall(
     projected, items, keys, decay, base, norm, positions, origins, skip, query, scores, out,
     squares,
     H: tl.constexpr, P: tl.constexpr, N: tl.constexpr, HEADS: tl.constexpr, TWICE: tl.constexpr,
-    FIRST: tl.constexpr,
-    OFTEN: tl.constexpr, FOLD: tl.constexpr, STAGES: tl.constexpr, OVERLAP: tl.constexpr,
+    FIRST: tl.constexpr, OFTEN: tl.constexpr, FOLD: tl.constexpr, STAGES: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """HEADS heads of a row; where there is a state, TWICE HEADS for each TWICE-th program, and
     nothing for the others.
@@ -171,15 +169,13 @@ def _recall(
     elif group % TWICE == 0:
         _recall_state(
             projected, items, keys, decay, base, norm, pos, count, skip, query + row * N, scores,
-            out, squares,
-            P, N, HEADS * TWICE, FIRST, OFTEN, FOLD, STAGES, OVERLAP,
+            out, squares, P, N, HEADS * TWICE, FIRST, OFTEN, FOLD, STAGES, OVERLAP,
         )  # fmt: skip
 
 
 def mix(
     projected: Tensor, window: Window, weights: MixWeights, positions: Tensor, origins: Tensor,
-    out: Tensor, squares: Tensor,
-    often: int, folds: bool, overlap: bool = False,
+    out: Tensor, squares: Tensor, often: int, folds: bool, overlap: bool = False,
 ) -> None:  # fmt: skip
     """One item of every row that is not idle, in two kernels: the first takes the item into the
     window, the second recalls.
@@ -206,8 +202,8 @@ def mix(
     twice = 2 if rows > table.RECALLED_ONCE and count % (2 * heads) == 0 else 1
     _recall[(count // heads, rows)](
         projected, *window[1:], weights.norm, positions, origins, skip, query, scores, out, squares,
-        count, channels, size, heads, twice, held, often, folds, stages, **options(overlap,
-                                                                                   num_warps=warps),
+        count, channels, size, heads, twice, held, often, folds, stages,
+        **options(overlap, num_warps=warps),
     )  # fmt: skip
 
 

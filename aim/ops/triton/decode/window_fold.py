@@ -17,8 +17,7 @@ from aim.ops.window import Window
 def _fold(
     items, keys, decay, base, positions, origins, slots, layers, first, often, W,
     H: tl.constexpr, P: tl.constexpr, N: tl.constexpr, HEADS: tl.constexpr, LAYERS: tl.constexpr,
-    SPAN: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    SPAN: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     group, row = tl.program_id(0), tl.program_id(1)
     wait(OVERLAP)
@@ -77,6 +76,6 @@ def fold(
     heads, each = (1, 4) if few else (4 if count % 4 == 0 else 1, layers)
     _fold[(count // heads, rows, triton.cdiv(layers, each))](
         windows.items, windows.keys, windows.decay, windows.base, positions, origins, slots, layers,
-        first, often, windows.keys.shape[2],
-        count, channels, size, heads, each, 16, **options(overlap, num_warps=4),
+        first, often, windows.keys.shape[2], count, channels, size, heads, each, 16,
+        **options(overlap, num_warps=4),
     )  # fmt: skip

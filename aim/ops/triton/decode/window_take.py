@@ -32,8 +32,7 @@ def take(
     projected, ring, items, keys, decay, taps, tap_bias, dt_bias, A, D, positions, origins, skip,
     query, scores, rows, shares,
     W, H: tl.constexpr, P: tl.constexpr, N: tl.constexpr, K: tl.constexpr, HEADS: tl.constexpr,
-    ROWS: tl.constexpr, SPAN: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    ROWS: tl.constexpr, SPAN: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """The first ``rows * shares`` programs score the windows; each of the others takes HEADS heads
     of ROWS rows.

@@ -91,14 +91,13 @@ class Pipeline(Codec):
         """The pipeline of a model: a name ("aim-s" is bundled, "aim-b" ... are on the hub), a
         folder, a file or a hub id. ``aim.load`` is this.
 
-        ``device`` is auto (CUDA, else Apple MPS, else CPU), cpu, cuda, cuda:1 or mps, or PyTorch's; ``dtype`` auto, float32 or bfloat16, or
-        PyTorch's, auto being bfloat16 where the device computes in it natively; ``backend`` auto,
-        gpu (Triton kernels, captured in CUDA graphs), cpu (packed products), mamba-ssm (that
-        package's kernels and causal-conv1d's, as far as they import) or eager, auto being gpu or
-        cpu; up to ``max_requests`` images are drawn at once. PyTorch's CPU threads are set to
-        AIM_THREADS, on a CPU without it to one less than there are cores. InvalidInput,
-        CheckpointError or HubError say what is wrong.
-        """
+        ``device`` is auto (CUDA, else Apple MPS, else CPU), cpu, cuda, cuda:1 or mps, or PyTorch's;
+        ``dtype`` auto, float32 or bfloat16, or PyTorch's, auto being bfloat16 where the device
+        computes in it natively; ``backend`` auto, gpu (Triton kernels, captured in CUDA graphs),
+        cpu (packed products), mamba-ssm (that package's kernels and causal-conv1d's, as far as they
+        import) or eager, auto being gpu or cpu; up to ``max_requests`` images are drawn at once.
+        PyTorch's CPU threads are set to AIM_THREADS, on a CPU without it to one less than there are
+        cores. InvalidInput, CheckpointError or HubError say what is wrong."""
         where, what = prepare(device, dtype, Settings.from_env().threads)
         check(backend, where)
         return cls(*load_model(source, where, what), backend=backend, max_requests=max_requests)

@@ -97,7 +97,8 @@ class Pipeline(Codec):
         cpu (packed products), mamba-ssm (that package's kernels and causal-conv1d's, as far as they
         import) or eager, auto being gpu or cpu; up to ``max_requests`` images are drawn at once.
         PyTorch's CPU threads are set to AIM_THREADS, on a CPU without it to one less than there are
-        cores. InvalidInput, CheckpointError or HubError say what is wrong."""
+        cores. InvalidInput, CheckpointError or HubError say what is wrong.
+        """
         where, what = prepare(device, dtype, Settings.from_env().threads)
         check(backend, where)
         return cls(*load_model(source, where, what), backend=backend, max_requests=max_requests)

@@ -55,6 +55,7 @@ class Pipeline(Codec):
         version: str = "",
         backend: str = "auto",
         max_requests: int = 16,
+        ahead: str | int = "auto",
     ) -> None:
         config = model.config
         self.model = model
@@ -64,7 +65,7 @@ class Pipeline(Codec):
         self.labels = Labels.of(config)
         self.classes: tuple[int, ...] = self.labels.indices
         started = time.perf_counter()
-        self._backend, self._max_requests = pick(model, backend), max_requests
+        self._backend, self._max_requests = pick(model, backend, ahead), max_requests
         # of choosing the backend; on a GPU, kernels were compiled
         self.trial_seconds = time.perf_counter() - started
         tokenizer.fusible = self.backend != "eager"
@@ -87,6 +88,7 @@ class Pipeline(Codec):
         dtype: str | torch.dtype = "auto",
         backend: str = "auto",
         max_requests: int = 16,
+        ahead: str | int = "auto",
     ) -> Pipeline:
         """The pipeline of a model: a name ("aim-s" is bundled, "aim-b" ... are on the hub), a
         folder, a file or a hub id. ``aim.load`` is this.
@@ -97,11 +99,13 @@ class Pipeline(Codec):
         cpu (packed products), mamba-ssm (that package's kernels and causal-conv1d's, as far as they
         import) or eager, auto being gpu or cpu; up to ``max_requests`` images are drawn at once.
         PyTorch's CPU threads are set to AIM_THREADS, on a CPU without it to one less than there are
-        cores. InvalidInput, CheckpointError or HubError say what is wrong.
+        cores. ``ahead``, auto, off, 2, 4, 8 or 16, is how many codes of an image a step looks at,
+        guessing what comes next: in float32 the same image in fewer steps; cpu and eager can, and
+        auto is off. InvalidInput, CheckpointError or HubError say what is wrong.
         """
         where, what = prepare(device, dtype, Settings.from_env().threads)
         check(backend, where)
-        return cls(*load_model(source, where, what), backend=backend, max_requests=max_requests)
+        return cls(*load_model(source, where, what), backend, max_requests, ahead)
 
     @property
     def backend(self) -> str:

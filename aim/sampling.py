@@ -21,7 +21,19 @@ from aim.ops.notes import BROKEN, NOTES, explain
 from aim.ops.triton import TRITON
 from aim.schedules import weights
 
-__all__ = ["BROKEN", "NOTES", "RowParams", "Rows", "draw_rows", "explain", "guide", "sample"]
+__all__ = [
+    "BROKEN",
+    "NOTES",
+    "RowParams",
+    "Rows",
+    "active",
+    "draw_guided",
+    "draw_rows",
+    "explain",
+    "guide",
+    "pick",
+    "sample",
+]
 
 TRUNCATION = ("top_k", "top_p", "min_p")
 
@@ -140,7 +152,7 @@ def sample(
     of several the lowest. The draw is Gumbel-max: the argmax over kept codes of ``logit /
     temperature - log(E)``, E exponential noise.
     """
-    return _pick(guide(cond_logits, uncond_logits, guidance(params, positions)), params, positions)
+    return pick(guide(cond_logits, uncond_logits, guidance(params, positions)), params, positions)
 
 
 def draw_rows(logits: Tensor, rows: Rows) -> None:
@@ -164,7 +176,7 @@ def draw_rows(logits: Tensor, rows: Rows) -> None:
     return _draw_all(logits, rows)
 
 
-def _pick(logits: Tensor, params: RowParams, positions: Tensor) -> Tensor:
+def pick(logits: Tensor, params: RowParams, positions: Tensor) -> Tensor:
     """The draw from guided logits (K, V), which are overwritten -> (K,) int64."""
     logits.sub_(logits.amax(-1, keepdim=True))
     noise = gumbel(params.seed, positions, logits.shape[-1])
@@ -262,12 +274,19 @@ def _draw_all(logits: Tensor, rows: Rows) -> None:
 def _draw(
     cond: Tensor, uncond: Tensor, params: RowParams, at: Tensor, noted: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Codes (K,) of logits (K, V) twice, BROKEN ones included, and their notes (K, 13) if asked
-    for.
+    """Codes (K,) of logits (K, V) twice, and their notes (K, 13) if asked for."""
+    codes, guided = draw_guided(cond, uncond, params, at, noted)
+    return codes, explain(cond, uncond, guided, codes) if noted else None
+
+
+def draw_guided(
+    cond: Tensor, uncond: Tensor, params: RowParams, at: Tensor, keep: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Codes (K,) of logits (K, V) twice, BROKEN ones included, and the guided logits (K, V), which
+    mean nothing unless ``keep``.
     """
     guided = guide(cond, uncond, guidance(params, at))
-    codes = _pick(guided.clone() if noted else guided, params, at)
+    codes = pick(guided.clone() if keep else guided, params, at)
     # a NaN or an infinity in either survives
     apart = (cond.float() - uncond.float()).abs_().amax(-1)
-    codes = torch.where(apart < torch.inf, codes, BROKEN)
-    return codes, explain(cond, uncond, guided, codes) if noted else None
+    return torch.where(apart < torch.inf, codes, BROKEN), guided

@@ -12,6 +12,7 @@ from aim.errors import InvalidInput
 
 DTYPES = ("auto", "float32", "bfloat16")
 BACKENDS = ("auto", "gpu", "cpu", "mamba-ssm", "eager")
+AHEAD = ("auto", "off", "2", "4", "8", "16")
 BACKEND_ALIASES = {"fused": "gpu"}  # what one was called before
 MAX_THREADS = 1024
 MAX_PROCESSES = 2**16
@@ -24,6 +25,7 @@ class Settings:
     below.
 
     ``device`` AIM_DEVICE, ``dtype`` AIM_DTYPE, ``backend`` AIM_BACKEND (how a step is computed),
+    ``ahead`` AIM_AHEAD (how many codes of a picture a step looks at, see ``aim.load``),
     ``model`` AIM_MODEL (a name, folder, file or hub id), ``threads`` AIM_THREADS (CPU threads;
     None: see ``device.set_threads``), ``checkpoints`` AIM_CHECKPOINTS (a folder to find the bundled
     models in; None is where the package has them), ``hub`` HF_ENDPOINT (the address of the model
@@ -42,6 +44,7 @@ class Settings:
     hub: str = ""
     screen: bool = False
     backend: str = "auto"
+    ahead: str = "auto"
     rank: int = 0
     world: int = 1
     local_rank: int = 0
@@ -67,6 +70,7 @@ class Settings:
             hub=given.get("HF_ENDPOINT", cls.hub).rstrip("/"),
             screen="DISPLAY" in given or "WAYLAND_DISPLAY" in given,
             backend=_choice(given, "AIM_BACKEND", cls.backend, BACKENDS, BACKEND_ALIASES),
+            ahead=_choice(given, "AIM_AHEAD", cls.ahead, AHEAD),
             rank=_number(given, "RANK", 0, 0, world - 1),
             world=world,
             local_rank=_number(given, "LOCAL_RANK", 0, 0, world - 1),

@@ -27,6 +27,7 @@ LAYERS = (  # low to high; a module may import its own layer and those before it
     {"ops"},
     {"models"},
     {"checkpoint", "sampling"},
+    {"ahead"},
     {"engine"},
     {"stream", "codec", "pipeline", "compare"},
     {"", "training", "evaluation", "bench"},  # "" is aim/__init__.py, the public names

@@ -33,9 +33,10 @@ def test_everything_set(tmp_path: Path):
         "AIM_THREADS": "1",
         "AIM_CHECKPOINTS": str(tmp_path),
         "AIM_BACKEND": "Eager",
+        "AIM_AHEAD": "4",
     }
     assert Settings.from_env(environ) == Settings(
-        "cuda:1", "bfloat16", "hp-l33/aim-xlarge", 1, tmp_path, backend="eager"
+        "cuda:1", "bfloat16", "hp-l33/aim-xlarge", 1, tmp_path, backend="eager", ahead="4"
     )
 
 
@@ -78,6 +79,7 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
         ("AIM_DEVICE", "cuda:", "cuda:<number>"),
         ("AIM_DTYPE", "float16", "bfloat16"),
         ("AIM_BACKEND", "triton", "gpu"),
+        ("AIM_AHEAD", "3", "off"),
         ("AIM_BACKEND", "mamba_ssm", "mamba-ssm"),
         ("AIM_THREADS", "0", "[1, 1024]"),
         ("AIM_THREADS", "-1", "[1, 1024]"),

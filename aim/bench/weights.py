@@ -65,8 +65,9 @@ def random_pipeline(
     dtype: str = "auto",
     backend: str = "auto",
     max_requests: int = 16,
+    ahead: str | int = "auto",
 ) -> Pipeline:
     """As ``aim.load``, of a ``random_model``."""
     where, what = prepare(device, dtype, Settings.from_env().threads)
     check(backend, where)
-    return Pipeline(*random_model(name, where, what), backend=backend, max_requests=max_requests)
+    return Pipeline(*random_model(name, where, what), backend, max_requests, ahead)

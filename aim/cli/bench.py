@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aim import files
-from aim.cli.options import Backend, Device, Dtype, Model, load, settings
+from aim.cli.options import Ahead, Backend, Device, Dtype, Model, load, settings
 from aim.cli.progress import progress
 from aim.config import MODELS
 from aim.errors import InvalidInput
@@ -56,12 +56,13 @@ def speed(
     device: Device = None,
     dtype: Dtype = None,
     backend: Backend = None,
+    ahead: Ahead = None,
 ) -> None:
     """How fast a model draws."""
     from aim.bench.speed import bench, parse_batches
     from aim.bench.table import as_json, as_table
 
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    chosen = settings(model=model, device=device, dtype=dtype, backend=backend, ahead=ahead)
     outputs, batches = _Outputs(json=json), parse_batches(batch)
     with progress() as bar:
         report = bench(load(chosen, random_weights), batches, repeats, seconds, bar.measuring)
@@ -89,6 +90,7 @@ def race(
     device: Device = None,
     dtype: Dtype = None,
     backend: Backend = None,
+    ahead: Ahead = None,
 ) -> None:
     """Two models by turns at the same work.
 
@@ -97,7 +99,7 @@ def race(
     from aim.bench import race as racing
     from aim.bench.table import as_csv, as_json, race_table
 
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    chosen = settings(model=model, device=device, dtype=dtype, backend=backend, ahead=ahead)
     outputs, other = _Outputs(json, csv), replace(chosen, model=_other(chosen.model, against))
     with progress() as bar:
         pipes = [load(one, random_weights) for one in (chosen, other)]

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aim.cli.options import SAMPLING, Backend, Device, Dtype, Model, load, settings, takes_sampling
+from aim.cli.options import (
+    SAMPLING,
+    Ahead,
+    Backend,
+    Device,
+    Dtype,
+    Model,
+    load,
+    settings,
+    takes_sampling,
+)
 from aim.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -75,6 +85,7 @@ def evaluate(
     device: Device = None,
     dtype: Dtype = None,
     backend: Backend = None,
+    ahead: Ahead = None,
     **sampling: Any,
 ) -> None:
     """Draw a balanced set of images and compare it with real ones.
@@ -92,7 +103,7 @@ def evaluate(
     from aim.evaluation.features import load_features
     from aim.evaluation.samples import SampleSet
 
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    chosen = settings(model=model, device=device, dtype=dtype, backend=backend, ahead=ahead)
     chosen = dataclasses.replace(chosen, device=own_device(chosen.device, chosen))
     first = chosen.rank == 0
     with _processes(chosen) as wait, progress() as bar:

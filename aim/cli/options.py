@@ -10,7 +10,7 @@ import typer
 
 from aim import config
 from aim.parameters import Parameter, named
-from aim.settings import BACKENDS, Settings
+from aim.settings import AHEAD, BACKENDS, Settings
 
 if TYPE_CHECKING:
     from aim.pipeline import Pipeline
@@ -36,6 +36,14 @@ Backend = Annotated[
     typer.Option(
         help=f"How a step is computed: {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}. "
         "Default: AIM_BACKEND or auto."
+    ),
+]
+
+Ahead = Annotated[
+    str | None,
+    typer.Option(
+        help="How many codes of a picture a step looks at, guessing what comes next: "
+        f"{', '.join(AHEAD)}. Default: AIM_AHEAD or auto."
     ),
 ]
 
@@ -66,4 +74,4 @@ def load(chosen: Settings, random_weights: bool = False) -> Pipeline:
     from aim.bench.weights import random_pipeline
 
     make = random_pipeline if random_weights else pipeline.load
-    return make(chosen.model, chosen.device, chosen.dtype, chosen.backend)
+    return make(chosen.model, chosen.device, chosen.dtype, chosen.backend, ahead=chosen.ahead)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aim.cli.options import Backend, Device, Dtype, Model, load, settings, takes_sampling
+from aim.cli.options import Ahead, Backend, Device, Dtype, Model, load, settings, takes_sampling
 from aim.cli.progress import progress
 from aim.errors import InvalidInput
 from aim.files import replace
@@ -41,6 +41,7 @@ def sample(
     device: Device = None,
     dtype: Dtype = None,
     backend: Backend = None,
+    ahead: Ahead = None,
     **sampling: Any,
 ) -> None:
     """Draw images and write them as PNG, each with all its parameters inside."""
@@ -48,7 +49,7 @@ def sample(
 
     from aim.images import write
 
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    chosen = settings(model=model, device=device, dtype=dtype, backend=backend, ahead=ahead)
     with progress() as bar:
         pipe = load(chosen)
         labels = [pipe.resolve(label) for label in classes for _ in range(count)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard, cast
 
 import torch
@@ -24,9 +24,12 @@ from aim.models.interface import Decoder
 from aim.models.prior import Prior
 from aim.ops import mixer
 from aim.ops.triton import CAPABILITY
-from aim.settings import BACKEND_ALIASES, BACKENDS
+from aim.settings import AHEAD, BACKEND_ALIASES, BACKENDS
 
 log = logging.getLogger("aim")
+
+WINDOWED = ("cpu", "eager")  # those whose step may read several codes of a picture
+AUTO = {"gpu": 1, "cpu": 1, "mamba-ssm": 1, "eager": 1}  # how many, where measured to be faster
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Backend:
     name: str  # one of ``BACKENDS``, but for auto
     model: Decoder
     reason: str = ""
+    widest: int = 1  # items of a row in one step
 
     def describe(self) -> str:
         """In words, with the reason."""
@@ -48,7 +52,8 @@ class Backend:
 
     def engine(self, max_requests: int = 16, max_waiting: int = 64) -> Engine:
         """An engine on it; arguments as of ``Engine``."""
-        return Engine(self.model, max_requests, max_waiting, captured=self.name != "eager")
+        captured = self.name != "eager"
+        return Engine(self.model, max_requests, max_waiting, captured, self.widest)
 
 
 def describe(name: str, reason: str = "") -> str:
@@ -60,6 +65,23 @@ def describe(name: str, reason: str = "") -> str:
         "eager": "eager PyTorch",
     }[name]
     return f"{way} ({reason})" if reason else way
+
+
+def widest(ahead: str | int, backend: str) -> int:
+    """How many items of a row a step of ``backend`` may read: for "auto" what ``AUTO`` says, 1 for
+    "off". InvalidInput for what is none of ``AHEAD``, and for a number where a step reads one.
+    """
+    wanted = str(ahead)
+    if wanted not in AHEAD:
+        raise InvalidInput(f"ahead is {ahead!r}; it must be one of {', '.join(AHEAD)}")
+    if wanted in ("auto", "off"):
+        return AUTO[backend] if wanted == "auto" else 1
+    if backend not in WINDOWED:
+        raise InvalidInput(
+            f"ahead is {ahead!r}, but the backend is {backend!r}, whose step reads one code a "
+            f"picture; take auto or off, or the backend {' or '.join(WINDOWED)}"
+        )
+    return int(wanted)
 
 
 def check(wanted: str, device: torch.device) -> str:
@@ -82,13 +104,19 @@ def check(wanted: str, device: torch.device) -> str:
     return reason
 
 
-def pick(model: Prior, wanted: str = "auto") -> Backend:
+def pick(model: Prior, wanted: str = "auto", ahead: str | int = "auto") -> Backend:
     """The backend for ``model``, an ``aim.models.prior.Prior``: for "auto" ours for a GPU where it
     runs, for a CPU on one, else eager, with a line in the log on a GPU.
 
     On a GPU it tries a few steps, which compiles kernels. InvalidInput for a name that is none, for
-    one that does not run here, and for "mamba-ssm" with a Transformer.
+    one that does not run here, and for "mamba-ssm" with a Transformer; ``ahead`` as of ``widest``.
     """
+    widest(ahead, "cpu")  # before anything is compiled
+    backend = _pick(model, wanted)
+    return replace(backend, widest=widest(ahead, backend.name))
+
+
+def _pick(model: Prior, wanted: str) -> Backend:
     reason = check(wanted, model.device)
     wanted = BACKEND_ALIASES.get(wanted, wanted)
     if wanted == "eager":

@@ -15,6 +15,7 @@ import numpy as np
 from aim.checks import whole
 from aim.engine.graphs import Graphs
 from aim.engine.memory import limit
+from aim.engine.passes import Passes
 from aim.engine.requests import (
     LAST,
     Cancelled,
@@ -42,18 +43,25 @@ class Engine:
     ``submit`` and ``cancel`` may be called from any thread at any time; ``step`` and
     ``run`` by one at a time. In float32 a request's codes are the same alone and in any batch, in
     any order of arrival. On a GPU fewer than ``max_requests`` run where memory is short, with a
-    line in the log, and the step is a graph unless ``captured`` is False.
+    line in the log, and the step is a graph unless ``captured`` is False. ``widest`` as of
+    ``Passes``.
     """
 
     def __init__(
-        self, model: Decoder, max_requests: int = 16, max_waiting: int = 64, captured: bool = True
+        self,
+        model: Decoder,
+        max_requests: int = 16,
+        max_waiting: int = 64,
+        captured: bool = True,
+        widest: int = 1,
     ) -> None:
         max_requests = whole("max_requests", max_requests, 1)
         max_waiting = whole("max_waiting", max_waiting, 0)
         self.model = model
         self._total: int = model.config.num_tokens
         max_requests = limit(model, max_requests)
-        self._runner = Runner(model, 2 * max_requests, captured)
+        self._runner = Runner(model, 2 * max_requests, captured, widest)
+        self._passes = Passes(self._runner, widest)
         self._scheduler = Scheduler(max_requests, max_waiting, self._runner.sizes)
         self._lock = threading.Lock()  # of the scheduler and of what follows
         # outside the lock: a garbage collector may cancel, inside any line of code
@@ -128,15 +136,13 @@ class Engine:
             if self._changed:
                 self._change(events)
             if running:
-                if not graphs.ready(self._rows) and (notice := self._notice()):
+                if not graphs.ready(self._rows, self._passes.width(self._rows)) and (
+                    notice := self._notice()
+                ):
                     return events + notice
-                self._runner.step(self._rows)
-                for entry in running.values():
-                    entry.step += 1
-                if told := [
-                    entry for entry in running.values() if entry.due or entry.step == self._total
-                ]:
-                    self._tell(told)
+                told = self._passes.run(self._rows, running)
+                if due := [one for one, step in told if one.reach(step) or step == self._total]:
+                    self._tell(due)
         except Exception as error:  # of the model: all of its rows are lost, the line is not
             return events + [self._fail(entry, error) for entry in list(running.values())]
         seconds = time.perf_counter() - started - (graphs.seconds - preparing)
@@ -171,15 +177,11 @@ class Engine:
                 self._leave(request_id)
 
     def drain(self) -> None:
-        """Wait until the device has done all that was ordered; for whoever drives the engine,
-        before letting it go.
-        """
+        """Wait until the device has done all that was ordered, before the engine is let go."""
         self._runner.drain()
 
     def work(self) -> AbstractContextManager[object]:
-        """Inside it the device's work is ordered behind the engine's own; for whoever drives the
-        engine and times it.
-        """
+        """Inside it the device's work is ordered behind the engine's own."""
         return self._runner.work()
 
     def _change(self, events: list[Event]) -> None:
@@ -233,7 +235,7 @@ class Engine:
         """
         copy = self._runner.fetch(told)
         with self._lock:
-            self._copies.append((copy, [(entry, entry.step) for entry in told]))
+            self._copies.append((copy, [(entry, entry.told(self._total)) for entry in told]))
             for entry in told:
                 if entry.step == self._total:
                     self._leaving[entry.request.id] = entry

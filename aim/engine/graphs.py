@@ -16,7 +16,7 @@ log = logging.getLogger("aim")
 
 
 class Graphs:
-    """Runs ``step(rows)`` on ``queue``, as a graph if ``captured`` and the device has such.
+    """Runs ``step(rows, width)`` on ``queue``, as a graph if ``captured`` and the device has such.
 
     ``idle()`` is a context in which a step changes nothing. A size that cannot be captured runs
     without, with a line in the log.
@@ -25,13 +25,13 @@ class Graphs:
     def __init__(
         self,
         queue: DeviceQueue,
-        step: Callable[[int], None],
+        step: Callable[[int, int], None],
         idle: Callable[[], AbstractContextManager[object]],
         captured: bool = True,
     ) -> None:
         self._queue, self._step, self._idle = queue, step, idle
         self._captured = captured and queue.captures
-        self._runs: dict[int, Callable[[], None]] = {}
+        self._runs: dict[tuple[int, int], Callable[[], None]] = {}
         self.captures = 0
         self.warmup = self.capture = 0.0  # seconds
 
@@ -40,21 +40,21 @@ class Graphs:
         """Spent on preparing so far."""
         return self.warmup + self.capture
 
-    def ready(self, rows: int) -> bool:
+    def ready(self, rows: int, width: int = 1) -> bool:
         """Whether ``run`` starts at once."""
-        return not self._captured or rows in self._runs
+        return not self._captured or (rows, width) in self._runs
 
-    def run(self, rows: int) -> None:
-        """One step of the first ``rows`` rows."""
+    def run(self, rows: int, width: int = 1) -> None:
+        """One step of the first ``rows`` rows, of ``width`` items each."""
         if not self._captured:
-            self._step(rows)
+            self._step(rows, width)
             return
-        if rows not in self._runs:
-            self._runs[rows] = self._prepare(rows)
-        self._runs[rows]()
+        if (rows, width) not in self._runs:
+            self._runs[rows, width] = self._prepare(rows, width)
+        self._runs[rows, width]()
 
-    def _prepare(self, rows: int) -> Callable[[], None]:
-        step = partial(self._step, rows)
+    def _prepare(self, rows: int, width: int) -> Callable[[], None]:
+        step = partial(self._step, rows, width)
         started = time.perf_counter()
         with self._idle():
             self._queue.warm(step)

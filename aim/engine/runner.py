@@ -7,18 +7,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from aim.ahead import Guesses, draw_window
 from aim.config import INDEX
 from aim.engine import transfer
 from aim.engine.graphs import Graphs
 from aim.engine.requests import Mix
 from aim.engine.scheduler import Running
 from aim.engine.transfer import HostCopy
-from aim.models.interface import Decoder, State
+from aim.models.interface import Decoder, State, WindowDecoder
 from aim.sampling import Rows, draw_rows
 
 # conditions made at once on a GPU: as many as there can be requests, between these
@@ -48,12 +50,13 @@ class Runner:
     """Pools for ``slots`` rows: what the model remembers, condition, ``Rows``; and the step on the
     first of them.
 
-    ``model`` is anything with the interface of ``Decoder``; with ``captured`` its
+    ``model`` is anything with the interface of ``Decoder``, and of ``WindowDecoder`` where
+    ``widest``, the items of a row in one step, is more than 1; with ``captured`` its
     step must do the same on the device whenever it has as many rows. Not thread-safe: the engine
     calls it from one place.
     """
 
-    def __init__(self, model: Decoder, slots: int, captured: bool = True) -> None:
+    def __init__(self, model: Decoder, slots: int, captured: bool = True, widest: int = 1) -> None:
         self.model = model
         self.device = model.device
         self.sizes = batch_sizes(model.device, model.dtype, slots)
@@ -66,7 +69,14 @@ class Runner:
         slots = self.sizes[-1]
         with self._queue.work():
             self._null = self._condition([])[-1]
-            self._state: State = model.new_state(slots)
+            self._guesses: Guesses | None = None
+            if widest > 1:
+                ahead = self._window_model = cast(WindowDecoder, model)
+                self._state: State = ahead.new_state(slots, widest)
+                c = model.config
+                self._guesses = Guesses.new(slots, widest, c.num_tokens, c.vocab_size, self.device)
+            else:
+                self._state = model.new_state(slots)
             self._cond = self._null.new_zeros(slots, *self._null.shape)
             # those that the host writes lie together: a change of the batch is three copies
             self._integers = torch.full((3, slots), -1, device=self.device)
@@ -92,6 +102,8 @@ class Runner:
             for entry in joined:
                 if entry.request.prefix:
                     self._read(entry)
+                if self._guesses is not None:
+                    self._guesses.start(self._queue.send(torch.tensor(entry.slots)), entry.step)
 
     def _read(self, entry: Running) -> None:
         """Take a request to the last code of its prefix, which the next step reads; alone, for the
@@ -115,10 +127,16 @@ class Runner:
             self._state.copy(src, dst)
             for pool in (self._cond, self._rows.last, self._rows.drawn, self._rows.notes):
                 pool[dst] = pool[src]
+            if self._guesses is not None:
+                self._rows.positions[dst] = self._rows.positions[src]
+                self._guesses.move(src, dst)
 
     def arrange(self, running: Iterable[Running]) -> None:
-        """Take up a changed set of requests."""
+        """Take up a changed set of requests. Drawing ahead, the device knows best where those are
+        that were here before.
+        """
         slots = self.sizes[-1]
+        known = np.zeros(slots, bool)
         integers, params = np.zeros((3, slots), np.int64), np.zeros((len(INDEX), slots), np.float32)
         explain = np.zeros(slots, bool)
         integers[:2] = -1
@@ -128,19 +146,31 @@ class Runner:
             integers[1:, row] = entry.slots[-1], request.seed
             params[:, row] = request.params.numbers
             explain[row] = request.explain
+            known[entry.slots], entry.arranged = entry.arranged, True
         with self._queue.work():
+            before = self._rows.positions.clone()
             for values, into in (
                 (integers, self._integers),
                 (params, self._rows.params),
                 (explain, self._rows.explain),
             ):
                 self._queue.upload(torch.from_numpy(values), into)
+            if self._guesses is not None:
+                here = self._queue.send(torch.from_numpy(known))
+                self._rows.positions.copy_(torch.where(here, before, self._rows.positions))
 
-    def step(self, rows: int) -> None:
-        """Draw one more code for every request in the first ``rows`` rows, one of ``sizes``."""
+    def step(self, rows: int, width: int = 1) -> None:
+        """Draw one more code for every request in the first ``rows`` rows, one of ``sizes``; or
+        with a ``width`` up to ``widest`` as many as are settled, one to ``width``.
+        """
         with self._queue.work():
             self._queue.pace()
-            self.graphs.run(rows)
+            self.graphs.run(rows, width)
+
+    def places(self) -> HostCopy:
+        """A copy of how many codes each slot has (slots,)."""
+        with self._queue.work():
+            return self._queue.download([self._rows.positions])
 
     def fetch(self, entries: Sequence[Running]) -> HostCopy:
         """Copies of all that there is of requests: codes (R, num_tokens), and of those that asked
@@ -168,8 +198,14 @@ class Runner:
         """Wait until the device has done all that was ordered."""
         self._queue.drain()
 
-    def _step(self, rows: int) -> None:
+    def _step(self, rows: int, width: int) -> None:
         positions = self._rows.positions[:rows]
+        if width > 1 and self._guesses is not None:
+            at, items = positions.clone(), self._guesses.items(self._rows.last[:rows], width)
+            logits = self._window_model.advance(items, at, self._cond, self._state)
+            counts = draw_window(logits, self._rows, self._guesses)
+            self._window_model.settle(counts, at, self._state)
+            return
         # of shape (R, V)
         logits = self.model.step(self._rows.last[:rows], positions, self._cond, self._state)
         draw_rows(logits, self._rows)

@@ -25,12 +25,19 @@ class Running:
     step: int = 0  # codes drawn or given
     seconds: float = 0.0  # model time so far
     gone: bool = False  # nothing more is told of it
+    passes: int = 0  # of the model so far
+    arranged: bool = False  # the device knows where it is
 
-    @property
-    def due(self) -> bool:
-        """Whether a Progress event is due now."""
-        every = self.request.preview_every
-        return every > 0 and self.step % every == 0
+    def reach(self, step: int) -> bool:
+        """Take up that there are ``step`` codes; whether a Progress event is due now."""
+        every, before, self.step = self.request.preview_every, self.step, step
+        return every > 0 and step // every > before // every
+
+    def told(self, total: int) -> int:
+        """How many codes the event that is due tells of: all ``total``, or a multiple of what was
+        asked for.
+        """
+        return self.step - (self.step < total and self.step % self.request.preview_every)
 
 
 class Scheduler:

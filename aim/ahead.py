@@ -1,0 +1,130 @@
+"""Drawing ahead: which codes of a window of guesses are settled, and what to guess next.
+
+A draw depends on logits, seed and position alone, so the picture of a seed is one fixed point, and
+it is reached from any guesses. Item w of a window was read behind w guesses; what it draws is
+settled if those were what was drawn. Guesses change how many passes that takes, and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aim.sampling import RowParams, Rows, active, draw_guided, explain, pick
+
+
+@dataclass
+class Guesses:
+    """Of a pool of S slots, beside ``Rows``; both rows of a request have the same codes."""
+
+    codes: Tensor  # (S, W - 1) int64, of the positions after the one that is drawn next
+    # (S, G, V) float16: guided logits less their maximum of the last G settled codes, of code t at
+    # t % G; of conditional rows
+    line: Tensor
+    since: Tensor  # (S,) int64, the first position in ``line``
+
+    @classmethod
+    def new(
+        cls, slots: int, width: int, tokens: int, codes: int, device: torch.device | str = "cpu"
+    ) -> Guesses:
+        """For windows of up to ``width`` items in square pictures of ``tokens`` codes."""
+        return cls(
+            torch.zeros(slots, width - 1, dtype=torch.int64, device=device),
+            torch.zeros(slots, math.isqrt(tokens), codes, dtype=torch.float16, device=device),
+            torch.zeros(slots, dtype=torch.int64, device=device),
+        )
+
+    def start(self, slots: Tensor, position: int) -> None:
+        """Forget slots (K,), which begin at ``position``."""
+        self.codes[slots] = 0
+        self.since[slots] = position
+
+    def move(self, src: Tensor, dst: Tensor) -> None:
+        """Copy slots ``src (K,)`` over slots ``dst (K,)``."""
+        for part in (self.codes, self.line, self.since):
+            part[dst] = part[src]
+
+    def items(self, last: Tensor, width: int) -> Tensor:
+        """What a pass of ``width`` items reads: the last codes (R,), then guesses -> (R, W)."""
+        return torch.cat([last.unsqueeze(1), self.codes[: len(last), : width - 1]], 1)
+
+
+def draw_window(logits: Tensor, rows: Rows, guesses: Guesses) -> Tensor:
+    """Settle what a pass over ``guesses`` gives: logits (R, W, V) of slots 0 ... R-1 -> how many
+    codes of each row are settled (R,) int64, 0 where nothing is drawn.
+
+    Writes to ``rows`` what as many calls of ``sampling.draw_rows`` write, and to ``guesses`` what
+    the next pass reads: what was drawn behind a wrong guess; for a position that enters the window
+    what the logits of the position above it say, of the last one where there is none.
+    """
+    count, width = logits.shape[:2]
+    counts = torch.zeros(count, dtype=torch.int64, device=logits.device)
+    positions, total = rows.positions[:count], rows.drawn.shape[1]
+    live = (rows.partner[:count] >= 0) & (positions >= 0) & (positions < total)
+    one = live.nonzero().squeeze(1)  # (K,)
+    if not len(one):
+        return counts
+    two, start = rows.partner[one], positions[one]
+    step = torch.arange(width, device=logits.device)
+    at = start.unsqueeze(1) + step  # (K, W)
+    cond, uncond = logits[one].flatten(0, 1), logits[two].flatten(0, 1)
+    own = _params(rows, one)
+    each = torch.arange(len(one), device=one.device).repeat_interleave(width)
+    flat, guided = draw_guided(cond, uncond, _of(own, each), at.clamp(max=total - 1).flatten())
+    codes = flat.view(-1, width)
+
+    right = guesses.codes[one, : width - 1] == codes[:, :-1]
+    kept = (1 + right.long().cumprod(1).sum(1)).minimum(total - start)
+    settled = step < kept.unsqueeze(1)
+    slot = one.unsqueeze(1).expand(-1, width)
+    rows.drawn[slot[settled], at[settled]] = codes[settled]
+    guesses.line[slot[settled], at[settled] % guesses.line.shape[1]] = (
+        guided[settled.flatten()] - guided[settled.flatten()].amax(-1, keepdim=True)
+    ).half()
+    told = settled & rows.explain[slot]
+    if bool(told.any()):
+        some = told.flatten()
+        rows.notes[slot[told], at[told]] = explain(
+            cond[some], uncond[some], guided[some], flat[some]
+        )
+
+    # where a window has moved on by ``kept``, the codes that were drawn behind wrong guesses ...
+    after = kept.unsqueeze(1) + step[:-1]  # (K, W - 1), counted from ``start``
+    coming = codes.gather(1, after.clamp(max=width - 1))
+    enters = (after >= width) & (start.unsqueeze(1) + after < total)
+    if bool(enters.any()):  # ... and what has entered it
+        who, _ = enters.nonzero().unbind(1)
+        entered = (start.unsqueeze(1) + after)[enters]
+        coming[enters] = _guess(guesses, _of(own, who), one[who], (start + kept)[who], entered)
+    last = codes.gather(1, kept.unsqueeze(1) - 1).squeeze(1)
+    for slots in (one, two):
+        rows.last[slots], counts[slots] = last, kept
+        guesses.codes[slots, : width - 1] = coming
+    positions += counts
+    return counts
+
+
+def _params(rows: Rows, slots: Tensor) -> RowParams:
+    """Of slots (K,)."""
+    values = rows.params[:, slots]
+    return RowParams(values, rows.weights, rows.seed[slots], active(values.cpu().numpy()))
+
+
+def _of(params: RowParams, rows: Tensor) -> RowParams:
+    """Of rows (M,) of them, which may be there several times."""
+    return dataclasses.replace(params, values=params.values[:, rows], seed=params.seed[rows])
+
+
+def _guess(
+    guesses: Guesses, params: RowParams, slots: Tensor, ends: Tensor, positions: Tensor
+) -> Tensor:
+    """Codes (K,) that enter at positions (K,), of slots (K,) settled up to ``ends (K,)``."""
+    grid = guesses.line.shape[1]
+    above = positions - grid
+    known = (above >= guesses.since[slots]) & (above < ends)
+    source = torch.where(known, above, ends - 1) % grid
+    return pick(guesses.line[slots, source].float(), params, positions)

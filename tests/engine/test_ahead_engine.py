@@ -1,0 +1,118 @@
+"""An engine that draws ahead tells what one tells that does not, in fewer passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aim.config import SamplingParams
+from aim.engine import Engine, Request
+from aim.engine.backend import pick, widest
+from aim.engine.passes import Passes
+from aim.engine.requests import Cancelled, Finished, Progress
+from aim.engine.runner import Runner
+from aim.errors import InvalidInput
+from aim.models.aim.cpu import CPUAiM
+from aim.models.gpt.cpu import CPUGPT
+from tests.engine.late import LateQueue
+from tests.models.decoders import PACKED, Case, eager
+from tests.tiny import random_gpt, random_model
+
+FORMS = [Case(random_model, eager), Case(random_gpt, eager), *PACKED]
+
+
+def requests() -> list[Request]:
+    """Of all kinds, more than run at once."""
+    return [
+        Request(0, SamplingParams(cfg_scale=3.0), 1, 4, explain=True),
+        Request(1, SamplingParams(cfg_scale=1.0, temperature=0.7), 2, 1),
+        Request([(2, 0.25), (3, 0.75)], SamplingParams(top_k=5), 3),
+        Request(3, SamplingParams(cfg_scale=2.0, top_p=0.7), 4, 8, prefix=(5, 9, 2, 7, 1)),
+        Request(4, SamplingParams(cfg_scale=4.0, cfg_schedule="linear", min_p=0.1), 5, 16),
+        Request(0, SamplingParams(temperature=0.0), 6, 5, alone=True, explain=True),
+        Request(1, SamplingParams(), 7, 4, prefix=(1,)),
+    ]
+
+
+def told(engine: Engine, asked: list[Request]) -> tuple[list[Any], list[Any]]:
+    """Of each request all codes and notes, and its previews."""
+    last: dict[int, Any] = {}
+    previews: list[Any] = [[] for _ in asked]
+    ids = [request.id for request in asked]
+    for event in engine.run(asked):
+        if isinstance(event, Finished):
+            notes = None if event.notes is None else event.notes.tolist()
+            last[event.request_id] = event.codes.tolist(), notes
+        elif isinstance(event, Progress):
+            assert len(event.codes) == event.step
+            previews[ids.index(event.request_id)].append((event.step, event.codes.tolist()))
+    return [last[one] for one in ids], previews
+
+
+@pytest.mark.parametrize("case", FORMS, ids=repr)
+@pytest.mark.parametrize("widest", [2, 4, 8, 16])
+def test_codes_notes_and_previews_are_those_of_one_by_one(case: Case, widest: int) -> None:
+    model = case.prepare(case.make(widest))
+    codes, previews = told(Engine(model, 3), requests())
+    ahead, some = told(Engine(model, 3, widest=widest), requests())
+    assert ahead == codes
+    for asked, few, all_of_them in zip(requests(), some, previews, strict=True):
+        assert set(map(str, few)) <= set(map(str, all_of_them))
+        if asked.preview_every >= widest:  # but for one that a pass to the end goes across
+            assert len(few) in (len(all_of_them) - 1, len(all_of_them))
+            assert few == all_of_them[: len(few)]
+
+
+@pytest.mark.parametrize("make", [lambda: CPUAiM(random_model(1)), lambda: CPUGPT(random_gpt(1))])
+def test_who_joins_and_who_leaves_changes_nothing(make: Any) -> None:
+    model, asked = make(), requests()
+    want, _ = told(Engine(model, 8), requests())
+    engine = Engine(model, 4, widest=4)
+    done: dict[int, list[int]] = {}
+    gone = set()
+    for i in range(200):
+        if i < len(asked):
+            engine.submit(asked[i])
+        if i == 4:
+            engine.cancel(asked[1].id)
+        for event in engine.step():
+            if isinstance(event, Finished):
+                done[event.request_id] = event.codes.tolist()
+            gone |= {event.request_id} if isinstance(event, Cancelled) else set()
+        if engine.idle and i > len(asked):
+            break
+    assert engine.idle
+    for request, (codes, _) in zip(asked, want, strict=True):
+        assert done.get(request.id) == codes or (request is asked[1] and request.id in gone)
+
+
+@pytest.mark.parametrize("lag", [1, 3, 7])
+def test_a_device_that_tells_late_draws_the_same(queue: LateQueue, lag: int) -> None:
+    queue.lag = lag
+    model = CPUGPT(random_gpt(2))
+    want, _ = told(Engine(model, 3), requests())
+    assert told(Engine(model, 3, widest=8), requests())[0] == want
+
+
+@pytest.mark.parametrize(("ahead", "width"), [("auto", 1), ("off", 1), ("4", 4), (16, 16)])
+def test_a_pipeline_draws_as_far_ahead_as_it_is_asked_to(ahead: Any, width: int) -> None:
+    assert pick(random_gpt(), "auto", ahead).widest == width
+
+
+@pytest.mark.parametrize("ahead", ["3", 0, "on", True, ""])
+def test_another_number_is_refused(ahead: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"ahead is .*auto, off, 2, 4, 8, 16"):
+        pick(random_gpt(), "eager", ahead)
+
+
+@pytest.mark.parametrize("backend", ["gpu", "mamba-ssm"])
+def test_a_backend_whose_step_reads_one_code_refuses_a_number(backend: str) -> None:
+    assert widest("auto", backend) == widest("off", backend) == 1
+    with pytest.raises(InvalidInput, match=f"ahead is 4, but the backend is '{backend}'"):
+        widest(4, backend)
+
+
+def test_a_wide_batch_is_looked_at_less_far() -> None:
+    passes = Passes(Runner(random_gpt(), 4), 16)
+    assert [passes.width(rows) for rows in (2, 4, 8, 12, 32, 64, 128)] == [16, 16, 8, 4, 2, 1, 1]

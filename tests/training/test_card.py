@@ -97,6 +97,8 @@ def run(line: str) -> str:
     if words[0] == "cp":
         Path(words[2]).write_bytes(Path(words[1]).read_bytes())
         return ""
+    if words[:3] == ["python", "-m", "aim.ui.record"]:  # see tests/ui/generate/test_recorded.py
+        return ""
     assert words[:3] == ["python", "-m", "aim"], line
     if words[3:5] == ["train", "curves"]:  # needs matplotlib, see test_curves
         assert all((Path(run) / "log.jsonl").is_file() for run in words[5:-2])

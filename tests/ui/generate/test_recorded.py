@@ -13,6 +13,7 @@ import pytest
 import aim
 import aim.ui
 from aim.pipeline import Pipeline
+from aim.ui import models as ui_models
 from aim.ui import record
 from aim.ui.generate import recorded
 from aim.ui.generate.recorded import PLAYED, opening, recording
@@ -54,8 +55,9 @@ def test_the_command_writes_what_is_read(pipe: Pipeline, monkeypatch: pytest.Mon
 
 
 def test_the_first_screen_moves_and_a_picture_draws_its_class(
-    pipe: Pipeline, browser: Any, tmp_path: Path
+    pipe: Pipeline, browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ui_models, "load", lambda *_, **__: pipe)  # other tests' page has its own
     page: Any = aim.ui.build(record.MODEL, device="cpu", dtype="float32")
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **aim.ui.LAUNCH)
     context = browser.new_context(viewport={"width": 1280, "height": 800})

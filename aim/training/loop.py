@@ -75,8 +75,12 @@ class Trainer(ABC, Generic[Network]):
             processes=self.processes,
             on_log=hooks.log,
         )
-        self.picks = Batches(items, r.batch, r.seed)
-        self.picks.step = self.run_state.step
+
+    def _batches(self, items: int, batch: int, seed: int) -> Batches:
+        """Shuffled batches over ``items``, from the step on at which the run goes on."""
+        batches = Batches(items, batch, seed)
+        batches.step = self.run_state.step
+        return batches
 
     @abstractmethod
     def _step(self, progress: float) -> dict[str, Tensor]:

@@ -64,6 +64,7 @@ class PriorTrainer(Trainer[Prior]):
             "optimizer": Sharded(self.model, optimizer) if fsdp else optimizer,
         }
         self._begin(folder, len(data.labels), parts, hooks)
+        self.picks = self._batches(len(data.labels), recipe.batch, recipe.seed)
         self.wrapped: nn.Module = self.model
         if self.processes.world > 1 and not fsdp:
             on = [self.device.index] if self.device.type == "cuda" else None

@@ -16,7 +16,7 @@ from aim.models.vq.blocks import ResBlock
 from aim.models.vq.model import VQ
 from aim.training.classifier import VGG
 from aim.training.code_use import CodeUse
-from aim.training.data.images import Ahead, Batches, ImageSet, crops, normalize
+from aim.training.data.images import Ahead, ImageSet, crops, normalize
 from aim.training.loop import QUIET, Hooks, Trainer, channels_last, check_batch
 from aim.training.losses import PatchDiscriminator, adaptive_weight, hinge_loss, perceptual_distance
 from aim.training.optim import adamw
@@ -110,8 +110,7 @@ class TokenizerTrainer(Trainer[VQ]):
 
     def _ahead(self, images: Pixels, batch: int, number: int) -> tuple[Ahead, int]:
         """This process's shares of shuffled batches, read ahead, and how large a batch is."""
-        picks = Batches(len(images), batch, self.recipe.seed + number)
-        picks.step = self.run_state.step
+        picks = self._batches(len(images), batch, self.recipe.seed + number)
         return Ahead(picks, lambda pick: images.pixels(self.processes.share(pick))), batch
 
     @torch.no_grad()

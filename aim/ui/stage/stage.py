@@ -25,7 +25,7 @@ class Stage(Shown):
     def __init__(self, value: dict[str, Any] | None = None, **kwargs: Any) -> None:
         templates = {
             "html_template": text("stage/stage.html"),
-            "js_on_load": text("stage/stage.js"),
+            "js_on_load": text("stage/film.js") + text("stage/stage.js"),
         }
         super().__init__(value, **{**templates, **kwargs})
 

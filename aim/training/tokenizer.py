@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from aim.config import VQConfig
 from aim.errors import InvalidInput
 from aim.images.write import to_bytes
-from aim.models.vq.blocks import ResBlock
 from aim.models.vq.model import VQ
 from aim.training.classifier import VGG
 from aim.training.code_use import CodeUse
 from aim.training.data.images import Ahead, ImageSet, crops, normalize
-from aim.training.loop import QUIET, Hooks, Trainer, channels_last, check_batch
+from aim.training.loop import QUIET, Hooks, Network, Trainer, channels_last, check_batch
 from aim.training.losses import PatchDiscriminator, adaptive_weight, hinge_loss, perceptual_distance
 from aim.training.optim import adamw
 from aim.training.parallel import Processes
@@ -36,11 +35,27 @@ class Pixels(Protocol):
         """Images (B, 3, S, S) uint8 of the numbers ``pick`` (B,)."""
 
 
-def _compile_blocks(model: torch.nn.Module) -> None:
-    torch._dynamo.config.cache_size_limit = 64
-    for module in model.modules():
-        if isinstance(module, ResBlock):
-            module.compile(dynamic=False)
+def _compile(model: VQ, *frozen: nn.Module | None) -> None:
+    """Each network as one: a step launches thousands of small kernels, and the GPU would wait for
+    the next. Not the decoder's last convolution, at which two losses' gradients are compared.
+    """
+    torch._functorch.config.donated_buffer = False  # a step keeps graphs for a second pass
+    model.encoder.compile(dynamic=False)
+    model.decoder.features = torch.compile(  # type: ignore[method-assign]
+        model.decoder.features, dynamic=False
+    )
+    for network in filter(None, frozen):
+        network.compile(dynamic=False)
+
+
+def _frozen(network: Network, device: torch.device) -> Network:
+    """A network that is not trained; on a GPU its convolutions are bfloat16, as autocast, which
+    would cast them again at every use, has them.
+    """
+    for module in network.modules():
+        if device.type == "cuda" and isinstance(module, nn.Conv2d):
+            module.to(torch.bfloat16)
+    return channels_last(network.requires_grad_(False).eval(), device)
 
 
 class TokenizerTrainer(Trainer[VQ]):
@@ -67,12 +82,12 @@ class TokenizerTrainer(Trainer[VQ]):
         self.shares = batch_shares(model.config, recipe, processes.world, fine)
         super().__init__(model, recipe, processes)
         self.data, self.val, self.fine = data, val, fine
-        self.loss_network = loss_network.to(self.device).eval().requires_grad_(False)
+        self.loss_network = _frozen(loss_network, self.device)
         torch.manual_seed(recipe.seed)  # the discriminators of all processes are one
         semantic = recipe.semantic and not recipe.decoder_only
         self.classifier = None
         if semantic or recipe.discriminator == "features":
-            self.classifier = channels_last(Classifier(), self.device)
+            self.classifier = _frozen(Classifier(), self.device)
         self.head = SemanticHead(model.config.codebook_dim).to(self.device) if semantic else None
         judge: nn.Module = PatchDiscriminator()
         if recipe.discriminator == "features" and self.classifier is not None:
@@ -106,7 +121,7 @@ class TokenizerTrainer(Trainer[VQ]):
             if images and share
         ]
         if recipe.compile:
-            _compile_blocks(self.model)
+            _compile(self.model, self.loss_network, self.classifier)
 
     def _ahead(self, images: Pixels, batch: int, number: int) -> tuple[Ahead, int]:
         """This process's shares of shuffled batches, read ahead, and how large a batch is."""

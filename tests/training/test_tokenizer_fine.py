@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,16 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(
         ours, theirs = copied(getattr(resumed, part)), copied(getattr(whole, part))
         assert ours.keys() == theirs.keys()
         assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == [], part
+
+
+def test_compiled_networks_learn_the_same(
+    train: Callable[..., TokenizerTrainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = train(2, semantic=0.0, discriminator="patch")._step(0.5)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    compiled = train(2, semantic=0.0, discriminator="patch", compile=True)._step(0.5)
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, msg=name)
 
 
 def test_the_decoder_alone_needs_no_head(train: Callable[..., TokenizerTrainer]) -> None:

@@ -20,6 +20,19 @@ ClassIndices = tuple[Annotated[int, Interval(ge=0, le=2**20)], ...]
 ClassNames = tuple[Annotated[str, MinLen(1)], ...]
 
 
+def quoted(value: Any, most: int = 80) -> str:
+    """``repr(value)`` for a message, cut where it has over ``most`` characters: a message stays a
+    line, whatever was sent.
+    """
+    if isinstance(value, (str, bytes)):
+        value = value[: most + 1]  # before it is written out
+    try:
+        text = repr(value)
+    except Exception:  # nested too deeply, or what writes itself wrongly
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def number(name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:
     """``value`` as a float within [low, high], or (low, high] with ``open_low``; else
     InvalidInput.
@@ -31,7 +44,7 @@ def number(name: str, value: Any, low: float, high: float, *, open_low: bool = F
         found = math.nan
     if isinstance(value, bool) or not low <= found <= high or (open_low and found == low):
         raise InvalidInput(
-            f"{name} is {value!r}; it must be a number in {bracket}{low:g}, {high:g}]"
+            f"{name} is {quoted(value)}; it must be a number in {bracket}{low:g}, {high:g}]"
         )
     return found
 
@@ -47,5 +60,5 @@ def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
         good = False
     if not good:
         allowed = f"of at least {low}" if high is None else f"in [{low}, {high}]"
-        raise InvalidInput(f"{name} is {value!r}; it must be a whole number {allowed}")
+        raise InvalidInput(f"{name} is {quoted(value)}; it must be a whole number {allowed}")
     return found

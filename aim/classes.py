@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import Any, SupportsIndex
 
+from aim.checks import quoted
 from aim.config import PriorConfig
 from aim.errors import InvalidInput
 
@@ -90,9 +91,8 @@ class Labels:
         """
         found = self._named(label) if isinstance(label, str) else (_integer(label),)
         if not found:
-            raise InvalidInput(
-                f"there is no class {label!r}; {self._suggest(self._nearest_names(str(label)))}"
-            )
+            nearest = self._suggest(self._nearest_names(str(label)))
+            raise InvalidInput(f"there is no class {quoted(label)}; {nearest}")
         for index in found:
             if not 0 <= index < len(self._entries):
                 raise InvalidInput(
@@ -112,7 +112,7 @@ class Labels:
                 return first[0]
         if len(usable) > 1:
             raise InvalidInput(
-                f"{label!r} is ambiguous; give one of "
+                f"{quoted(label)} is ambiguous; give one of "
                 f"{', '.join(self.title(index) for index in first or usable)}, or its index alone"
             )
         return usable[0]
@@ -133,8 +133,8 @@ class Labels:
         index = int(titled[2])
         if index < len(self._entries) and index not in self._of_name.get(titled[1], ()):
             raise InvalidInput(
-                f"class is {label!r}, but {index} is {self.title(index)}; give the name or the "
-                "index alone"
+                f"class is {quoted(label)}, but {index} is {self.title(index)}; give the name or "
+                "the index alone"
             )
         return (index,)
 
@@ -198,5 +198,5 @@ def _integer(label: Any) -> int:
     except TypeError:
         number = None
     if number is None or isinstance(label, bool) or "bool" in str(getattr(label, "dtype", "")):
-        raise InvalidInput(f"class is {label!r}; it must be a name or an index")
+        raise InvalidInput(f"class is {quoted(label)}; it must be a name or an index")
     return number

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from aim.checks import whole
+from aim.checks import quoted, whole
 from aim.config import SAMPLING, SamplingParams
 from aim.engine import Request
 from aim.errors import InvalidInput
@@ -34,7 +34,7 @@ class Axis:
     def __post_init__(self) -> None:
         if self.name not in AXES:
             raise InvalidInput(
-                f"there is no setting {self.name!r} to vary; take one of {', '.join(AXES)}"
+                f"there is no setting {quoted(self.name)} to vary; take one of {', '.join(AXES)}"
             )
         if not 1 <= len(self.values) <= MOST:
             raise InvalidInput(f"{self.name} has {len(self.values)} values; give 1 to {MOST}")
@@ -44,6 +44,11 @@ class Axis:
         """From values with commas between them: "1, 2, 4". InvalidInput for what is no number where
         one is needed.
         """
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise InvalidInput(
+                f"{quoted(name)} with the values {quoted(text)} is no setting with values; give "
+                'its name and a text such as "1, 2, 4"'
+            )
         parts = [part.strip() for part in text.split(",") if part.strip()]
         kind = KINDS.get(name, str)
         try:
@@ -51,7 +56,7 @@ class Axis:
         except ValueError:
             wanted = "whole numbers" if kind is int else "numbers"
             raise InvalidInput(
-                f"values of {name} are {text[:80]!r}; they must be {wanted} with commas between "
+                f"values of {name} are {quoted(text)}; they must be {wanted} with commas between "
                 "them"
             ) from None
         return cls(name, values)

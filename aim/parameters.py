@@ -48,7 +48,9 @@ class Parameter:
         if self.choices:
             if value not in self.choices:
                 allowed = ", ".join(self.choices)
-                raise InvalidInput(f"{self.name} is {value!r}; it must be one of {allowed}")
+                raise InvalidInput(
+                    f"{self.name} is {checks.quoted(value)}; it must be one of {allowed}"
+                )
             return value
         if self.whole:
             return checks.whole(self.name, value, int(self.low), int(self.high))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from aim.errors import InvalidInput
 
@@ -17,6 +18,31 @@ BACKEND_ALIASES = {"fused": "gpu"}  # what one was called before
 MAX_THREADS = 1024
 MAX_PROCESSES = 2**16
 SWITCH = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True}
+
+
+def _limit(variable: str, default: int, low: int, high: int, unit: str) -> Any:
+    return field(default=default, metadata={"is": (variable, low, high, unit)})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a page takes on: a whole number each, by the variable that sets it."""
+
+    sessions: int = _limit("AIM_SESSIONS", 200, 1, 10000, "visits that are remembered")
+    upload_mb: int = _limit("AIM_UPLOAD_MB", 30, 1, 1000, "MB that come in at once")
+    receive_seconds: int = _limit("AIM_RECEIVE_SECONDS", 60, 1, 3600, "s in which they come")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Limits:
+        """As ``Settings.from_env``."""
+        given = _given(environ)
+        told = {f.name: (f.default, *f.metadata["is"]) for f in fields(cls)}
+        return cls(
+            **{
+                name: _number(given, variable, default, low, high)
+                for name, (default, variable, low, high, _) in told.items()
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -33,7 +59,8 @@ class Settings:
     a Linux desktop to open a browser on); ``rank`` RANK, ``world`` WORLD_SIZE and ``local_rank``
     LOCAL_RANK, as torchrun sets them: which of how many processes this is, and which on its
     machine; ``mcp`` AIM_MCP (whether the page is an MCP server, too), ``zero`` SPACES_ZERO_GPU
-    (whether this is a Hugging Face Space that has a GPU only inside its calls).
+    (whether this is a Hugging Face Space that has a GPU only inside its calls), ``port``
+    GRADIO_SERVER_PORT (of the page; None is the first free one from 7860).
     """
 
     device: str = "auto"
@@ -50,11 +77,12 @@ class Settings:
     local_rank: int = 0
     mcp: bool = False
     zero: bool = False
+    port: int | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """Settings from the environment; InvalidInput names the variable that has a bad value."""
-        given = {name: value.strip() for name, value in environ.items() if value.strip()}
+        given = _given(environ)
         device = given.get("AIM_DEVICE", cls.device).lower()
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
             raise InvalidInput(
@@ -76,7 +104,12 @@ class Settings:
             local_rank=_number(given, "LOCAL_RANK", 0, 0, world - 1),
             mcp=SWITCH[_choice(given, "AIM_MCP", "0", tuple(SWITCH))],
             zero=SWITCH.get(given.get("SPACES_ZERO_GPU", "").lower(), False),
+            port=_number(given, "GRADIO_SERVER_PORT", 0, 1, 65535) or None,
         )
+
+
+def _given(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value.strip() for name, value in environ.items() if value.strip()}
 
 
 def _choice(

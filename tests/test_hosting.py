@@ -16,7 +16,7 @@ def read(name: str) -> str:
 
 def test_every_variable_that_is_read_is_listed() -> None:
     table = read("docs/hosting.md").partition("## Settings")[2].partition("##")[0]
-    used = set(re.findall(r'"(AIM_[A-Z]+|HF_[A-Z]+|SPACES_[A-Z_]+)"', read("aim/settings.py")))
+    used = set(re.findall(r'"(AIM_[A-Z_]+|HF_[A-Z]+|SPACES_[A-Z_]+)"', read("aim/settings.py")))
     assert {"AIM_MODEL", "AIM_MCP", "SPACES_ZERO_GPU"} <= used
     assert used <= set(re.findall(r"`([A-Z_]+)`", table))
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from aim.checks import quoted
 from aim.config import MODELS, PriorConfig, SamplingParams, VQConfig
 from aim.errors import CheckpointError
 
@@ -71,7 +72,7 @@ def _problem(kind: type, values: Any, errors: list[Any]) -> str:
     for field in (key for key in first["loc"] if isinstance(key, str)):  # others: list entries
         name, hint = field, get_type_hints(hint, include_extras=True)[field]
         values = values[field]
-    return f"{name} is {values!r}; it must be {_wanted(hint)}"
+    return f"{name} is {quoted(values)}; it must be {_wanted(hint)}"
 
 
 def _wanted(hint: Any) -> str:

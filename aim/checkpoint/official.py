@@ -23,6 +23,7 @@ from torch import Tensor
 
 from aim.checkpoint.config_json import from_values, parse_json, to_values, usual_sampling
 from aim.checkpoint.weights import assign, blank, fingerprint, opened, write
+from aim.checks import quoted
 from aim.config import VQ_F16, AiMConfig, VQConfig
 from aim.errors import CheckpointError
 from aim.files import replace
@@ -82,7 +83,7 @@ def read_config(path: Path) -> tuple[AiMConfig, VQConfig]:
     for name, needed in MUST_BE.items():
         if values.get(name, needed) != needed:
             raise CheckpointError(
-                f"{path}: {name} is {values[name]!r}; only {needed!r} is supported"
+                f"{path}: {name} is {quoted(values[name])}; only {needed!r} is supported"
             )
     fields = {
         name: values[name] for name in (*SHAPE, *OURS, "token_drop", "mixer_drop") if name in values
@@ -93,7 +94,7 @@ def read_config(path: Path) -> tuple[AiMConfig, VQConfig]:
     multiple = values.get("pad_vocab_size_multiple", 1)
     if not isinstance(multiple, int) or multiple < 1 or config.vocab_size % multiple:
         raise CheckpointError(
-            f"{path}: pad_vocab_size_multiple is {multiple!r}; it must divide vocab_size = "
+            f"{path}: pad_vocab_size_multiple is {quoted(multiple)}; it must divide vocab_size = "
             f"{config.vocab_size}"
         )
     if "sampling" not in values:
@@ -106,12 +107,14 @@ def read_config(path: Path) -> tuple[AiMConfig, VQConfig]:
 def _mixer(ssm: Any, path: Path) -> dict[str, Any]:
     layer = ssm.get("layer") if isinstance(ssm, Mapping) else None
     if layer != "Mamba2":
-        raise CheckpointError(f"{path}: ssm_cfg.layer is {layer!r}; only 'Mamba2' is supported")
+        raise CheckpointError(
+            f"{path}: ssm_cfg.layer is {quoted(layer)}; only 'Mamba2' is supported"
+        )
     for name in ssm.keys() - {"layer", *MIXER}:
         if name != "ngroups" or ssm[name] != 1:
             raise CheckpointError(
-                f"{path}: ssm_cfg.{name} is {ssm[name]!r}; supported are {', '.join(MIXER)}, and "
-                "ngroups 1"
+                f"{path}: ssm_cfg.{name} is {quoted(ssm[name])}; supported are {', '.join(MIXER)}, "
+                "and ngroups 1"
             )
     return {name: ssm[name] for name in MIXER if name in ssm}
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from aim.checks import number, whole
+from aim.checks import number, quoted, whole
 from aim.config import PriorConfig, SamplingParams, check_seed
 from aim.errors import InvalidInput
 
@@ -50,8 +50,8 @@ class Request:
         codes = np.asarray(self.prefix)
         if codes.ndim != 1 or (codes.size and not np.issubdtype(codes.dtype, np.integer)):
             raise InvalidInput(
-                f"prefix is {self.prefix!r}; it must be a sequence of codes, whole numbers from 0 "
-                "on"
+                f"prefix is {quoted(self.prefix)}; it must be a sequence of codes, whole numbers "
+                "from 0 on"
             )
         object.__setattr__(self, "prefix", tuple(codes.tolist()))
 
@@ -67,7 +67,7 @@ class Request:
         for row, _ in self.mix:
             if not isinstance(row, (int, np.integer)) or not 0 <= row < config.num_classes:
                 raise InvalidInput(
-                    f"class row is {row!r}; it must be a whole number in [0, "
+                    f"class row is {quoted(row)}; it must be a whole number in [0, "
                     f"{config.num_classes - 1}]"
                 )
         if len(self.prefix) >= config.num_tokens:
@@ -95,11 +95,11 @@ def _checked(mix: Mix) -> int | Mix:
         pairs = [(row, weight) for row, weight in mix]
     except (TypeError, ValueError):
         raise InvalidInput(
-            f"the mix is {mix!r}; it must be pairs of a class row and its weight"
+            f"the mix is {quoted(mix)}; it must be pairs of a class row and its weight"
         ) from None
     weights = [number("weight", weight, 0, 1) for _, weight in pairs]
     if abs(sum(weights) - 1) > 1e-6:
-        raise InvalidInput(f"the mix is {mix!r}; its weights must add up to 1")
+        raise InvalidInput(f"the mix is {quoted(mix)}; its weights must add up to 1")
     kept = [(row, weight) for (row, _), weight in zip(pairs, weights, strict=True) if weight]
     return kept[0][0] if len(kept) == 1 else tuple(kept)
 

@@ -66,13 +66,13 @@ def to_pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(127.5).sub_(1)
 
 
-def read_parameters(png: Source) -> dict[str, Any]:
+def read_parameters(png: Source, name: str | Path | None = None) -> dict[str, Any]:
     """The parameters inside a PNG of ours, given as bytes, path or opened image; InvalidInput if
-    there are none. Pixels of a file are not decoded.
+    there are none. ``name`` is what it is called. Pixels of a file are not decoded.
 
     They come from outside: check them before use.
     """
-    with _opened(png, _name(png)) as image:
+    with _opened(png, name or _name(png)) as image:
         if png is image and write.PARAMETERS not in image.info:
             image.load()  # text may also stand after the pixels
         if png is not image and isinstance(image, PngImagePlugin.PngImageFile):

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from aim.errors import AimError
 from aim.pipeline import Frame, Pipeline
@@ -18,10 +19,12 @@ from aim.ui.about import about_tab
 from aim.ui.assets import text
 from aim.ui.compare.layout import compare_tab
 from aim.ui.explore.layout import explore_tab
+from aim.ui.gate import Gate
 from aim.ui.generate.layout import generate_tab
 from aim.ui.health import ROUTES, Health
 from aim.ui.inside.layout import inside_tab
 from aim.ui.models import Models, first_class
+from aim.ui.page import Page
 from aim.ui.race.layout import race_tab
 from aim.ui.theme import THEME
 
@@ -39,26 +42,16 @@ LAUNCH: dict[str, Any] = {
     "theme": THEME,
     "css": "".join(map(text, _STYLES)),
     "max_threads": _THREADS,
-    "max_file_size": "30mb",  # a photo to be completed
     "enable_monitoring": False,
     "ssr_mode": False,
     "run_history": False,
     "footer_links": ["api", "settings"],
-    "app_kwargs": {"routes": [*ROUTES, *drawings.ROUTES]},
+    "app_kwargs": {
+        "routes": [*ROUTES, *drawings.ROUTES],
+        "middleware": [Middleware(Gate)],
+    },
 }
 """What ``gr.Blocks.launch`` needs for this page, for those who call it themselves."""
-
-
-class _Page(gr.Blocks):
-    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
-        """What is left out at the end has its default, so that a new input, which comes last,
-        breaks no program that posts values in order.
-        """
-        for block in block_fn.inputs[len(inputs) :]:
-            if (default := getattr(block, "value", None)) is None:
-                break
-            inputs.append(default)
-        super().validate_inputs(block_fn, inputs)
 
 
 def build(
@@ -71,7 +64,7 @@ def build(
     at once.
     """
     models = Models(source, device, dtype, backend, Settings.from_env().zero)
-    with _Page(title=_TITLE, analytics_enabled=False, delete_cache=_KEEP_FILES) as page:
+    with Page(title=_TITLE, analytics_enabled=False, delete_cache=_KEEP_FILES) as page:
         page.drawings = drawings.Drawings()
         head = gr.Markdown(_headline(models.get(models.default), 0), elem_classes="aim-head")
         with gr.Tab("Generate"):

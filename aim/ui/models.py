@@ -11,6 +11,7 @@ from typing import Any
 from aim.bench.weights import random_pipeline
 from aim.checkpoint.hub import fetched
 from aim.checkpoint.load import bundled_folder
+from aim.checks import quoted
 from aim.config import MODELS
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline, load
@@ -91,7 +92,7 @@ class Models:
         """
         if name not in self._names:
             raise InvalidInput(
-                f"there is no model {name!r} here; choose one of {', '.join(self._names)}"
+                f"there is no model {quoted(name)} here; choose one of {', '.join(self._names)}"
             )
         return str(name)
 

@@ -21,7 +21,7 @@ from gradio_client.exceptions import AppError, ValidationError
 from PIL import Image
 
 from aim.config import INDEX
-from aim.errors import GenerationError
+from aim.errors import GenerationError, QueueFull
 from aim.images import read
 from aim.pipeline import Pipeline
 from aim.ui import drawings
@@ -172,6 +172,8 @@ def test_what_is_left_out_is_the_model_s_own(page: Page, client: Client):
         ({"seed": None}, r"seed: there is no seed; type a whole number, or tick Random"),
         ({"preview_every": -1}, r"preview_every: preview_every is -1"),
         ({"preview_every": "x"}, r"preview_every: preview_every is 'x'"),
+        ({"random_seed": "zz"}, r"random_seed: random_seed is 'zz'; it must be true or false"),
+        ({"count": "seed"}, r"count: count is 'seed'; it must be one of 1, 4, 9"),
         ({"movie": "avi"}, r"movie: movie is 'avi'; it must be one of none, gif, mp4"),
         (
             {"top_p": 2, "temperature": 11},
@@ -357,7 +359,7 @@ class TestActions:
         assert failed[act.screen.progress]["state"] == "failed"
         assert "try again" in failed[act.screen.progress]["text"]
         assert failed[act.screen.start] == gr.update(interactive=True)
-        with pytest.raises(gr.Error, match="try again"):
+        with pytest.raises(QueueFull, match="try again"):
             next(third)
         assert shown[-1][act.screen.progress]["state"] == "drawing"
         act.actions.stop(SimpleNamespace(session_hash="a"))

@@ -14,7 +14,6 @@ from PIL import Image
 
 from aim import compare
 from aim.compare import Axis, Comparison
-from aim.errors import AimError
 from aim.images import write
 from aim.pipeline import Pipeline
 from aim.ui.models import Models
@@ -134,8 +133,6 @@ class CompareActions:
                     kept = picture or kept
             except Exception as error:
                 yield {**self._busy(False), **self._seen(status("failed", explain(error)))}
-                if isinstance(error, AimError):
-                    raise gr.Error(str(error), print_exception=False) from error
                 raise
 
     def _seen(

@@ -21,7 +21,7 @@ class Branch:
     settings: str  # seed, guidance and temperature; empty for one that was given
     cost: str  # how it was made
     codes: np.ndarray  # (num_tokens,)
-    picture: str  # path of its PNG
+    picture: str | None  # path of its PNG; None on a full disk
 
     @property
     def caption(self) -> str:

@@ -15,13 +15,14 @@ from aim.engine import Request
 from aim.errors import AimError, InvalidInput
 from aim.images import write
 from aim.pipeline import Pipeline
+from aim.ui import uploads
 from aim.ui.drawings import Drawings, Drawn
 from aim.ui.explore.branches import GIVEN, Branch, tree
 from aim.ui.models import Models
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing, View
 from aim.ui.stage.reel import Reel
 from aim.ui.stage.sessions import Sessions
-from aim.ui.stage.updates import Update, describe_view, explain, keep, preview_png, status
+from aim.ui.stage.updates import Update, describe_view, explain, keep, preview_png, status, warn
 
 PREVIEW_EVERY = 8
 
@@ -104,8 +105,6 @@ class ExploreActions:
                         )
             except Exception as error:
                 yield {**self._busy(False), self.screen.progress: status("failed", explain(error))}
-                if isinstance(error, AimError):
-                    raise gr.Error(str(error), print_exception=False) from error
                 raise
             yield self._busy(False)
 
@@ -117,11 +116,10 @@ class ExploreActions:
             return {self.screen.progress: gr.skip()}
         try:
             pipe = self.models.get(self.models.default)
-            codes = pipe.encode(path)
+            codes = uploads.encoded(pipe, path)
         except AimError as error:
-            message = str(error).replace(repr(str(path)), "the file")
-            gr.Warning(message)
-            return {self.screen.progress: status("failed", message)}
+            warn(str(error))
+            return {self.screen.progress: status("failed", explain(error))}
         grid = pipe.tokenizer.config.grid
         view = View("done", len(codes), len(codes), image=pipe.picture(codes), codes=(codes,))
         text = (
@@ -145,37 +143,32 @@ class ExploreActions:
         Streams the picture and the progress.
         """
         with self.sessions.one(request.session_hash or "") as drawing:
-            try:
-                pipe = self.models.get(self.models.default)
-                grid = pipe.tokenizer.config.grid
-                if picture is None:
-                    raise InvalidInput("there is no picture; give one to be finished")
-                rows = whole("rows", rows, 1, grid - 1)
-                index = pipe.resolve(label)
-                params = pipe.params(**sampling)
-                kept = pipe.encode(picture)[: rows * grid]
-                shown: str | None = None
-                row, drawn_with = pipe.row(index), check_seed(seed)
-                asked = Request(row, params, drawn_with, COUNT_EVERY, prefix=kept)
-                for view in drawing.views(pipe, [asked], PREVIEW_EVERY):
-                    if view.state == "done" and view.image is not None:
-                        made = {**pipe.parameters(index, seed, params), "rows_kept": rows}
-                        stem = write.file_stem(
-                            f"{pipe.name} {pipe.title(index)} seed {seed} completed"
-                        )
-                        shown = keep(
-                            write.png_bytes(view.image, made), f"{stem}.png", self.screen.stage
-                        )
-                    elif view.image is not None:
-                        shown = keep(preview_png(view.image), "preview.png", self.screen.stage)
-                    yield shown, status(view.state, describe_view(view), view)
-            except AimError as error:
-                message = str(error).replace(repr(str(picture)), "the file")
-                raise gr.Error(message, print_exception=False) from error
+            pipe = self.models.get(self.models.default)
+            grid = pipe.tokenizer.config.grid
+            if picture is None:
+                raise InvalidInput("there is no picture; give one to be finished")
+            rows = whole("rows", rows, 1, grid - 1)
+            index = pipe.resolve(label)
+            params = pipe.params(**sampling)
+            kept = uploads.encoded(pipe, picture)[: rows * grid]
+            shown: str | None = None
+            row, drawn_with = pipe.row(index), check_seed(seed)
+            asked = Request(row, params, drawn_with, COUNT_EVERY, prefix=kept)
+            for view in drawing.views(pipe, [asked], PREVIEW_EVERY):
+                if view.state == "done" and view.image is not None:
+                    made = {**pipe.parameters(index, seed, params), "rows_kept": rows}
+                    stem = write.file_stem(f"{pipe.name} {pipe.title(index)} seed {seed} completed")
+                    shown = keep(
+                        write.png_bytes(view.image, made), f"{stem}.png", self.screen.stage
+                    )
+                elif view.image is not None:
+                    shown = keep(preview_png(view.image), "preview.png", self.screen.stage)
+                yield shown, status(view.state, describe_view(view), view)
 
     def choose(self, branches: Sequence[Branch], event: gr.SelectData) -> Update:
         """Go on from the picture that was clicked."""
-        branch, pipe = branches[int(event.index)], self.models.get(self.models.default)
+        shown = [branch for branch in branches if branch.picture]
+        branch, pipe = shown[int(event.index)], self.models.get(self.models.default)
         text = f"Drawing goes on from {branch.number}, of which the rows chosen are kept"
         return {
             self.screen.chosen: branch.number,
@@ -231,7 +224,7 @@ class ExploreActions:
         grown = [*branches, branch]
         return {
             self.screen.stage: reel.show(view, path, name=name),
-            self.screen.gallery: [(one.picture, one.caption) for one in grown],
+            self.screen.gallery: [(one.picture, one.caption) for one in grown if one.picture],
             # the text before keeps the lists' indentation
             self.screen.tree: f"**How they grew**\n\n{tree(grown)}",
             self.screen.branches: grown,

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.components import Component
 
+from aim.checks import quoted
 from aim.config import MAX_SEED, SAMPLING, SamplingParams, check_seed
 from aim.engine import Request
-from aim.errors import AimError, InvalidInput
+from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui.drawings import Drawings, Drawn
 from aim.ui.generate.recall import check_count
@@ -47,7 +48,7 @@ class Made(NamedTuple):
     """What was drawn: its name in ``Drawings``, and the PNG of all pictures."""
 
     name: str
-    png: str
+    png: str | None  # None on a full disk
 
 
 class Actions:
@@ -83,6 +84,7 @@ class Actions:
         tests: dict[str, Callable[[Any], object]] = {
             "label": lambda label: pipe.resolve(label) if pipe else label,
             "model": lambda _: self.models.check(model),
+            "random_seed": check_switch,
             "seed": lambda seed: values["random_seed"] or check_typed(seed),
             "preview_every": lambda every: Request(0, preview_every=every),
             "count": check_count,
@@ -147,8 +149,6 @@ class Actions:
                 )
             except Exception as error:
                 yield {**self._buttons(busy=False), **self._update("failed", explain(error))}
-                if isinstance(error, AimError):
-                    raise gr.Error(str(error), print_exception=False) from error
                 raise
 
     def _draw(
@@ -236,8 +236,15 @@ def check_typed(seed: Any) -> int:
     return check_seed(seed)
 
 
+def check_switch(random_seed: Any) -> bool:
+    """``random_seed`` if it is true or false, else InvalidInput."""
+    if not isinstance(random_seed, bool):
+        raise InvalidInput(f"random_seed is {quoted(random_seed)}; it must be true or false")
+    return random_seed
+
+
 def check_movie(movie: Any) -> str:
     """``movie`` if there is such a film, else InvalidInput."""
     if movie not in MOVIES:
-        raise InvalidInput(f"movie is {movie!r}; it must be one of {', '.join(MOVIES)}")
+        raise InvalidInput(f"movie is {quoted(movie)}; it must be one of {', '.join(MOVIES)}")
     return str(movie)

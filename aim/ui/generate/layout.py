@@ -24,6 +24,7 @@ from aim.ui.stage.stage import Stage
 from aim.ui.stage.updates import Update, status
 from aim.ui.stage.widgets import (
     Choice,
+    Pick,
     Status,
     Whole,
     drawn,
@@ -68,7 +69,7 @@ def generate_tab(models: Models, drawings: Drawings) -> tuple[Actions, Opening]:
                 reuse = gr.Button(
                     "Reuse last seed", size="sm", interactive=False, elem_id="reuse-seed"
                 )
-            count = gr.Radio(
+            count = Pick(
                 list(COUNTS), value=1, label="Pictures", info="Drawn together.", elem_id="count"
             )
             with gr.Accordion("Sampling", open=True):

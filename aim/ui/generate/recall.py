@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from aim.checks import quoted
 from aim.config import INDEX, NEUTRAL, SAMPLING, check_seed
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
@@ -48,7 +49,7 @@ def recall(values: Mapping[str, Any], models: Models) -> Recalled:
             else values["class"]
         )
         if not isinstance(found["label"], (int, str)):
-            raise InvalidInput(f"class is {found['label']!r}; it must be a name or an index")
+            raise InvalidInput(f"class is {quoted(found['label'])}; it must be a name or an index")
     if values.get("seed") is not None:
         found["seed"] = check_seed(_number("seed", values["seed"], int))
     if "package" in values:  # of a picture: what it does not name was not there when it was drawn
@@ -66,7 +67,9 @@ def recall(values: Mapping[str, Any], models: Models) -> Recalled:
 def check_count(count: Any) -> int:
     """``count`` if so many pictures can be drawn at once, else InvalidInput."""
     if isinstance(count, bool) or count not in COUNTS:
-        raise InvalidInput(f"count is {count!r}; it must be one of {', '.join(map(str, COUNTS))}")
+        raise InvalidInput(
+            f"count is {quoted(count)}; it must be one of {', '.join(map(str, COUNTS))}"
+        )
     return int(count)
 
 
@@ -76,7 +79,7 @@ def differences(values: Mapping[str, Any], pipe: Pipeline) -> str:
     """
     ours = pipe.parameters(pipe.classes[0], 0, pipe.sampling)
     other = [
-        f"{what} ({values[name]} there, {ours[name]} here)"
+        f"{what} ({str(values[name])[:40]} there, {ours[name]} here)"
         for name, what in SAME.items()
         if name in values and values[name] != ours[name]
     ]
@@ -102,6 +105,6 @@ def _number(name: str, value: Any, kind: type) -> Any:
         return int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidInput(
-            f"{name} is {value!r}; it must be a {'whole ' if kind is int else ''}number"
+            f"{name} is {quoted(value)}; it must be a {'whole ' if kind is int else ''}number"
         )
     return value

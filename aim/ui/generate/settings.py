@@ -13,10 +13,11 @@ from gradio.components import Component
 
 from aim.errors import AimError
 from aim.pipeline import Pipeline
+from aim.ui import uploads
 from aim.ui.generate.recall import COUNT, NAMES, differences, recall
-from aim.ui.generate.visit import Picture, read_png
+from aim.ui.generate.visit import Picture
 from aim.ui.models import Models, class_choices, first_class
-from aim.ui.stage.updates import Update, status
+from aim.ui.stage.updates import Update, status, warn
 
 
 class Boxes(NamedTuple):
@@ -68,7 +69,7 @@ class SettingsActions:
             new = future.result()
         except AimError as error:
             message = f"{name} could not be loaded, so {old} stays in use: {error}"
-            gr.Warning(message)
+            warn(message)
             yield {boxes.model: old, boxes.progress: status("failed", message)}
             return
         own = new.sampling
@@ -96,7 +97,7 @@ class SettingsActions:
                 return
             index = None if wanted.label is None else here.resolve(wanted.label)
         except AimError as error:
-            gr.Warning(str(error))
+            warn(str(error))
             yield {boxes.progress: status("failed", str(error))}
             return
         named = {
@@ -110,7 +111,7 @@ class SettingsActions:
         fixed = {} if wanted.seed is None else {boxes.random_seed: False}
         told = differences(values, here)
         if told:
-            gr.Warning(told)
+            warn(told)
         text = f"The settings are taken over. {told or 'Press Generate to draw the picture again.'}"
         yield {**known, **fixed, boxes.progress: status("idle", text)}
 
@@ -133,4 +134,4 @@ class SettingsActions:
 
     def reread(self, path: str, old: str) -> Iterator[Update]:
         """Take over the settings in a PNG that was dropped."""
-        yield from self.restore(read_png(path), old)
+        yield from self.restore(uploads.parameters(path), old)

@@ -12,8 +12,6 @@ import gradio as gr
 from gradio.components import Component
 
 from aim.config import INDEX, SamplingParams
-from aim.errors import AimError
-from aim.images import read
 from aim.ui.drawings import Drawings
 from aim.ui.generate.handlers import Made
 from aim.ui.generate.recall import NAMES
@@ -63,7 +61,8 @@ def collect(
             for i in range(len(images))
         ]
     each = zip(paths, drawn.parameters, strict=True)
-    new = [Picture(path, made.name, parameters) for path, parameters in each]
+    # on a full disk there is no file to show; the stage still saves what was drawn
+    new = [Picture(path, made.name, parameters) for path, parameters in each if path]
     grown = [*new, *pictures][:MOST]
     names = dict.fromkeys(picture.name for picture in reversed(grown))
     return {
@@ -73,14 +72,6 @@ def collect(
         screen.names: ",".join(names),
         screen.seed: drawn.parameters[0]["seed"],
     }
-
-
-def read_png(path: str) -> dict[str, Any]:
-    """The parameters in a PNG that somebody dropped; gr.Error in words if there are none."""
-    try:
-        return read.read_parameters(path)
-    except AimError as error:
-        raise gr.Error(str(error), print_exception=False) from error
 
 
 def query(**values: Any) -> str:

@@ -15,7 +15,6 @@ from gradio.components import Component
 from aim.checks import whole
 from aim.config import MAX_SEED, check_seed
 from aim.engine import Request
-from aim.errors import AimError, InvalidInput
 from aim.ui.inside.maps import MAPS, draw_map, place_of, table
 from aim.ui.models import Models
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing
@@ -92,8 +91,6 @@ class InsideActions:
                     yield update
             except Exception as error:
                 yield {**self._busy(False), screen.progress: status("failed", explain(error))}
-                if isinstance(error, AimError):
-                    raise gr.Error(str(error), print_exception=False) from error
                 raise
             yield self._busy(False)
 
@@ -116,10 +113,7 @@ class InsideActions:
             return {self.screen.choice: ""}
         pipe = self.models.get(self.models.default)
         grid = pipe.tokenizer.config.grid
-        try:
-            row, column = whole("row", row, 1, grid), whole("column", column, 1, grid)
-        except InvalidInput as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        row, column = whole("row", row, 1, grid), whole("column", column, 1, grid)
         place = (row - 1) * grid + column - 1
         return {self.screen.choice: table(place, seen.codes, seen.notes, pipe.colours(), grid)}
 

@@ -14,6 +14,7 @@ from aim.bench.race import Race, race
 from aim.bench.racers import Pictures
 from aim.bench.runs import Stopped
 from aim.bench.scaling import Scaling, scaling
+from aim.checks import quoted
 from aim.config import MAX_SEED
 from aim.errors import InvalidInput
 from aim.images import write
@@ -104,7 +105,7 @@ class RaceActions(MeasuringActions):
         result: Race
         result, pictures = run.result
         stem = write.file_stem(f"race {pair.name} batch {result.batch} class {result.label}")
-        sheets = []
+        sheets: list[str] = []
         for racer, drawn in zip(result.racers, pictures, strict=True):
             told = {
                 "model": racer.name,
@@ -113,14 +114,13 @@ class RaceActions(MeasuringActions):
                 "seed": result.seed,
                 "batch": result.batch,
             }
-            sheets.append(
-                keep(write.png_bytes(sheet(drawn.images), told), f"{racer.name}.png", self.replay)
-            )
+            png = write.png_bytes(sheet(drawn.images), told)
+            sheets.append(keep(png, f"{racer.name}.png", self.replay) or "")
         taken = sum(lap.seconds for racer in result.racers for lap in racer.laps)
         return {
             **self.update("done", f"{result.laps} laps each, {taken:.1f} s of racing", run),
             **self.files(result, stem, disturbed=disturbed),
-            self.replay: replay_of(result, sheets),
+            self.replay: replay_of(result, sheets) if all(sheets) else None,
             self.screen.report: report(result, pair.random, disturbed),
         }
 
@@ -184,5 +184,7 @@ class ScalingActions(MeasuringActions):
 def check_batch(batch: Any) -> int:
     """``batch`` if the page offers it, else InvalidInput."""
     if batch not in BATCHES or isinstance(batch, bool):
-        raise InvalidInput(f"batch is {batch!r}; choose one of {', '.join(map(str, BATCHES))}")
+        raise InvalidInput(
+            f"batch is {quoted(batch)}; choose one of {', '.join(map(str, BATCHES))}"
+        )
     return int(batch)

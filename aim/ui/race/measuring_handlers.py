@@ -15,7 +15,6 @@ from aim.bench.race import Race
 from aim.bench.runs import Stopped
 from aim.bench.scaling import Scaling
 from aim.bench.table import as_csv, as_json
-from aim.errors import AimError
 from aim.ui.models import Models
 from aim.ui.race.measuring import Measurement, refuse_a_second
 from aim.ui.stage.drawing import View
@@ -68,8 +67,6 @@ class MeasuringActions:
                 }
             except Exception as error:
                 yield {**self.buttons(busy=False), **self.update("failed", explain(error))}
-                if isinstance(error, AimError):
-                    raise gr.Error(str(error), print_exception=False) from error
                 raise
 
     def update(self, state: str, text: str, run: Measurement | None = None) -> Update:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aim.checks import quoted
 from aim.classes import imagenet
 from aim.config import MODELS
 from aim.errors import InvalidInput
@@ -62,7 +63,9 @@ def find(name: object, models: Models) -> Pair:
     """The pair that is called ``name``; InvalidInput names those there are."""
     pairs = {pair.name: pair for pair in offered(models)}
     if not isinstance(name, str) or name not in pairs:
-        raise InvalidInput(f"there is no pair {name!r} here; choose one of {', '.join(pairs)}")
+        raise InvalidInput(
+            f"there is no pair {quoted(name)} here; choose one of {', '.join(pairs)}"
+        )
     return pairs[name]
 
 

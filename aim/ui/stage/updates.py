@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import logging
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -15,6 +18,10 @@ from aim.errors import AimError, InvalidInput
 from aim.ui.stage.drawing import View
 
 Update = dict[Component, Any]
+MOST_TOLD = 600  # characters of a message
+FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK = "This server's disk is full, so that no file can be kept; try again later."
+_log = logging.getLogger(__name__)
 
 
 def status(state: str, text: str, view: View | None = None) -> dict[str, Any]:
@@ -31,12 +38,22 @@ def status(state: str, text: str, view: View | None = None) -> dict[str, Any]:
 
 
 def explain(error: Exception) -> str:
-    """What went wrong, in words for somebody at the page; internals stay in the log."""
-    return (
-        str(error)
-        if isinstance(error, AimError)
-        else "Something went wrong here; the server's log says what."
-    )
+    """What went wrong, in words for somebody at the page, on a line; internals stay in the log."""
+    if isinstance(error, AimError):
+        return " ".join(str(error).split())[:MOST_TOLD]
+    if isinstance(error, OSError) and error.errno in FULL:
+        return DISK
+    return "Something went wrong here; the server's log says what."
+
+
+def plain(text: str) -> str:
+    """``text`` for a toast, which would show HTML in it."""
+    return escape(text, quote=False)
+
+
+def warn(text: str) -> None:
+    """A toast."""
+    gr.Warning(plain(text))
 
 
 def verdict(test: Callable[[], object]) -> dict[str, Any]:
@@ -46,7 +63,7 @@ def verdict(test: Callable[[], object]) -> dict[str, Any]:
     try:
         test()
     except InvalidInput as error:
-        return gr.validate(False, str(error))
+        return gr.validate(False, plain(explain(error)))
     return gr.validate(True, "")
 
 
@@ -70,8 +87,15 @@ def preview_png(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def keep(data: bytes, name: str, component: Component) -> str:
+def keep(data: bytes, name: str, component: Component) -> str | None:
     """Write a file where the page serves files from, and deletes them from after a while; returns
-    its path.
+    its path. None, with a line in the log, where the disk is full: what is drawn goes on, and is
+    still saved from the page, whose files are made of the codes.
     """
-    return save_bytes_to_cache(data, name, component.GRADIO_CACHE)
+    try:
+        return save_bytes_to_cache(data, name, component.GRADIO_CACHE)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _log.error("the disk is full: %s could not be kept (%s)", name, error)
+        return None

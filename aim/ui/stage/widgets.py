@@ -28,6 +28,16 @@ class Choice(gr.Dropdown):
         return {"anyOf": [{"type": "string"}, {"type": "integer"}]}
 
 
+class Pick(gr.Radio):
+    """Buttons of which one is chosen."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """Unchecked."""
+        return payload
+
+
 class Range(gr.Slider):
     """A slider whose ends are what is useful, not all that is allowed."""
 

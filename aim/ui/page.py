@@ -1,0 +1,99 @@
+"""The page as Gradio runs it: the one place where what went wrong becomes a sentence."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import gradio as gr
+from gradio.exceptions import InvalidPathError
+from pydantic import ValidationError
+
+from aim.errors import AimError, InvalidInput
+from aim.settings import Limits, Settings
+from aim.ui.stage.updates import explain, plain
+
+_log = logging.getLogger(__name__)
+
+
+class Refusal(gr.Error):
+    """What a person or a program is told; ``text`` is nobody's HTML."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(plain(text), print_exception=False)
+
+    def __str__(self) -> str:
+        return str(self.message)
+
+
+class Page(gr.Blocks):
+    """Blocks that refuse in words, whichever way a call came and wherever it failed. ``limits`` are
+    those of the environment.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.limits = Limits.from_env()
+        super().__init__(**kwargs)
+
+    def launch(self, *, server_port: int | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As of ``gr.Blocks``, within the limits. A port that is asked for, here or by
+        GRADIO_SERVER_PORT, is taken, or AimError says that it cannot be.
+        """
+        port = Settings.from_env().port if server_port is None else server_port
+        kwargs["max_file_size"] = f"{self.limits.upload_mb}mb"
+        kwargs["state_session_capacity"] = self.limits.sessions
+        try:
+            return super().launch(server_port=port, **kwargs)
+        except OSError as error:
+            if port is None:
+                raise
+            raise AimError(
+                f"port {port} cannot be had, as another program may listen there; end that, or "
+                "choose another with --port or GRADIO_SERVER_PORT"
+            ) from error
+
+    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
+        """What is left out at the end has its default, so that a new input, which comes last,
+        breaks no program that posts values in order.
+        """
+        for block in block_fn.inputs[len(inputs) :]:
+            if (default := getattr(block, "value", None)) is None:
+                break
+            inputs.append(default)
+        if len(inputs) < len(block_fn.inputs):
+            raise InvalidInput(
+                f"{len(inputs)} values came, and {len(block_fn.inputs)} are needed; the page's "
+                "API documentation lists them"
+            )
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *more: Any) -> Any:
+        """InvalidInput in place of Gradio's own many errors for a value that a component cannot
+        take.
+        """
+        try:
+            return await super().preprocess_data(block_fn, inputs, *more)
+        except AimError:
+            raise
+        except InvalidPathError as error:
+            raise InvalidInput(
+                "a file can be given that was uploaded here, and no other of this server"
+            ) from error
+        except OSError:
+            raise
+        except Exception as error:
+            wrong = "a file" if isinstance(error, ValidationError) else "a value"
+            raise InvalidInput(
+                f"{wrong} that was sent is none that its input can take; the page's API "
+                "documentation says what each takes"
+            ) from error
+
+    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As of ``gr.Blocks``; raises nothing but ``gr.Error``, whose message is plain text."""
+        try:
+            return await super().process_api(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as error:
+            if not isinstance(error, AimError):
+                _log.exception("a call failed")
+            raise Refusal(explain(error)) from error

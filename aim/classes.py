@@ -77,6 +77,11 @@ class Labels:
         """What a class is called: "goldfish"; "class 3" where nobody named it."""
         return self._entries[index].name
 
+    def key(self, index: int) -> str:
+        """What a folder of its images is called: the wnid, or the name of a class of one's own."""
+        entry = self._entries[index]
+        return entry.wnid or composed(entry.name)
+
     def title(self, index: int) -> str:
         """The name with the index; see ``Class``."""
         return self._entries[index].title

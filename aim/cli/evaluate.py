@@ -25,6 +25,7 @@ from aim.cli.options import (
 from aim.cli.progress import progress
 
 if TYPE_CHECKING:
+    from aim.pipeline import Pipeline
     from aim.settings import Settings
 
 PATIENCE = timedelta(days=2)  # that a process waits for the slowest
@@ -51,17 +52,26 @@ def evaluate(
     seed: Annotated[
         int, typer.Option(min=0, help="Image i is drawn with seed + i.", rich_help_panel=SAMPLING)
     ] = 0,
-    reference: Annotated[
-        Path | None,
+    classes: Annotated[
+        list[str] | None,
         typer.Option(
-            help="Real images: a folder, or a .npz of ADM's evaluator.", rich_help_panel=FIGURES
+            help="Only these: indices, names, or a model whose classes they are; once for each.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Real images: folders, zip files, tar shards, once for each, or a .npz of ADM's "
+            "evaluator.",
+            rich_help_panel=FIGURES,
         ),
     ] = None,
     features: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="inception (needs torch-fidelity), or a judge's .safetensors. Default: inception "
-            "where there is a reference, else none.",
+            help="inception (needs torch-fidelity), mobilenet-v2, efficientnet-lite0, or a judge's "
+            ".safetensors, once for each. Default: inception where there is a reference.",
             rich_help_panel=FIGURES,
         ),
     ] = None,
@@ -100,7 +110,7 @@ def evaluate(
 
     from aim.device import own_device
     from aim.evaluation import run
-    from aim.evaluation.features import load_features
+    from aim.evaluation.features import INCEPTION, load_features
     from aim.evaluation.samples import SampleSet
 
     chosen = settings(model=model, device=device, dtype=dtype, backend=backend, ahead=ahead)
@@ -114,13 +124,22 @@ def evaluate(
             torch.set_num_threads(1)
         usual = run.preset(preset, pipe.model.config)
         params = usual.params.replace(**sampling)
-        images = SampleSet(pipe, out, count or usual.images, params, seed, batch)
-        source = features or ("inception" if reference or inception else None)
-        network = load_features(source, pipe.device, inception) if source and first else None
+        drawn = _classes(pipe, classes) if classes else None
+        images = SampleSet(pipe, out, count or usual.images, params, seed, batch, drawn)
+        names = features or ([INCEPTION] if reference or inception else [])
+        networks = [
+            load_features(
+                name,
+                pipe.device,
+                inception if name == INCEPTION or INCEPTION not in names else None,
+            )
+            for name in names
+            if first
+        ]
         result = run.evaluate(
             images,
-            network,
-            reference if first else None,
+            networks,
+            reference or (),
             cache=cache,
             npz=npz,
             rank=chosen.rank,
@@ -133,6 +152,24 @@ def evaluate(
     if result is not None:
         Console().print(run.as_table(result))
         print(json.dumps(result, allow_nan=False))
+
+
+def _classes(pipe: Pipeline, asked: list[str]) -> tuple[int, ...]:
+    """Indices of classes that are named, or that another model has, in the order of the model's
+    rows.
+    """
+    from aim.checkpoint import load_model
+    from aim.classes import Labels
+    from aim.config import MODELS
+
+    found = set()
+    for text in asked:
+        if text in MODELS or Path(text).exists():
+            other = Labels.of(load_model(text).model.config)
+            found |= {pipe.resolve(other.key(index)) for index in other.indices}
+        else:
+            found.add(pipe.resolve(text))
+    return tuple(index for index in pipe.classes if index in found)
 
 
 @contextlib.contextmanager

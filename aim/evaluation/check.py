@@ -42,7 +42,7 @@ def check(images: SampleSet) -> dict[str, Any]:
             f"{images.folder / PICTURES} holds {min(surplus)}, which is not of this set; remove it"
         )
     seen = Counter(read.read_parameters(images.path(i))["class"] for i in range(images.count))
-    counts = [seen[index] for index in images.pipe.classes]
+    counts = [seen[index] for index in images.asked]
     if sum(counts) != images.count or max(counts) - min(counts) > 1:
         raise AimError(
             f"classes are not balanced: {min(counts)} images of one and {max(counts)} of "

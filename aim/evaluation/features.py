@@ -1,78 +1,26 @@
-"""Networks that see images for the figures: Inception, as published figures use it, or a judge of
-one's own, which needs no download.
+"""Networks that see images for the figures: Inception, as published figures use it, classifiers of
+ImageNet from packages, or a judge of one's own.
 """
 
 from __future__ import annotations
 
 import importlib
 import pickle
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from aim.checkpoint.weights import fingerprint
 from aim.errors import AimError, InvalidInput
-from aim.evaluation.metrics import Moments, Statistics
+from aim.evaluation.imagenet import NETWORKS, load_imagenet
+from aim.evaluation.observe import Features, Seen
 from aim.training.classifier import Classifier, ResNet, read_classifier
 from aim.training.data.images import normalize
 
 INCEPTION = "inception"
 SPATIAL_CHANNELS = 7  # of the layer that sFID reads
-
-
-class Seen(NamedTuple):
-    """What a network says of images, float32 on its device."""
-
-    features: Tensor  # (B, F)
-    probabilities: Tensor | None = None  # (B, C), of classes
-    spatial: Tensor | None = None  # (B, P), features that keep where things are
-
-
-class Features(Protocol):
-    """A network for the figures. Figures and cached statistics of features with the same ``name``
-    may be compared.
-    """
-
-    @property
-    def name(self) -> str:
-        """A file name's worth of text that changes with the weights."""
-
-    def __call__(self, images: Tensor) -> Seen:
-        """Of images (B, 3, H, W) uint8."""
-
-
-class Observed(NamedTuple):
-    """Everything the figures need of a set of images."""
-
-    statistics: Statistics
-    spatial: Statistics | None
-    features: Tensor  # (N, F) float32 on the CPU
-    probabilities: Tensor | None  # (N, C) float32 on the CPU
-
-
-def observe(features: Features, batches: Iterable[Tensor]) -> Observed:
-    """Show all images, in batches (B, 3, H, W) uint8, to the network. InvalidInput for fewer than
-    two.
-    """
-    moments, spatial_moments = Moments(), Moments()
-    vectors: list[Tensor] = []
-    probabilities: list[Tensor] = []
-    for images in batches:
-        seen = features(images)
-        moments.add(seen.features)
-        vectors.append(seen.features.cpu())
-        if seen.spatial is not None:
-            spatial_moments.add(seen.spatial)
-        if seen.probabilities is not None:
-            probabilities.append(seen.probabilities.cpu())
-    statistics = moments.statistics()
-    spatial = spatial_moments.statistics() if spatial_moments.count else None
-    return Observed(
-        statistics, spatial, torch.cat(vectors), torch.cat(probabilities) if probabilities else None
-    )
 
 
 class ClassifierFeatures:
@@ -82,7 +30,7 @@ class ClassifierFeatures:
 
     def __init__(self, network: Classifier, name: str) -> None:
         self._network = network.eval().requires_grad_(False)
-        self.name = name
+        self.name, self.classes, self.side = name, network.head.out_features, 0
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> ClassifierFeatures:
@@ -109,6 +57,8 @@ class InceptionFeatures:
     are taken where they arise, in the first branch of ``Mixed_6d``.
     """
 
+    classes, side = 1008, 0
+
     def __init__(self, network: Any, name: str = INCEPTION) -> None:
         self._network = network.eval().requires_grad_(False)
         self.name = name
@@ -124,7 +74,7 @@ class InceptionFeatures:
         AimError where torch-fidelity does not import or its weights cannot be had, InvalidInput for
         a file that does not hold them.
         """
-        otherwise = "or take a judge: --features <file>.safetensors"
+        otherwise = "or take other features: --features mobilenet-v2, or a judge's .safetensors"
         try:
             # not an import statement: it is optional, and brings torchvision
             module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
@@ -184,10 +134,11 @@ def _check_weights(path: Path) -> None:
 def load_features(
     source: str, device: torch.device | str = "cpu", weights: Path | None = None
 ) -> Features:
-    """The network called ``source``: "inception", with its weights from a file if given, or a
-    judge's .safetensors file.
+    """The network called ``source``: "inception", with its weights from a file if given, one of
+    ``imagenet.NETWORKS``, or a judge's .safetensors file.
 
-    Errors as of ``InceptionFeatures.load`` and ``read_classifier``; InvalidInput for anything else.
+    Errors as of ``InceptionFeatures.load``, ``load_imagenet`` and ``read_classifier``; InvalidInput
+    for anything else.
     """
     if source == INCEPTION:
         return InceptionFeatures.load(device, weights)
@@ -195,8 +146,11 @@ def load_features(
         raise InvalidInput(
             f"--inception {weights} goes with --features inception, and features is {source!r}"
         )
+    if source in NETWORKS:
+        return load_imagenet(source, device)
     if source.endswith(".safetensors"):
         return ClassifierFeatures.load(Path(source), device)
     raise InvalidInput(
-        f"features is {source!r}; it must be inception or the .safetensors file of a judge"
+        f"features is {source!r}; it must be {INCEPTION}, {', '.join(NETWORKS)} or the "
+        ".safetensors file of a judge"
     )

@@ -1,6 +1,4 @@
-"""Sets of images on a disk: folders of pictures, and the ``.npz`` of ADM's evaluator. They are read
-in batches, never whole.
-"""
+"""Sets of images in batches, never whole, and the ``.npz`` of ADM's evaluator."""
 
 from __future__ import annotations
 
@@ -8,7 +6,6 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -19,8 +16,6 @@ from torch import Tensor
 
 from aim.errors import InvalidInput
 from aim.files import replacing
-from aim.images import read
-from aim.training.data.files import SUFFIXES, list_images
 
 IMAGES, LABELS = "arr_0", "arr_1"  # ADM's names
 THREADS = 8  # that decode or write pictures
@@ -40,28 +35,6 @@ def batched(images: Iterable[np.ndarray], batch: int) -> Iterator[Tensor]:
 
 def _to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-
-
-def list_pictures(folder: Path) -> list[Path]:
-    """Every picture below a folder, in order. InvalidInput if there is none."""
-    found = [folder / name for name in list_images(folder)]
-    if not found:
-        raise InvalidInput(
-            f"no picture in {folder}; it must hold {', '.join(sorted(SUFFIXES))} files"
-        )
-    return found
-
-
-def read_pictures(paths: Sequence[Path], size: int, batch: int) -> Iterator[Tensor]:
-    """Batches (B, 3, size, size) uint8, each picture's middle cut square and scaled. InvalidInput
-    for one that cannot be read.
-    """
-    with ThreadPoolExecutor(THREADS) as pool:
-        for i in range(0, len(paths), batch):
-            part = pool.map(
-                lambda path: np.asarray(read.open_square(path, size)), paths[i : i + batch]
-            )
-            yield _to_tensor(np.stack(list(part)))
 
 
 def write_npz(path: Path, images: Iterable[np.ndarray], labels: Sequence[int], size: int) -> None:

@@ -1,4 +1,4 @@
-"""What the drawn images are compared with: a folder of pictures or an ADM ``.npz``, seen once by a
+"""What the drawn images are compared with: sources of images or an ADM ``.npz``, seen once by a
 network and kept in a cache.
 """
 
@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,18 +17,20 @@ from torch import Tensor
 
 from aim.checkpoint.weights import fingerprint
 from aim.errors import InvalidInput
-from aim.evaluation.features import Features, Observed, observe
 from aim.evaluation.images import (
     IMAGES,
+    THREADS,
+    batched,
     has_images,
-    list_pictures,
     npz_arrays,
     npz_shape,
     read_npz,
-    read_pictures,
 )
 from aim.evaluation.metrics import Statistics
+from aim.evaluation.observe import Features, Observed, likeliest, observe
 from aim.files import replacing
+from aim.training.data.decoding import decoded
+from aim.training.data.sources import Images, open_images
 
 log = logging.getLogger("aim")
 
@@ -34,7 +38,7 @@ CACHE = ".aim-statistics"  # folder beside a reference
 MOST = 10_000  # images that precision and recall take of a reference, as many as ADM's files hold
 # ADM's names; the latter two of the spatial features
 STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
-NAMES = (*STATISTICS, "images", "features")  # of a file in the cache
+NAMES = (*STATISTICS, "images", "features", "asked")  # of a file in the cache
 
 
 class Reference(NamedTuple):
@@ -44,41 +48,85 @@ class Reference(NamedTuple):
     spatial: Statistics | None
     # (M, F) float32, of at most MOST images; None where only statistics are known
     features: Tensor | None
+    # the share whose likeliest class is their own; None where one is not known
+    asked: float | None = None
+
+
+class Asked(NamedTuple):
+    """The classes that are compared."""
+
+    keys: Sequence[str] = ()  # what folders of them are called
+    columns: Sequence[int] = ()  # of what the network says of classes; empty: it knows others
 
 
 def load_reference(
-    path: Path, features: Features, size: int, batch: int = 64, cache: Path | None = None
+    sources: Sequence[str | Path],
+    features: Features,
+    size: int,
+    batch: int = 64,
+    cache: Path | None = None,
+    asked: Asked = Asked(),  # noqa: B008, it is immutable
 ) -> Reference:
-    """The reference at ``path`` as ``features`` see it, from the cache where it holds that;
+    """The reference at ``sources`` as ``features`` see it, from the cache where it holds that;
     ``size`` is of the drawn images, pixels.
 
-    ``path`` is a folder of pictures, whose middles are cut square and scaled to ``size``, or a .npz
-    file with images ``arr_0``, or with statistics ``mu`` and ``sigma``, perhaps ``mu_s`` and
-    ``sigma_s``, or both. Statistics in the file are taken where they have as many numbers as
-    ``features`` has; else they are computed from its images. The cache is ``cache``, or a folder
-    beside the reference; a line in the log says if it cannot be written. InvalidInput for a file or
-    folder that will not do.
+    ``sources`` are what ``open_images`` takes, or one .npz file with images ``arr_0``, or with
+    statistics ``mu`` and ``sigma``, perhaps ``mu_s`` and ``sigma_s``, or both. Of images those of
+    the classes ``asked`` are taken, all if none has such a class; their middles are cut square and
+    scaled to ``size``, or by area to what the network reduces all to. Statistics in a file are
+    taken where they have as many numbers as ``features`` has; else they are computed from its
+    images. The cache is ``cache``, or a folder beside the reference; a line in the log says if it
+    cannot be written, and which images cannot be read. InvalidInput for a source that will not do.
     """
-    if not path.exists():
-        raise InvalidInput(
-            f"there is no reference {path}; give a folder of pictures or a .npz file"
-        )
-    kept = (
-        cache or path.resolve().parent / CACHE
-    ) / f"{path.stem}-{features.name}-{_key(path, features.name, size)}.npz"
+    first = Path(sources[0])
+    packed = [source for source in sources if Path(source).suffix == ".npz"]
+    if packed and len(sources) > 1:
+        raise InvalidInput(f"{packed[0]} is a reference by itself; give it alone")
+    if packed and not first.exists():
+        raise InvalidInput(f"there is no reference {first}; give images or a .npz file")
+    images = None if packed else open_images(sources, labels=False)
+    side = min(size, features.side) if features.side else size
+    key = _key(sources, images, f"{features.name} {side} {asked}")
+    kept = (cache or first.resolve().parent / CACHE) / f"{first.stem}-{features.name}-{key}.npz"
     if (found := _read(kept)) is not None:
         return found
     made = (
-        _from_folder(path, features, size, batch)
-        if path.is_dir()
-        else _from_npz(path, features, size, batch)
+        _from_npz(first, features, size, batch)
+        if images is None
+        else _from_images(images, features, side, batch, asked)
     )
     _write(kept, made)
     return made
 
 
-def _from_folder(path: Path, features: Features, size: int, batch: int) -> Reference:
-    return _seen(observe(features, read_pictures(list_pictures(path), size, batch)))
+def _from_images(
+    images: Images, features: Features, side: int, batch: int, asked: Asked
+) -> Reference:
+    place = {key: i for i, key in enumerate(asked.keys)}
+    known = images.keys()
+    labels = [place.get(key) for key in known]
+    chosen = [i for i, label in enumerate(labels) if label is not None]
+    numbers = chosen or list(range(len(images)))
+    if len(chosen) < len(images) and asked.keys and any(known):
+        what = "of other classes are left out" if chosen else "are of no class that is asked for"
+        log.warning("Reference: %d of %d images %s", len(images) - len(chosen), len(images), what)
+    bad: list[str] = []
+    seen: list[int] = []
+
+    def pixels() -> Iterator[np.ndarray]:
+        with ThreadPoolExecutor(THREADS) as pool:
+            for image in decoded(images, numbers, side, pool, bad, area=features.side > 0):
+                seen.append(image.item)
+                yield image.pixels
+        if not seen:
+            raise InvalidInput(f"none of the {len(bad)} images can be read; the first is {bad[0]}")
+
+    observed = observe(features, batched(pixels(), batch))
+    if bad:
+        log.warning("Reference: %d images cannot be read and are left out", len(bad))
+    own = [label for i in seen if (label := labels[i]) is not None]
+    share = likeliest(observed.probabilities, asked.columns, own) if chosen else None
+    return _seen(observed)._replace(asked=share)
 
 
 def _from_npz(path: Path, features: Features, size: int, batch: int) -> Reference:
@@ -139,17 +187,20 @@ def _given(
     )
 
 
-def _key(path: Path, features: str, size: int) -> str:
+def _key(sources: Sequence[str | Path], images: Images | None, how: str) -> str:
     """12 hex digits that change with the reference, of a folder with the names, lengths and dates
-    of its pictures.
+    of its images, and with how they are seen.
     """
-    digest = hashlib.sha256(f"{features} {size}".encode())
-    for part in list_pictures(path) if path.is_dir() else [path]:
-        status = part.stat()
-        content = "" if path.is_dir() else fingerprint(part)
-        digest.update(
-            f"\n{part.relative_to(path)} {status.st_size} {status.st_mtime_ns} {content}".encode()
-        )
+    digest = hashlib.sha256(f"{how} {images.fingerprint() if images else ''}".encode())
+    for part in [] if images is None else images.parts:
+        if (folder := Path(part.where)).is_dir():
+            for name in part.names:
+                status = (folder / name).stat()
+                digest.update(f"\n{status.st_size} {status.st_mtime_ns}".encode())
+    files = [part.where for part in images.parts] if images else sources
+    for path in map(Path, files):
+        if path.is_file():
+            digest.update(f"\n{path.stat().st_mtime_ns} {fingerprint(path)}".encode())
     return digest.hexdigest()[:12]
 
 
@@ -166,8 +217,9 @@ def _read(kept: Path) -> Reference | None:
         return None
     count = int(stored["images"])
     vectors = torch.from_numpy(stored["features"]) if "features" in stored else None
+    share = float(stored["asked"]) if "asked" in stored else None
     return Reference(
-        given._replace(images=count), spatial and spatial._replace(images=count), vectors
+        given._replace(images=count), spatial and spatial._replace(images=count), vectors, share
     )
 
 
@@ -179,6 +231,8 @@ def _write(kept: Path, reference: Reference) -> None:
         arrays |= {"mu_s": reference.spatial.mean, "sigma_s": reference.spatial.covariance}
     if reference.features is not None:
         arrays["features"] = reference.features
+    if reference.asked is not None:
+        arrays["asked"] = torch.tensor(reference.asked, dtype=torch.float64)
     try:
         with replacing(kept) as unfinished, unfinished.open("wb") as file:
             np.savez(file, **arrays)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.table import Table
 
 from aim._version import __version__
+from aim.classes import imagenet
 from aim.config import MODELS, NEUTRAL, SAMPLING, AiMConfig, PriorConfig, SamplingParams
 from aim.errors import InvalidInput
 from aim.evaluation.check import check
-from aim.evaluation.features import Features, observe
 from aim.evaluation.metrics import frechet_distance, inception_score, precision_recall
-from aim.evaluation.reference import Reference, load_reference
+from aim.evaluation.observe import Features, likeliest, observe
+from aim.evaluation.reference import Asked, Reference, load_reference
 from aim.evaluation.samples import SampleSet
 from aim.files import replace
 from aim.tables import plain
@@ -30,6 +31,7 @@ NAMES = (
     "precision",
     "recall",
     "asked_class",
+    "real_class",
 )
 PAPER = {"aim-b": 2.0, "aim-l": 1.75, "aim-xl": 1.75, "aim-1b": 1.75}  # guidance, arXiv 2408.12245
 PRESETS = ("shipped", "paper")
@@ -67,6 +69,20 @@ def preset(name: str, config: PriorConfig) -> Preset:
     )
 
 
+def classes_asked(images: SampleSet, features: Features) -> Asked:
+    """The classes that are drawn: what folders of them are called, and which columns of the
+    network's probabilities are theirs.
+    """
+    labels = images.pipe.labels
+    keys = [labels.key(index) for index in images.asked]
+    index_of = {entry.wnid: entry.index for entry in imagenet()}
+    if features.classes == len(index_of) and all(key in index_of for key in keys):
+        return Asked(keys, [index_of[key] for key in keys])
+    if features.classes == images.pipe.model.config.num_classes:
+        return Asked(keys, [labels.row(index) for index in images.asked])
+    return Asked(keys)
+
+
 def measure(
     images: SampleSet, features: Features, reference: Reference | None, batch: int = 64
 ) -> dict[str, Any]:
@@ -74,8 +90,9 @@ def measure(
 
     ``fid`` and ``sfid``: Fréchet distance of features and of spatial features; ``inception_score``
     and its spread over parts of 5,000; ``precision`` and ``recall``; ``asked_class``: the share of
-    images whose likeliest class is the asked one, for a network that has the model's classes.
-    InvalidInput for a reference that other features saw.
+    images whose likeliest class, of those that are drawn, is the asked one, for a network that
+    knows them; ``real_class``: the same of the reference. InvalidInput for a reference that other
+    features saw.
     """
     seen = observe(features, images.images(batch))
     found: dict[str, Any] = dict.fromkeys(NAMES)
@@ -83,14 +100,12 @@ def measure(
         found["inception_score"], found["inception_score_spread"] = inception_score(
             seen.probabilities
         )
-        if seen.probabilities.shape[1] == images.pipe.model.config.num_classes:
-            right = (
-                row == asked
-                for row, asked in zip(
-                    seen.probabilities.argmax(1).tolist(), images.rows, strict=True
-                )
-            )
-            found["asked_class"] = sum(right) / images.count
+        place = {index: i for i, index in enumerate(images.asked)}
+        found["asked_class"] = likeliest(
+            seen.probabilities,
+            classes_asked(images, features).columns,
+            [place[index] for index in images.classes()],
+        )
     if reference is not None:
         found["fid"] = frechet_distance(seen.statistics, reference.statistics)
         if seen.spatial is not None and reference.spatial is not None:
@@ -100,13 +115,14 @@ def measure(
             found["precision"], found["recall"] = precision_recall(
                 reference.features.to(device), seen.features.to(device)
             )
+        found["real_class"] = reference.asked
     return found
 
 
 def evaluate(
     images: SampleSet,
-    features: Features | None = None,
-    reference: Path | None = None,
+    features: Sequence[Features] = (),
+    reference: Sequence[str | Path] = (),
     *,
     cache: Path | None = None,
     npz: bool = True,
@@ -120,20 +136,28 @@ def evaluate(
     and writes evaluation.json.
 
     ``wait`` returns when every process has called it. ``reference`` as of ``load_reference``, seen
-    by ``features``; without one there is no distance, precision and recall, without features no
-    figure at all. ``say`` hears what is being done. None for the other processes. Errors as of
+    by all ``features``; without one there is no distance, precision and recall, without features no
+    figure at all. The figures of the first features are the result's own, those of the others in
+    its "further". ``say`` hears what is being done. None for the other processes. Errors as of
     ``SampleSet`` and ``load_reference``.
     """
-    if reference is not None and features is None:
+    if reference and not features and rank == 0:
         raise InvalidInput(
-            f"--reference {reference} needs features to be seen by; name them with --features"
+            f"--reference {reference[0]} needs features to be seen by; name them with --features"
         )
     first, batch = rank == 0, images.batch
     images.open()
-    known = None
-    if first and features is not None and reference is not None:
+    seen_by = list(features) if first else []
+    if seen_by and reference:
         say("Reading the reference")
-        known = load_reference(reference, features, images.size, batch, cache)
+    known = [
+        load_reference(
+            reference, network, images.size, batch, cache, classes_asked(images, network)
+        )
+        if reference
+        else None
+        for network in seen_by
+    ]
     say("Drawing")
     started = time.monotonic()
     images.draw(rank, world, progress)
@@ -147,19 +171,22 @@ def evaluate(
         say("Packing")
         images.pack()
     started = time.monotonic()
-    figures: dict[str, Any] = {}
-    if features is not None:
+    if seen_by:
         say("Measuring")
-        figures = {
-            "features": features.name,
-            "reference": None if reference is None else str(reference),
-            "reference_images": None if known is None else known.statistics.images or None,
-            **measure(images, features, known, batch),
+    figures = [
+        {
+            "features": network.name,
+            "reference": ", ".join(map(str, reference)) or None,
+            "reference_images": real and (real.statistics.images or None),
+            **measure(images, network, real, batch),
         }
+        for network, real in zip(seen_by, known, strict=True)
+    ]
     seconds["measuring"] = round(time.monotonic() - started, 1)
     result = {
         **images.settings(),
-        **figures,
+        **(figures[0] if figures else {}),
+        **({"further": figures[1:]} if figures[1:] else {}),
         "check": checked,
         "seconds": seconds,
         "processes": world,
@@ -169,30 +196,42 @@ def evaluate(
     return result
 
 
+TITLES = {
+    "fid": "FID",
+    "sfid": "sFID",
+    "inception_score": "IS",
+    "precision": "precision",
+    "recall": "recall",
+    "asked_class": "asked class seen",
+    "real_class": "own class seen, reference",
+}
+
+
 def as_table(result: dict[str, Any]) -> Table:
-    """The result for people."""
+    """The result for people: what was drawn, and a column of figures for each network."""
     sampling = SamplingParams(**{p.name: result[p.name] for p in SAMPLING}).describe()
     check = result["check"]
-    rows = {"images": str(check["images"]), "of a class": f"{check['fewest']} - {check['most']}"}
-    rows["drawn again, equal"] = f"{check['equal']} of {check['redrawn']}"
-    rows["rounding, levels: mean, most"] = (
-        f"{check['rounding_mean']:.4f}, {check['rounding_most']:.3f}"
-    )
-    titles = {
-        "fid": "FID",
-        "sfid": "sFID",
-        "inception_score": "IS",
-        "precision": "precision",
-        "recall": "recall",
+    figures = [result, *result.get("further", ())] if "features" in result else []
+    about = {
+        "images": str(check["images"]),
+        "of a class": f"{check['fewest']} - {check['most']}",
+        "drawn again, equal": f"{check['equal']} of {check['redrawn']}",
+        "rounding, levels: mean, most": (
+            f"{check['rounding_mean']:.4f}, {check['rounding_most']:.3f}"
+        ),
     }
-    for name, title in {**titles, "asked_class": "asked class seen"}.items():
-        if result.get(name) is not None:
-            rows[title] = f"{result[name]:.4f}"
+    rows = [(title, value, *[""] * (len(figures) - 1)) for title, value in about.items()]
+    for name, title in TITLES.items():
+        values = [part.get(name) for part in figures]
+        if any(value is not None for value in values):
+            rows.append((title, *("" if v is None else f"{v:.4f}" for v in values)))
+    heads = [part["features"] for part in figures] if len(figures) > 1 else ["value"]
     return plain(
         f"{result['model']} {result['version']}, {result['count']} images, {sampling}",
-        ["figure", "value"],
-        rows.items(),
-        f"by {result['features']}, against {result['reference'] or 'no reference'}"
-        if "features" in result
+        ["figure", *heads],
+        rows,
+        f"by {', '.join(part['features'] for part in figures)}, "
+        f"against {result['reference'] or 'no reference'}"
+        if figures
         else None,
     )

@@ -34,7 +34,8 @@ SETTINGS, PICTURES, ARRAY = "settings.json", "png", "samples.npz"
 
 class SampleSet:
     """``count`` images of a pipeline in a folder, ``png/<i>.png``: image i of class row
-    ``rows[i]``, drawn with seed ``seed + i``.
+    ``rows[i]``, drawn with seed ``seed + i``; ``classes`` are those of the model that are drawn,
+    all by default.
 
     So which process draws an image, and with whom in a batch, makes no difference. Pixels are equal
     in float32 on one machine: on a CPU with the same number of PyTorch's threads, on a GPU with the
@@ -50,12 +51,15 @@ class SampleSet:
         params: SamplingParams | None = None,
         seed: int = 0,
         batch: int = 64,
+        classes: Sequence[int] | None = None,
     ) -> None:
         self.pipe, self.folder = pipe, folder
         self.count, self.batch = whole("count", count, 1), whole("batch", batch, 1)
         self.params, self.seed = params or pipe.sampling, check_seed(seed)
         check_seed(seed + count - 1)
-        self.rows = balanced_rows(count, pipe.model.config.num_classes)
+        self.asked = pipe.classes if classes is None else tuple(classes)
+        rows = [pipe.labels.row(index) for index in self.asked]
+        self.rows = [rows[place] for place in balanced_rows(count, len(rows))]
         self.size = pipe.tokenizer.config.output_size
         # where a batch's size changes last bits
         self._padded = pipe.device.type == "cuda" and pipe.dtype != torch.float32
@@ -68,6 +72,7 @@ class SampleSet:
             "tokenizer": content_hash(self.pipe.tokenizer.state_dict(), ""),
             **asdict(self.params),
             "count": self.count,
+            **({} if self.asked == self.pipe.classes else {"classes": list(self.asked)}),
             "seed": self.seed,
             "device": self.pipe.device.type,
             "dtype": str(self.pipe.dtype).removeprefix("torch."),

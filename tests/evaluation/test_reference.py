@@ -28,7 +28,7 @@ def npz(path: Path, **arrays: Any) -> Path:
 class TestReference:
     def test_is_seen_once(self, folder: Path) -> None:
         eyes = Eyes()
-        first, second = load_reference(folder, eyes, SIZE), load_reference(folder, eyes, SIZE)
+        first, second = load_reference([folder], eyes, SIZE), load_reference([folder], eyes, SIZE)
         assert eyes.images == 30
         assert torch.equal(first.statistics.covariance, second.statistics.covariance)
         assert second.statistics.images == 30
@@ -45,7 +45,7 @@ class TestReference:
         self, folder: Path, tmp_path: Path, change: str
     ) -> None:
         eyes, size, cache = Eyes(), SIZE, tmp_path / "cache"
-        load_reference(folder, eyes, size, cache=cache)
+        load_reference([folder], eyes, size, cache=cache)
         seen, eyes.images = eyes.images, 0
         if change == "picture":
             os.utime(folder / "00.png", (1, 1))
@@ -59,7 +59,7 @@ class TestReference:
         else:
             kept = next(cache.iterdir())
             kept.write_bytes(kept.read_bytes()[:500])
-        load_reference(folder, eyes, size, cache=cache)
+        load_reference([folder], eyes, size, cache=cache)
         assert eyes.images == seen
 
     def test_without_a_place_to_keep_it(
@@ -67,7 +67,7 @@ class TestReference:
     ) -> None:
         (tmp_path / "file").write_text("")
         with caplog.at_level(logging.WARNING, "aim"):
-            found = load_reference(folder, Eyes(), SIZE, cache=tmp_path / "file")
+            found = load_reference([folder], Eyes(), SIZE, cache=tmp_path / "file")
         assert found.statistics.images == 30
         assert "cannot be kept" in caplog.text and "--cache" in caplog.text
 
@@ -77,7 +77,7 @@ class TestReference:
             picture = Image.new("RGB", (64, 32), "white")
             picture.paste(colour, (16, 0, 48, 32))
             picture.save(tmp_path / "real" / f"{i}.png")
-        found = load_reference(tmp_path / "real", Eyes(), SIZE)
+        found = load_reference([tmp_path / "real"], Eyes(), SIZE)
         assert found.features is not None
         assert torch.allclose(
             found.features[:, ::4], torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), atol=0.02
@@ -93,7 +93,7 @@ class TestReference:
             mu_s=spatial,
             sigma_s=np.eye(4),
         )
-        found = load_reference(path, Eyes(), SIZE)
+        found = load_reference([path], Eyes(), SIZE)
         assert torch.equal(found.statistics.mean, torch.full((12,), 0.5, dtype=torch.float64))
         assert found.spatial is not None
         assert len(found.spatial.mean) == 4
@@ -104,7 +104,7 @@ class TestReference:
         path = npz(
             tmp_path / "adm.npz", arr_0=pixels(20), mu=np.zeros(2048), sigma=np.zeros((2048, 2048))
         )
-        found = load_reference(path, Eyes(), SIZE)
+        found = load_reference([path], Eyes(), SIZE)
         assert (len(found.statistics.mean), found.statistics.images) == (12, 20)
 
     def test_statistics_alone_have_no_precision(
@@ -114,7 +114,7 @@ class TestReference:
             tmp_path / "stats.npz", mu=np.zeros(12, np.float32), sigma=np.eye(12, dtype=np.float32)
         )
         for _ in range(2):  # computed, and from the cache
-            result = evaluate(make_set(), Eyes(), path)
+            result = evaluate(make_set(), [Eyes()], [path])
             assert result is not None
             assert result["fid"] > 0
             assert [
@@ -127,7 +127,7 @@ class TestReference:
         assert MOST == 10_000
         monkeypatch.setattr("aim.evaluation.reference.MOST", 7)
         path, eyes = npz(tmp_path / "many.npz", arr_0=pixels(20)), Eyes()
-        found = load_reference(path, eyes, SIZE)
+        found = load_reference([path], eyes, SIZE)
         assert (eyes.images, found.statistics.images) == (20, 20)
         wanted = eyes(torch.from_numpy(pixels(20)).permute(0, 3, 1, 2)).features[
             [0, 2, 5, 8, 11, 14, 17]
@@ -159,7 +159,7 @@ class TestReference:
         self, tmp_path: Path, arrays: dict[str, np.ndarray], message: str
     ) -> None:
         with pytest.raises(InvalidInput, match=message):
-            load_reference(npz(tmp_path / "r.npz", **arrays), Eyes(), SIZE)
+            load_reference([npz(tmp_path / "r.npz", **arrays)], Eyes(), SIZE)
 
     def test_that_is_no_reference_at_all(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
@@ -168,10 +168,10 @@ class TestReference:
         (tmp_path / "bad" / "a.png").write_text("hello")
         np.save(tmp_path / "r.npy", pixels(3))
         for name, message in (
-            ("r.npy", "r.npy cannot be read as a .npz file"),
-            ("empty", "no picture in"),
+            ("r.npy", "r.npy is neither a folder"),
+            ("empty", "no image in"),
             ("r.npz", "cannot be read as a .npz file"),
-            ("bad", "cannot be read as an image"),
+            ("bad", "none of the 1 images can be read; the first is"),
         ):
             with pytest.raises(InvalidInput, match=message):
-                load_reference(tmp_path / name, Eyes(), SIZE)
+                load_reference([tmp_path / name], Eyes(), SIZE)

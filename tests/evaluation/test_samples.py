@@ -16,10 +16,11 @@ from PIL import Image
 from aim.config import MAX_SEED, SamplingParams
 from aim.errors import AimError, GenerationError, InvalidInput
 from aim.evaluation.check import check
-from aim.evaluation.images import list_pictures, npz_shape, read_npz, read_pictures, write_npz
+from aim.evaluation.images import npz_shape, read_npz, write_npz
 from aim.evaluation.samples import SampleSet
 from aim.images import read, write
 from aim.pipeline import Pipeline
+from aim.training.data.images import load_pixels
 
 COUNT, SEED = 13, 70
 PARAMS = SamplingParams(cfg_scale=2.0, temperature=0.9, top_k=40)
@@ -275,8 +276,8 @@ class TestArray:
         parts = list(read_npz(path, 5))
         assert [len(part) for part in parts] == [5, 5, 3]
         assert torch.equal(torch.cat(parts), torch.cat(list(drawn.images(7))))
-        pictures = list_pictures(drawn.folder / "png")
-        assert torch.equal(torch.cat(list(read_pictures(pictures, 16, 6))), torch.cat(parts))
+        pictures = load_pixels([drawn.folder / "png"], 16).images
+        assert torch.equal(pictures, torch.cat(parts))
 
     @pytest.mark.parametrize(
         ("arrays", "message"),

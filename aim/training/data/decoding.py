@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -33,14 +33,15 @@ class Decoded(NamedTuple):
 
 def decoded(
     source: Images,
-    span: range,
-    size: int,
+    span: Sequence[int],
+    size: int | Sequence[int],
     pool: ThreadPoolExecutor,
     bad: list[str],
     depth: int = 128,
+    area: bool = False,
 ) -> Iterator[Decoded]:
-    """The images ``span`` of the source, each scaled and cut to ``size`` pixels, in order; at most
-    ``depth`` of them ahead.
+    """The images ``span`` of the source, each scaled and cut to ``size`` pixels as of
+    ``open_square``, in order; at most ``depth`` of them ahead.
 
     The names of those that cannot be read are logged and appended to ``bad``. InvalidInput if
     MOST_BAD in a row cannot.
@@ -49,7 +50,7 @@ def decoded(
     def read(item: int) -> Decoded | InvalidInput:
         try:
             name, content, row = source[item]
-            return Decoded(item, row, np.asarray(open_square(content, size, name)))
+            return Decoded(item, row, np.asarray(open_square(content, size, name, area)))
         except InvalidInput as error:
             return error
 

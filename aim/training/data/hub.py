@@ -15,9 +15,9 @@ from aim.training.data.files import Part
 HUB = "hf:"
 
 
-def open_hub(source: str, own: bool) -> Part:
+def open_hub(source: str, own: bool, labels: bool = True) -> Part:
     """A data set of the hub, fetched or in the cache; its image files are decoded here, so that a
-    damaged one can be skipped.
+    damaged one can be skipped. Without ``labels`` it need have no classes.
     """
     name, _, split = source.removeprefix(HUB).partition(":")
     try:
@@ -39,12 +39,10 @@ def open_hub(source: str, own: bool) -> Part:
     kinds = {column: type(feature).__name__ for column, feature in data.features.items()}
     image = next((column for column, kind in kinds.items() if kind == "Image"), None)
     label = next((column for column, kind in kinds.items() if kind == "ClassLabel"), None)
-    if image is None or label is None:
-        raise InvalidInput(
-            f"{source} needs a column of kind Image and one of kind ClassLabel; it has {kinds}"
-        )
+    if image is None or (labels and label is None):
+        wanted = " and one of kind ClassLabel" if labels else ""
+        raise InvalidInput(f"{source} needs a column of kind Image{wanted}; it has {kinds}")
     data = data.cast_column(image, library.Image(decode=False))
-    called = _hub_classes(data.features[label].names, own)
     lock = threading.Lock()
 
     def read(i: int) -> bytes:
@@ -54,21 +52,23 @@ def open_hub(source: str, own: bool) -> Part:
             raise ValueError("the data set has none")
         return stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
 
-    labels = list(data[label])
+    keys = _hub_keys(data, label, own, source) if labels and label else [""] * len(data)
+    return Part(source, [str(i) for i in range(len(keys))], keys, read)
+
+
+def _hub_keys(data: Any, label: str, own: bool, source: str) -> list[str]:
+    """The class of every image. InvalidInput for one that has none."""
+    called = [composed(name) for name in _hub_classes(data.features[label].names, own)]
+    rows = list(data[label])
     unlabelled = next(
-        (i for i, row in enumerate(labels) if row is None or not 0 <= row < len(called)), None
+        (i for i, row in enumerate(rows) if row is None or not 0 <= row < len(called)), None
     )
     if unlabelled is not None:
         raise InvalidInput(
-            f"{source}, image {unlabelled}, has no class (its label is {labels[unlabelled]}); take "
+            f"{source}, image {unlabelled}, has no class (its label is {rows[unlabelled]}); take "
             "another split"
         )
-    return Part(
-        source,
-        [str(i) for i in range(len(labels))],
-        [composed(called[row]) for row in labels],
-        read,
-    )
+    return [called[row] for row in rows]
 
 
 def _hub_classes(names: Sequence[str], own: bool) -> list[str]:

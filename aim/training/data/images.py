@@ -124,9 +124,8 @@ def load_images(
 
 
 def load_pixels(sources: Sequence[str | Path], size: int) -> ImageSet:
-    """``load_images`` of sources whose classes need not go together: the set has none."""
-    images = torch.cat([load_images([source], size).images for source in sources])
-    return ImageSet(images, torch.zeros(len(images), dtype=torch.long), ())
+    """``load_images`` of sources that need no classes: the set has none."""
+    return in_memory(open_images(sources, labels=False), size)
 
 
 def in_memory(source: Images, size: int, every: int = 1) -> ImageSet:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from aim.classes import composed, imagenet
 from aim.errors import InvalidInput
-from aim.training.data.files import Part, is_image, list_images, reading
+from aim.training.data.files import SUFFIXES, Part, is_image, list_images, reading
 from aim.training.data.hub import HUB, open_hub
 from aim.training.data.tars import listing, open_tar
 
@@ -38,16 +38,20 @@ class Images:
     """
 
     def __init__(
-        self, parts: Sequence[Part], classes: Sequence[int] = (), names: Sequence[str] = ()
+        self,
+        parts: Sequence[Part],
+        classes: Sequence[int] = (),
+        names: Sequence[str] = (),
+        labels: bool = True,
     ) -> None:
         """Rows are ``classes`` (ImageNet indices) or ``names`` if given, else those that are found,
-        in order.
+        in order; without ``labels`` there is one row and no class.
 
         InvalidInput for class names of both kinds, and for a class that is not among those given.
         """
         self.parts = [part for part in parts if part.names]
         self._ends = list(accumulate(len(part.names) for part in self.parts))
-        found = {key for part in self.parts for key in set(part.keys)}
+        found = {key for part in self.parts for key in set(part.keys)} if labels else set()
         wnids = {entry.wnid for entry in imagenet()}
         own = bool(names) or (not classes and not found & wnids)
         # ImageNet index of each row; empty: one's own
@@ -71,7 +75,11 @@ class Images:
         part, at = self._place(i)
         name = self.name(i)
         with reading(name):
-            return Item(name, part.read(at), self._row_of[part.keys[at]])
+            return Item(name, part.read(at), self._row_of[part.keys[at]] if self._row_of else 0)
+
+    def keys(self) -> list[str]:
+        """What the sources call the class of every image, "" where they say nothing."""
+        return [key for part in self.parts for key in part.keys]
 
     def name(self, i: int) -> str:
         """Where image i lies, for messages."""
@@ -100,6 +108,7 @@ def open_images(
     own: bool = False,
     classes: Sequence[int] = (),
     names: Sequence[str] = (),
+    labels: bool = True,
 ) -> Images:
     """List every image of ``sources``.
 
@@ -107,21 +116,24 @@ def open_images(
     (``<key>.jpg`` and ``<key>.cls``), a folder of those, a pattern for several ("train-*.tar"), or
     ``hf:<name>[:<split>]`` of the hub. Classes are ImageNet's where folders are named by wnid; so
     are the numbers in tar shards unless ``own``. Other names are classes of one's own, rows in
-    sorted order. ``classes`` or ``names`` fix the rows, as for a validation set. InvalidInput says
+    sorted order. ``classes`` or ``names`` fix the rows, as for a validation set. Without ``labels``
+    images may lie in no class folder, and ``Images.keys`` says what there is. InvalidInput says
     what does not fit.
     """
     if not sources:
         raise InvalidInput("there are no sources; name at least one")
     parts: list[Part] = []
     for source in map(str, sources):
-        found = list(_parts(source, own or bool(names)))
+        found = list(_parts(source, own or bool(names), labels))
         if not any(part.names for part in found):
-            raise InvalidInput(
-                f"no image in {source}; expected <class>/<name>.JPEG, or <name>.jpg and <name>.cls "
-                "in tar shards"
+            wanted = (
+                "expected <class>/<name>.JPEG, or <name>.jpg and <name>.cls in tar shards"
+                if labels
+                else f"it must hold {', '.join(sorted(SUFFIXES))} files"
             )
+            raise InvalidInput(f"no image in {source}; {wanted}")
         parts += found
-    return Images(parts, classes, names)
+    return Images(parts, classes, names, labels)
 
 
 def _rows(wnids: set[str]) -> tuple[int, ...]:
@@ -145,21 +157,23 @@ def _sorted(keys: set[str]) -> tuple[str, ...]:
     )
 
 
-def _parts(source: str, own: bool) -> Iterator[Part]:
+def _parts(source: str, own: bool, labels: bool) -> Iterator[Part]:
     path = Path(source).expanduser()
     if source.startswith(HUB):
-        yield open_hub(source, own)
+        yield open_hub(source, own, labels)
     elif path.is_dir():
         shards = sorted(path.glob("*.tar"))
         unpacked = not shards or any(entry.is_dir() for entry in path.iterdir())
-        yield from [_folder(path)] if unpacked else (open_tar(shard, own) for shard in shards)
+        yield from (
+            [_folder(path, labels)] if unpacked else (open_tar(s, own, labels) for s in shards)
+        )
     elif path.is_file() and zipfile.is_zipfile(path):
-        yield _zip(path)
+        yield _zip(path, labels)
     elif path.is_file() and path.name.endswith((".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
-        yield open_tar(path, own)
+        yield open_tar(path, own, labels)
     elif not path.exists() and (found := sorted(glob.glob(str(path)))):
         for each in found:
-            yield from _parts(each, own)
+            yield from _parts(each, own, labels)
     else:
         raise InvalidInput(
             f"{source} is neither a folder, a zip file, a tar shard nor {HUB}<name> of the hub, "
@@ -167,24 +181,29 @@ def _parts(source: str, own: bool) -> Iterator[Part]:
         )
 
 
-def _class_folders(where: Path, names: list[str], read: Callable[[str], bytes]) -> Part:
-    """Images whose parent folder is their class; ``names`` with "/"."""
+def _class_folders(
+    where: Path, names: list[str], read: Callable[[str], bytes], labels: bool
+) -> Part:
+    """Images whose parent folder is their class; ``names`` with "/". Without ``labels`` there need
+    be none.
+    """
     chosen = sorted(filter(is_image, names), key=lambda name: name.split("/"))
     loose = next((name for name in chosen if "/" not in name), None)
-    if loose:
+    if loose and labels:
         raise InvalidInput(f"{where}/{loose} lies in no class folder; expected <class>/{loose}")
     known: dict[str, str] = {}  # one string a class, not one an image
     keys = [
-        known.setdefault(key, key) for key in (composed(name.split("/")[-2]) for name in chosen)
+        known.setdefault(key, key)
+        for key in (composed(f"/{name}".split("/")[-2]) for name in chosen)
     ]
     return Part(str(where), chosen, keys, lambda i: read(chosen[i]))
 
 
-def _folder(root: Path) -> Part:
-    return _class_folders(root, list_images(root), lambda name: (root / name).read_bytes())
+def _folder(root: Path, labels: bool) -> Part:
+    return _class_folders(root, list_images(root), lambda name: (root / name).read_bytes(), labels)
 
 
-def _zip(path: Path) -> Part:
+def _zip(path: Path, labels: bool) -> Part:
     with listing(path):
         archive = zipfile.ZipFile(path)
     lock = threading.Lock()
@@ -193,4 +212,4 @@ def _zip(path: Path) -> Part:
         with lock:
             return archive.read(name)
 
-    return _class_folders(path, archive.namelist(), read)
+    return _class_folders(path, archive.namelist(), read, labels)

@@ -19,8 +19,10 @@ LABEL = "cls"  # ending of a tar member that holds the class of the image of tha
 BLOCK = 512  # bytes, what a tar is made of
 
 
-def open_tar(path: Path, own: bool) -> Part:
-    """List a shard: images, and beside each its class, ImageNet's index unless ``own``."""
+def open_tar(path: Path, own: bool, labels: bool = True) -> Part:
+    """List a shard: images, and beside each its class, ImageNet's index unless ``own``; without
+    ``labels`` there need be none.
+    """
     names: list[str] = []
     keys: list[str] = []
     offsets, sizes = array("Q"), array("Q")
@@ -32,13 +34,17 @@ def open_tar(path: Path, own: bool) -> Part:
             )
             if image is None:
                 continue
-            if LABEL not in sample:
+            if labels and LABEL not in sample:
                 raise InvalidInput(
                     f"{path}/{key}.{image.ending} has no {key}.{LABEL} beside it; unpack a tar of "
                     "class folders first"
                 )
             names.append(f"{key}.{image.ending}")
-            keys.append(_class_key(sample[LABEL].text, own, f"{path}/{key}.{LABEL}"))
+            keys.append(
+                _class_key(sample[LABEL].text, own, f"{path}/{key}.{LABEL}")
+                if LABEL in sample
+                else ""
+            )
             offsets.append(image.offset)
             sizes.append(image.size)
 

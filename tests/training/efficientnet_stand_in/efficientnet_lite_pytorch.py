@@ -21,6 +21,14 @@ class EfficientNet(nn.Module):
             nn.Sequential(nn.Conv2d(cin, cout, 3, STRIDES.get(i, 1), 1), nn.BatchNorm2d(cout))
             for i, (cin, cout) in pairs
         )
+        self._fc = nn.Linear(1280, 1000)
+
+    def extract_features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 1280, h, w)."""
+        small = self._swish(self._bn0(self._conv_stem(images)))
+        for block in self._blocks:
+            small = block(small)
+        return small.repeat(1, 7, 1, 1)[:, :1280]
 
     @classmethod
     def from_name(cls, name: str) -> EfficientNet:

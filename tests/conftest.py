@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
 
 import aim
 from aim.checkpoint import save_model, save_tokenizer
@@ -23,6 +25,7 @@ from aim.config import VQConfig
 from aim.models.aim.model import AiM
 from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
+from aim.training.perceptual import LPIPS
 from tests.tiny import random_model
 
 torch.set_num_threads(1)
@@ -122,3 +125,22 @@ def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def lpips_weights() -> dict[str, Tensor]:
+    """Random ones under the names of LPIPS's file."""
+    torch.manual_seed(6)
+    network = LPIPS()
+    weights = {n: w.detach() for n, w in network.state_dict().items() if n.startswith("features")}
+    weights = {n: w + 0.05 * torch.rand(w.shape) for n, w in weights.items()}
+    lins = {f"lin{i}.weight": torch.rand(w.shape) for i, w in enumerate(network.lins)}
+    return {**weights, **lins, "classifier.1.bias": torch.zeros(3)}
+
+
+@pytest.fixture(scope="session")
+def lpips_file(lpips_weights: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of LPIPS; read only."""
+    path = tmp_path_factory.mktemp("lpips") / "lpips.safetensors"
+    save_file(lpips_weights, path)
+    return path

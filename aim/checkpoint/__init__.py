@@ -6,7 +6,7 @@ configuration that this package cannot compute. Files are safetensors, but for L
 only tensors and plain values are read: no code runs.
 """
 
-from aim.checkpoint.load import Loaded, load_model
+from aim.checkpoint.load import Loaded, load_model, load_tokenizer_of
 from aim.checkpoint.official import export_official
 from aim.checkpoint.ours import (
     copy_tokenizer,
@@ -22,6 +22,7 @@ __all__ = [
     "export_official",
     "load_model",
     "load_tokenizer",
+    "load_tokenizer_of",
     "save_model",
     "save_tokenizer",
     "stored_dtype",

@@ -13,7 +13,8 @@ import torch
 from aim.checkpoint.hub import HubModel, fetch
 from aim.checkpoint.llamagen import SUFFIXES, TOKENIZER, load_llamagen
 from aim.checkpoint.official import CONFIG, WEIGHTS, load_official
-from aim.checkpoint.ours import is_prior, load_prior
+from aim.checkpoint.ours import TOKENIZERS, is_prior, load_prior, load_tokenizer
+from aim.checkpoint.weights import read_metadata
 from aim.config import LLAMAGEN, MODELS, GPTConfig
 from aim.errors import CheckpointError, InvalidInput
 from aim.models.prior import Prior
@@ -56,6 +57,19 @@ def load_model(
     model, tokenizer, version = _read(path, device, dtype)
     _check_fit(model, tokenizer, path)
     return Loaded(model, tokenizer, _name(path.resolve()), version)
+
+
+def load_tokenizer_of(source: str | Path, device: torch.device | str = "cpu") -> VQ:
+    """A tokenizer in float32, for inference: from its own .safetensors file, else the one that goes
+    with the model ``source``; errors as of ``load_model``.
+    """
+    path = Path(source)
+    own = path.suffix == ".safetensors" and path.is_file()
+    if own and read_metadata(path).get("kind") in TOKENIZERS:
+        tokenizer = load_tokenizer(path, device)
+    else:
+        tokenizer = load_model(source, device).tokenizer
+    return tokenizer.eval().requires_grad_(False)
 
 
 def _name(path: Path) -> str:

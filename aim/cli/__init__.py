@@ -17,8 +17,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (sample.sample, demo.demo, tokenize.tokenize, evaluate.evaluate):
+for command in (sample.sample, demo.demo, tokenize.tokenize):
     app.command()(command)
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(bench.app, name="bench")
 app.add_typer(train.app, name="train")
 

@@ -23,17 +23,21 @@ from aim.cli.options import (
     takes_sampling,
 )
 from aim.cli.progress import progress
+from aim.errors import InvalidInput
 
 if TYPE_CHECKING:
     from aim.pipeline import Pipeline
     from aim.settings import Settings
 
+app = typer.Typer()
 PATIENCE = timedelta(days=2)  # that a process waits for the slowest
 FIGURES = "Figures"
 
 
+@app.callback(invoke_without_command=True)
 @takes_sampling("the preset's")
 def evaluate(
+    context: typer.Context,
     out: Annotated[
         Path,
         typer.Option(help="Folder for all that is made; a set in it that was cut off is finished."),
@@ -103,6 +107,9 @@ def evaluate(
     PNGs, ADM's .npz, FID, sFID, IS, precision and recall; a table, then one line of JSON. Several
     GPUs, or cores of a CPU, of which a process uses one: start it with torchrun.
     """
+    if context.invoked_subcommand:
+        _refuse(context)
+        return
     import json
 
     import torch
@@ -152,6 +159,93 @@ def evaluate(
     if result is not None:
         Console().print(run.as_table(result))
         print(json.dumps(result, allow_nan=False))
+
+
+@app.command()
+def tokenizer(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Images of any classes: folders, zip files, tar shards, hf:<name>.",
+            show_default=False,
+        ),
+    ],
+    tokenizer: Annotated[
+        str, typer.Option(help="A tokenizer's .safetensors, or a model whose tokenizer it is.")
+    ] = "aim-s",
+    last: Annotated[
+        int | None, typer.Option(min=1, help="Only so many images, the last by name.")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Pixels that images are compared at, where they are that large. Default: what "
+            "comes out.",
+        ),
+    ] = None,
+    loss_network: Annotated[
+        Path | None, typer.Option(help="File of LPIPS: SqueezeNet's features and LPIPS's weights.")
+    ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For rFID, once for each: mobilenet-v2, efficientnet-lite0, inception or a "
+            "judge's .safetensors."
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
+    device: Device = None,
+) -> None:
+    """What a tokenizer keeps of images: PSNR, SSIM, LPIPS, rFID, distance in features, and its use
+    of the codebook; a table, then one line of JSON.
+
+    What comes out is compared with images as large as that; with smaller ones reduced to the size
+    that goes in.
+    """
+    import json
+
+    from rich.console import Console
+
+    from aim import checkpoint
+    from aim.checkpoint.weights import content_hash
+    from aim.device import prepare
+    from aim.evaluation import reconstruction
+    from aim.evaluation.features import load_features
+    from aim.evaluation.imagenet import NETWORKS, load_imagenet
+    from aim.training.data.sources import open_images
+    from aim.training.perceptual import LPIPS
+
+    chosen = settings(device=device)
+    where, _ = prepare(chosen.device, "float32", chosen.threads)
+    with progress("Loading the tokenizer") as bar:
+        model = checkpoint.load_tokenizer_of(tokenizer, where)
+        lpips = LPIPS.load(loss_network).to(where) if loss_network else None
+        networks = [
+            load_imagenet(name, where, side=0) if name in NETWORKS else load_features(name, where)
+            for name in features or ()
+        ]
+        source = open_images(images, labels=False)
+        bar.say("Comparing")
+        numbers = reconstruction.last(source, last)
+        found = reconstruction.measure_tokenizer(
+            model, source, numbers, networks, lpips, batch, size, bar.move
+        )
+    version = content_hash(model.state_dict(), "")
+    result = {"tokenizer": tokenizer, "version": version, "sources": images, "last": last, **found}
+    Console().print(reconstruction.as_table(result))
+    print(json.dumps(result, allow_nan=False))
+
+
+def _refuse(context: typer.Context) -> None:
+    """InvalidInput for an option of drawing before the name of another command."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise InvalidInput(
+                f"--{name.replace('_', '-')} stands before {context.invoked_subcommand}; give that "
+                "its own options behind it"
+            )
 
 
 def _classes(pipe: Pipeline, asked: list[str]) -> tuple[int, ...]:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from aim.cli.options import Device, settings
 from aim.cli.progress import progress
-
-if TYPE_CHECKING:
-    import torch
-
-    from aim.models.vq.model import VQ
 
 
 def tokenize(
@@ -64,6 +59,7 @@ def tokenize(
     An image that cannot be read is named and left out; the same command goes on with what was
     stopped. Several GPUs: start it with torchrun.
     """
+    from aim.checkpoint import load_tokenizer_of
     from aim.device import own_device, prepare
     from aim.training.data.codes import read_classes
     from aim.training.data.shards import check as check_all
@@ -74,7 +70,7 @@ def tokenize(
     rank, world = chosen.rank, chosen.world
     where, _ = prepare(own_device(chosen.device, chosen), "float32", chosen.threads)
     with progress("Loading the tokenizer") as bar:
-        model = _tokenizer(tokenizer, where)
+        model = load_tokenizer_of(tokenizer, where)
         classes, names = read_classes(like) if like else ((), ())
         source = open_images(images, own_classes, classes, names)
         bar.say("Images to codes")
@@ -97,19 +93,3 @@ def tokenize(
             "files",
             flush=True,
         )
-
-
-def _tokenizer(name: str, device: torch.device) -> VQ:
-    """From its own file, else the one that goes with a model."""
-    from aim.checkpoint import load_model, load_tokenizer
-    from aim.checkpoint.ours import TOKENIZERS
-    from aim.checkpoint.weights import read_metadata
-
-    path = Path(name)
-    if (
-        path.suffix == ".safetensors"
-        and path.is_file()
-        and read_metadata(path).get("kind") in TOKENIZERS
-    ):
-        return load_tokenizer(path, device).eval().requires_grad_(False)
-    return load_model(name, device).tokenizer.eval().requires_grad_(False)

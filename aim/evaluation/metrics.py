@@ -7,12 +7,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from aim.errors import InvalidInput
 
 NEIGHBOUR = 3  # whose distance is a ball's radius, in precision and recall
 SPLIT = 5000  # images an inception score is computed on; the score is the mean over such parts
+WINDOW = 11  # pixels a side, of SSIM
 BLOCK = 4096  # features a side whose distances are in memory at once, 128 MiB
 NOISE = 1e-12  # of the squared lengths of two vectors: below it their squared distance is rounding
 
@@ -145,6 +147,32 @@ def precision_recall(
         radii = nearest_distances(centres, centres, k + 1, block)[:, k]
         inside.append(_covered(points, centres, radii, block).double().mean().item())
     return inside[0], inside[1]
+
+
+def ssim(made: Tensor, images: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004) of uint8 images (N, 3, H, W) each, (N,): 11x11
+    Gaussian windows of 1.5 pixels that lie inside, each channel by itself. InvalidInput for images
+    smaller than a window.
+    """
+    if min(images.shape[2:]) < WINDOW:
+        raise InvalidInput(
+            f"images are {images.shape[3]}x{images.shape[2]}; SSIM needs at least {WINDOW} pixels"
+        )
+    at = torch.arange(WINDOW, dtype=torch.float32, device=images.device) - WINDOW // 2
+    line = torch.exp(-at.square() / (2 * 1.5**2))
+    line = line / line.sum()
+
+    def blurred(values: Tensor) -> Tensor:
+        flat = values.flatten(0, 1)[:, None]
+        return F.conv2d(F.conv2d(flat, line.view(1, 1, -1, 1)), line.view(1, 1, 1, -1))
+
+    x, y = made.float(), images.float()
+    mx, my = blurred(x), blurred(y)
+    vx, vy = blurred(x * x) - mx * mx, blurred(y * y) - my * my
+    both = blurred(x * y) - mx * my
+    a, b = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    alike = (2 * mx * my + a) * (2 * both + b) / ((mx * mx + my * my + a) * (vx + vy + b))
+    return alike.view(len(images), -1).mean(1)
 
 
 def _covered(points: Tensor, centres: Tensor, radii: Tensor, block: int) -> Tensor:

@@ -12,6 +12,7 @@ from aim.checkpoint.weights import opened
 from aim.errors import InvalidInput
 
 TAPS = (1, 4, 7, 9, 10, 11, 12)  # layers of SqueezeNet's features that are compared
+SMALLEST = 17  # pixels a side, of which the last layer sees one
 _FIRE = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128)} | {
     9: (256, 48, 192), 10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 64, 256),
 }  # fmt: skip
@@ -72,6 +73,9 @@ class LPIPS(nn.Module):
 
     def taps(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) in [-1, 1] -> features of each tap, of unit length over channels."""
+        if min(images.shape[2:]) < SMALLEST:
+            size = "x".join(map(str, images.shape[:1:-1]))
+            raise InvalidInput(f"images have {size} pixels; LPIPS needs at least {SMALLEST} a side")
         x, out = (images - self.shift) / self.scale, []
         for i, layer in enumerate(self.features):
             x = layer(x)

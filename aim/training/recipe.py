@@ -72,7 +72,7 @@ class TokenizerRecipe(Recipe):
     perceptual: float = 1.0
     semantic: float = 0.0  # code vectors towards what EfficientNet-Lite0 sees there
     discriminator: Literal["patch", "features"] = "patch"
-    adversarial: float = 0.3
+    adversarial: float = 0.3  # 0: without a discriminator
     adversarial_start: float = 0.35  # progress at which the discriminator comes in
     codebook: float = 1.0
     commitment: float = 0.25

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from aim.config import VQConfig
 from aim.errors import InvalidInput
 from aim.images.write import to_bytes
+from aim.models.vq.blocks import ResBlock
 from aim.models.vq.model import VQ
 from aim.training.classifier import VGG
 from aim.training.code_use import CodeUse
@@ -35,17 +36,12 @@ class Pixels(Protocol):
         """Images (B, 3, S, S) uint8 of the numbers ``pick`` (B,)."""
 
 
-def _compile(model: VQ, *frozen: nn.Module | None) -> None:
-    """Each network as one: a step launches thousands of small kernels, and the GPU would wait for
-    the next. Not the decoder's last convolution, at which two losses' gradients are compared.
-    """
-    torch._functorch.config.donated_buffer = False  # a step keeps graphs for a second pass
-    model.encoder.compile(dynamic=False)
-    model.decoder.features = torch.compile(  # type: ignore[method-assign]
-        model.decoder.features, dynamic=False
-    )
-    for network in filter(None, frozen):
-        network.compile(dynamic=False)
+def _compile_blocks(model: VQ) -> None:
+    """Not whole networks, which take longer to compile than a short run takes."""
+    torch._dynamo.config.cache_size_limit = 64
+    for module in model.modules():
+        if isinstance(module, ResBlock):
+            module.compile(dynamic=False)
 
 
 def _frozen(network: Network, device: torch.device) -> Network:
@@ -121,7 +117,7 @@ class TokenizerTrainer(Trainer[VQ]):
             if images and share
         ]
         if recipe.compile:
-            _compile(self.model, self.loss_network, self.classifier)
+            _compile_blocks(self.model)
 
     def _ahead(self, images: Pixels, batch: int, number: int) -> tuple[Ahead, int]:
         """This process's shares of shuffled batches, read ahead, and how large a batch is."""
@@ -170,7 +166,7 @@ class TokenizerTrainer(Trainer[VQ]):
             task = pixel + r.perceptual * perceptual
             # gradients meet at the image, so that each network is passed once
             towards = torch.autograd.grad(task, made, retain_graph=True)[0]
-            adversarial_on = progress >= r.adversarial_start
+            adversarial_on = r.adversarial > 0 and progress >= r.adversarial_start
             if adversarial_on:
                 self.discriminator.requires_grad_(False)
                 fooling = torch.autograd.grad(-self.discriminator(shown[-1]).mean(), made)[0]

@@ -180,11 +180,7 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, z_channels, h, w) -> (B, 3, H, W)."""
-        return self.conv_out(self.features(x))
-
-    def features(self, x: Tensor) -> Tensor:
-        """(B, z_channels, h, w) -> what the last convolution sees, (B, C, H, W)."""
         x = self.mid(self.conv_in(x))
         for level in self.conv_blocks:
             x = level(x)
-        return F.silu(self.norm_out(x))
+        return self.conv_out(F.silu(self.norm_out(x)))

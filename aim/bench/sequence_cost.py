@@ -11,7 +11,7 @@ import numpy as np
 
 from aim.bench.machine import Clock, free_memory
 from aim.bench.runs import Stop, Stopped
-from aim.config import SamplingParams
+from aim.config import AiMConfig, PriorConfig, SamplingParams
 from aim.engine import Request
 from aim.engine.backend import Backend
 from aim.engine.memory import RESERVE, pool_bytes, state_shapes
@@ -19,6 +19,7 @@ from aim.engine.runner import Runner
 from aim.engine.scheduler import Running
 from aim.models.aim.state import HistoryState
 from aim.models.interface import Decoder, State
+from aim.ops.attention import capacity
 
 FULL = 256  # codes up to which every step may be measured
 SETTLED = 64  # a multiple of the codes between two folds of AiM's fused step
@@ -41,6 +42,18 @@ class Cost:
     step_ms: tuple[tuple[int, float], ...]
     measured_steps: int  # positions that were timed, of ``tokens``
     sequence_bytes: int  # state or cache of one image, both rows
+
+
+def kept(config: PriorConfig, tokens: int) -> int:
+    """Bytes of state or cache that a model of ``config`` keeps of one image of ``tokens`` codes,
+    both rows, in float32; counted, without a model.
+    """
+    values = (
+        (config.d_conv - 1) * config.conv_dim + config.d_inner * config.d_state
+        if isinstance(config, AiMConfig)
+        else 2 * capacity(tokens) * config.d_model
+    )
+    return 4 * ROWS * config.n_layer * values
 
 
 class Timed(NamedTuple):

@@ -26,6 +26,7 @@ from aim.ui.inside.layout import inside_tab
 from aim.ui.models import Models, first_class
 from aim.ui.page import Page
 from aim.ui.race.layout import race_tab
+from aim.ui.race.recorded import sentence
 from aim.ui.theme import THEME
 
 __all__ = ["LAUNCH", "build", "launch"]
@@ -147,7 +148,8 @@ def _headline(pipe: Pipeline, rate: float) -> str:
     """What happens here, in a line, and at how many codes a second; 0 for not known yet."""
     speed = f", here about {rate:,.0f} a second" if rate else ""
     codes = pipe.model.config.num_tokens
-    return f"# AiM\nA Mamba-2 model draws a picture as {codes} codes, one after another{speed}."
+    what = f"A Mamba-2 model draws a picture as {codes} codes, one after another{speed}."
+    return f"# AiM\n{what} {sentence(pipe)}"
 
 
 def _warm_up(models: Models, health: Health) -> None:

@@ -62,13 +62,17 @@ def make_pipe(make_model: Callable[..., AiM], grid_vq: VQ) -> Callable[..., tupl
 
 
 @pytest.fixture(scope="session")
-def make_rival(make_model: Callable[..., AiM], grid_vq: VQ) -> Callable[[str, Brake], Pipeline]:
-    """A tiny pipeline in the place of a named model with random weights, of its family, and as slow
-    as a brake makes it.
+def make_rival(make_model: Callable[..., AiM]) -> Callable[[str, Brake], Pipeline]:
+    """A tiny pipeline in the place of a named model with random weights, of its family, of 64
+    codes, and as slow as a brake makes it.
     """
+    small = VQConfig(
+        image_size=32, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 1, 2), num_res_blocks=1
+    )
+    tokenizer = VQ(small).eval().requires_grad_(False)
 
     def make(name: str, brake: Brake) -> Pipeline:
-        model = make_model(num_tokens=256)
+        model = make_model(num_tokens=64)
         if name.startswith("gpt"):
             same = {
                 "vocab_size": model.config.vocab_size,
@@ -76,12 +80,12 @@ def make_rival(make_model: Callable[..., AiM], grid_vq: VQ) -> Callable[[str, Br
                 "classes": model.config.classes,
             }
             model = (
-                GPT(GPTConfig(64, 2, 2, num_tokens=256, multiple_of=64, **same))
+                GPT(GPTConfig(64, 2, 2, num_tokens=64, multiple_of=64, **same))
                 .eval()
                 .requires_grad_(False)
             )
         model.step = brake(model.step)  # type: ignore[method-assign]
-        return Pipeline(model, grid_vq, name, "random", backend="eager")
+        return Pipeline(model, tokenizer, name, "random", backend="eager")
 
     return make
 

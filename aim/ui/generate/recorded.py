@@ -47,7 +47,7 @@ def recording() -> Recording:
     """What is in the file."""
     told = json.loads(text(FILE))
     drawings = tuple(
-        Recorded(one["class"], one["seed"], _codes(one["codes"])) for one in told["drawings"]
+        Recorded(one["class"], one["seed"], unpacked(one["codes"])) for one in told["drawings"]
     )
     return Recording(told["model"], told["version"], told["machine"], drawings)
 
@@ -72,26 +72,32 @@ def opening(pipe: Pipeline) -> tuple[dict[str, Any] | None, list[dict[str, Any]]
         "pictures": PLAYED,
         "columns": 2,
         "colours": [encoded(palette, one.codes) for one in played],
-        "image": _address(write.mosaic(images[:PLAYED]), 90),
+        "image": address(write.mosaic(images[:PLAYED]), 90),
         "covers": len(played[0].codes),
     }
     chips = [
         {
             "index": one.label,
             "name": pipe.labels.name(one.label),
-            "image": _address(image.resize((CHIP, CHIP), Image.Resampling.LANCZOS), 70),
+            "image": address(image.resize((CHIP, CHIP), Image.Resampling.LANCZOS), 70),
         }
         for one, image in zip(found.drawings, images, strict=True)
     ]
     return value, chips
 
 
-def _codes(letters: str) -> np.ndarray:
+def packed(codes: np.ndarray) -> str:
+    """Codes (n,) as text of the file."""
+    return base64.b64encode(codes.astype("<u2").tobytes()).decode()
+
+
+def unpacked(letters: str) -> np.ndarray:
+    """What ``packed`` made of codes: (n,) int64."""
     return np.frombuffer(base64.b64decode(letters), "<u2").astype(np.int64)
 
 
-def _address(image: Image.Image, quality: int) -> str:
-    """The image as an address that needs no request."""
+def address(image: Image.Image, quality: int) -> str:
+    """An image as an address that needs no request."""
     out = io.BytesIO()
     image.save(out, "WEBP", quality=quality, method=6)
     return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from concurrent.futures import wait
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
+import numpy as np
 from gradio.components import Component
+from PIL import Image
 
 from aim.bench.race import Race, race
 from aim.bench.racers import Pictures
@@ -23,15 +25,21 @@ from aim.ui.models import Models
 from aim.ui.race.measuring import Measurement
 from aim.ui.race.measuring_handlers import MeasuringActions, MeasuringScreen
 from aim.ui.race.pairs import Pair, find, offered
-from aim.ui.race.report import replay_of, report, sheet
+from aim.ui.race.report import SHOWN, replay_of, report
 from aim.ui.race.scaling_report import scaling_report
 from aim.ui.stage.drawing import Drawing
+from aim.ui.stage.reel import encoded, served
 from aim.ui.stage.sessions import Sessions
-from aim.ui.stage.updates import Update, keep, verdict
+from aim.ui.stage.updates import Update, keep, preview_png, verdict
 
 BATCHES = (1, 4, 16, 64)
 SCALING_SECONDS = 90.0  # about; what does not fit in there is said to be missing
-_Outcome = tuple[Race, tuple[Pictures, ...]]
+
+
+class _Outcome(NamedTuple):
+    race: Race
+    pictures: tuple[Pictures, ...]
+    palettes: tuple[np.ndarray, ...]  # of each racer's codes
 
 
 class RaceActions(MeasuringActions):
@@ -91,7 +99,7 @@ class RaceActions(MeasuringActions):
             run.say(f"Making {name} with random weights")
             pipes = [*pipes, self.models.random(name)]
         seed = random.randrange(MAX_SEED + 1 - batch)
-        return race(
+        raced = race(
             pipes,
             label,
             batch,
@@ -100,27 +108,23 @@ class RaceActions(MeasuringActions):
             stop=lambda: run.stopped,
             progress=run.progress,
         )
+        return _Outcome(*raced, tuple(pipe.colours() for pipe in pipes))
 
     def _finished(self, pair: Pair, run: Measurement, disturbed: bool) -> Update:
-        result: Race
-        result, pictures = run.result
+        result, pictures, palettes = run.result
         stem = write.file_stem(f"race {pair.name} batch {result.batch} class {result.label}")
-        sheets: list[str] = []
-        for racer, drawn in zip(result.racers, pictures, strict=True):
-            told = {
-                "model": racer.name,
-                "version": racer.version,
-                "class": result.label,
-                "seed": result.seed,
-                "batch": result.batch,
-            }
-            png = write.png_bytes(sheet(drawn.images), told)
-            sheets.append(keep(png, f"{racer.name}.png", self.replay) or "")
+        replay = replay_of(result)
+        for racer, drawn, palette in zip(replay["racers"], pictures, palettes, strict=True):
+            sheet = write.mosaic([Image.fromarray(pixels) for pixels in drawn.images[:SHOWN]])
+            path = keep(preview_png(sheet), f"{racer['name']}.png", self.replay)
+            racer["image"] = path and served(path)
+            racer["colours"] = [encoded(palette, codes) for codes in drawn.codes[:SHOWN]]
+        replay |= {"run": f"{result.seed}", "fresh": True, "badge": "Measured here, median laps"}
         taken = sum(lap.seconds for racer in result.racers for lap in racer.laps)
         return {
             **self.update("done", f"{result.laps} laps each, {taken:.1f} s of racing", run),
             **self.files(result, stem, disturbed=disturbed),
-            self.replay: replay_of(result, sheets) if all(sheets) else None,
+            self.replay: replay,
             self.screen.report: report(result, pair.random, disturbed),
         }
 

@@ -14,20 +14,20 @@ from aim.ui.models import FIRST_CLASS, Models, class_choices
 from aim.ui.race.handlers import BATCHES, RaceActions, ScalingActions
 from aim.ui.race.measuring_handlers import MeasuringActions, MeasuringScreen
 from aim.ui.race.pairs import classes, find, offered
+from aim.ui.race.recorded import opening
 from aim.ui.race.replay import Replay
+from aim.ui.race.scaling_report import memory_chart
 from aim.ui.stage.updates import Update, status
 from aim.ui.stage.widgets import Choice, Shown, Status
 
 _INTRO = (
-    "Two models of one size draw the same class on this machine, by turns: **AiM**, a Mamba-2 "
-    "whose memory has a fixed size, and "
-    "LlamaGen's **Transformer**, whose cache grows with every code. When the race is over, you see "
-    "both at the pace that was measured."
+    "**AiM**, a Mamba-2 whose memory has a fixed size, against LlamaGen's **Transformer**, whose "
+    "cache grows with every code: models of one size draw the same class. They take turns when "
+    "they are measured, and you see both times side by side."
 )
 _SCALING = (
-    "What an image costs from 256 to 16,384 codes, and from one image to 64 at once, and what each "
-    "model keeps in memory of one sequence. "
-    "The answer depends on the machine."
+    "What an image costs from 256 to 16,384 codes, and from one image to 64 at once. The answer "
+    "depends on the machine."
 )
 
 
@@ -40,6 +40,7 @@ def race_tab(models: Models, drawing: Actions) -> list[MeasuringActions]:
     pair_ = next((pair for pair in known if pair.aim == models.default), known[0])
     labels = classes(pair_, models) or []
     gr.Markdown(_INTRO, elem_classes="aim-about")
+    replay = Replay(opening(models.get(models.default)), elem_id="replay", elem_classes="aim-flush")
     with gr.Group(), gr.Row():
         pair = Choice(
             [(p.title, p.name) for p in pairs],
@@ -67,15 +68,15 @@ def race_tab(models: Models, drawing: Actions) -> list[MeasuringActions]:
             scale=2,
         )
     with gr.Row(elem_classes="aim-start"):
-        start = gr.Button("Start", variant="primary", elem_id="race", min_width=120)
+        start = gr.Button("Measure here", variant="primary", elem_id="race", min_width=120)
         stop = gr.Button("Stop", interactive=False, elem_id="race-stop", min_width=80)
     progress = Status(
-        status("idle", "Pick a pair and press Start"),
+        status("idle", "Takes a minute or two; the times are this machine's"),
         label="Progress",
         elem_id="race-progress",
         elem_classes="aim-flush",
     )
-    replay = Replay(elem_id="replay", elem_classes="aim-flush")
+    memory = Shown(memory_chart(pair_.names), elem_id="memory", elem_classes="aim-flush")
     report = Shown(elem_id="race-report", elem_classes="aim-flush")
     csv, json = _downloads("race")
     measurements = gr.JSON(label="Race", visible=False)
@@ -93,7 +94,10 @@ def race_tab(models: Models, drawing: Actions) -> list[MeasuringActions]:
         except AimError as error:
             gr.Warning(str(error))
             return {label: gr.update()}
-        return {label: gr.update(choices=choices, value=_first(choices, index))}
+        return {
+            label: gr.update(choices=choices, value=_first(choices, index)),
+            memory: memory_chart(chosen.names),
+        }
 
     hidden: dict[str, Any] = {"show_progress": "hidden"}
     start.click(
@@ -106,7 +110,7 @@ def race_tab(models: Models, drawing: Actions) -> list[MeasuringActions]:
         **hidden,
     )
     stop.click(actions.stop, None, None, api_name="stop_race", queue=False, **hidden)
-    pair.select(switch, [pair, label], [label], api_visibility="private", **hidden)
+    pair.select(switch, [pair, label], [label, memory], api_visibility="private", **hidden)
     _offer(measurements, csv, json)
     with gr.Accordion(
         "Scaling: longer sequences, larger batches", open=False, elem_id="scaling-section"

@@ -8,17 +8,20 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from aim.bench.runs import Stopped
 from aim.errors import QueueFull
 
+WAITING = 8  # measurements in line at the most, each of some minutes
 _LOOK = 0.1  # seconds between two looks at how far it is
-# two measurements at once would disturb each other, whichever page asked for them
-_track = threading.Lock()
-_on_track: list[Measurement] = []  # at most one
+# two measurements at once would disturb each other, whichever page asked for them: the first is on
+# the track, the others wait
+_line: list[Measurement] = []
+_lock = threading.Lock()
 
 
 class Measurement:
-    """One piece of work and how far it is. ``run`` is for one thread; ``stop`` may be called from
-    any thread at any time.
+    """One piece of work and how far it is. All is for one thread, except ``stop``, which may be
+    called from any thread at any time.
     """
 
     def __init__(self) -> None:
@@ -27,6 +30,7 @@ class Measurement:
         self.result: Any = None  # what the work returned
         self._stop = threading.Event()
         self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
 
     @property
     def stopped(self) -> bool:
@@ -45,27 +49,46 @@ class Measurement:
         """For the work: how many parts of it are done."""
         self.done, self.total = done, total
 
+    def turn(self) -> Iterator[int]:
+        """Stand in line until it is this one's turn; yields its place at every look, from 1.
+
+        QueueFull where the line is too long, ``Stopped`` where it was stopped. Whoever calls this
+        has to ``leave``.
+        """
+        with _lock:
+            if len(_line) > WAITING:
+                raise QueueFull(
+                    f"{WAITING} others wait to measure something here. Press the button again in a "
+                    "few minutes."
+                )
+            _line.append(self)
+        while place := _line.index(self):
+            yield place
+            if self._stop.wait(_LOOK):
+                raise Stopped
+
+    def leave(self) -> None:
+        """Out of the line; off the track as soon as the work ends."""
+        self.stop()
+        if self._thread is None and self in _line:
+            _line.remove(self)
+
     def run(self, work: Callable[[Measurement], Any]) -> Iterator[None]:
         """Do ``work``, which is handed this; yields whenever there is something new to tell.
 
-        Raises what it raised, and QueueFull instead of beginning a second measurement. Closing the
-        generator stops the work.
+        Raises what it raised. Closing the generator stops the work.
         """
-        if not _track.acquire(blocking=False):
-            refuse_a_second()
-            raise QueueFull(
-                "Another measurement has just begun here. Press the button again in a minute."
-            )
-        _on_track.append(self)
-        thread = threading.Thread(target=self._work, args=(work,), name="measurement", daemon=True)
-        thread.start()
+        self._thread = threading.Thread(
+            target=self._work, args=(work,), name="measurement", daemon=True
+        )
+        self._thread.start()
         told = None
         try:
-            while thread.is_alive():
+            while self._thread.is_alive():
                 if (now := (self.text, self.done)) != told:
                     told = now
                     yield
-                thread.join(_LOOK)
+                self._thread.join(_LOOK)
         finally:
             self.stop()
         if self._error is not None:
@@ -77,22 +100,9 @@ class Measurement:
         except BaseException as error:  # it belongs to whoever waits
             self._error = error
         finally:
-            _on_track.remove(self)
-            _track.release()
+            _line.remove(self)
 
 
 def running() -> str:
     """What is being measured in this process, empty for nothing."""
-    return next((measurement.text for measurement in list(_on_track)), "")
-
-
-def refuse_a_second() -> None:
-    """QueueFull if something is being measured in this process: better said before a model is
-    loaded for it.
-    """
-    if text := running():
-        raise QueueFull(
-            f"Something is being measured here already ({text}); two at once would disturb each "
-            "other's times. "
-            "Press the button again in a minute."
-        )
+    return next((measurement.text for measurement in _line[:1]), "")

@@ -16,7 +16,7 @@ from aim.bench.runs import Stopped
 from aim.bench.scaling import Scaling
 from aim.bench.table import as_csv, as_json
 from aim.ui.models import Models
-from aim.ui.race.measuring import Measurement, refuse_a_second
+from aim.ui.race.measuring import Measurement, running
 from aim.ui.stage.drawing import View
 from aim.ui.stage.sessions import Sessions
 from aim.ui.stage.updates import Update, explain, keep, status
@@ -50,15 +50,20 @@ class MeasuringActions:
     def stream(
         self, request: gr.Request, measure: Callable[[Measurement], Iterator[Update]]
     ) -> Iterator[Update]:
-        """What ``measure`` yields for the session that asks; refused while something else is
-        measured, told apart where it is stopped.
+        """What ``measure`` yields for the session that asks, after what else is measured; told
+        apart where it is stopped.
         """
         with self.sessions.one(request.session_hash or "") as run:
             # the first update comes at once: a run that is cancelled before it would never be
             # closed
             yield {**self.buttons(busy=True), **self.update("starting", "Starting …")}
             try:
-                refuse_a_second()
+                told = ""
+                for place in run.turn():
+                    text = f"Number {place} in line, behind somebody else's: {running()}"
+                    if text != told:
+                        told = text
+                        yield self.update("waiting", text)
                 yield from measure(run)
             except Stopped:
                 yield {
@@ -68,6 +73,8 @@ class MeasuringActions:
             except Exception as error:
                 yield {**self.buttons(busy=False), **self.update("failed", explain(error))}
                 raise
+            finally:
+                run.leave()
 
     def update(self, state: str, text: str, run: Measurement | None = None) -> Update:
         """How far it is, and nothing to take home yet. Whole: a program that reads the stream sees

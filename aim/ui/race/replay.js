@@ -1,89 +1,46 @@
-// Cells of the finished picture are uncovered when their code was there; until the image decoder
-// is done a gap is left between them.
+// Two pictures come by one clock, each code when its model had it; the replay begins when somebody
+// sees it.
 const root = element.querySelector(".aim-replay");
 const lanes = [...root.querySelectorAll(".aim-racer")];
+const films = lanes.map((lane) => new Film(lane.querySelector("canvas"), root));
 const pace = root.querySelector(".aim-pace");
 const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
-let race = null,
-  sheets = [],
-  frame = 0;
+let race = null;
+let ready = false; // the pictures are there, and the race was not begun
+let inView = false;
+let frame = 0;
 
 const seconds = (value) => value.toFixed(value < 10 ? 3 : 1) + " s";
 
-function cover(lane, racer, sheet, drawn, done) {
-  const canvas = lane.querySelector("canvas"),
-    context = canvas.getContext("2d");
-  const style = getComputedStyle(lane),
-    columns = race.columns,
-    lines = Math.ceil(race.pictures / columns);
-  canvas.height = Math.round((canvas.width * lines) / columns);
-  const size = canvas.width / columns,
-    cell = size / race.grid,
-    gap = done ? 0 : Math.max(0.5, cell * 0.07);
-  const paper = style.getPropertyValue("--paper"),
-    dot = style.getPropertyValue("--dot");
-  const width = sheet.naturalWidth / columns / race.grid;
-  context.fillStyle = paper;
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  if (done) context.drawImage(sheet, 0, 0, canvas.width, canvas.height);
-  else
-    for (let i = 0; i < race.pictures; i++) {
-      const left = (i % columns) * size,
-        top = Math.floor(i / columns) * size;
-      const first = (i % columns) * race.grid,
-        above = Math.floor(i / columns) * race.grid;
-      for (let code = 0; code < race.codes; code++) {
-        const column = code % race.grid,
-          row = Math.floor(code / race.grid);
-        const x = left + column * cell,
-          y = top + row * cell;
-        if (code < drawn)
-          context.drawImage(
-            sheet,
-            (first + column) * width,
-            (above + row) * width,
-            width,
-            width,
-            x + gap / 2,
-            y + gap / 2,
-            cell - gap,
-            cell - gap,
-          );
-        else {
-          context.fillStyle = dot;
-          context.fillRect(x + cell * 0.42, y + cell * 0.42, cell * 0.16, cell * 0.16);
-        }
-      }
-    }
-  context.fillStyle = paper;
-  for (let i = 1; i < columns; i++) context.fillRect(i * size - 2, 0, 4, canvas.height);
-  for (let i = 1; i < lines; i++) context.fillRect(0, i * size - 2, canvas.width, 4);
+// Codes that a model had after so many seconds, with the part of the next one.
+function codes(times, clock) {
+  let done = 0;
+  while (done < times.length && times[done] <= clock) done++;
+  if (done === times.length) return done;
+  const before = done ? times[done - 1] : 0;
+  return done + Math.max(0, Math.min(0.999, (clock - before) / (times[done] - before)));
 }
 
 function show(index, clock) {
-  const lane = lanes[index],
-    racer = race.racers[index];
-  const drawn = racer.code_seconds.filter((at) => at <= clock).length,
-    done = clock >= racer.seconds;
-  const state = done ? "done" : String(drawn);
-  lane.querySelector(".aim-clock").textContent = seconds(Math.min(clock, racer.seconds));
+  const [lane, racer, film] = [lanes[index], race.racers[index], films[index]];
+  const find = (name) => lane.querySelector(".aim-" + name);
+  const [head, done] = [codes(racer.code_seconds, clock), clock >= racer.seconds];
+  const whole = Math.floor(head);
+  find("clock").textContent = seconds(Math.min(clock, racer.seconds));
+  film.paint(head);
+  const state = done ? "done" : String(whole);
   if (lane.dataset.drawn === state) return done;
   lane.dataset.drawn = state;
-  cover(lane, racer, sheets[index], drawn, done);
-  lane.querySelector(".aim-count").textContent = `${drawn} / ${race.codes} codes`;
-  lane.querySelector(".aim-meter > div").style.width = (100 * drawn) / race.codes + "%";
-  lane.querySelector(".aim-arrival").textContent = done
-    ? racer.arrival
-    : drawn === race.codes
-      ? "decoding the picture"
-      : "";
-  lane
-    .querySelector("canvas")
-    .setAttribute("aria-label", done ? racer.alt : `${racer.name} is drawing`);
+  find("count").textContent = `${whole} / ${film.total} codes`;
+  find("meter").firstChild.style.width = (100 * whole) / film.total + "%";
+  const decoding = whole === film.total ? "decoding the picture" : "";
+  find("arrival").textContent = done ? racer.arrival : decoding;
+  film.canvas.setAttribute("aria-label", done ? racer.alt : `${racer.name} is drawing`);
   return done;
 }
 
 function finish() {
+  cancelAnimationFrame(frame);
   for (const index of [0, 1]) show(index, Infinity);
   root.dataset.state = "done";
   root.querySelector(".aim-verdict").textContent = race.result;
@@ -91,45 +48,62 @@ function finish() {
 
 function play() {
   cancelAnimationFrame(frame);
+  ready = false;
   for (const lane of lanes) delete lane.dataset.drawn;
   root.querySelector(".aim-verdict").textContent = "";
   if (calm.matches) return finish();
   root.dataset.state = "playing";
-  let clock = 0,
-    last = null;
+  let [clock, last] = [0, null];
   const tick = (now) => {
     clock += last === null ? 0 : ((now - last) / 1000) * Number(pace.value);
     last = now;
-    const done = [0, 1].map((index) => show(index, clock));
-    if (done.every(Boolean)) finish();
-    else frame = requestAnimationFrame(tick);
+    if (![0, 1].map((index) => show(index, clock)).every(Boolean)) {
+      frame = requestAnimationFrame(tick);
+    } else finish();
   };
   frame = requestAnimationFrame(tick);
 }
 
 async function load() {
+  const asked = props.value;
+  if (!asked) {
+    // another race is being measured: what is here must not take its time
+    if (race) finish();
+    return;
+  }
   cancelAnimationFrame(frame);
-  const asked = (race = props.value);
-  root.hidden = !asked;
-  root.dataset.state = asked ? "loading" : "empty";
-  if (!asked) return;
-  lanes.forEach((lane, index) => {
-    lane.querySelector(".aim-name").textContent = asked.racers[index].name;
-    lane.querySelector(".aim-kind").textContent = asked.racers[index].kind;
+  [race, ready] = [JSON.parse(JSON.stringify(asked)), false];
+  const mine = race;
+  root.hidden = false;
+  root.dataset.state = "loading";
+  root.querySelector(".aim-badge").textContent = race.badge;
+  const { run, grid, pictures, columns } = race;
+  const taken = race.racers.map(({ name, kind, colours, image }, index) => {
+    lanes[index].querySelector(".aim-name").textContent = name;
+    lanes[index].querySelector(".aim-kind").textContent = kind;
+    films[index].clear();
+    return films[index].take({ run, grid, pictures, columns, colours, image, covers: grid ** 2 });
   });
-  const images = await Promise.all(
-    asked.racers.map(async (racer) => {
-      const image = new Image();
-      image.src = racer.sheet.url;
-      await image.decode();
-      return image;
-    }),
-  );
-  if (race !== asked) return;
-  sheets = images;
-  play();
+  await Promise.all(taken);
+  if (race !== mine) return;
+  for (const film of films) film.fit();
+  for (const index of [0, 1]) show(index, 0);
+  ready = true;
+  if (inView) play();
+  else if (race.fresh) root.scrollIntoView({ behavior: "smooth", block: "nearest" });
 }
 
-root.querySelector(".aim-again").addEventListener("click", () => sheets.length && play());
+new IntersectionObserver(
+  (entries) => {
+    inView = entries[entries.length - 1].intersectionRatio >= 0.4;
+    if (inView && ready) play();
+  },
+  { threshold: [0, 0.4] },
+).observe(root.querySelector(".aim-lanes"));
+new ResizeObserver(() => {
+  const fresh = films.map((film) => film.fit());
+  if (race && fresh.some(Boolean) && root.dataset.state === "done") finish();
+}).observe(root);
+root.querySelector(".aim-again").addEventListener("click", () => race && play());
 watch("value", load);
 load();

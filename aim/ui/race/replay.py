@@ -1,4 +1,4 @@
-"""The replay: two grids that fill in a browser at the pace that was measured, code by code."""
+"""The replay: two pictures come in a browser as two models drew them, code by code."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from aim.ui.stage.widgets import Shown
 
 
 class Replay(Shown):
-    """Two grids filling in at the pace of two measured runs; nothing is shown while the value is
-    None.
+    """Two models' pictures, on the stage's canvas, at the pace of two measured runs; nothing is
+    shown before there is a value, and None leaves the last one where it ended.
 
-    The value is a dictionary: ``grid`` codes each way, ``codes`` in a picture, ``pictures`` shown,
-    ``columns`` of them, ``result`` in words, and two ``racers``, each with ``name``, ``kind``,
-    ``code_seconds`` (codes,), ``seconds`` to the picture, ``sheet`` (a PNG of the pictures as a
-    file of Gradio's), ``arrival`` and ``alt`` in words.
+    The value is a dictionary: ``run`` changes with each race, ``grid`` codes each way, ``pictures``
+    shown in ``columns``, ``badge`` says where it was measured and ``result`` who was first; a
+    ``fresh`` one comes into view. Two ``racers``, each with ``name``, ``kind``, ``code_seconds``
+    (codes,), ``seconds`` to the picture, ``colours`` and ``image`` as of a ``Stage``, ``arrival``
+    and ``alt`` in words.
     """
 
     def __init__(self, value: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__(
-            value,
-            **{
-                "html_template": text("race/replay.html"),
-                "js_on_load": text("race/replay.js"),
-                **kwargs,
-            },
-        )
+        templates = {
+            "html_template": text("race/replay.html"),
+            "js_on_load": text("stage/film.js") + text("race/replay.js"),
+        }
+        super().__init__(value, **{**templates, **kwargs})

@@ -5,12 +5,9 @@ words.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from html import escape
 from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from aim.bench.race import METHOD, Race
 from aim.bench.racers import Racer
@@ -27,67 +24,48 @@ def kind(family: str) -> str:
     return "aim" if family == "AiM" else "gpt"
 
 
-def columns(batch: int) -> int:
-    """Pictures side by side."""
-    return math.ceil(math.sqrt(min(batch, SHOWN)))
-
-
-def sheet(images: np.ndarray) -> Image.Image:
-    """The first pictures of (B, H, W, 3) uint8 in one, ``columns`` side by side, without gaps."""
-    across, (height, width) = columns(len(images)), images.shape[1:3]
-    shown = images[:SHOWN]
-    picture = Image.new("RGB", (across * width, math.ceil(len(shown) / across) * height))
-    for i, pixels in enumerate(shown):
-        picture.paste(Image.fromarray(pixels), (i % across * width, i // across * height))
-    return picture
-
-
-def replay_of(race: Race, sheets: Sequence[str]) -> dict[str, Any]:
-    """The value of a ``Replay``; ``sheets`` are the paths of the racers' pictures, as files that
-    the page serves.
-    """
+def replay_of(race: Race) -> dict[str, Any]:
+    """The value of a ``Replay``, pictures apart."""
     shown = min(race.batch, SHOWN)
     many = "a picture" if shown == 1 else f"{shown} pictures"
     return {
         "grid": math.isqrt(race.tokens),
-        "codes": race.tokens,
         "pictures": shown,
-        "columns": columns(race.batch),
+        "columns": math.isqrt(shown - 1) + 1,
         "result": verdict(race),
         "racers": [
             {
                 "name": racer.name,
                 "kind": FAMILIES.get(racer.family, racer.family),
-                "code_seconds": [round(at, 6) for at in racer.replay.code_seconds],
-                "seconds": racer.replay.seconds,
-                "sheet": {"path": path, "meta": {"_type": "gradio.FileData"}},
+                "code_seconds": [round(at, 5) for at in racer.replay.code_seconds],
+                "seconds": round(racer.replay.seconds, 5),
                 "arrival": (
                     f"codes {seconds(racer.replay.codes_seconds)}, decoding "
-                    f"{seconds(racer.replay.decode_seconds)}"
+                    f"{seconds(racer.replay.decode_seconds)}; memory {size(racer.sequence_bytes)}"
                 ),
+                "memory": racer.sequence_bytes,
                 "alt": (
                     f"What {racer.name} drew in {seconds(racer.replay.seconds)}: {many} of "
                     f"{race.title}"
                 ),
             }
-            for racer, path in zip(race.racers, sheets, strict=True)
+            for racer in race.racers
         ],
     }
 
 
 def verdict(race: Race) -> str:
-    """Who was first, by how much, and whether that is more than the laps differ."""
+    """Who was first, by how much, and whether that is more than the laps differ, in a sentence."""
     first, *_, last = sorted(race.racers, key=lambda racer: racer.seconds.median)
     many = "its picture" if race.batch == 1 else f"its {race.batch} pictures"
-    text = (
+    overlap = first.seconds.max >= last.seconds.min
+    return (
         f"{first.name} had {many} first: {seconds(first.seconds.median)} against "
         f"{seconds(last.seconds.median)}, "
         f"{number(last.seconds.median / first.seconds.median)} times as fast, medians of "
-        f"{race.laps} laps each."
+        f"{race.laps} laps each"
+        + ("; their laps overlap, so another race may end otherwise." if overlap else ".")
     )
-    if first.seconds.max >= last.seconds.min:
-        text += " Their laps overlap, so another race may end otherwise."
-    return text
 
 
 def report(race: Race, random_weights: bool, disturbed: bool) -> str:

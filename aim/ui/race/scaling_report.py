@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from html import escape
 from itertools import product
 
-from aim.bench.scaling import Cost, Scaling, verdicts
+from aim.bench.scaling import TOKENS, Cost, Scaling, verdicts
+from aim.bench.sequence_cost import kept
 from aim.bench.table import machine_line
+from aim.config import MODELS
 from aim.ui.race.charts import Line, Point, chart, seconds, size, table
 
 _METHOD = (
@@ -19,6 +21,11 @@ _METHOD = (
     "not: only some of its codes were timed, "
     "as the table of all sizes says, and the time of the others is interpolated, or, where AiM's "
     "step repeats itself, extrapolated."
+)
+_MEMORY = ("Memory of a picture", "codes of the picture", "Kept of it while it is drawn, MB")
+_KEPT = (
+    "AiM's state has one size, however long the sequence; the Transformer's cache grows with every "
+    "code. Counted in float32, with the row that guidance takes."
 )
 
 
@@ -39,12 +46,6 @@ def scaling_report(result: Scaling) -> str:
             "Seconds an image",
             _lines(result, _batches(result), 1, _time),
         ),
-        chart(
-            "Memory of a sequence",
-            "codes an image",
-            "State or cache, MB",
-            _lines(result, across_codes, 0, _memory, exact=True),
-        ),
     ]
     said = "".join(f"<li>{escape(text)}</li>" for text in verdicts(result))
     return (
@@ -55,12 +56,27 @@ def scaling_report(result: Scaling) -> str:
     )
 
 
+def memory_chart(names: Sequence[str]) -> str:
+    """What named models keep of one picture as it has more codes, counted and not measured."""
+    lines = [
+        _line(name, [Point(n, kept(MODELS[name].config, n) / 1e6) for n in TOKENS])
+        for name in names
+    ]
+    return (
+        f'<div class="aim-report aim-memory">{chart(*_MEMORY, lines)}'
+        f'<p class="aim-small">{escape(_KEPT)}</p></div>'
+    )
+
+
+def _line(name: str, points: Sequence[Point]) -> Line:
+    return Line(name, "aim" if name.startswith("aim") else "gpt", points)
+
+
 def _lines(
     result: Scaling,
     sizes: Sequence[tuple[int, int]],
     grows: int,
     of: Callable[[Cost], float],
-    exact: bool = False,
 ) -> list[Line]:
     """A line for each model over those ``sizes`` (codes, batch) that were measured of it; ``grows``
     says which of the two is x.
@@ -68,10 +84,8 @@ def _lines(
     lines = []
     for name in result.models:
         found = [(size, result.cost(name, *size)) for size in sizes]
-        points = [
-            Point(size[grows], of(cost), exact or _whole(cost)) for size, cost in found if cost
-        ]
-        lines.append(Line(name, "aim" if name.startswith("aim") else "gpt", points))
+        points = [Point(size[grows], of(cost), _whole(cost)) for size, cost in found if cost]
+        lines.append(_line(name, points))
     return lines
 
 
@@ -81,10 +95,6 @@ def _batches(result: Scaling) -> list[tuple[int, int]]:
 
 def _time(cost: Cost) -> float:
     return cost.seconds_per_image
-
-
-def _memory(cost: Cost) -> float:
-    return cost.sequence_bytes / 1e6
 
 
 def _whole(cost: Cost) -> bool:

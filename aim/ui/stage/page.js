@@ -44,6 +44,16 @@
     }
   });
 
+  // A link to a tab opens it, also where the tab is in the menu of those that do not fit.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href^="#"]');
+    const tabs = [...document.querySelectorAll("[role=tab], .overflow-dropdown button")];
+    const tab = tabs.find((one) => link?.hash === "#" + one.textContent.trim().toLowerCase());
+    if (!tab) return;
+    event.preventDefault();
+    tab.click();
+  });
+
   // Gradio labels what is empty, and gives it no role that may have a label.
   const name = () =>
     document

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 import aim
 import aim.ui
+from aim.bench.race import Race
+from aim.bench.race import race as run_race
+from aim.bench.table import as_json
+from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui import models as ui_models
 from aim.ui import record
 from aim.ui.generate import recorded
 from aim.ui.generate.recorded import PLAYED, opening, recording
+from aim.ui.race import recorded as race
+from pages import Brake, show
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +63,56 @@ def test_the_command_writes_what_is_read(pipe: Pipeline, monkeypatch: pytest.Mon
     assert (one.label, one.seed) == record.SHOWN[0] and len(one.codes) == 256
 
 
+def test_the_race_is_what_the_bundled_models_draw(pipe: Pipeline) -> None:
+    found = race.recorded()
+    assert found.of(pipe), f"run python -m aim.ui.record: it is of aim-s {found.versions[0]}"
+    other = aim.load(race.MODELS[1], device="cpu", dtype="float32")
+    assert found.versions == (pipe.version, other.version)
+    own, others = found.codes
+    assert (found.label, found.seed) == record.RACED == record.SHOWN[0]
+    assert np.array_equal(recording().drawings[0].codes, own), "what is compared above"
+    assert np.array_equal(record.drawn(other, found.label, found.seed), others)
+    value = race.opening(pipe)
+    assert value is not None and all(version in value["badge"] for version in found.versions)
+    for racer in value["racers"]:
+        assert racer["code_seconds"] == sorted(racer["code_seconds"])
+        assert len(racer["code_seconds"]) == 256 and len(racer["colours"]) == 1
+    assert len(race.text(race.FILE)) < 8_000
+    assert "[race](#race) on" in race.sentence(pipe)
+
+
+def test_a_race_is_recorded_with_times_from_elsewhere(
+    make_rival: Callable[[str, Brake], Pipeline], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipes = [make_rival(name, Brake()) for name in race.MODELS]
+    measured, _ = run_race(pipes, 1, seed=3, bandwidth=1e10)
+    saved = TypeAdapter(Race).validate_json(as_json(measured))
+    told = record.record_race(pipes, saved)
+    monkeypatch.setattr(race, "text", lambda path: told)
+    found = race.recorded()
+    assert (found.label, found.seed, found.versions) == (1, 3, ("random", "random"))
+    assert found.replay["racers"][0]["seconds"] == round(measured.racers[0].replay.seconds, 5)
+    with pytest.raises(InvalidInput, match="the race is one of"):
+        record.record_race(pipes[::-1], saved)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [((1.0, 1.02), "as fast as"), ((1, 2), "2.00 times as fast"), ((3, 1), "3.00 times as slow")],
+)
+def test_the_headline_says_who_was_first(
+    monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], said: str
+) -> None:
+    racers = [{"seconds": s, "memory": m} for s, m in zip(seconds, (1, 4), strict=True)]
+    one = race.Recorded(("v", "w"), "2 CPU cores, float32", 1, 1, (), {"racers": racers})
+    monkeypatch.setattr(race, "recorded", lambda: one)
+    pipe: Any = SimpleNamespace(name="aim-s", version="v")
+    assert race.sentence(pipe).startswith(f"In a [race](#race) on 2 CPU cores it was {said}")
+    assert race.sentence(pipe).endswith("with 25% of the memory a picture.")
+    pipe.version = "other"
+    assert race.sentence(pipe) == ""
+
+
 def test_the_first_screen_moves_and_a_picture_draws_its_class(
     pipe: Pipeline, browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,11 +132,18 @@ def test_the_first_screen_moves_and_a_picture_draws_its_class(
             time.sleep(0.2)
         assert len(seen) > 4, "nothing moves"
         assert tab.inner_text("#stage .aim-tag").startswith("Recorded: aim-s on ")
+        tab.click(".aim-head a[href='#race']")
+        tab.wait_for_selector(".aim-replay[data-state=playing]")
+        assert tab.inner_text(".aim-badge").startswith("Recorded on ")
+        tab.wait_for_function(
+            "() => Number(document.querySelector('.aim-racer').dataset.drawn) > 3"
+        )
+        show(tab, "Generate")
         last = tab.locator("#chips button").nth(11).bounding_box()
         assert last["y"] + last["height"] <= 800, "not above the fold"
         tab.locator("#chips button").nth(1).click()
         tab.wait_for_selector("#progress .aim-drawing")
-        assert tab.get_by_label("Class", exact=True).input_value() == "king penguin (145)"
+        assert tab.locator("#class input").input_value() == "king penguin (145)"
         tab.wait_for_selector("#stage .aim-stage[data-loop=false]")
         tab.click("#stop")
         tab.screenshot(path=tmp_path / "drawing.png")

@@ -16,6 +16,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError, ValidationError
 
+from aim.bench.runs import Stopped
 from aim.errors import GenerationError, QueueFull
 from aim.pipeline import Pipeline
 from aim.ui import models as ui_models
@@ -184,25 +185,47 @@ class TestMeasurement:
             return "whole"
 
         run, told = Measurement(), list[str]()
+        assert list(run.turn()) == []
         for _ in run.run(work):
             told.append(run.text)
         assert (run.result, run.done, run.total) == ("whole", 1, 2)
 
-    def test_only_one_is_on_the_track(self):
+    def test_a_second_one_waits_and_may_leave(self):
         go = threading.Event()
-        first = Measurement()
+        first, second, third = Measurement(), Measurement(), Measurement()
+        assert list(first.turn()) == []
         running = first.run(lambda run: go.wait(5))
         next(running)
-        with pytest.raises(QueueFull, match=r"measured here already \(Starting\)"):
-            next(Measurement().run(lambda run: None))
+        places, patient = second.turn(), third.turn()
+        assert (next(places), next(patient)) == (1, 2)
+        second.stop()
+        with pytest.raises(Stopped):
+            next(places)
+        second.leave()
+        assert next(patient) == 1
         go.set()
         assert list(running) == []
-        assert list(Measurement().run(lambda run: None)) in ([], [None])
+        assert set(patient) <= {1}, "its turn comes when the first has ended"
+        assert measuring.running() == third.text
+        third.leave()
+        assert not measuring.running()
+
+    def test_the_line_is_bounded(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(measuring, "WAITING", 1)
+        inside = [Measurement(), Measurement()]
+        for one in inside:
+            next(one.turn(), None)
+        with pytest.raises(QueueFull, match="1 others wait"):
+            next(Measurement().turn())
+        for one in inside:
+            one.leave()
 
     def test_an_error_of_the_work_is_raised(self):
         def work(run: Measurement) -> None:
             raise GenerationError("it broke")
 
         with pytest.raises(GenerationError, match="it broke"):
-            list(Measurement().run(work))
+            run = Measurement()
+            assert list(run.turn()) == []
+            list(run.run(work))
         assert not measuring.running()

@@ -1,0 +1,97 @@
+"""The race that the page shows before anybody has measured one: ``python -m aim.ui.record`` runs it
+anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from aim.bench.race import Race
+from aim.pipeline import Pipeline
+from aim.ui.assets import text
+from aim.ui.generate.recorded import address, packed, unpacked
+from aim.ui.race.charts import number
+from aim.ui.race.report import replay_of
+from aim.ui.stage.reel import encoded
+
+FILE = "race/recorded.json"
+MODELS = ("aim-s", "gpt-s")
+EVEN = 0.9  # a ratio above that says nothing
+
+
+class Recorded(NamedTuple):
+    """One race of ``MODELS``, and what they drew."""
+
+    versions: tuple[str, ...]
+    machine: str
+    label: int
+    seed: int
+    codes: tuple[np.ndarray, ...]  # (num_tokens,) int64 of each
+    replay: dict[str, Any]  # the value of a ``Replay``, pictures apart
+
+    def of(self, pipe: Pipeline) -> bool:
+        """Whether ``pipe`` is the first of the two, and can show it."""
+        return (MODELS[0], self.versions[0]) == (pipe.name, pipe.version)
+
+
+def recorded() -> Recorded:
+    """What is in the file."""
+    told = json.loads(text(FILE))
+    codes = tuple(map(unpacked, told.pop("codes")))
+    return Recorded(**{**told, "versions": tuple(told["versions"]), "codes": codes})
+
+
+def written(race: Race, codes: Sequence[np.ndarray], machine: str) -> str:
+    """A race of one picture and the codes of each racer, as text of the file."""
+    told = {
+        "versions": [racer.version for racer in race.racers],
+        "machine": machine,
+        "label": race.label,
+        "seed": race.seed,
+        "codes": list(map(packed, codes)),
+        "replay": replay_of(race),
+    }
+    return json.dumps(told) + "\n"
+
+
+def opening(pipe: Pipeline) -> dict[str, Any] | None:
+    """What a ``Replay`` shows before anything is measured; None where the race was another model's
+    than ``pipe``.
+    """
+    found = recorded()
+    if not found.of(pipe):
+        return None
+    versions = " and ".join(map(" ".join, zip(MODELS, found.versions, strict=True)))
+    badge = f"Recorded on {found.machine}: {versions}"
+    value = {**found.replay, "run": "recorded", "badge": badge}
+    palette, images = pipe.colours(), pipe.pictures(found.codes)
+    for racer, codes, image in zip(value["racers"], found.codes, images, strict=True):
+        racer |= {"colours": [encoded(palette, codes)], "image": address(image, 90)}
+    return value
+
+
+def sentence(pipe: Pipeline) -> str:
+    """Who was first, in Markdown, for somebody who has not heard of either; empty without a
+    race.
+    """
+    found = recorded()
+    if not found.of(pipe):
+        return ""
+    own, other = found.replay["racers"]
+    ratio, memory = (own[what] / other[what] for what in ("seconds", "memory"))
+    fast = (
+        "as fast as"
+        if EVEN < ratio < 1 / EVEN
+        else f"{number(1 / ratio)} times as fast as"
+        if ratio < 1
+        else f"{number(ratio)} times as slow as"
+    )
+    machine = found.machine.partition(",")[0]
+    return (
+        f"In a [race](#race) on {machine} it was {fast} a Transformer of its size, with "
+        f"{memory:.0%} of the memory a picture."
+    )

@@ -26,7 +26,7 @@ from aim.models.preview import Previewer
 from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
 from aim.ui.about import _card
-from aim.ui.generate.settings import describe
+from aim.ui.settings.handlers import describe
 from tests.files import assert_equal, rewrite
 
 CODES = np.arange(16)

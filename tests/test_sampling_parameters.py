@@ -28,10 +28,10 @@ from aim.images import read, write
 from aim.parameters import Parameter
 from aim.pipeline import Pipeline
 from aim.sampling import RowParams, Rows
-from aim.ui.generate.presets import PRESETS, preset_values
-from aim.ui.generate.recall import recall
-from aim.ui.generate.visit import Picture, query
+from aim.ui.generate.visit import Picture
 from aim.ui.models import Models
+from aim.ui.settings.presets import PRESETS, preset_values
+from aim.ui.settings.recall import query, recall
 from aim.ui.stage.widgets import sampling_boxes
 
 each = pytest.mark.parametrize("p", SAMPLING, ids=lambda p: p.name)
@@ -92,7 +92,7 @@ def test_a_picture_and_a_link_give_it_back(p: Parameter, tiny_pipeline: Pipeline
     models._names = ["tiny"]
     told = {**tiny_pipeline.parameters(1, 0, changed(p)), "model": "tiny"}
     kept = read.read_parameters(write.png_bytes(Image.new("RGB", (2, 2)), told))
-    link = {name: values[0] for name, values in parse_qs(query(**told)).items()}
+    link = {name: values[0] for name, values in parse_qs(query(told)).items()}
     for values in (kept, link):
         assert recall(values, models).sampling == dataclasses.asdict(changed(p))
     # one that was drawn before there was such a parameter

@@ -21,12 +21,14 @@ from aim.ui.compare.layout import compare_tab
 from aim.ui.explore.layout import explore_tab
 from aim.ui.gate import Gate
 from aim.ui.generate.layout import generate_tab
+from aim.ui.generate.recorded import opening
 from aim.ui.health import ROUTES, Health
 from aim.ui.inside.layout import inside_tab
 from aim.ui.models import Models, first_class
 from aim.ui.page import Page
 from aim.ui.race.layout import race_tab
 from aim.ui.race.recorded import sentence
+from aim.ui.settings.layout import settings_column
 from aim.ui.theme import THEME
 
 __all__ = ["LAUNCH", "build", "launch"]
@@ -37,7 +39,7 @@ _KEEP_FILES = (600, 3600)  # seconds: every 10 minutes, pictures older than an h
 _THREADS = 128
 _WARM_SECONDS = 5.0  # of model time, before anybody asks
 
-_STYLES = ("stage/page.css", "stage/stage.css", "generate/generate.css", "race/race.css")
+_STYLES = ("stage/page.css", "stage/stage.css", "settings/settings.css", "race/race.css")
 
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
@@ -67,23 +69,28 @@ def build(
     models = Models(source, device, dtype, backend, Settings.from_env().zero)
     with Page(title=_TITLE, analytics_enabled=False, delete_cache=_KEEP_FILES) as page:
         page.drawings = drawings.Drawings()
-        head = gr.Markdown(_headline(models.get(models.default), 0), elem_classes="aim-head")
-        with gr.Tab("Generate"):
-            actions, opening = generate_tab(models, page.drawings)
-        with gr.Tab("Inside"):
-            inside_tab(models, actions)
-        with gr.Tab("Explore"):
-            explore_tab(models, actions)
-        with gr.Tab("Compare"):
-            comparing = compare_tab(models)
-        with gr.Tab("Race"):
-            racing = race_tab(models, actions)
-        with gr.Tab("About"):
-            about_tab(models)
+        pipe = models.get(models.default)
+        played, offered = opening(pipe)
+        head = gr.Markdown(_headline(pipe, 0), elem_classes="aim-head")
+        with gr.Row(elem_classes="aim-page"):
+            boxes, settings = settings_column(models, offered)
+            with gr.Tabs(elem_id="tabs"):
+                with gr.Tab("Generate", id="generate"):
+                    actions = generate_tab(models, page.drawings, boxes, settings, played)
+                with gr.Tab("Inside", id="inside"):
+                    inside_tab(models, actions, boxes)
+                with gr.Tab("Explore", id="explore"):
+                    explore_tab(models, actions, boxes)
+                with gr.Tab("Compare", id="compare"):
+                    comparing = compare_tab(models, boxes)
+                with gr.Tab("Race", id="race", elem_classes="aim-alone"):
+                    racing = race_tab(models, actions)
+                with gr.Tab("About", id="about", elem_classes="aim-alone"):
+                    about_tab(models)
         page.load(None, js=text("stage/page.js"))
         page.load(
-            opening.handler, None, opening.outputs, show_progress="hidden", api_visibility="private"
-        ).success(None, js=text("generate/opened.js"), api_visibility="private")
+            settings.opened, None, boxes.outputs, show_progress="hidden", api_visibility="private"
+        ).success(None, js=text("settings/opened.js"), api_visibility="private")
         page.load(
             lambda: _headline(models.get(models.default), page.health.rate), None, head,
             queue=False, show_progress="hidden", api_visibility="private",

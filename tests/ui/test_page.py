@@ -42,7 +42,7 @@ def open_tab(page: Page, browser: Any) -> Iterator[Any]:
 
 
 def progress(tab: Any) -> str:
-    return tab.inner_text(".aim-text")
+    return tab.inner_text("#progress .aim-text")
 
 
 def class_box(tab: Any) -> Any:
@@ -74,7 +74,7 @@ def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path
     tab = open_tab()
     assert class_box(tab).input_value() == "goldfish (1)"
     assert "64×64" in tab.inner_text("#note")
-    assert tab.is_disabled("#stop") and not tab.locator("#stage .aim-save:enabled").count()
+    assert tab.is_disabled("#generate-stop") and not tab.locator("#stage .aim-save:enabled").count()
     tab.wait_for_selector("#count input[value='4']:checked")  # a person gets four
     tab.get_by_label("1", exact=True).check()
     pick(tab, "golden", "golden retriever (207)")
@@ -92,14 +92,15 @@ def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path
     assert seen == sorted(seen)
     assert seen[0] < seen[-1] < 256
     tab.wait_for_function(
-        "() => /^[0-9]+ \\/ 256 codes$/.test(document.querySelector('.aim-text').innerText)"
+        "() => /^[0-9]+ \\/ 256 codes$/"
+        ".test(document.querySelector('#progress .aim-text').innerText)"
     )
-    assert tab.inner_text(".aim-rate").endswith("codes/s")
+    assert tab.inner_text("#progress .aim-rate").endswith("codes/s")
     assert tab.is_disabled("#generate")
     tab.screenshot(path=tmp_path / "running.png")
     at = page.brake.steps
-    tab.click("#stop")
-    tab.wait_for_selector(".aim-stopped")
+    tab.click("#generate-stop")
+    tab.wait_for_selector("#progress .aim-stopped")
     assert page.brake.steps - at < 60
     assert page.settle(3)
     assert progress(tab).startswith("Stopped at ")
@@ -126,13 +127,13 @@ def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path
     assert Image.open(large).size == (512, 512) and read.read_parameters(large) == parameters
     tab.screenshot(path=tmp_path / "done.png")
 
-    tab.click("#reuse-seed")
+    tab.get_by_label("Random", exact=True).uncheck()
     tab.wait_for_function(
         f"() => document.querySelector('#seed input').value === '{parameters['seed']}'"
     )
     assert until(lambda: not tab.is_checked("#random-seed input"))
     tab.click("#generate")
-    tab.wait_for_selector(".aim-drawing")
+    tab.wait_for_selector("#progress .aim-drawing")
     tab.wait_for_selector(SAVED.format("png"))
     assert download(tab, SAVED.format("png"), tmp_path / "again").read_bytes() == png.read_bytes()
 
@@ -165,7 +166,7 @@ def test_random_class_and_a_bad_value(page: Page, open_tab: Any):
     assert page.brake.steps == steps
     tab.get_by_label("Top-k").fill("5")
     tab.click("#generate")
-    tab.wait_for_selector(".aim-done")
+    tab.wait_for_selector("#progress .aim-done")
 
 
 def test_a_closed_tab_ends_its_drawing(page: Page, open_tab: Any):
@@ -184,16 +185,16 @@ def test_a_model_out_of_reach_leaves_the_old_one_usable(page: Page, open_tab: An
     box = tab.get_by_label("Model", exact=True)
     box.click()
     tab.get_by_role("option", name="aim-b (880 MB download)").click()
-    tab.wait_for_selector(".aim-failed")
+    tab.wait_for_selector("#told .aim-failed")
     assert (
         "aim-b could not be loaded, so tiny stays in use: aim-b could not be fetched"
-        in progress(tab)
+        in tab.inner_text("#told")
     )
     assert until(lambda: box.input_value() == "tiny")
     assert page.attempts[-1:] == ["aim-b"]
     tab.screenshot(path=tmp_path / "out-of-reach.png")
     tab.click("#generate")
-    tab.wait_for_selector(".aim-done")
+    tab.wait_for_selector("#progress .aim-done")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -72,7 +72,7 @@ def test_endpoints_are_named_and_internals_are_hidden(client: Client):
         parameters = api["named_endpoints"][endpoint]["parameters"]
         names = [parameter["parameter_name"] for parameter in parameters]
         assert names[: len(first.split())] == first.split()
-        assert names.count("seed") == 1 and {*INDEX} <= {*names}
+        assert names.count("seed") == 1 and {*INDEX, "model"} <= {*names}
 
 
 def test_a_picture_streams_and_carries_its_parameters(page: Page, client: Client):

@@ -20,7 +20,15 @@ from aim.ui.models import Models
 from aim.ui.stage.drawing import Drawing
 from aim.ui.stage.movie import PAPER
 from aim.ui.stage.sessions import Sessions
-from aim.ui.stage.updates import Update, describe_view, explain, keep, preview_png, status
+from aim.ui.stage.updates import (
+    Update,
+    awaited,
+    describe_view,
+    explain,
+    keep,
+    preview_png,
+    status,
+)
 
 PREVIEW_EVERY = 16  # codes of each
 
@@ -50,6 +58,7 @@ class CompareActions:
         down: str,
         down_values: str,
         seed: Any,
+        model: str,
         request: gr.Request,
         **sampling: Any,
     ) -> Iterator[Update]:
@@ -70,7 +79,7 @@ class CompareActions:
                 **about,
             }
 
-        yield from self._draw("sweep", plan, request)
+        yield from self._draw("sweep", model, plan, request)
 
     def blend(
         self,
@@ -78,6 +87,7 @@ class CompareActions:
         second: Any,
         steps: Any,
         seed: Any,
+        model: str,
         request: gr.Request,
         **sampling: Any,
     ) -> Iterator[Update]:
@@ -91,7 +101,7 @@ class CompareActions:
             ends = [pipe.resolve(label) for label in (first, second)]
             return planned, {"classes": ends, "steps": int(steps), "seed": seed, **asdict(params)}
 
-        yield from self._draw("blend", plan, request)
+        yield from self._draw("blend", model, plan, request)
 
     def stop(self, request: gr.Request) -> None:
         """Stop what this session compares."""
@@ -100,6 +110,7 @@ class CompareActions:
     def _draw(
         self,
         kind: str,
+        model: str,
         plan: Callable[[Pipeline], tuple[Comparison, dict[str, Any]]],
         request: gr.Request,
     ) -> Iterator[Update]:
@@ -107,7 +118,14 @@ class CompareActions:
         with self.sessions.one(request.session_hash or "") as drawing:
             yield {**self._busy(True), **self._seen(status("starting", "Starting …"))}
             try:
-                pipe = self.models.get(self.models.default)
+                pipe = yield from awaited(
+                    self.models,
+                    model,
+                    lambda *told: {**self._busy(told[0] == "loading"), **self._seen(status(*told))},
+                    lambda: drawing.stopped,
+                )
+                if pipe is None:
+                    return
                 comparison, about = plan(pipe)
                 side = pipe.tokenizer.config.output_size
                 kept: str | None = None  # what there is to see until there is more

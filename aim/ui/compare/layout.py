@@ -9,104 +9,89 @@ import gradio as gr
 from aim.compare import AXES, MOST
 from aim.ui.compare.handlers import CompareActions, CompareScreen
 from aim.ui.models import Models, class_choices, first_class
+from aim.ui.settings.handlers import Boxes
 from aim.ui.stage.updates import status
-from aim.ui.stage.widgets import Choice, Range, Status, Whole, sampling_boxes
+from aim.ui.stage.widgets import Choice, Range, Status
 
 SECOND_CLASS = 323  # monarch, where the model knows it
 
 
-def compare_tab(models: Models) -> CompareActions:
-    """Lay out the tab inside the current ``gr.Tab`` and connect it. Returns its handlers."""
+def compare_tab(models: Models, boxes: Boxes) -> CompareActions:
+    """Lay out the tab inside the current ``gr.Tab`` and connect it to the boxes of the settings,
+    which hold what is the same in all pictures. Returns its handlers.
+    """
     pipe = models.get(models.default)
-    classes = class_choices(pipe)
     axes = [(title.capitalize(), name) for name, title in AXES.items()]
-    with gr.Row(elem_classes="aim-columns"):
-        with gr.Column(scale=4, min_width=300, elem_classes="aim-controls"):
-            with gr.Tab("Sweep"):
-                gr.Markdown("Two settings, every combination, one seed.", elem_classes="aim-note")
-                label = Choice(
-                    classes,
-                    value=first_class(pipe),
-                    label="Class",
-                    info="Type to search.",
-                    elem_id="sweep-class",
-                )
-                with gr.Row():
-                    across = Choice(
-                        axes, value="cfg_scale", label="Across", info="Left to right.",
-                        filterable=False, elem_id="across", min_width=100
-                    )  # fmt: skip
-                    across_values = gr.Textbox(
-                        "1, 2, 4, 8", label="Its values", info=f"Up to {MOST}, with commas.",
-                        elem_id="across-values", min_width=140
-                    )  # fmt: skip
-                with gr.Row():
-                    down = Choice(
-                        axes, value="temperature", label="Down", info="From top to bottom.",
-                        filterable=False, elem_id="down", min_width=100
-                    )  # fmt: skip
-                    down_values = gr.Textbox(
-                        "0.6, 0.8, 1", label="Its values", info=f"Up to {MOST}, with commas.",
-                        elem_id="down-values", min_width=140
-                    )  # fmt: skip
-                start = gr.Button("Draw the grid", variant="primary", elem_id="sweep")
-            with gr.Tab("Blend"):
-                gr.Markdown(
-                    "From one class to another: the vectors that stand for them are mixed.",
-                    elem_classes="aim-note",
-                )
-                first = Choice(
-                    classes,
-                    value=first_class(pipe),
-                    label="From",
-                    info="Type to search.",
-                    elem_id="blend-first",
-                )
-                second = Choice(
-                    classes,
-                    value=first_class(pipe, SECOND_CLASS),
-                    label="To",
-                    info="Type to search.",
-                    elem_id="blend-second",
-                )
-                steps = Range(
-                    2,
-                    MOST,
-                    5,
-                    step=1,
-                    label="Pictures",
-                    info="Both classes included.",
-                    elem_id="blend-steps",
-                )
-                mix = gr.Button("Draw the way", variant="primary", elem_id="blend")
-            with gr.Accordion("What is the same in all", open=True):
-                seed = Whole(0, precision=0, label="Seed", elem_id="compare-seed")
-                sampling = sampling_boxes(pipe.sampling)
-        with gr.Column(scale=6, min_width=300, elem_classes="aim-result"):
-            picture = gr.Image(
-                format="png", type="filepath", label="Comparison", show_label=False,
-                interactive=False, buttons=["fullscreen"],
-                elem_id="grid",
-                alt_text="Pictures side by side, their settings written above and beside them",
+    with gr.Tab("Sweep"):
+        gr.Markdown(
+            "Two settings, every combination; all else as set, with the seed shown.",
+            elem_classes="aim-note",
+        )
+        with gr.Row():
+            across = Choice(
+                axes, value="cfg_scale", label="Across", info="Left to right.",
+                filterable=False, elem_id="across", min_width=100
             )  # fmt: skip
-            progress = Status(
-                status("idle", "Choose what to vary, and press Draw"),
-                label="Progress",
-                elem_id="compare-progress",
-            )
-            with gr.Row():
-                png = gr.DownloadButton(
-                    "PNG", interactive=False, elem_id="compare-png", size="md", min_width=80
-                )
-                stop = gr.Button("Stop", interactive=False, elem_id="compare-stop", min_width=80)
+            across_values = gr.Textbox(
+                "1, 2, 4, 8", label="Its values", info=f"Up to {MOST}, with commas.",
+                elem_id="across-values", min_width=140
+            )  # fmt: skip
+        with gr.Row():
+            down = Choice(
+                axes, value="temperature", label="Down", info="From top to bottom.",
+                filterable=False, elem_id="down", min_width=100
+            )  # fmt: skip
+            down_values = gr.Textbox(
+                "0.6, 0.8, 1", label="Its values", info=f"Up to {MOST}, with commas.",
+                elem_id="down-values", min_width=140
+            )  # fmt: skip
+        start = gr.Button("Draw the grid", variant="primary", elem_id="sweep")
+    with gr.Tab("Blend"):
+        gr.Markdown(
+            "From the class of the settings to another: the vectors that stand for them are mixed.",
+            elem_classes="aim-note",
+        )
+        second = Choice(
+            class_choices(pipe),
+            value=first_class(pipe, SECOND_CLASS),
+            label="To",
+            info="Type to search.",
+            elem_id="blend-second",
+        )
+        steps = Range(
+            2,
+            MOST,
+            5,
+            step=1,
+            label="Pictures",
+            info="Both classes included.",
+            elem_id="blend-steps",
+        )
+        mix = gr.Button("Draw the way", variant="primary", elem_id="blend")
+    picture = gr.Image(
+        format="png", type="filepath", label="Comparison", show_label=False,
+        interactive=False, buttons=["fullscreen"],
+        elem_id="grid",
+        alt_text="Pictures side by side, their settings written above and beside them",
+    )  # fmt: skip
+    progress = Status(
+        status("idle", "Choose what to vary, and press Draw"),
+        label="Progress",
+        elem_id="compare-progress",
+    )
+    with gr.Row():
+        png = gr.DownloadButton(
+            "PNG", interactive=False, elem_id="compare-png", size="md", min_width=80
+        )
+        stop = gr.Button("Stop", interactive=False, elem_id="compare-stop", min_width=80)
     actions = CompareActions(models, CompareScreen(picture, progress, png, (start, mix), stop))
     outputs = [picture, progress, png, start, mix, stop]
     hidden: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
-    same = {"seed": seed, **sampling}
+    same = {"seed": boxes.seed, **boxes.sampling, "model": boxes.model}
     start.click(
         actions.sweep,
         inputs_kwargs={
-            **{"label": label, "across": across, "across_values": across_values},
+            **{"label": boxes.label, "across": across, "across_values": across_values},
             **{"down": down, "down_values": down_values, **same},
         },
         outputs=outputs,
@@ -115,7 +100,7 @@ def compare_tab(models: Models) -> CompareActions:
     )
     mix.click(
         actions.blend,
-        inputs_kwargs={"first": first, "second": second, "steps": steps, **same},
+        inputs_kwargs={"first": boxes.label, "second": second, "steps": steps, **same},
         outputs=outputs,
         api_name="blend",
         **hidden,

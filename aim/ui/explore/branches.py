@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aim.pipeline import Pipeline
+
 GIVEN = "your picture"
 
 
@@ -20,6 +22,7 @@ class Branch:
     title: str  # its class, or GIVEN
     settings: str  # seed, guidance and temperature; empty for one that was given
     cost: str  # how it was made
+    pipe: Pipeline  # whose codes they are
     codes: np.ndarray  # (num_tokens,)
     picture: str | None  # path of its PNG; None on a full disk
 

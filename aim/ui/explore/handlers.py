@@ -22,7 +22,16 @@ from aim.ui.models import Models
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing, View
 from aim.ui.stage.reel import Reel
 from aim.ui.stage.sessions import Sessions
-from aim.ui.stage.updates import Update, describe_view, explain, keep, preview_png, status, warn
+from aim.ui.stage.updates import (
+    Update,
+    awaited,
+    describe_view,
+    explain,
+    keep,
+    preview_png,
+    status,
+    warn,
+)
 
 PREVIEW_EVERY = 8
 
@@ -39,6 +48,7 @@ class ExploreScreen(NamedTuple):
     chosen: Component
     start: Component
     stop: Component
+    seed: Component
 
 
 class ExploreActions:
@@ -59,6 +69,7 @@ class ExploreActions:
     def draw(
         self,
         label: Any,
+        model: str,
         rows: Any,
         seed: Any,
         random_seed: bool,
@@ -73,11 +84,20 @@ class ExploreActions:
         with self.sessions.one(request.session_hash or "") as drawing:
             yield {**self._busy(True), self.screen.progress: status("starting", "Starting …")}
             try:
-                pipe = self.models.get(self.models.default)
+                pipe = yield from awaited(
+                    self.models,
+                    model,
+                    lambda *told: {self.screen.progress: status(*told)},
+                    lambda: drawing.stopped,
+                )
+                if pipe is None:
+                    yield self._busy(False)
+                    return
                 index = pipe.resolve(label)
                 params = pipe.params(**sampling)
                 drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
-                parent = self._parent(branches, chosen, rows)
+                yield {self.screen.seed: drawn_with}
+                parent = parent_of(pipe, branches, chosen, rows)
                 kept = parent.codes[: int(rows) * pipe.tokenizer.config.grid] if parent else ()
                 asked = Request(pipe.row(index), params, drawn_with, COUNT_EVERY, prefix=kept)
                 reel = Reel(pipe, pipe.title(index), begin=len(kept))
@@ -108,14 +128,14 @@ class ExploreActions:
                 raise
             yield self._busy(False)
 
-    def take(self, path: str | None, branches: Sequence[Branch]) -> Update:
+    def take(self, path: str | None, model: str, branches: Sequence[Branch]) -> Update:
         """A picture that somebody dropped, as the tokenizer keeps it; half of its rows are to be
         kept.
         """
         if path is None:
             return {self.screen.progress: gr.skip()}
         try:
-            pipe = self.models.get(self.models.default)
+            pipe = self.models.get(model)
             codes = uploads.encoded(pipe, path)
         except AimError as error:
             warn(str(error))
@@ -136,6 +156,7 @@ class ExploreActions:
         rows: Any,
         label: Any,
         seed: int,
+        model: str,
         request: gr.Request,
         **sampling: Any,
     ) -> Iterator[tuple[str | None, dict[str, Any]]]:
@@ -143,7 +164,7 @@ class ExploreActions:
         Streams the picture and the progress.
         """
         with self.sessions.one(request.session_hash or "") as drawing:
-            pipe = self.models.get(self.models.default)
+            pipe = self.models.get(model or self.models.default)
             grid = pipe.tokenizer.config.grid
             if picture is None:
                 raise InvalidInput("there is no picture; give one to be finished")
@@ -168,27 +189,15 @@ class ExploreActions:
     def choose(self, branches: Sequence[Branch], event: gr.SelectData) -> Update:
         """Go on from the picture that was clicked."""
         shown = [branch for branch in branches if branch.picture]
-        branch, pipe = shown[int(event.index)], self.models.get(self.models.default)
+        branch = shown[int(event.index)]
         text = f"Drawing goes on from {branch.number}, of which the rows chosen are kept"
         return {
             self.screen.chosen: branch.number,
-            self.screen.stage: Reel(pipe, branch.title, begin=branch.codes.size).show(
+            self.screen.stage: Reel(branch.pipe, branch.title, begin=branch.codes.size).show(
                 View("done", 0, 0, codes=(branch.codes,)), branch.picture
             ),
             self.screen.progress: status("idle", text),
         }
-
-    def _parent(self, branches: Sequence[Branch], chosen: int, rows: Any) -> Branch | None:
-        grid = self.models.get(self.models.default).tokenizer.config.grid
-        rows = whole("rows kept", rows, 0, grid - 1)
-        if rows == 0:
-            return None
-        if not chosen:
-            raise InvalidInput(
-                f"rows kept is {rows}, and there is no picture yet to keep them of; keep 0, "
-                "or give a picture first"
-            )
-        return branches[chosen - 1]
 
     def cut(self, event: gr.EventData) -> int:
         """How many rows are kept where the picture was clicked: those above."""
@@ -219,8 +228,9 @@ class ExploreActions:
         stem = write.file_stem(f"{pipe.name} {number} {title}")
         path = keep(preview_png(view.image), f"{stem}.png", self.screen.gallery)
         branch = Branch(
-            number, parent.number if parent else 0, rows, title, settings, cost, view.codes[0], path
-        )
+            number, parent.number if parent else 0, rows, title, settings, cost, pipe,
+            view.codes[0], path,
+        )  # fmt: skip
         grown = [*branches, branch]
         return {
             self.screen.stage: reel.show(view, path, name=name),
@@ -236,6 +246,27 @@ class ExploreActions:
             self.screen.start: gr.update(interactive=not busy),
             self.screen.stop: gr.update(interactive=busy),
         }
+
+
+def parent_of(pipe: Pipeline, branches: Sequence[Branch], chosen: int, rows: Any) -> Branch | None:
+    """The picture numbered ``chosen``, of which ``pipe`` keeps ``rows`` rows; None for no rows.
+    InvalidInput where there is none, and where its codes are not those of the model.
+    """
+    rows = whole("rows kept", rows, 0, pipe.tokenizer.config.grid - 1)
+    if rows == 0:
+        return None
+    if not chosen:
+        raise InvalidInput(
+            f"rows kept is {rows}, and there is no picture yet to keep them of; keep 0, "
+            "or give a picture first"
+        )
+    branch = branches[chosen - 1]
+    if not pipe.reads(branch.pipe):
+        raise InvalidInput(
+            f"picture {chosen} is in codes of {branch.pipe.name}, which {pipe.name} cannot go on "
+            f"from; keep 0 rows, or pick {branch.pipe.name} again"
+        )
+    return branch
 
 
 def _cost(kept: int, view: View) -> str:

@@ -10,17 +10,11 @@ import gradio as gr
 
 from aim.ui.explore.handlers import ExploreActions, ExploreScreen
 from aim.ui.generate.handlers import Actions
-from aim.ui.models import Models, class_choices, first_class
+from aim.ui.models import Models
+from aim.ui.settings.handlers import Boxes
 from aim.ui.stage.stage import Stage
 from aim.ui.stage.updates import status
-from aim.ui.stage.widgets import (
-    Choice,
-    Range,
-    Status,
-    draw_and_stop,
-    sampling_boxes,
-    seed_and_random,
-)
+from aim.ui.stage.widgets import Range, Status, draw_and_stop
 
 _INTRO = (
     "A picture is drawn row by row, and every row follows from those above it. **Draw** one, then "
@@ -31,70 +25,58 @@ _INTRO = (
 )
 
 
-def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
-    """Lay out the tab inside the current ``gr.Tab`` and connect it; ``drawing`` are the handlers of
-    the Generate tab. Returns its own.
+def explore_tab(models: Models, drawing: Actions, boxes: Boxes) -> ExploreActions:
+    """Lay out the tab inside the current ``gr.Tab`` and connect it to the boxes of the settings;
+    ``drawing`` are the handlers of the Generate tab. Returns its own.
     """
     pipe = models.get(models.default)
     grid = pipe.tokenizer.config.grid
     gr.Markdown(_INTRO, elem_classes="aim-about")
-    with gr.Row(elem_classes="aim-columns"):
-        with gr.Column(scale=4, min_width=300, elem_classes="aim-controls"):
-            with gr.Group(elem_classes="aim-first"):
-                rows = Range(
-                    0,
-                    grid - 1,
-                    0,
-                    step=1,
-                    label="Rows kept",
-                    info="Of the picture chosen; 0 draws a new one.",
-                    elem_id="rows-kept",
-                )
-                label = Choice(
-                    class_choices(pipe),
-                    value=first_class(pipe),
-                    label="Class",
-                    info="Of what is drawn from there.",
-                    elem_id="explore-class",
-                )
-            with gr.Row(elem_classes="aim-first"):
-                start, stop = draw_and_stop("explore")
-            with gr.Group(), gr.Row():
-                seed, random_seed = seed_and_random("explore-")
-            with gr.Accordion("Sampling", open=True):
-                sampling = sampling_boxes(pipe.sampling)
-            given = gr.File(
-                label="A picture of your own, to be finished",
-                type="filepath",
-                file_types=["image"],
-                elem_id="given",
-                height=130,
-            )
-        with gr.Column(scale=5, min_width=300, elem_classes="aim-result"):
-            stage = Stage(elem_id="explored", elem_classes="aim-flush")
-            picture = gr.Image(visible=False, format="png", type="filepath", label="Picture")
-            progress = Status(
-                status("idle", "Press Draw, or give a picture"),
-                label="Progress",
-                elem_id="explore-progress",
-            )
-            gr.Markdown(
-                "Pictures of this visit: click one to go on from it.",
-                elem_classes=["aim-narrow", "aim-note"],
-            )
-            gallery = gr.Gallery(
-                label="Pictures of this visit", show_label=False, columns=4, height="auto",
-                object_fit="contain", preview=False,
-                allow_preview=False, interactive=False, buttons=[], elem_id="branches",
-            )  # fmt: skip
-            shape = gr.Markdown(elem_id="branch-tree", elem_classes="aim-narrow")
+    with gr.Row(elem_classes="aim-first"):
+        start, stop = draw_and_stop("explore")
+    rows = Range(
+        0,
+        grid - 1,
+        0,
+        step=1,
+        label="Rows kept",
+        info="Of the picture chosen; 0 draws a new one.",
+        elem_id="rows-kept",
+    )
+    stage = Stage(elem_id="explored", elem_classes="aim-flush")
+    picture = gr.Image(visible=False, format="png", type="filepath", label="Picture")
+    progress = Status(
+        status("idle", "Press Draw, or give a picture"),
+        label="Progress",
+        elem_id="explore-progress",
+    )
+    gr.Markdown(
+        "Pictures of this visit: click one to go on from it.",
+        elem_classes=["aim-narrow", "aim-note"],
+    )
+    gallery = gr.Gallery(
+        label="Pictures of this visit", show_label=False, columns=4, height="auto",
+        object_fit="contain", preview=False,
+        allow_preview=False, interactive=False, buttons=[], elem_id="branches",
+    )  # fmt: skip
+    shape = gr.Markdown(elem_id="branch-tree", elem_classes="aim-narrow")
+    given = gr.File(
+        label="A picture of your own, to be finished",
+        type="filepath",
+        file_types=["image"],
+        elem_id="given",
+        height=130,
+    )
     branches, chosen = gr.State([]), gr.State(0)
-    screen = ExploreScreen(stage, progress, gallery, shape, rows, branches, chosen, start, stop)
+    screen = ExploreScreen(
+        stage, progress, gallery, shape, rows, branches, chosen, start, stop, boxes.seed
+    )
     actions = ExploreActions(models, drawing.sessions, screen, drawing.drawings)
     hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    inputs = {
-        **{"label": label, "rows": rows, "seed": seed, "random_seed": random_seed},
-        **{"branches": branches, "chosen": chosen, **sampling},
+    inputs: dict[str, Any] = {
+        **{"label": boxes.label, "model": boxes.model, "rows": rows},
+        **{"seed": boxes.seed, "random_seed": boxes.random_seed},
+        **{"branches": branches, "chosen": chosen, **boxes.sampling},
     }
     start.click(
         actions.draw,
@@ -105,13 +87,13 @@ def explore_tab(models: Models, drawing: Actions) -> ExploreActions:
     )
     stop.click(drawing.stop, None, None, queue=False, **hidden)
     stage.click(actions.cut, None, rows, queue=False, **hidden)
-    given.upload(actions.take, [given, branches], list(screen), **hidden)
+    given.upload(actions.take, [given, boxes.model, branches], list(screen), **hidden)
     gallery.select(actions.choose, branches, list(screen), **hidden)
     # in the order of the API, at whose end new ones come
-    whole = {
-        **{"picture": given, "rows": rows, "label": label},
-        **{name: sampling[name] for name in ("cfg_scale", "temperature")},
-        **{"seed": seed, **sampling},
+    whole: dict[str, Any] = {
+        **{"picture": given, "rows": rows, "label": boxes.label},
+        **{name: boxes.sampling[name] for name in ("cfg_scale", "temperature")},
+        **{"seed": boxes.seed, **boxes.sampling, "model": boxes.model},
     }
     gr.Button(visible=False).click(
         actions.complete,

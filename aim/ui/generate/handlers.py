@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterator
-from concurrent.futures import wait
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,12 +17,21 @@ from aim.engine import Request
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui.drawings import Drawings, Drawn
-from aim.ui.generate.recall import check_count
 from aim.ui.models import Models
+from aim.ui.settings.recall import check_count
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing, View
 from aim.ui.stage.reel import Reel
 from aim.ui.stage.sessions import Sessions
-from aim.ui.stage.updates import Update, describe_view, explain, keep, preview_png, status, verdict
+from aim.ui.stage.updates import (
+    Update,
+    awaited,
+    describe_view,
+    explain,
+    keep,
+    preview_png,
+    status,
+    verdict,
+)
 
 NO_MOVIE = "none"
 MOVIES = (NO_MOVIE, "gif", "mp4")
@@ -64,14 +72,6 @@ class Actions:
         """
         pipe = self._model(model)
         return [{"index": index, "title": pipe.title(index)} for index in pipe.classes]
-
-    def random_class(self, model: str = "") -> int:
-        """The ImageNet index of one of the classes that a model knows."""
-        return random.choice(self._model(model).classes)
-
-    def pick(self, event: gr.EventData) -> int:
-        """The class of the picture that was clicked."""
-        return int(event.index)
 
     def stop(self, request: gr.Request) -> None:
         """Stop what this session draws, within one step of the model."""
@@ -118,19 +118,18 @@ class Actions:
             # the first update comes at once: a run that is cancelled before it would never be
             # closed
             yield {**self._buttons(busy=True), **self._update("starting", "Starting …")}
-            model = model or self.models.default
             try:
-                future = self.models.fetch(model)
-                while not future.done():
-                    if drawing.stopped:
-                        yield {
-                            **self._buttons(busy=False),
-                            **self._update("stopped", f"Stopped; {model} goes on loading"),
-                        }
-                        return
-                    yield self._update("loading", self.models.loading(model))
-                    wait([future], timeout=0.5)
-                pipe = future.result()
+                pipe = yield from awaited(
+                    self.models,
+                    model,
+                    lambda state, text: {
+                        **self._buttons(busy=state == "loading"),
+                        **self._update(state, text),
+                    },
+                    lambda: drawing.stopped,
+                )
+                if pipe is None:
+                    return
                 index = pipe.resolve(label)
                 params = pipe.params(**sampling)
                 pictures = check_count(count)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
 
 import gradio as gr
 from gradio.components import Component
@@ -14,7 +13,6 @@ from gradio.components import Component
 from aim.config import INDEX, SamplingParams
 from aim.ui.drawings import Drawings
 from aim.ui.generate.handlers import Made
-from aim.ui.generate.recall import NAMES
 from aim.ui.stage.updates import Update, keep
 
 MOST = 200  # pictures of a visit that are kept
@@ -72,8 +70,3 @@ def collect(
         screen.names: ",".join(names),
         screen.seed: drawn.parameters[0]["seed"],
     }
-
-
-def query(**values: Any) -> str:
-    """Settings as the part of a link behind the question mark."""
-    return urlencode({name: values[name] for name in NAMES if values.get(name) is not None})

@@ -15,11 +15,20 @@ from gradio.components import Component
 from aim.checks import whole
 from aim.config import MAX_SEED, check_seed
 from aim.engine import Request
+from aim.pipeline import Pipeline
 from aim.ui.inside.maps import MAPS, draw_map, place_of, table
 from aim.ui.models import Models
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing
 from aim.ui.stage.sessions import Sessions
-from aim.ui.stage.updates import Update, describe_view, explain, keep, preview_png, status
+from aim.ui.stage.updates import (
+    Update,
+    awaited,
+    describe_view,
+    explain,
+    keep,
+    preview_png,
+    status,
+)
 
 PREVIEW_EVERY = 8
 
@@ -35,11 +44,13 @@ class InsideScreen(NamedTuple):
     notes: Component
     start: Component
     stop: Component
+    seed: Component
 
 
 class Seen(NamedTuple):
     """What is known of a picture."""
 
+    pipe: Pipeline  # that drew it
     codes: np.ndarray  # (n,)
     notes: np.ndarray  # (n, 13)
 
@@ -53,6 +64,7 @@ class InsideActions:
     def draw(
         self,
         label: Any,
+        model: str,
         seed: Any,
         random_seed: bool,
         kind: str,
@@ -66,10 +78,19 @@ class InsideActions:
         with self.sessions.one(request.session_hash or "") as drawing:
             yield {**self._busy(True), screen.progress: status("starting", "Starting …")}
             try:
-                pipe = self.models.get(self.models.default)
+                pipe = yield from awaited(
+                    self.models,
+                    model,
+                    lambda *told: {screen.progress: status(*told)},
+                    lambda: drawing.stopped,
+                )
+                if pipe is None:
+                    yield self._busy(False)
+                    return
                 index = pipe.resolve(label)
                 params = pipe.params(**sampling)
                 drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
+                yield {screen.seed: drawn_with}
                 asked = Request(pipe.row(index), params, drawn_with, COUNT_EVERY, explain=True)
                 for view in drawing.views(pipe, [asked], PREVIEW_EVERY):
                     update: Update = {
@@ -84,7 +105,7 @@ class InsideActions:
                         and view.notes is not None
                         and (view.image is not None or view.state == "done")
                     ):
-                        seen = Seen(view.codes[0], view.notes)
+                        seen = Seen(pipe, view.codes[0], view.notes)
                         update |= self.show(kind, seen)
                         if view.state == "done":
                             update |= {screen.notes: seen, **self.tell(row, column, seen)}
@@ -98,7 +119,7 @@ class InsideActions:
         """The map of one kind, with its key."""
         if seen is None:
             return {self.screen.key: MAPS[kind].explanation}
-        pipe = self.models.get(self.models.default)
+        pipe = seen.pipe
         image, key = draw_map(
             kind, seen.codes, seen.notes, pipe.colours(), pipe.tokenizer.config.grid
         )
@@ -111,15 +132,16 @@ class InsideActions:
         """The choice at one place, rows and columns counted from 1."""
         if seen is None:
             return {self.screen.choice: ""}
-        pipe = self.models.get(self.models.default)
+        pipe = seen.pipe
         grid = pipe.tokenizer.config.grid
         row, column = whole("row", row, 1, grid), whole("column", column, 1, grid)
         place = (row - 1) * grid + column - 1
         return {self.screen.choice: table(place, seen.codes, seen.notes, pipe.colours(), grid)}
 
-    def point(self, event: gr.SelectData) -> tuple[int, int]:
+    def point(self, seen: Seen | None, event: gr.SelectData) -> tuple[int, int]:
         """Row and column, from 1, of the code that was clicked on the map."""
-        grid = self.models.get(self.models.default).tokenizer.config.grid
+        pipe = seen.pipe if seen else self.models.get(self.models.default)
+        grid = pipe.tokenizer.config.grid
         row, column = divmod(place_of(event.index[0], event.index[1], grid), grid)
         return row + 1, column + 1
 

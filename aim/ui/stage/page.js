@@ -3,6 +3,10 @@
   const own =
     "button, a, textarea, select, input[type=radio], [role=listbox], [role=combobox], " +
     "[aria-haspopup], #inside-row, #inside-column";
+  const DRAW = ["generate", "inside", "explore", "sweep", "blend"];
+  const STOP = ["generate", "inside", "explore", "compare", "race", "scaling"].map(
+    (tab) => tab + "-stop",
+  );
   const press = (...ids) => {
     const buttons = ids.map((id) => document.getElementById(id));
     buttons.find((button) => button?.offsetParent && !button.disabled)?.click();
@@ -36,22 +40,12 @@
   // it always does.
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !inList) {
-      press("stop", "inside-stop", "explore-stop", "compare-stop", "race-stop", "scaling-stop");
+      press(...STOP);
     }
     if (event.key === "Enter" && !event.isComposing && !event.target.closest(own)) {
       // after the number that Enter ends is taken
-      setTimeout(() => press("generate", "inside", "explore", "sweep", "blend"), 60);
+      setTimeout(() => press(...DRAW), 60);
     }
-  });
-
-  // A link to a tab opens it, also where the tab is in the menu of those that do not fit.
-  document.addEventListener("click", (event) => {
-    const link = event.target.closest('a[href^="#"]');
-    const tabs = [...document.querySelectorAll("[role=tab], .overflow-dropdown button")];
-    const tab = tabs.find((one) => link?.hash === "#" + one.textContent.trim().toLowerCase());
-    if (!tab) return;
-    event.preventDefault();
-    tab.click();
   });
 
   // Gradio labels what is empty, and gives it no role that may have a label.
@@ -67,4 +61,30 @@
   document.addEventListener("focusin", ({ target }) => {
     if (target.matches("input[role=combobox]:not([readonly])")) setTimeout(() => target.select());
   });
+
+  // The tab that is shown is in the address, so that Back leads to the one before.
+  const row = ".aim-page > .tabs > .tab-wrapper ";
+  const tabs = () => [
+    ...document.querySelectorAll(`${row} [role=tab], ${row} .overflow-dropdown button`),
+  ];
+  const called = (tab) => tab.textContent.trim().toLowerCase();
+  const show = (name) => tabs().find((tab) => called(tab) === name)?.click();
+  const here = () => location.hash.slice(1) || "generate";
+  document.addEventListener("click", (event) => {
+    const tab = event.target.closest("button");
+    const link = event.target.closest('a[href^="#"]'); // to a tab
+    if (link && tabs().some((tab) => "#" + called(tab) === link.hash)) {
+      event.preventDefault();
+      show(link.hash.slice(1));
+    }
+    if (!tab || !tabs().includes(tab) || called(tab) === here()) return;
+    // the page has a base, so that a hash alone would lose the query
+    const name = called(tab) === "generate" ? "" : "#" + called(tab);
+    history.pushState(null, "", location.pathname + location.search + name);
+  });
+  addEventListener("popstate", () => show(here()));
+  if (location.hash) show(here());
+
+  // for others: show a tab; draw what the settings say, on the tab that is shown
+  window.aim = { show, draw: () => press(...DRAW) };
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import wait
 from html import escape
 from typing import Any
 
@@ -15,6 +16,8 @@ from gradio.processing_utils import save_bytes_to_cache
 from PIL import Image
 
 from aim.errors import AimError, InvalidInput
+from aim.pipeline import Pipeline
+from aim.ui.models import Models
 from aim.ui.stage.drawing import View
 
 Update = dict[Component, Any]
@@ -35,6 +38,27 @@ def status(state: str, text: str, view: View | None = None) -> dict[str, Any]:
         "seconds": round(view.seconds, 3),
         "codes_per_second": round(view.rate, 1),
     }
+
+
+def awaited(
+    models: Models,
+    name: str,
+    tell: Callable[[str, str], Update],
+    stopped: Callable[[], bool] = lambda: False,
+) -> Generator[Update, None, Pipeline | None]:
+    """The model, the page's own for an empty name; ``tell`` makes updates of a state and words
+    while it loads. None as soon as it is ``stopped``. Raises what ``Models.fetch`` and loading
+    raise.
+    """
+    name = name or models.default
+    future = models.fetch(name)
+    while not future.done():
+        if stopped():
+            yield tell("stopped", f"Stopped; {name} goes on loading")
+            return None
+        yield tell("loading", models.loading(name))
+        wait([future], timeout=0.5)
+    return future.result()
 
 
 def explain(error: Exception) -> str:

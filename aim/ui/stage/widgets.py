@@ -118,19 +118,7 @@ def _box(p: Parameter, value: Any) -> Component:
     return Whole(value, precision=0, minimum=p.low, **told)
 
 
-def seed_and_random(tab: str = "", random: bool = False) -> tuple[Whole, gr.Checkbox]:
-    """A seed, and whether each picture has a new one; ``tab`` begins their ids."""
-    seed = Whole(0, precision=0, label="Seed", elem_id=f"{tab}seed", min_width=120)
-    name = f"{tab}random" if tab else "random-seed"
-    box = gr.Checkbox(
-        random, label="Random", info="A new seed each time.", elem_id=name, min_width=120
-    )
-    # who types a seed wants that one
-    seed.input(None, None, box, js="() => false", api_visibility="private")
-    return seed, box
-
-
-def draw_and_stop(tab: str) -> tuple[gr.Button, gr.Button]:
+def draw_and_stop(tab: str, draw: str = "Draw") -> tuple[gr.Button, gr.Button]:
     """The buttons of a tab, which has the id ``tab``."""
-    start = gr.Button("Draw", variant="primary", elem_id=tab, min_width=120)
+    start = gr.Button(draw, variant="primary", elem_id=tab, min_width=120)
     return start, gr.Button("Stop", interactive=False, elem_id=f"{tab}-stop", min_width=80)

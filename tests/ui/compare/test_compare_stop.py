@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,12 +26,14 @@ def test_one_that_waits_stops_at_once(
     brake.seconds = 0.05
     other = pipe.server.stream(Request(0))  # takes 13 s
     screen = CompareScreen(gr.HTML(), gr.HTML(), gr.HTML(), (gr.HTML(), gr.HTML()), gr.HTML())
-    models: Any = SimpleNamespace(default="tiny", get=lambda name: pipe)
+    loaded: Future[Pipeline] = Future()
+    loaded.set_result(pipe)
+    models: Any = SimpleNamespace(default="tiny", fetch=lambda name: loaded)
     actions, me = CompareActions(models, screen), SimpleNamespace(session_hash="me")
     updates: list[Any] = []
     values = {
-        "sweep": ("goldfish", "seed", "1,2", "top_k", "0,5", 0),
-        "blend": ("goldfish", "tabby", 3, 7),
+        "sweep": ("goldfish", "seed", "1,2", "top_k", "0,5", 0, "tiny"),
+        "blend": ("goldfish", "tabby", 3, 7, "tiny"),
     }[kind]
     drawing = threading.Thread(target=lambda: updates.extend(getattr(actions, kind)(*values, me)))
     drawing.start()

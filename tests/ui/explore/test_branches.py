@@ -16,7 +16,7 @@ def branch(
     cost: str = "fast",
 ) -> Branch:
     return Branch(
-        number, parent, rows, title, settings, cost, np.zeros(4, np.int64), f"/{number}.png"
+        number, parent, rows, title, settings, cost, None, np.zeros(4, np.int64), f"/{number}.png"
     )
 
 

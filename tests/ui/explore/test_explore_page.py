@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from aim.engine import Request
-from aim.ui.explore.handlers import ExploreActions
+from aim.ui.explore.handlers import parent_of
 from pages import Page, show, until
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
@@ -61,6 +61,7 @@ def keep_rows(tab: Any, rows: int) -> None:
 
 
 def test_rewind_and_branch(tab: Any, asked: list[Request]) -> None:
+    tab.get_by_label("Random", exact=True).uncheck()
     draw(tab, 1)
     assert asked[0].prefix == ()
     keep_rows(tab, 8)
@@ -72,8 +73,8 @@ def test_rewind_and_branch(tab: Any, asked: list[Request]) -> None:
     assert "one pass over 128 codes and 128 codes drawn in" in tab.inner_text("#branch-tree")
     tab.locator("#branches button:has(img)").first.click()
     assert until(lambda: "goes on from 1" in said(tab))
-    tab.locator("#explore-seed input").fill("77")
-    tab.locator("#explore-seed input").press("Tab")
+    tab.locator("#seed input").fill("77")
+    tab.locator("#seed input").press("Tab")
     draw(tab, 3)
     assert asked[2].seed == 77
     assert asked[2].prefix == again.prefix, "the same rows of the same picture"
@@ -178,7 +179,5 @@ def test_a_phone_needs_no_sideways_scrolling(tab: Any) -> None:
 
 @pytest.mark.parametrize("rows", [-1, 16, 2.5, "8", True, None])
 def test_rows_out_of_range(page: Page, rows: object) -> None:
-    actions = ExploreActions.__new__(ExploreActions)
-    actions.models = type("Models", (), {"default": "tiny", "get": lambda self, name: page.pipe})()
     with pytest.raises(Exception, match=r"rows kept is .*; it must be a whole number in \[0, 15\]"):
-        actions._parent([], 0, rows)
+        parent_of(page.pipe, [], 0, rows)

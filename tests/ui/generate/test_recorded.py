@@ -145,7 +145,7 @@ def test_the_first_screen_moves_and_a_picture_draws_its_class(
         tab.wait_for_selector("#progress .aim-drawing")
         assert tab.locator("#class input").input_value() == "king penguin (145)"
         tab.wait_for_selector("#stage .aim-stage[data-loop=false]")
-        tab.click("#stop")
+        tab.click("#generate-stop")
         tab.screenshot(path=tmp_path / "drawing.png")
     finally:
         context.close()

@@ -17,7 +17,7 @@ from PIL import Image
 
 from aim.config import INDEX
 from aim.images import read, write
-from aim.ui.generate.settings import Boxes, SettingsActions
+from aim.ui.settings.handlers import Boxes, SettingsActions
 from pages import Page, show, until
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
@@ -48,6 +48,11 @@ def open_tab(page: Page, browser: Any) -> Iterator[Callable[..., Any]]:
 
 def said(tab: Any) -> str:
     return str(tab.inner_text("#progress .aim-text"))
+
+
+def told(tab: Any) -> str:
+    """What is said of settings that came from elsewhere."""
+    return str(tab.inner_text("#told .aim-text"))
 
 
 def fill(tab: Any, box: str, value: str) -> None:
@@ -125,7 +130,7 @@ def test_the_gallery_gives_settings_back(open_tab: Callable[..., Any]) -> None:
     tab.locator("#visit button:has(img)").nth(1).click()
     assert until(lambda: tab.get_by_label("1", exact=True).is_checked())
     assert until(lambda: tab.locator("#seed input").input_value() == "11")
-    assert "The settings are taken over" in said(tab)
+    assert "The settings are taken over" in told(tab)
 
 
 def test_a_restored_png_makes_the_identical_picture(
@@ -143,7 +148,7 @@ def test_a_restored_png_makes_the_identical_picture(
     assert until(
         lambda: tab.get_by_label("Class", exact=True).input_value() == "golden retriever (207)"
     )
-    assert said(tab) == "The settings are taken over. Press Generate to draw the picture again."
+    assert told(tab) == "The settings are taken over. Press Generate to draw the picture again."
     generate(tab, 1)
     assert Image.open(saved(tab, "#stage [data-kind=png]", tmp_path)).tobytes() == image.tobytes()
 
@@ -168,8 +173,8 @@ def test_a_png_from_elsewhere_says_where_it_differs(
     )
     assert until(
         lambda: (
-            "differs in the model's version (fedcba987654 there" in said(tab)
-            and "bfloat16 there" in said(tab)
+            "differs in the model's version (fedcba987654 there" in told(tab)
+            and "bfloat16 there" in told(tab)
         )
     )
     assert tab.locator("#seed input").input_value() == "3"
@@ -193,7 +198,11 @@ def test_a_link_opens_the_page_ready(open_tab: Callable[..., Any]) -> None:
     tab.click("#share")
     assert until(lambda: "?" in tab.locator("#link textarea, #link input").first.input_value())
     link = tab.locator("#link textarea, #link input").first.input_value()
-    assert "class=1&seed=21&cfg_scale=3" in link and link.endswith("count=4")
+    assert (
+        "class=1&seed=21&cfg_scale=3" in link
+        and "version=0123456789ab" in link
+        and link.endswith("count=4")
+    )
     assert tab.evaluate("() => navigator.clipboard.readText()") == link
     again = open_tab(
         "?" + link.partition("?")[2].replace("seed=21", "seed=44").replace("class=1", "class=tabby")
@@ -211,12 +220,12 @@ NONSENSE = {
 }
 
 
-@pytest.mark.parametrize(("query", "told"), NONSENSE.items())
+@pytest.mark.parametrize(("query", "words"), NONSENSE.items())
 def test_a_link_with_nonsense_is_refused_politely(
-    open_tab: Callable[..., Any], query: str, told: str
+    open_tab: Callable[..., Any], query: str, words: str
 ) -> None:
     tab = open_tab(query)
-    assert until(lambda: told in said(tab))
+    assert until(lambda: words in told(tab))
     assert tab.locator("#seed input").input_value() == "0"
     generate(tab, 1)
 
@@ -282,7 +291,7 @@ def test_a_link_with_a_seed_draws(open_tab: Callable[..., Any]) -> None:
 def test_a_list_that_is_left_takes_what_was_typed(open_tab: Callable[..., Any], leave: str) -> None:
     tab = open_tab()
     show(tab, "Explore")
-    box = tab.locator("#explore-class input")
+    box = tab.locator("#class input")
     box.click()
     box.press_sequentially("tabb", delay=30)
     assert until(lambda: tab.locator("[role=option]").count() == 1)
@@ -298,8 +307,8 @@ def test_escape_in_a_list_closes_it_and_draws_on(page: Page, open_tab: Callable[
     tab.click("#class input")
     tab.keyboard.press("Escape")
     tab.wait_for_timeout(500)
-    assert not said(tab).startswith("Stopped") and tab.is_enabled("#stop")
-    tab.click("#stop")
+    assert not said(tab).startswith("Stopped") and tab.is_enabled("#generate-stop")
+    tab.click("#generate-stop")
 
 
 def test_presets_and_keys(page: Page, open_tab: Callable[..., Any]) -> None:

@@ -1,23 +1,21 @@
-"""Settings of the Generate tab that come from elsewhere: another model, a PNG, a link, a picture of
-the visit.
-"""
+"""Settings that come from elsewhere: a picture that is clicked, another model, a PNG, a link."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
-from concurrent.futures import wait
 from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.components import Component
 
+from aim.config import INDEX
 from aim.errors import AimError
 from aim.pipeline import Pipeline
 from aim.ui import uploads
-from aim.ui.generate.recall import COUNT, NAMES, differences, recall
-from aim.ui.generate.visit import Picture
 from aim.ui.models import Models, class_choices, first_class
-from aim.ui.stage.updates import Update, status, warn
+from aim.ui.settings.recall import COUNT, NAMES, differences, query, recall
+from aim.ui.stage.updates import Update, awaited, status, warn
 
 
 class Boxes(NamedTuple):
@@ -30,8 +28,8 @@ class Boxes(NamedTuple):
     random_seed: Component
     pictures: Component
     note: Component
-    current: Component
-    progress: Component
+    current: Component  # the model that the page shows
+    told: Component
 
     @property
     def outputs(self) -> list[Component]:
@@ -62,15 +60,12 @@ class SettingsActions:
         """
         boxes = self.boxes
         try:
-            future = self.models.fetch(name)
-            while not future.done():
-                yield {boxes.progress: status("loading", self.models.loading(name))}
-                wait([future], timeout=0.5)
-            new = future.result()
+            new = yield from awaited(self.models, name, lambda *told: {boxes.told: status(*told)})
+            assert new is not None  # nobody stops it
         except AimError as error:
             message = f"{name} could not be loaded, so {old} stays in use: {error}"
             warn(message)
-            yield {boxes.model: old, boxes.progress: status("failed", message)}
+            yield {boxes.model: old, boxes.told: status("failed", message)}
             return
         own = new.sampling
         yield {
@@ -79,7 +74,7 @@ class SettingsActions:
             **{
                 boxes.note: describe(new),
                 boxes.current: name,
-                boxes.progress: status("idle", f"{new.name} is ready"),
+                boxes.told: status("idle", f"{new.name} is ready"),
             },
         }
 
@@ -98,7 +93,7 @@ class SettingsActions:
             index = None if wanted.label is None else here.resolve(wanted.label)
         except AimError as error:
             warn(str(error))
-            yield {boxes.progress: status("failed", str(error))}
+            yield {boxes.told: status("failed", str(error))}
             return
         named = {
             boxes.model: wanted.model,
@@ -113,7 +108,7 @@ class SettingsActions:
         if told:
             warn(told)
         text = f"The settings are taken over. {told or 'Press Generate to draw the picture again.'}"
-        yield {**known, **fixed, boxes.progress: status("idle", text)}
+        yield {**known, **fixed, boxes.told: status("idle", text)}
 
     def opened(self, request: gr.Request) -> Iterator[Update]:
         """Take over the settings in the link that the page was opened with; without any, a person
@@ -128,10 +123,24 @@ class SettingsActions:
         else:
             yield {boxes.pictures: COUNT}
 
-    def chosen(self, shown: list[Picture], old: str, event: gr.SelectData) -> Iterator[Update]:
+    def chosen(self, shown: list[Any], old: str, event: gr.SelectData) -> Iterator[Update]:
         """Take over the settings of the picture that was clicked, which is one."""
         yield from self.restore({**shown[int(event.index)].parameters, "count": 1}, old)
 
     def reread(self, path: str, old: str) -> Iterator[Update]:
         """Take over the settings in a PNG that was dropped."""
         yield from self.restore(uploads.parameters(path), old)
+
+    def linked(self, name: str, label: Any, seed: Any, count: Any, *sampling: Any) -> str:
+        """The settings in the boxes, as the part of a link behind the question mark."""
+        version = self.models.get(name).version
+        named = {"model": name, "version": version, "class": label, "seed": seed, "count": count}
+        return query({**named, **dict(zip(INDEX, sampling, strict=True))})
+
+    def random_class(self, model: str = "") -> int:
+        """The ImageNet index of one of the classes that a model knows."""
+        return random.choice(self.models.get(model or self.models.default).classes)
+
+    def pick(self, event: gr.EventData) -> int:
+        """The class of the picture that was clicked."""
+        return int(event.index)

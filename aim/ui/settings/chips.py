@@ -15,7 +15,7 @@ class Chips(Shown):
 
     def __init__(self, value: list[dict[str, Any]], **kwargs: Any) -> None:
         templates = {
-            "html_template": text("generate/chips.html"),
-            "js_on_load": text("generate/chips.js"),
+            "html_template": text("settings/chips.html"),
+            "js_on_load": text("settings/chips.js"),
         }
         super().__init__(value, visible=bool(value), **{**templates, **kwargs})

@@ -13,10 +13,9 @@ import pytest
 from aim.config import INDEX, NEUTRAL, SamplingParams
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
-from aim.ui.generate.presets import OWN, PAPERS, PRESETS, preset_values
-from aim.ui.generate.recall import Recalled, differences, recall
-from aim.ui.generate.visit import query
 from aim.ui.models import Models
+from aim.ui.settings.presets import OWN, PAPERS, PRESETS, preset_values
+from aim.ui.settings.recall import Recalled, differences, query, recall
 
 
 @pytest.fixture
@@ -34,8 +33,8 @@ def test_a_picture_s_parameters_and_a_link_say_the_same(
         "model": "tiny",
         "count": 4,
     }
-    link = {name: values[0] for name, values in parse_qs(query(**inside)).items()}
-    assert set(link) == {"model", "class", "seed", *INDEX, "count"}
+    link = {name: values[0] for name, values in parse_qs(query(inside)).items()}
+    assert set(link) == {"model", "version", "class", "seed", *INDEX, "count"}
     assert (
         recall(inside, models)
         == recall(link, models)

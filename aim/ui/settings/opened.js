@@ -3,8 +3,6 @@
   const asked = new URLSearchParams(location.search);
   if (!asked.has("class") || !asked.has("seed")) return;
   setTimeout(() => {
-    if (!document.querySelector("#progress .aim-failed")) {
-      document.getElementById("generate").click();
-    }
+    if (!document.querySelector("#told .aim-failed")) window.aim.draw();
   }, 300);
 }

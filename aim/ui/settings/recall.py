@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 from aim.checks import quoted
 from aim.config import INDEX, NEUTRAL, SAMPLING, check_seed
@@ -15,7 +16,7 @@ from aim.pipeline import Pipeline
 from aim.ui.models import Models
 
 COUNTS, COUNT = (1, 4, 9), 4  # pictures at once; what the page begins with
-NAMES = ("model", "class", "seed", *INDEX, "count")  # in a link
+NAMES = ("model", "version", "class", "seed", *INDEX, "count")  # in a link
 SAME = {
     "version": "the model's version",
     "device": "the device",
@@ -62,6 +63,11 @@ def recall(values: Mapping[str, Any], models: Models) -> Recalled:
     if values.get("count") is not None:
         found["count"] = check_count(_number("count", values["count"], int))
     return Recalled(**found, sampling=sampling)
+
+
+def query(values: Mapping[str, Any]) -> str:
+    """Parameters as the part of a link behind the question mark."""
+    return urlencode({name: values[name] for name in NAMES if values.get(name) is not None})
 
 
 def check_count(count: Any) -> int:

@@ -1,0 +1,1 @@
+"""The settings that every tab draws with: the column beside the tabs."""

@@ -1,0 +1,57 @@
+"""One state for all tabs: what is set beside them is what each of them draws with, and the tab is
+in the address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pages import Page, show, until
+
+DRAWING = {"generate", "complete", "sweep", "blend", "draw"}
+
+
+@pytest.fixture
+def tab(page: Page, browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(30_000)
+    tab = context.new_page()
+    tab.goto(page.url + "?count=1")
+    tab.wait_for_selector("#generate")
+    yield tab
+    context.close()
+
+
+def test_everything_that_draws_takes_model_class_seed_and_sampling(page: Page) -> None:
+    blocks = {block.elem_id: block for block in page.blocks.blocks.values()}
+    shared = {blocks[name] for name in ("model", "class", "seed")}
+    found = {}
+    for fn in page.blocks.fns.values():
+        if fn.name in DRAWING:
+            labels = [getattr(block, "label", None) for block in fn.inputs]
+            found[fn.name] = shared <= {*fn.inputs} and {"Guidance", "Temperature"} <= {*labels}
+    assert found == dict.fromkeys(DRAWING, True)
+
+
+def test_settings_and_address_go_along(page: Page, tab: Any) -> None:
+    tab.locator("#seed input").fill("12")
+    tab.locator("#seed input").press("Tab")
+    show(tab, "Explore")
+    assert tab.url.endswith("?count=1#explore")
+    assert tab.locator("#seed input").input_value() == "12"
+    tab.click("#explore")
+    assert until(lambda: "seed 12," in tab.inner_text("#branch-tree"))
+    show(tab, "Race")
+    assert until(lambda: not tab.is_visible("#class")), "it has settings of its own"
+    tab.go_back()
+    assert until(lambda: tab.is_visible("#explore") and tab.is_visible("#class"))
+    tab.go_back()
+    assert until(lambda: tab.is_visible("#generate")) and tab.url.endswith("?count=1")
+    tab.goto(page.url + "#inside")
+    tab.reload()
+    tab.wait_for_selector("#inside")
+    tab.click("#inside")
+    assert until(lambda: tab.locator("#seed input").input_value() != "0"), "shows what it drew"

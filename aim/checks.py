@@ -8,16 +8,21 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from annotated_types import Interval, MinLen
+from annotated_types import Interval, Len, MaxLen
 
 from aim.errors import InvalidInput
 
-Count = Annotated[int, Interval(ge=1, le=2**20)]
+Count = Annotated[int, Interval(ge=1, le=2**20)]  # of what a table has rows for
+Width = Annotated[int, Interval(ge=1, le=2**15)]  # channels
+Layers = Annotated[int, Interval(ge=1, le=512)]  # heads, too
+Few = Annotated[int, Interval(ge=1, le=64)]  # blocks, taps, what widths are multiplied by
+Side = Annotated[int, Interval(ge=1, le=4096)]  # pixels
+Levels = Annotated[tuple[Few, ...], MaxLen(8)]  # each halves a picture
 ZeroOrOne = Annotated[int, Interval(ge=0, le=1)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Positive = Annotated[float, Interval(ge=1e-9, le=2**30)]
 ClassIndices = tuple[Annotated[int, Interval(ge=0, le=2**20)], ...]
-ClassNames = tuple[Annotated[str, MinLen(1)], ...]
+ClassNames = tuple[Annotated[str, Len(1, 1000)], ...]
 
 
 def quoted(value: Any, most: int = 80) -> str:

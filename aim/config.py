@@ -7,7 +7,20 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from aim.checks import ClassIndices, ClassNames, Count, Positive, Share, ZeroOrOne, whole
+from aim.checks import (
+    ClassIndices,
+    ClassNames,
+    Count,
+    Few,
+    Layers,
+    Levels,
+    Positive,
+    Share,
+    Side,
+    Width,
+    ZeroOrOne,
+    whole,
+)
 from aim.errors import InvalidInput
 from aim.parameters import Declared, declare, declared
 from aim.schedules import SCHEDULES
@@ -81,17 +94,17 @@ class AiMConfig:
     ``config.json`` where it has them.
     """
 
-    d_model: Count
-    n_layer: Count
+    d_model: Width
+    n_layer: Layers
     vocab_size: Count = 16384
     num_classes: Count = 1000
     num_tokens: Count = 256
     adaln_group: bool = True  # False: plain adaLN, one modulation a layer
-    num_groups: Count = 4  # of adaLN-group; 1 is adaLN-single
-    d_state: Count = 128
-    d_conv: Count = 4
-    expand: Count = 2
-    headdim: Count = 64
+    num_groups: Layers = 4  # of adaLN-group; 1 is adaLN-single
+    d_state: Width = 128
+    d_conv: Few = 4
+    expand: Few = 2
+    headdim: Width = 64
     norm_eps: Share = 1e-5
     token_drop: Share = 0.0
     mixer_drop: Share = 0.0
@@ -137,13 +150,13 @@ class GPTConfig:
     The codes are a square grid: ``num_tokens`` is a square, and a head's size a multiple of 4.
     """
 
-    d_model: Count
-    n_layer: Count
-    n_head: Count
+    d_model: Width
+    n_layer: Layers
+    n_head: Layers
     vocab_size: Count = 16384
     num_classes: Count = 1000
     num_tokens: Count = 256
-    multiple_of: Count = 256  # of which the hidden width of the feed-forward network is a multiple
+    multiple_of: Width = 256  # of which the hidden width of the feed-forward network is a multiple
     rope_base: Positive = 10000.0
     norm_eps: Share = 1e-5
     token_drop: Share = 0.0
@@ -195,14 +208,14 @@ class VQConfig:
     out larger than they went in.
     """
 
-    image_size: Count = 256  # pixels of what goes in, each way
+    image_size: Side = 256  # pixels of what goes in, each way
     codebook_size: Count = 16384
-    codebook_dim: Count = 8
-    z_channels: Count = 256
-    ch: Count = 128
-    ch_mult: tuple[Count, ...] = (1, 1, 2, 2, 4)
-    decoder_ch_mult: tuple[Count, ...] = ()  # from the largest level down; empty: as ``ch_mult``
-    num_res_blocks: Count = 2
+    codebook_dim: Width = 8
+    z_channels: Width = 256
+    ch: Width = 128
+    ch_mult: Levels = (1, 1, 2, 2, 4)
+    decoder_ch_mult: Levels = ()  # from the largest level down; empty: as ``ch_mult``
+    num_res_blocks: Few = 2
 
     def __post_init__(self) -> None:
         if len(self.decoder_levels) < len(self.ch_mult):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
@@ -88,3 +90,38 @@ def set_threads(asked: int | None, device: torch.device) -> None:
 @lru_cache(maxsize=1)
 def _all_threads() -> int:
     return torch.get_num_threads()
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that new tensors may take: on CUDA of the device, elsewhere of the system or the
+    container; None where nobody says.
+    """
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    amounts = [
+        1024 * kib for kib in _numbers("/proc/meminfo", r"^MemAvailable:\s*(\d+) kB", re.MULTILINE)
+    ]
+    for most, used, stat, cache in _CGROUPS:
+        # what is cached of files makes room when it is asked to
+        limits, taken = _numbers(most, r"^(\d+)$"), _numbers(used, r"^(\d+)$")
+        cached = _numbers(stat, rf"^{cache} (\d+)", re.MULTILINE)
+        amounts += [m - t + sum(cached) for m, t in zip(limits, taken, strict=False)]
+    return max(0, min(amounts)) if amounts else None
+
+
+_V1 = "/sys/fs/cgroup/memory/memory"
+_CGROUPS = (
+    (*(f"/sys/fs/cgroup/memory.{name}" for name in ("max", "current", "stat")), "inactive_file"),
+    (*(f"{_V1}.{name}" for name in ("limit_in_bytes", "usage_in_bytes", "stat")),
+     "total_inactive_file"),
+)  # fmt: skip
+
+
+def _numbers(path: str, pattern: str, flags: int = 0) -> list[int]:
+    """The number in a file of the system; none where it is not there, or "max"."""
+    try:
+        found = re.search(pattern, Path(path).read_text(encoding="utf-8").strip(), flags)
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [int(found[1])] if found else []

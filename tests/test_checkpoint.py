@@ -268,7 +268,7 @@ METADATA_FAULTS: dict[str, tuple[Callable[[dict[str, str]], object], str]] = {
     "no list": (set_config(classes=1), "classes is 1; it must be a list"),
     "nameless class": (
         set_config(class_names=["a", "", "c", "d", "e"]),
-        r"class_names is \['a', ''.*; it must be a list, each entry a text that is not empty",
+        r"class_names is \['a', ''.*; it must be a list, each entry a text of 1 to 1000 characters",
     ),
     "text for a number of sampling": (
         set_config(sampling={"top_p": "0.5"}),

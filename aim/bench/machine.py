@@ -149,36 +149,6 @@ class PeakMemory:
         return torch.cuda.max_memory_reserved(self._device) if self._device.type == "cuda" else None
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that new tensors may take: on CUDA of the device, elsewhere of the system or the
-    container; None where nobody says.
-    """
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
-    amounts = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file() and (
-        found := re.search(
-            r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(encoding="utf-8"), re.MULTILINE
-        )
-    ):
-        amounts.append(1024 * int(found[1]))
-    for most, used in _CGROUPS:
-        with suppress(OSError, ValueError):  # not there, or "max"
-            amounts.append(
-                int(Path(most).read_text(encoding="utf-8"))
-                - int(Path(used).read_text(encoding="utf-8"))
-            )
-    return max(0, min(amounts)) if amounts else None
-
-
-_CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
-
-
 class Clock:
     """Moments in a device's work: on CUDA by its own clock, so that the host, which may be steps
     ahead, neither waits nor asks; elsewhere when all that was ordered is done. In the context

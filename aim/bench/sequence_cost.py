@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aim.bench.machine import Clock, free_memory
+from aim.bench.machine import Clock
 from aim.bench.runs import Stop, Stopped
 from aim.config import AiMConfig, PriorConfig, SamplingParams
+from aim.device import free_memory
 from aim.engine import Request
 from aim.engine.backend import Backend
 from aim.engine.memory import RESERVE, pool_bytes, state_shapes

@@ -9,9 +9,11 @@ import difflib
 import torch
 
 from aim.checkpoint.load import Loaded
+from aim.checkpoint.weights import blank
 from aim.config import MODELS, ModelSpec, PriorConfig
-from aim.device import prepare
+from aim.device import free_memory, prepare
 from aim.engine.backend import check
+from aim.engine.memory import RESERVE
 from aim.errors import InvalidInput
 from aim.models.prior import Prior, build
 from aim.models.vq.model import VQ
@@ -49,14 +51,27 @@ def random_model(
     initialised, on ``device`` itself.
 
     The same weights every time on the same kind of device; PyTorch's random state is left as it
-    was. InvalidInput: no such name.
+    was. InvalidInput: no such name, or no room for it in the memory that is free.
     """
     spec, device = spec_of(name), torch.device(device)
+    _check_room(spec, device, dtype)
     model = random_prior(spec.config, device, dtype)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device):
         torch.manual_seed(SEED)
         tokenizer = VQ(spec.tokenizer).to_dtype(dtype)
     return Loaded(model, tokenizer.eval().requires_grad_(False), name, VERSION)
+
+
+def _check_room(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> None:
+    free = free_memory(device)
+    parts = blank(lambda: build(spec.config), dtype), blank(lambda: VQ(spec.tokenizer), dtype)
+    needed = sum(weight.nbytes for part in parts for weight in part.state_dict().values())
+    needed *= 2 if device.type == "cpu" else 1  # a backend there packs them anew
+    if free is not None and needed > (1 - RESERVE) * free:
+        raise InvalidInput(
+            f"{spec.name} needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free "
+            f"on {device}; take a smaller model, or wait until others are done"
+        )
 
 
 def random_pipeline(

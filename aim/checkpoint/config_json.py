@@ -13,6 +13,7 @@ from aim.errors import CheckpointError
 
 C = TypeVar("C", bound=PriorConfig | VQConfig)
 
+MOST_TEXT = 2**24  # characters, which the names of a million classes take
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -24,8 +25,14 @@ def to_values(config: PriorConfig | VQConfig) -> dict[str, Any]:
 
 def parse_json(text: str, where: str | Path) -> dict[str, Any]:
     """A JSON object; CheckpointError names ``where`` it was otherwise."""
+    if len(text) > MOST_TEXT:
+        raise CheckpointError(
+            f"{where}: the configuration has {len(text)} characters; at most {MOST_TEXT} are read"
+        )
     try:
         values = json.loads(text)
+    except RecursionError as error:
+        raise CheckpointError(f"{where}: the configuration is nested too deeply") from error
     except ValueError as error:
         raise CheckpointError(f"{where}: the configuration is not JSON ({error})") from error
     if not isinstance(values, dict):
@@ -82,5 +89,8 @@ def _wanted(hint: Any) -> str:
     of, *limits = get_args(hint) or (hint,)
     if Ellipsis in limits:
         return f"a list, each entry {_wanted(of)}"
-    ranges = (f" in [{x.ge}, {x.le}]" if of is not str else " that is not empty" for x in limits)
-    return WORDS[of] + "".join(ranges)
+    if of is str:
+        return f"a text of {limits[0].min_length} to {limits[0].max_length} characters"
+    if of not in WORDS:  # of a list, how long it may be
+        return f"{_wanted(of)}, of at most {limits[0].max_length}"
+    return WORDS[of] + "".join(f" in [{x.ge}, {x.le}]" for x in limits)

@@ -148,6 +148,14 @@ def _assign(
     path: Path, network: Network, weights: Mapping[str, Tensor], device: torch.device
 ) -> None:
     stored = {name: _form(tensor) for name, tensor in weights.items()}
+    plain = [weights[name] for name, (_, dtype) in stored.items() if dtype in WORDS.values()]
+    storages = {part.data_ptr(): part.nbytes() for part in map(Tensor.untyped_storage, plain)}
+    claimed, there = sum(tensor.nbytes for tensor in plain), sum(storages.values())
+    if claimed > 2 * there:  # by strides of 0, or one storage under many names
+        raise CheckpointError(
+            f"{path} holds {there / 1e6:.1f} MB of weights that would be {claimed / 1e6:.1f} MB; "
+            "its tensors share what each must have for itself"
+        )
     fill(path, {"": network}, stored, weights.__getitem__, device, tuple(WORDS.values()))
 
 

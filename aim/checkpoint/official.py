@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aim.checkpoint.config_json import from_values, parse_json, to_values, usual_sampling
+from aim.checkpoint.config_json import MOST_TEXT, from_values, parse_json, to_values, usual_sampling
 from aim.checkpoint.weights import assign, blank, fingerprint, opened, write
 from aim.checks import quoted
 from aim.config import VQ_F16, AiMConfig, VQConfig
@@ -62,7 +62,8 @@ def read_config(path: Path) -> tuple[AiMConfig, VQConfig]:
     cannot compute.
     """
     try:
-        values = parse_json(path.read_text(encoding="utf-8"), path)
+        with path.open(encoding="utf-8") as file:
+            values = parse_json(file.read(MOST_TEXT + 1), path)
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     known = {

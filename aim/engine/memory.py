@@ -1,4 +1,4 @@
-"""How many requests fit into a GPU's memory."""
+"""How many requests fit into memory."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from aim.device import free_memory
 from aim.models.interface import Decoder, State
 from aim.sampling import NOTES
 
 log = logging.getLogger("aim")
 
-# of the GPU's memory: for the image decoder, the kernels' own and whoever else is there
+# of the memory, on a CPU of what is free: for the image decoder, the kernels' own and others
 RESERVE = 0.1
 ROW = 8 + 4 * NOTES  # bytes of one code and its notes in ``Rows``
 LOGITS = 4  # tensors of the size of the logits that a step may hold at once
@@ -66,7 +67,7 @@ def fitting(max_requests: int, needed: Callable[[int], int], free: int) -> int:
     if fits < max_requests:
         wanted, there = needed(2 * max_requests) / 1e9, max(0, free) / 1e9
         log.warning(
-            "%d images at once need %.1f GB of GPU memory, and %.1f are free: %d at once",
+            "%d images at once need %.1f GB of memory, and %.1f are free: %d at once",
             max_requests,
             wanted,
             there,
@@ -77,10 +78,11 @@ def fitting(max_requests: int, needed: Callable[[int], int], free: int) -> int:
 
 def limit(model: Decoder, max_requests: int) -> int:
     """How many requests, up to ``max_requests``, ``model`` can run at once on its device."""
-    if model.device.type != "cuda":
+    free = free_memory(model.device)
+    if free is None:
         return max_requests
-    free, total = torch.cuda.mem_get_info(model.device)
-    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+    cuda = model.device.type == "cuda"
+    total = torch.cuda.mem_get_info(model.device)[1] if cuda else free
     return fitting(
         max_requests, lambda slots: pool_bytes(model, slots), free - int(RESERVE * total)
     )

@@ -7,20 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from aim.checks import (
-    ClassIndices,
-    ClassNames,
-    Count,
-    Few,
-    Layers,
-    Levels,
-    Positive,
-    Share,
-    Side,
-    Width,
-    ZeroOrOne,
-    whole,
-)
+from aim import checks
 from aim.errors import InvalidInput
 from aim.parameters import Declared, declare, declared
 from aim.schedules import SCHEDULES
@@ -30,7 +17,7 @@ MAX_SEED = 2**32 - 1
 
 def check_seed(value: Any) -> int:
     """``value`` as a seed, 0 ... 2^32 - 1; else InvalidInput."""
-    return whole("seed", value, 0, MAX_SEED)
+    return checks.whole("seed", value, 0, MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -94,25 +81,25 @@ class AiMConfig:
     ``config.json`` where it has them.
     """
 
-    d_model: Width
-    n_layer: Layers
-    vocab_size: Count = 16384
-    num_classes: Count = 1000
-    num_tokens: Count = 256
+    d_model: checks.Width
+    n_layer: checks.Layers
+    vocab_size: checks.Count = 16384
+    num_classes: checks.Count = 1000
+    num_tokens: checks.Count = 256
     adaln_group: bool = True  # False: plain adaLN, one modulation a layer
-    num_groups: Layers = 4  # of adaLN-group; 1 is adaLN-single
-    d_state: Width = 128
-    d_conv: Few = 4
-    expand: Few = 2
-    headdim: Width = 64
-    norm_eps: Share = 1e-5
-    token_drop: Share = 0.0
-    mixer_drop: Share = 0.0
+    num_groups: checks.Layers = 4  # of adaLN-group; 1 is adaLN-single
+    d_state: checks.Width = 128
+    d_conv: checks.Few = 4
+    expand: checks.Few = 2
+    headdim: checks.Width = 64
+    norm_eps: checks.Share = 1e-5
+    token_drop: checks.Share = 0.0
+    mixer_drop: checks.Share = 0.0
     # added to an image code's position in `step` and `prefill`; 1 for official weights
-    position_offset: ZeroOrOne = 0
+    position_offset: checks.ZeroOrOne = 0
     # ImageNet index of each class row; empty: classes of the model's own
-    classes: ClassIndices = ()
-    class_names: ClassNames = ()  # of the model's own classes; empty: they have none
+    classes: checks.ClassIndices = ()
+    class_names: checks.ClassNames = ()  # of the model's own classes; empty: they have none
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def __post_init__(self) -> None:
@@ -150,21 +137,21 @@ class GPTConfig:
     The codes are a square grid: ``num_tokens`` is a square, and a head's size a multiple of 4.
     """
 
-    d_model: Width
-    n_layer: Layers
-    n_head: Layers
-    vocab_size: Count = 16384
-    num_classes: Count = 1000
-    num_tokens: Count = 256
-    multiple_of: Width = 256  # of which the hidden width of the feed-forward network is a multiple
-    rope_base: Positive = 10000.0
-    norm_eps: Share = 1e-5
-    token_drop: Share = 0.0
-    resid_drop: Share = 0.0  # of what attention adds
-    ffn_drop: Share = 0.0  # of what the feed-forward network adds
+    d_model: checks.Width
+    n_layer: checks.Layers
+    n_head: checks.Layers
+    vocab_size: checks.Count = 16384
+    num_classes: checks.Count = 1000
+    num_tokens: checks.Count = 256
+    multiple_of: checks.Width = 256  # divides the hidden width of the feed-forward network
+    rope_base: checks.Positive = 10000.0
+    norm_eps: checks.Share = 1e-5
+    token_drop: checks.Share = 0.0
+    resid_drop: checks.Share = 0.0  # of what attention adds
+    ffn_drop: checks.Share = 0.0  # of what the feed-forward network adds
     # ImageNet index of each class row; empty: classes of the model's own
-    classes: ClassIndices = ()
-    class_names: ClassNames = ()  # of the model's own classes; empty: they have none
+    classes: checks.ClassIndices = ()
+    class_names: checks.ClassNames = ()  # of the model's own classes; empty: they have none
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def __post_init__(self) -> None:
@@ -208,14 +195,14 @@ class VQConfig:
     out larger than they went in.
     """
 
-    image_size: Side = 256  # pixels of what goes in, each way
-    codebook_size: Count = 16384
-    codebook_dim: Width = 8
-    z_channels: Width = 256
-    ch: Width = 128
-    ch_mult: Levels = (1, 1, 2, 2, 4)
-    decoder_ch_mult: Levels = ()  # from the largest level down; empty: as ``ch_mult``
-    num_res_blocks: Few = 2
+    image_size: checks.Side = 256  # pixels of what goes in, each way
+    codebook_size: checks.Count = 16384
+    codebook_dim: checks.Width = 8
+    z_channels: checks.Width = 256
+    ch: checks.Width = 128
+    ch_mult: checks.Levels = (1, 1, 2, 2, 4)
+    decoder_ch_mult: checks.Levels = ()  # from the largest level down; empty: as ``ch_mult``
+    num_res_blocks: checks.Few = 2
 
     def __post_init__(self) -> None:
         if len(self.decoder_levels) < len(self.ch_mult):

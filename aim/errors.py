@@ -1,5 +1,9 @@
 """Exceptions that tell a user what was wrong and what to do about it."""
 
+from __future__ import annotations
+
+import traceback
+
 
 class AimError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -23,3 +27,13 @@ class QueueFull(AimError):
 
 class GenerationError(AimError):
     """The model failed while it drew an image."""
+
+
+def let_go(error: BaseException) -> None:
+    """Let the calls that ``error`` came through hold nothing any more, models and pools among it:
+    for whoever keeps an error.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__

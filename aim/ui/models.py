@@ -13,7 +13,7 @@ from aim.checkpoint.hub import fetched
 from aim.checkpoint.load import bundled_folder
 from aim.checks import quoted
 from aim.config import MODELS
-from aim.errors import InvalidInput
+from aim.errors import InvalidInput, let_go
 from aim.pipeline import Pipeline, load
 from aim.ui.zero import use_zero_gpu
 
@@ -140,6 +140,7 @@ class Models:
         try:
             future.set_result(self._loaded(name))
         except BaseException as error:  # it belongs to whoever waits for the future
+            let_go(error)  # it is kept until somebody tries again
             future.set_exception(error)
 
     def _loaded(self, source: str) -> Pipeline:

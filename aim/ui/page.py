@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.exceptions import InvalidPathError
 from pydantic import ValidationError
 
-from aim.errors import AimError, InvalidInput
+from aim.errors import AimError, InvalidInput, let_go
 from aim.settings import Limits, Settings
 from aim.ui.stage.updates import explain, plain
 
@@ -96,4 +96,5 @@ class Page(gr.Blocks):
         except Exception as error:
             if not isinstance(error, AimError):
                 _log.exception("a call failed")
+            let_go(error)
             raise Refusal(explain(error)) from error

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from aim.bench.runs import Stopped
-from aim.errors import QueueFull
+from aim.errors import QueueFull, let_go
 
 WAITING = 8  # measurements in line at the most, each of some minutes
 _LOOK = 0.1  # seconds between two looks at how far it is
@@ -98,6 +98,7 @@ class Measurement:
         try:
             self.result = work(self)
         except BaseException as error:  # it belongs to whoever waits
+            let_go(error)
             self._error = error
         finally:
             _line.remove(self)

@@ -6,6 +6,7 @@ other.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -31,6 +32,10 @@ from tests.tiny import random_model
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run without a GPU, at tiny sizes
+    with contextlib.suppress(ImportError):
+        from tests.interpreting import hurry
+
+        hurry()
 
 # a grid of 4x4
 TINY_VQ = VQConfig(image_size=16, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 2, 2))

@@ -5,8 +5,9 @@ hours.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Interval, Len, MaxLen
 
@@ -23,6 +24,7 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 Positive = Annotated[float, Interval(ge=1e-9, le=2**30)]
 ClassIndices = tuple[Annotated[int, Interval(ge=0, le=2**20)], ...]
 ClassNames = tuple[Annotated[str, Len(1, 1000)], ...]
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 def quoted(value: Any, most: int = 80) -> str:
@@ -67,3 +69,42 @@ def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
         allowed = f"of at least {low}" if high is None else f"in [{low}, {high}]"
         raise InvalidInput(f"{name} is {quoted(value)}; it must be a whole number {allowed}")
     return found
+
+
+def problem(kind: type, values: Any, errors: list[Any]) -> str:
+    """The first of pydantic's ``errors`` about ``values`` of the dataclass ``kind``, in our
+    words.
+    """
+    for problem, code in ("unknown", "unexpected_keyword_argument"), ("missing", "missing"):
+        if names := sorted(str(e["loc"][-1]) for e in errors if e["type"] == code):
+            return f"{problem} in the configuration: {', '.join(names)}"
+    first = errors[0]
+    if first["type"] == "value_error":  # what the class itself refuses
+        return str(first["ctx"]["error"])
+    name, hint = kind.__name__, kind
+    for field in (key for key in first["loc"] if isinstance(key, str)):  # others: list entries
+        name, hint = field, get_type_hints(hint, include_extras=True)[field]
+        values = values[field]
+    return f"{name} is {quoted(values)}; it must be {wanted(hint)}"
+
+
+def wanted(hint: Any) -> str:
+    """What a field declared as ``hint`` takes, in words; texts beside its type are about it."""
+    if dataclasses.is_dataclass(hint):
+        return "a JSON object"
+    of, *others = (hint,) if get_origin(hint) is Literal else get_args(hint) or (hint,)
+    limits: list[Any] = [limit for limit in others if not isinstance(limit, str)]
+    if get_origin(of) is Literal:
+        return f"one of {', '.join(map(str, get_args(of)))}"
+    if Ellipsis in limits:
+        return f"a list, each entry {wanted(of)}"
+    if of is str and limits:
+        return f"a text of {limits[0].min_length} to {limits[0].max_length} characters"
+    if of not in WORDS:  # of a list, how long it may be
+        return f"{wanted(of)}, of at most {limits[0].max_length}"
+    return WORDS[of] + "".join(f" in {_range(x)}" for x in limits)
+
+
+def _range(limit: Interval) -> str:
+    low = f"[{limit.ge:.10g}" if limit.gt is None else f"({limit.gt:.10g}"
+    return f"{low}, {limit.le:.10g}]" if limit.lt is None else f"{low}, {limit.lt:.10g})"

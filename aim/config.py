@@ -13,6 +13,7 @@ from aim.parameters import Declared, declare, declared
 from aim.schedules import SCHEDULES
 
 MAX_SEED = 2**32 - 1
+GROUPS = 32  # of a tokenizer's norms
 
 
 def check_seed(value: Any) -> int:
@@ -205,6 +206,13 @@ class VQConfig:
     num_res_blocks: checks.Few = 2
 
     def __post_init__(self) -> None:
+        if not self.ch_mult or self.image_size % self.downsample:
+            raise InvalidInput(
+                f"image_size is {self.image_size} for {len(self.ch_mult)} levels, ch_mult; it must "
+                "be a multiple of 2 for every level but one"
+            )
+        if any(self.ch * mult % GROUPS for mult in (1, *self.ch_mult, *self.decoder_levels)):
+            raise InvalidInput(f"ch is {self.ch}; it must be a multiple of {GROUPS}, as norms need")
         if len(self.decoder_levels) < len(self.ch_mult):
             raise InvalidInput(
                 f"decoder_ch_mult is {self.decoder_ch_mult}; it must have at least as many levels "

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar
 
-from aim.checks import quoted
+from aim.checks import problem
 from aim.config import MODELS, PriorConfig, SamplingParams, VQConfig
 from aim.errors import CheckpointError
 
 C = TypeVar("C", bound=PriorConfig | VQConfig)
 
 MOST_TEXT = 2**24  # characters, which the names of a million classes take
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 def to_values(config: PriorConfig | VQConfig) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def from_values(kind: type[C], values: Any, where: str | Path) -> C:
         text = json.dumps(values)  # what is strict of JSON takes a list for a tuple
         return TypeAdapter(kind).validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:
-        raise CheckpointError(f"{where}: {_problem(kind, values, error.errors())}") from error
+        raise CheckpointError(f"{where}: {problem(kind, values, error.errors())}") from error
 
 
 def usual_sampling(config: PriorConfig) -> SamplingParams:
@@ -65,32 +64,3 @@ def usual_sampling(config: PriorConfig) -> SamplingParams:
         if dataclasses.replace(spec.config, sampling=config.sampling) == config
     )
     return next(same, config.sampling)
-
-
-def _problem(kind: type, values: Any, errors: list[Any]) -> str:
-    """The first of pydantic's ``errors`` in our words."""
-    for problem, code in ("unknown", "unexpected_keyword_argument"), ("missing", "missing"):
-        if names := sorted(str(e["loc"][-1]) for e in errors if e["type"] == code):
-            return f"{problem} in the configuration: {', '.join(names)}"
-    first = errors[0]
-    if first["type"] == "value_error":  # what the class itself refuses
-        return str(first["ctx"]["error"])
-    name, hint = kind.__name__, kind
-    for field in (key for key in first["loc"] if isinstance(key, str)):  # others: list entries
-        name, hint = field, get_type_hints(hint, include_extras=True)[field]
-        values = values[field]
-    return f"{name} is {quoted(values)}; it must be {_wanted(hint)}"
-
-
-def _wanted(hint: Any) -> str:
-    """What a field declared as ``hint`` takes, in words."""
-    if dataclasses.is_dataclass(hint):
-        return "a JSON object"
-    of, *limits = get_args(hint) or (hint,)
-    if Ellipsis in limits:
-        return f"a list, each entry {_wanted(of)}"
-    if of is str:
-        return f"a text of {limits[0].min_length} to {limits[0].max_length} characters"
-    if of not in WORDS:  # of a list, how long it may be
-        return f"{_wanted(of)}, of at most {limits[0].max_length}"
-    return WORDS[of] + "".join(f" in [{x.ge}, {x.le}]" for x in limits)

@@ -11,6 +11,8 @@ import typer
 
 from aim.cli.options import settings
 from aim.cli.progress import progress
+from aim.config import AiMConfig, GPTConfig, VQConfig
+from aim.training import recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +58,7 @@ def common() -> None:
     """Train a model."""
 
 
-@app.command()
+@app.command(epilog=recipe.help_of(recipe.PriorRecipe, AiMConfig, GPTConfig))
 def prior(
     out: Out,
     codes: Annotated[
@@ -126,7 +128,7 @@ def prior(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(epilog=recipe.help_of(recipe.TokenizerRecipe, VQConfig))
 def tokenizer(
     images: Images,
     out: Out,
@@ -192,7 +194,7 @@ def tokenizer(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(epilog=recipe.help_of(recipe.ClassifierRecipe))
 def judge(
     images: Images,
     out: Annotated[Path, typer.Option(help="Folder for judge.safetensors.")],

@@ -7,7 +7,6 @@ The two must share nothing, so they differ in kind: ``VGG`` gives features, ``Re
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from aim.errors import InvalidInput
 from aim.training.data.images import Batches, ImageSet, normalize, random_crops
 from aim.training.loop import channels_last
 from aim.training.optim import adamw, schedule, set_lr
+from aim.training.recipe import ClassifierRecipe
 
 
 def _conv_norm(cin: int, cout: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
@@ -122,19 +122,6 @@ def read_classifier(path: Path) -> Classifier:
             "none is given"
         ) from error
     return network.eval().requires_grad_(False)
-
-
-@dataclass(frozen=True)
-class ClassifierRecipe:
-    """Settings of a classifier's training."""
-
-    seconds: float = 120
-    batch: int = 512
-    lr: float = 2e-3
-    weight_decay: float = 0.05
-    min_scale: float = 0.5  # smallest crop
-    label_smoothing: float = 0.1
-    seed: int = 0
 
 
 def train_classifier(model: nn.Module, data: ImageSet, recipe: ClassifierRecipe) -> nn.Module:

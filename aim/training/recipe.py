@@ -1,5 +1,5 @@
 """Settings of a training run: the defaults, a YAML file, then single values from the command line,
-each checked for its type.
+each checked for its type and range.
 """
 
 from __future__ import annotations
@@ -8,12 +8,23 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
+from annotated_types import Interval
+
+from aim.checks import Count, Positive, Share, problem, wanted
 from aim.errors import InvalidInput
 
 Scan = Literal["auto", "torch", "mamba-ssm"]
 CONFIGS = Path(__file__).with_name("configs")
+
+# ranges of settings; what a setting is stands beside it, for --help
+Amount = Annotated[float, Interval(ge=0, le=1e9)]
+Rate = Annotated[float, Interval(gt=0, le=100)]
+Below1 = Annotated[float, Interval(ge=0, lt=1)]
+Limit = Annotated[int, Interval(ge=0, le=10**9)]
+Every = Annotated[int, Interval(ge=1, le=10**9)]
+Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 
 
 @dataclass(frozen=True)
@@ -22,26 +33,28 @@ class Recipe:
     is reached first; 0 is no limit.
     """
 
-    seconds: float = 540
-    steps: int = 0
-    epochs: float = 0
-    batch: int = 256  # images a step, over all processes
-    lr: float = 1.2e-3
-    scale_lr: bool = False  # lr is for 256 images and grows with the batch
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = 0.03  # of the run
-    floor: float = 0.01  # of lr, at the end
-    weight_decay: float = 0.05
-    beta1: float = 0.9
-    beta2: float = 0.95
-    clip: float = 1.0
-    ema: float = 0.9995
-    log_every: int = 200  # steps
-    validate_every: int = 1000  # steps
-    save_every: float = 60  # seconds
-    patience: int = 10  # steps in a row whose gradient is not finite, after which the run gives up
-    compile: bool = False
-    seed: int = 0
+    seconds: Annotated[Amount, "Of training; 0 is no limit."] = 540
+    steps: Annotated[Limit, "0 is no limit."] = 0
+    epochs: Annotated[Amount, "Over the images; 0 is no limit."] = 0
+    batch: Annotated[Count, "Images a step, over all processes."] = 256
+    lr: Annotated[Rate, "The highest learning rate."] = 1.2e-3
+    scale_lr: Annotated[bool, "lr is for 256 images and grows with the batch."] = False
+    schedule: Annotated[Literal["cosine", "linear", "constant"], "How lr falls."] = "cosine"
+    warmup: Annotated[Below1, "Share of the run in which lr grows."] = 0.03
+    floor: Annotated[Share, "Share of lr that is left at the end."] = 0.01
+    weight_decay: Annotated[Amount, "Of matrices alone."] = 0.05
+    beta1: Annotated[Below1, "Of AdamW."] = 0.9
+    beta2: Annotated[Below1, "Of AdamW."] = 0.95
+    clip: Annotated[Positive, "Norm that gradients are clipped to."] = 1.0
+    ema: Annotated[Below1, "Decay of the average of the weights."] = 0.9995
+    log_every: Annotated[Every, "Steps between lines of figures."] = 200
+    validate_every: Annotated[Every, "Steps between validations."] = 1000
+    save_every: Annotated[Amount, "Seconds between saves."] = 60
+    patience: Annotated[
+        Every, "Steps in a row whose gradient is not finite, after which the run gives up."
+    ] = 10
+    compile: Annotated[bool, "Compile the layers with PyTorch."] = False
+    seed: Annotated[Seed, "Of weights, batches and dropout."] = 0
 
     @property
     def rate(self) -> float:
@@ -60,38 +73,66 @@ class TokenizerRecipe(Recipe):
     [-1, 1].
     """
 
-    seconds: float = 400
-    lr: float = 6e-4  # half of it for the discriminator
-    floor: float = 0.02
-    weight_decay: float = 0.01
-    ema: float = 0.999
-    min_scale: float = 0.75  # side of the smallest crop, in images
-    # of a batch: images of the size that comes out, where that is larger than what goes in
-    fine_share: float = 0.0
-    pixel: Literal["mse", "l1"] = "mse"
-    perceptual: float = 1.0
-    semantic: float = 0.0  # code vectors towards what EfficientNet-Lite0 sees there
-    discriminator: Literal["patch", "features"] = "patch"
-    adversarial: float = 0.3  # 0: without a discriminator
-    adversarial_start: float = 0.35  # progress at which the discriminator comes in
-    codebook: float = 1.0
-    commitment: float = 0.25
-    revive_every: int = 200  # steps between replacements of unused codes, until half of the run
-    decoder_only: bool = False  # encoder and codebook stay, so that codes mean what they meant
-    # of training for the network of the perceptual loss, where none is given
-    loss_network_seconds: float = 60
+    seconds: Annotated[Amount, "Of training; 0 is no limit."] = 400
+    lr: Annotated[Rate, "The highest learning rate; half of it for the discriminator."] = 6e-4
+    floor: Annotated[Share, "Share of lr that is left at the end."] = 0.02
+    weight_decay: Annotated[Amount, "Of matrices alone."] = 0.01
+    ema: Annotated[Below1, "Decay of the average of the weights."] = 0.999
+    min_scale: Annotated[float, Interval(gt=0, le=1), "Side of the smallest crop, in images."] = (
+        0.75
+    )
+    fine_share: Annotated[
+        Share, "Of a batch: --fine-images, of the size that comes out, where that is larger."
+    ] = 0.0
+    pixel: Annotated[Literal["mse", "l1"], "Distance of pixels."] = "mse"
+    perceptual: Annotated[Amount, "Weight of the perceptual loss."] = 1.0
+    semantic: Annotated[
+        Amount, "Weight of the loss that draws codes towards EfficientNet-Lite0's features."
+    ] = 0.0
+    discriminator: Annotated[
+        Literal["patch", "features"], "What it looks at: pixels or EfficientNet-Lite0's features."
+    ] = "patch"
+    adversarial: Annotated[Amount, "Weight of the discriminator; 0: without one."] = 0.3
+    adversarial_start: Annotated[
+        Share, "Share of the run after which the discriminator comes in."
+    ] = 0.35
+    codebook: Annotated[Amount, "Weight of the codes' loss."] = 1.0
+    commitment: Annotated[Amount, "Weight of the features' loss towards their codes."] = 0.25
+    revive_every: Annotated[
+        Every, "Steps between replacements of unused codes, until half of the run."
+    ] = 200
+    decoder_only: Annotated[
+        bool, "Encoder and codebook stay, so that codes mean what they meant."
+    ] = False
+    loss_network_seconds: Annotated[
+        Positive, "Of training the network of the perceptual loss, where none is given."
+    ] = 60
 
 
 @dataclass(frozen=True)
 class PriorRecipe(Recipe):
     """Settings of stage 2."""
 
-    accumulate: int = 1  # parts of a batch that are computed one after another
-    class_drop: float = 0.1  # labels replaced by "no class", for guidance
-    plain_share: float = 0.4  # of the samples that are not cropped
-    # compute the layers again in the backward pass instead of keeping what is in them
-    checkpoint_layers: bool = False
-    scan: Scan = "auto"  # of AiM, see AiM.use_scan
+    accumulate: Annotated[Count, "Parts of a batch, computed one after another."] = 1
+    class_drop: Annotated[Share, "Labels replaced by no class, for guidance."] = 0.1
+    plain_share: Annotated[Share, "Of the samples that are not cropped."] = 0.4
+    checkpoint_layers: Annotated[
+        bool, "Compute layers again in the backward pass instead of keeping what is in them."
+    ] = False
+    scan: Annotated[Scan, "Of AiM in training."] = "auto"
+
+
+@dataclass(frozen=True)
+class ClassifierRecipe:
+    """Settings of a classifier's training."""
+
+    seconds: Annotated[Positive, "Of training."] = 120
+    batch: Annotated[Count, "Images a step."] = 512
+    lr: Annotated[Rate, "The highest learning rate."] = 2e-3
+    weight_decay: Annotated[Amount, "Of matrices alone."] = 0.05
+    min_scale: Annotated[float, Interval(gt=0, le=1), "Side of the smallest crop, in images."] = 0.5
+    label_smoothing: Annotated[Below1, "Of the classes."] = 0.1
+    seed: Annotated[Seed, "Of weights and batches."] = 2
 
 
 Settings = TypeVar("Settings")
@@ -166,15 +207,16 @@ def chosen(
 
 def settle(defaults: Settings, values: Mapping[str, Any]) -> Settings:
     """``defaults``, a dataclass, with ``values`` in it. InvalidInput for a name that it lacks and
-    for a value of another type.
+    for a value of another type or out of range.
     """
     from pydantic import TypeAdapter, ValidationError
 
+    kind = type(defaults)
     fields = {field.name for field in dataclasses.fields(defaults)}  # type: ignore[arg-type]
     unknown = values.keys() - fields
     if unknown:
         raise InvalidInput(
-            f"{min(unknown)!r} is no setting of {type(defaults).__name__}; there are "
+            f"{min(unknown)!r} is no setting of {kind.__name__}; there are "
             f"{', '.join(sorted(fields))}"
         )
     # YAML takes 1e-4 for a text
@@ -183,12 +225,29 @@ def settle(defaults: Settings, values: Mapping[str, Any]) -> Settings:
     }
     merged = {**{name: getattr(defaults, name) for name in fields}, **numbers}
     try:
-        return TypeAdapter(type(defaults)).validate_python(merged)
+        return TypeAdapter(kind).validate_python(merged, extra="forbid")
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidInput(
-            f"{first['loc'][0]} is {merged[str(first['loc'][0])]!r}: {first['msg'].lower()}"
-        ) from error
+        raise InvalidInput(problem(kind, merged, error.errors())) from error
+
+
+def help_of(kind: type, *networks: type) -> str:
+    """A paragraph a setting of a recipe: its name, default, what it is and what it takes; then
+    those of its networks, by name.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    fields = dataclasses.fields(kind)
+    told = {f.name: next(x for x in get_args(hints[f.name]) if isinstance(x, str)) for f in fields}
+    lines = [
+        f"{f.name}={_as_yaml(f.default)}  {told[f.name]} It is {wanted(hints[f.name])}."
+        for f in fields
+    ]
+    names = {f"model.{f.name}": None for n in networks for f in dataclasses.fields(n)}
+    of_networks = [f"Of the network, by --config: {', '.join(names)}."] if networks else []
+    return "\n\n".join(["Settings that --set changes, with their defaults:", *lines, *of_networks])
+
+
+def _as_yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
 def _is_number(text: str) -> bool:

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from aim.errors import InvalidInput
-from aim.training.classifier import ClassifierRecipe, ResNet, fit_classifier
+from aim.training.classifier import ResNet, fit_classifier
 from aim.training.data.images import ImageSet
 from aim.training.parallel import Processes
-from aim.training.recipe import overrides, settle
+from aim.training.recipe import ClassifierRecipe, overrides, settle
 from aim.training.train_tokenizer import read_images
 
 JUDGE = "judge.safetensors"
@@ -31,7 +31,7 @@ def train_judge(
     """Train on images of ``size`` pixels, say the top-1 on validation images, and write
     ``judge.safetensors`` into ``out``. InvalidInput for settings or images that do not fit.
     """
-    recipe = settle(ClassifierRecipe(seed=2), overrides(changes))
+    recipe = settle(ClassifierRecipe(), overrides(changes))
     data, held = read_images(images, val, size, Processes(device=device))
     assert isinstance(data, ImageSet)
     classes = len(data.classes) or len(data.names)

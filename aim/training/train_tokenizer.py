@@ -17,7 +17,7 @@ from aim.checkpoint.weights import opened
 from aim.config import VQ_F4, VQ_F16, VQ_S, VQConfig
 from aim.errors import InvalidInput
 from aim.models.vq.model import VQ
-from aim.training.classifier import VGG, ClassifierRecipe, ResNet, fit_classifier, read_classifier
+from aim.training.classifier import VGG, ResNet, fit_classifier, read_classifier
 from aim.training.data.images import (
     ImageSet,
     StreamedImages,
@@ -30,7 +30,7 @@ from aim.training.finetune import grown
 from aim.training.launch import Launch, Options
 from aim.training.parallel import Processes
 from aim.training.perceptual import LPIPS
-from aim.training.recipe import TokenizerRecipe, chosen, pairs, settle
+from aim.training.recipe import ClassifierRecipe, TokenizerRecipe, chosen, pairs, settle
 from aim.training.tokenizer import TokenizerTrainer
 
 TOKENIZER, LOSS_NETWORK = "vq.safetensors", "loss_network.safetensors"

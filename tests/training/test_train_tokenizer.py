@@ -253,7 +253,12 @@ def test_from_a_tokenizer(train: Callable[..., int], tmp_path: Path) -> None:
         (("tokenizer=vq-f8",), "tokenizer is 'vq-f8'; it must be one of vq-s, vq-f4, vq-f16"),
         (("colour=red",), "'colour' is no setting of TokenizerRecipe"),
         (("model.colour=red",), "'colour' is no setting of VQConfig"),
-        (("batch=many",), "batch is 'many'"),
+        (("batch=many",), "batch is 'many'; it must be a whole number in"),
+        (("fine_share=2",), r"fine_share is 2; it must be a number in \[0, 1\]"),
+        (("min_scale=0",), r"min_scale is 0; it must be a number in \(0, 1\]"),
+        (("model.image_size=63",), r"image_size is 63 .* a multiple of 2"),
+        (("model.ch_mult=[]",), "image_size is 16 for 0 levels"),
+        (("model.ch=33",), "ch is 33; it must be a multiple of 32"),
     ],
 )
 def test_settings_are_refused_before_the_first_step(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aim.config import VQConfig
+from aim.config import GROUPS, VQConfig
 
 
 class GroupNorm(nn.GroupNorm):
@@ -23,7 +23,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 def _norm(channels: int) -> GroupNorm:
-    return GroupNorm(32, channels, eps=1e-6)
+    return GroupNorm(GROUPS, channels, eps=1e-6)
 
 
 def conv(

@@ -55,7 +55,7 @@ def test_values_out_of_range_are_refused_with_name_and_range(
     assert (
         field in str(caught.value)
         and allowed in str(caught.value)
-        and repr(value) in str(caught.value)
+        and repr(value)[:70] in str(caught.value)
     )
 
 

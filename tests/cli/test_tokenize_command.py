@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from aim.checkpoint import save_tokenizer
 from aim.checkpoint.weights import read_metadata
-from aim.cli import main
 from aim.models.vq.model import VQ
 from aim.training.data.codes import CodeSet, read_file
 from aim.training.data.images import load_images, normalize
+from tests.cli.runner import Cli
 
 
 @pytest.fixture
@@ -34,41 +34,24 @@ def folder(tmp_path: Path, tiny_vq: VQ, smooth_images: Callable[..., torch.Tenso
     return tmp_path
 
 
-def run(folder: Path, out: str, *more: str, processes: int = 1, code: int = 0) -> tuple[str, str]:
-    launch = (
-        ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        if processes > 1
-        else []
-    )
-    full = [
-        sys.executable,
-        *launch,
-        "-m",
-        "aim",
-        "tokenize",
-        str(folder / "images"),
-        "--out",
-        str(folder / out),
-        "--device",
-        "cpu",
-    ]
-    full += [
-        "--tokenizer",
-        str(folder / "vq.safetensors"),
-        "--shard-size",
-        "6",
-        "--batch",
-        "4",
-        *more,
-    ]
+def command(folder: Path, out: str, *more: str) -> list[str]:
+    paths = [str(folder / "images"), "--out", str(folder / out)]
+    paths += ["--tokenizer", str(folder / "vq.safetensors")]
+    return ["tokenize", *paths, "--device", "cpu", "--shard-size", "6", "--batch", "4", *more]
+
+
+def launched(arguments: list[str], processes: int) -> tuple[str, str]:
+    """What the command prints in processes of its own."""
+    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    launch = [sys.executable, *(several if processes > 1 else []), "-m", "aim", *arguments]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(full, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
+    done = subprocess.run(launch, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, done.stderr
 
 
 def test_one_and_two_processes_write_the_same_codes(folder: Path, tiny_vq: VQ) -> None:
-    out, err = run(folder, "one", "--versions", "random:4", "--check")
+    out, err = launched(command(folder, "one", "--versions", "random:4", "--check"), 1)
     assert (
         "20 images in" in out
         and "20 now, 1 could not be read" in out
@@ -76,7 +59,7 @@ def test_one_and_two_processes_write_the_same_codes(folder: Path, tiny_vq: VQ) -
     )
     assert "checked 20 images in 4 files" in out
     assert "dogs/07.png cannot be read as an image" in err
-    out, _ = run(folder, "two", "--versions", "random:4", processes=2)
+    out, _ = launched(command(folder, "two", "--versions", "random:4"), 2)
     assert "process 0: " in out and "process 1: " in out and "all codes are there" in out
     one, two = ({path.name: path for path in (folder / name).iterdir()} for name in ("one", "two"))
     assert one.keys() == two.keys()
@@ -95,30 +78,31 @@ def test_one_and_two_processes_write_the_same_codes(folder: Path, tiny_vq: VQ) -
     assert torch.equal(found.codes[1].long(), tiny_vq.encode(normalize(images.images.flip(3))))
 
 
-def test_what_is_there_is_kept_and_classes_may_be_those_of_others(folder: Path) -> None:
-    run(folder, "codes")
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(capsys)
+
+
+def test_what_is_there_is_kept_and_classes_may_be_those_of_others(folder: Path, cli: Cli) -> None:
+    assert cli(*command(folder, "codes")) == 0
     (folder / "codes" / "codes-00002.safetensors").unlink()
     (folder / "codes" / "codes.json").unlink()
-    out, _ = run(folder, "codes")
-    assert "20 images in" in out and ", 5 now," in out
+    assert cli(*command(folder, "codes")) == 0
+    assert "20 images in" in cli.out and ", 5 now," in cli.out
     (folder / "images" / "cats").rename(folder / "cats")
-    run(folder, "val", "--like", str(folder / "codes"), "--versions", "plain")
+    like = ["--like", str(folder / "codes"), "--versions", "plain"]
+    assert cli(*command(folder, "val", *like)) == 0
     assert CodeSet.load(folder / "val").labels.unique().tolist() == [1]
     assert CodeSet.load(folder / "val").names == ("cats", "dogs")
 
 
-def test_errors_are_one_line(folder: Path) -> None:
-    _, err = run(folder, "codes", "--versions", "many", code=2)
-    assert (
-        err.strip()
-        .splitlines()[-1]
-        .startswith("error: versions is 'many'; it must be plain, flip, ten-crop")
-    )
+def test_errors_are_one_line(folder: Path, cli: Cli) -> None:
+    assert cli(*command(folder, "codes", "--versions", "many")) == 2
+    assert cli.err.startswith("error: versions is 'many'; it must be plain, flip, ten-crop")
+    assert cli.err.count("\n") == 1
 
 
-def test_a_damaged_tokenizer_is_told_as_such(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_tokenizer_is_told_as_such(folder: Path, cli: Cli) -> None:
     path = folder / "vq.safetensors"
     weights = load_file(path)
     weights.pop("quant_conv.bias")
@@ -127,21 +111,7 @@ def test_a_damaged_tokenizer_is_told_as_such(
         "does not fit its configuration: tensor quant_conv.bias missing",
         "cannot be read as a safetensors file",
     ):
-        with pytest.raises(SystemExit) as ended:
-            main(
-                [
-                    "tokenize",
-                    str(folder / "images"),
-                    "--out",
-                    str(folder / "codes"),
-                    "--tokenizer",
-                    str(path),
-                    "--device",
-                    "cpu",
-                ]
-            )
-        assert ended.value.code == 2
-        err = capsys.readouterr().err
-        assert err.startswith(f"error: {path} {message}") and err.count("\n") == 1
+        assert cli(*command(folder, "codes")) == 2
+        assert cli.err.startswith(f"error: {path} {message}") and cli.err.count("\n") == 1
         path.write_bytes(b"hello")
     assert not (folder / "codes").exists()

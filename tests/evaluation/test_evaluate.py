@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +34,7 @@ from aim.evaluation.run import NAMES, as_table, evaluate, preset
 from aim.evaluation.samples import SampleSet
 from aim.settings import Settings
 from aim.training.classifier import ResNet
+from tests import launching
 from tests.tiny import TINY, TINY_GPT
 
 
@@ -320,35 +320,10 @@ class TestCommand:
     def test_one_and_two_processes_give_the_same_images_and_figures(
         self, arguments: list[str], tmp_path: Path
     ) -> None:
-        script = tmp_path / "evaluate.py"
-        script.write_text(
-            "import typer\nfrom aim.cli.evaluate import evaluate\ntyper.run(evaluate)\n"
-        )
-        environ = {
-            **os.environ,
-            "PYTHONPATH": str(Path(aim.__file__).parent.parent),
-            "CUDA_VISIBLE_DEVICES": "",
-        }
         found = []
         for count in (1, 2):
-            launch = (
-                ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-                if count > 1
-                else []
-            )
-            full = [
-                sys.executable,
-                *launch,
-                str(script),
-                *arguments,
-                "--out",
-                str(tmp_path / str(count)),
-            ]
-            done = subprocess.run(
-                full, env=environ, capture_output=True, text=True, timeout=120, check=False
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-            found.append(json.loads(done.stdout.splitlines()[-1]))
+            said = launching.run(["evaluate", *arguments, "--out", tmp_path / str(count)], count)
+            found += [json.loads(line) for line in said.splitlines() if line.startswith("{")]
         one, two = (
             {path.name: path.read_bytes() for path in (tmp_path / name / "png").iterdir()}
             for name in ("1", "2")

@@ -5,9 +5,6 @@ resumed, and on two processes.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from aim.training.perceptual import LPIPS
 from aim.training.recipe import TokenizerRecipe
 from aim.training.semantic import SemanticHead
 from aim.training.tokenizer import TokenizerTrainer, batch_shares, psnr, reconstruct
+from tests import launching
 
 # 32x32 to a grid of 8x8 to 64x64
 LARGER = VQConfig(
@@ -227,21 +225,14 @@ def test_two_processes_learn_what_one_does(
     network |= {"ch_mult": "[1,1,1]", "decoder_ch_mult": "[1,1,1,1]", "num_res_blocks": 1}
     settings = {f"model.{name}": value for name, value in network.items()} | FULL
     settings |= {"seconds": 0, "steps": 3, "batch": 4, "compile": "false", "log_every": 1}
-    command = ["-m", "aim", "train", "tokenizer", str(tmp_path / "small"), "--config", "vq-s"]
+    command = ["train", "tokenizer", str(tmp_path / "small"), "--config", "vq-s"]
     command += ["--fine-images", str(tmp_path / "fine-cats"), "--val", str(tmp_path / "small")]
     command += ["--fine-images", str(tmp_path / "fine-dogs")]
     command += ["--storage", "int8"]
     command += ["--loss-network", str(lpips_file), "--tracker", "none", "--device", "cpu"]
     command += [part for item in settings.items() for part in ("--set", "{}={}".format(*item))]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    env["PYTHONPATH"] = os.pathsep.join([str(efficientnet), env.get("PYTHONPATH", "")])
-    several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    for name, launch in (("one", []), ("two", several)):
-        full = [sys.executable, *launch, *command, "--out", str(tmp_path / name)]
-        done = subprocess.run(
-            full, env=env, capture_output=True, text=True, timeout=150, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    for name, processes in (("one", 1), ("two", 2)):
+        launching.run([*command, "--out", str(tmp_path / name)], processes)
     one, two = (logged(tmp_path / name) for name in ("one", "two"))
     assert len(one) == len(two) == 3
     for first, second in zip(one, two, strict=True):

@@ -5,11 +5,6 @@ sharded, from a checkpoint.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +24,8 @@ from aim.training.data.codes import CodeSet
 from aim.training.launch import Options
 from aim.training.train_prior import Inputs, read_settings, train_prior
 from tests.files import assert_equal
+from tests.launching import run, start
+from tests.waiting import until
 
 pytest.importorskip("accelerate")
 
@@ -55,87 +52,49 @@ QUIET = Options("cpu", "none")
 SETTINGS = [*(f"model.{k}={v}" for k, v in TINY.items()), *PLAIN]
 
 
+def with_codes(folder: Path) -> Path:
+    g = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 64, (3, 24, 16), generator=g, dtype=torch.int16)
+    CodeSet(codes, torch.arange(24) % 5, (1, 207, 281, 285, 985)).save(folder / "codes.safetensors")
+    CodeSet(codes[:1, :8], torch.arange(8) % 5, (1, 207, 281, 285, 985)).save(
+        folder / "val.safetensors"
+    )
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path, tiny_vq: VQ) -> Path:
     """Codes of five classes and their tokenizer."""
-    g = torch.Generator().manual_seed(0)
-    codes = torch.randint(0, 64, (3, 24, 16), generator=g, dtype=torch.int16)
-    CodeSet(codes, torch.arange(24) % 5, (1, 207, 281, 285, 985)).save(
-        tmp_path / "codes.safetensors"
-    )
-    CodeSet(codes[:1, :8], torch.arange(8) % 5, (1, 207, 281, 285, 985)).save(
-        tmp_path / "val.safetensors"
-    )
     save_tokenizer(tmp_path / "tok.safetensors", tiny_vq, {})
-    return tmp_path
+    return with_codes(tmp_path)
 
 
-def command(
-    folder: Path,
-    out: str,
-    *changes: str,
-    extra: tuple[str, ...] = (),
-    launch: tuple[str, ...] = ("-m", "aim"),
-) -> list[str]:
+def command(folder: Path, out: str, *changes: str) -> list[object]:
     sets = [part for change in (*SETTINGS, *changes) for part in ("--set", change)]
-    paths = [
-        "--codes",
-        str(folder / "codes.safetensors"),
-        "--val",
-        str(folder / "val.safetensors"),
-        "--out",
-        str(folder / out),
-    ]
-    return [
-        sys.executable,
-        *launch,
-        "train",
-        "prior",
-        *paths,
-        "--device",
-        "cpu",
-        "--tracker",
-        "none",
-        *sets,
-        *extra,
-    ]
-
-
-def run(arguments: list[str], code: int = 0) -> str:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        arguments, env=env, capture_output=True, text=True, timeout=150, check=False
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    paths = ["--codes", folder / "codes.safetensors", "--val", folder / "val.safetensors"]
+    plain = ["--device", "cpu", "--tracker", "none"]
+    return ["train", "prior", *paths, "--out", folder / out, *plain, *sets]
 
 
 def log(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
+def steps(out: Path) -> int:
+    return len(log(out)) if (out / "log.jsonl").exists() else 0
+
+
 def state(out: Path) -> dict[str, Any]:
     return torch.load(out / "state.pt", weights_only=True)
-
-
-def launched(count: int) -> tuple[str, ...]:
-    return ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", "-m", "aim")
 
 
 def test_sigkill_and_resume_end_with_the_same_weights_bit_for_bit(folder: Path) -> None:
     drops = ("model.token_drop=0.2", "model.mixer_drop=0.2", "steps=60", "save_every=0")
     run(command(folder, "whole", *drops))
-    process = subprocess.Popen(
-        command(folder, "killed", *drops),
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    deadline = time.monotonic() + 60
-    while not (folder / "killed" / "log.jsonl").exists() or len(log(folder / "killed")) < 10:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process = start(command(folder, "killed", *drops), folder / "said")
+    assert until(lambda: process.exitcode is not None or steps(folder / "killed") >= 10, 60)
+    process.kill()
+    process.join()
     assert 10 <= state(folder / "killed")["step"] < 60
     run(command(folder, "killed", *drops))
     whole, killed = (state(folder / name)["parts"] for name in ("whole", "killed"))
@@ -147,56 +106,49 @@ def test_sigkill_and_resume_end_with_the_same_weights_bit_for_bit(folder: Path) 
 
 
 def test_sigterm_saves_and_says_how_to_go_on(folder: Path) -> None:
-    arguments = command(folder, "out", "steps=100000")
-    process = subprocess.Popen(
-        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while not (folder / "out" / "log.jsonl").exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
+    process = start(command(folder, "out", "steps=100000"), folder / "said")
+    assert until(lambda: process.exitcode is not None or steps(folder / "out") > 0, 60)
     process.terminate()
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 143
+    process.join(60)
+    assert process.exitcode == 143
+    said = (folder / "said.err").read_text()
     assert f"stopped at step {state(folder / 'out')['step']}, saved in {folder / 'out'}" in said
     assert not (folder / "out" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("extra", [(), ("--fsdp",)], ids=["DDP", "FSDP"])
-def test_two_processes_train_to_the_loss_of_one(folder: Path, extra: tuple[str, ...]) -> None:
-    changes = ("steps=12", "accumulate=2")
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 steps of one process."""
+    folder = with_codes(tmp_path_factory.mktemp("one"))
     run(command(folder, "one", "steps=12"))
-    run(command(folder, "two", *changes, extra=extra, launch=launched(2)))
-    one, two = log(folder / "one"), log(folder / "two")
-    assert [line["step"] for line in two] == list(range(1, 13))
+    return folder / "one"
+
+
+@pytest.mark.parametrize("extra", [(), ("--fsdp",)], ids=["DDP", "FSDP"])
+def test_two_processes_train_to_the_loss_of_one(
+    folder: Path, one: Path, extra: tuple[str, ...]
+) -> None:
+    run([*command(folder, "two", "steps=12", "accumulate=2"), *extra], processes=2)
+    two = folder / "two"
+    lines, others = log(one), log(two)
+    assert [line["step"] for line in others] == list(range(1, 13))
     for name in ("loss", "norm"):
-        assert [line[name] for line in two] == pytest.approx([line[name] for line in one], rel=2e-4)
-    assert two[-1]["val"] == pytest.approx(one[-1]["val"], rel=1e-4)
-    for part in (state(folder / name)["parts"]["average"] for name in ("one", "two")):
-        assert all(torch.isfinite(t).all() for t in part.values())
-    mine, theirs = (state(folder / name)["parts"]["average"] for name in ("one", "two"))
+        assert [line[name] for line in others] == pytest.approx(
+            [line[name] for line in lines], rel=2e-4
+        )
+    assert others[-1]["val"] == pytest.approx(lines[-1]["val"], rel=1e-4)
+    mine, theirs = (state(out)["parts"]["average"] for out in (one, two))
+    assert all(torch.isfinite(t).all() for t in (*mine.values(), *theirs.values()))
     assert mine.keys() == theirs.keys()
     assert all(torch.allclose(mine[k], theirs[k], atol=1e-4) for k in mine)
-    loaded = load_file(folder / "two" / "model.safetensors")
-    assert loaded.keys() == load_file(folder / "one" / "model.safetensors").keys()
+    loaded = load_file(two / "model.safetensors")
+    assert loaded.keys() == load_file(one / "model.safetensors").keys()
 
 
 def test_a_sharded_run_resumes(folder: Path) -> None:
-    run(
-        command(
-            folder, "whole", "steps=8", "schedule=constant", extra=("--fsdp",), launch=launched(2)
-        )
-    )
-    run(
-        command(
-            folder, "parts", "steps=4", "schedule=constant", extra=("--fsdp",), launch=launched(2)
-        )
-    )
-    run(
-        command(
-            folder, "parts", "steps=8", "schedule=constant", extra=("--fsdp",), launch=launched(2)
-        )
-    )
+    for out, steps in (("whole", 8), ("parts", 4), ("parts", 8)):
+        sharded = command(folder, out, f"steps={steps}", "schedule=constant")
+        run([*sharded, "--fsdp"], processes=2)
     assert log(folder / "parts")[-1]["loss"] == pytest.approx(
         log(folder / "whole")[-1]["loss"], rel=1e-5
     )

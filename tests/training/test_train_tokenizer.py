@@ -5,9 +5,6 @@ resumed, streamed, from a tokenizer.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from aim.training.data.sources import open_images
 from aim.training.launch import Options
 from aim.training.parallel import ALONE
 from aim.training.train_tokenizer import Inputs, read_images, read_settings, train_tokenizer
+from tests import launching
 
 pytest.importorskip("accelerate")
 
@@ -114,36 +112,10 @@ def test_two_processes_learn_what_one_does(images: Path, network: Path, tmp_path
         for change in (*SETTINGS, "steps=6", "adversarial_start=0")
         for part in ("--set", change)
     ]
+    command = ["train", "tokenizer", images, "--config", "vq-f4", "--loss-network", network]
+    command += ["--tracker", "none", "--device", "cpu", *sets]
     for count in (1, 2):
-        launch = (
-            (
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                f"--nproc_per_node={count}",
-                "-m",
-                "aim",
-            )
-            if count > 1
-            else ("-m", "aim")
-        )
-        full = [
-            sys.executable,
-            *launch,
-            "train",
-            "tokenizer",
-            str(images),
-            "--out",
-            str(tmp_path / str(count)),
-            "--config",
-            "vq-f4",
-        ]
-        full += ["--loss-network", str(network), "--tracker", "none", "--device", "cpu", *sets]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run(
-            full, env=env, capture_output=True, text=True, timeout=150, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        launching.run([*command, "--out", tmp_path / str(count)], count)
     one, two = (logged(tmp_path / name) for name in ("1", "2"))
     assert len(one) == len(two) == 6
     for first, second in zip(one, two, strict=True):

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from aim.pipeline import Pipeline
+from tests.waiting import until
 
 
 @dataclass
@@ -62,13 +63,3 @@ def show(tab: Any, name: str) -> None:
     else:
         menu.click()
         tab.locator(".overflow-dropdown button", has_text=name).first.click()
-
-
-def until(test: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Wait until ``test`` holds; False if it does not within ``seconds``."""
-    end = time.monotonic() + seconds
-    while not test():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True

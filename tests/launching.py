@@ -1,0 +1,80 @@
+"""Commands in processes of their own, without the seconds that each would import for: they are
+forked from a process that has imported everything.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+IMPORTED = [
+    "aim.cli",
+    "aim.evaluation.run",
+    "aim.training.train_prior",
+    "aim.training.train_tokenizer",
+    "accelerate",
+    "torch._dynamo",  # by every optimizer
+    "torch.distributed.fsdp",
+]
+forking = multiprocessing.get_context("forkserver")
+forking.set_forkserver_preload(IMPORTED)
+
+
+def start(
+    arguments: Sequence[object], output: Path, environment: dict[str, str] | None = None
+) -> ForkServerProcess:
+    """One process of ``python -m aim`` with these arguments; what it prints goes to files that
+    begin with ``output``.
+    """
+    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **(environment or {})}
+    words = [str(argument) for argument in arguments]
+    process = forking.Process(target=_main, args=(words, settings, output), daemon=True)
+    process.start()
+    return process
+
+
+def run(arguments: Sequence[object], processes: int = 1, timeout: float = 150.0) -> str:
+    """Run a command on so many processes, which find each other as torchrun's do and have to end
+    well: what all of them print.
+    """
+    with TemporaryDirectory() as folder:
+        shared = {"WORLD_SIZE": str(processes), **_meeting()} if processes > 1 else {}
+        outputs = [Path(folder) / str(rank) for rank in range(processes)]
+        started = []
+        for rank, output in enumerate(outputs):
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+            started.append(start(arguments, output, {**shared, **own}))
+        end = time.monotonic() + timeout
+        for process in started:
+            process.join(max(0.0, end - time.monotonic()))
+            if process.exitcode != 0:  # the others may wait for it
+                for other in started:
+                    other.kill()
+        said = "".join(path.read_text() for path in sorted(Path(folder).iterdir()))
+        assert all(process.exitcode == 0 for process in started), said
+    return said
+
+
+def _meeting() -> dict[str, str]:
+    """Where processes meet: an address that is free."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+
+
+def _main(arguments: list[str], environment: dict[str, str], output: Path) -> None:
+    os.environ.update(environment)
+    for stream, kind in ((sys.stdout, ".out"), (sys.stderr, ".err")):
+        stream.flush()
+        with output.with_suffix(kind).open("wb") as file:
+            os.dup2(file.fileno(), 1 if kind == ".out" else 2)
+    from aim.cli import main
+
+    main(arguments)

@@ -6,7 +6,7 @@ configuration that this package cannot compute. Files are safetensors, but for L
 only tensors and plain values are read: no code runs.
 """
 
-from aim.checkpoint.load import Loaded, load_model, load_tokenizer_of
+from aim.checkpoint.load import Loaded, is_tokenizer, load_model, load_tokenizer_of
 from aim.checkpoint.official import export_official
 from aim.checkpoint.ours import (
     copy_tokenizer,
@@ -20,6 +20,7 @@ __all__ = [
     "Loaded",
     "copy_tokenizer",
     "export_official",
+    "is_tokenizer",
     "load_model",
     "load_tokenizer",
     "load_tokenizer_of",

@@ -63,13 +63,18 @@ def load_tokenizer_of(source: str | Path, device: torch.device | str = "cpu") ->
     """A tokenizer in float32, for inference: from its own .safetensors file, else the one that goes
     with the model ``source``; errors as of ``load_model``.
     """
-    path = Path(source)
-    own = path.suffix == ".safetensors" and path.is_file()
-    if own and read_metadata(path).get("kind") in TOKENIZERS:
-        tokenizer = load_tokenizer(path, device)
-    else:
-        tokenizer = load_model(source, device).tokenizer
+    file = is_tokenizer(source)
+    tokenizer = load_tokenizer(file, device) if file else load_model(source, device).tokenizer
     return tokenizer.eval().requires_grad_(False)
+
+
+def is_tokenizer(source: str | Path | None) -> Path | None:
+    """The file that ``source`` names, where that is a tokenizer's own. CheckpointError for a
+    damaged one.
+    """
+    path = Path(source or "")
+    own = path.suffix == ".safetensors" and path.is_file()
+    return path if own and read_metadata(path).get("kind") in TOKENIZERS else None
 
 
 def _name(path: Path) -> str:
@@ -82,7 +87,10 @@ def _name(path: Path) -> str:
 
 def _read(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Prior, VQ, str]:
     if path.is_dir() and ((path / CONFIG).exists() or (path / WEIGHTS).exists()):
-        return load_official(path, device, dtype)
+        own = path / WEIGHTS  # of a run of training, whose config.json is its recipe
+        if not (own.is_file() and is_prior(own)):
+            return load_official(path, device, dtype)
+        path = own
     if path.suffix in SUFFIXES and path.is_file():
         return load_llamagen(path, device, dtype)
     return load_prior(_only_prior(path) if path.is_dir() else path, device, dtype)

@@ -72,7 +72,10 @@ def prior(
         str, typer.Option(help="Of images: plain, flip, random:<number> or ten-crop.")
     ] = "flip",
     config: Annotated[
-        str, typer.Option(help="aim-s, -b, -l, -xl, -1b, gpt-s, -b, -l, -xl, or a YAML file.")
+        str,
+        typer.Option(
+            help="aim-s, -b, -l, -xl, -1b, gpt-s, -b, -l, -xl, a YAML file or a run's config.json."
+        ),
     ] = "aim-s",
     val: Annotated[
         Path | None,
@@ -86,9 +89,10 @@ def prior(
         typer.Option(help="Fine-tune: the model to start from, whatever aim.load takes."),
     ] = None,
     tokenizer: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="The tokenizer of the codes, for sample sheets and to go with the model."
+            help="The tokenizer of the codes, or a model whose it is, for sample sheets and to go "
+            "with the model."
         ),
     ] = None,
     fsdp: Annotated[
@@ -132,7 +136,10 @@ def prior(
 def tokenizer(
     images: Images,
     out: Out,
-    config: Annotated[str, typer.Option(help="vq-s, -f4, -f16, or a YAML file.")] = "vq-f16",
+    config: Annotated[
+        str,
+        typer.Option(help="vq-s, -f4, -f16, a YAML file or a run's config.json."),
+    ] = "vq-f16",
     val: Held = None,
     fine: Annotated[
         list[str] | None,
@@ -144,7 +151,10 @@ def tokenizer(
     ] = None,
     change: Change = None,
     init: Annotated[
-        Path | None, typer.Option(help="Fine-tune: the tokenizer's .safetensors to start from.")
+        str | None,
+        typer.Option(
+            help="Fine-tune: the tokenizer's .safetensors to start from, or a model whose it is."
+        ),
     ] = None,
     loss_network: Annotated[
         Path | None,

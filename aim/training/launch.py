@@ -4,6 +4,7 @@ sample sheets, the exit code.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,8 +15,10 @@ from torch import nn
 
 from aim.errors import AimError, InvalidInput
 from aim.files import replace
+from aim.training.identity import Identity, locked, read_state
 from aim.training.loop import Hooks, Trainer
 from aim.training.parallel import Processes
+from aim.training.recipe import RUN
 from aim.training.run import Run
 
 CONFIG = "config.json"
@@ -33,8 +36,8 @@ class Options(NamedTuple):
 
 
 class Launch:
-    """One command's processes, and the folder ``out`` that the first of them writes. InvalidInput
-    for a device or tracker that cannot be had.
+    """One command's processes, and the folder ``out`` that the first of them writes, and no other
+    command inside ``with``. InvalidInput for a device or tracker that cannot be had.
     """
 
     def __init__(self, options: Options, out: Path) -> None:
@@ -44,10 +47,22 @@ class Launch:
         if self.processes.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # every shape comes thousands of times
 
-    def describe(self, settings: Mapping[str, Any]) -> None:
-        """Write config.json, and start the tracker."""
+    def __enter__(self) -> Launch:
+        self._lock = locked(self.out) if self.processes.first else contextlib.nullcontext()
+        self._lock.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._lock.__exit__(*error)
+
+    def describe(self, config: Mapping[str, Any], identity: Identity) -> None:
+        """Write config.json, which may be given as ``--config``, and start the tracker.
+        InvalidInput for a folder that holds another run, before anything in it is touched.
+        """
+        identity.changes((read_state(self.out, mmap=True) or {}).get("run"), self.out)
         if self.processes.first:
-            replace(self.out / CONFIG, json.dumps(settings, indent=1) + "\n")
+            values = {**config, **identity.settings, RUN: identity.about}
+            replace(self.out / CONFIG, json.dumps(values, indent=1) + "\n")
         if self.options.tracker != "none":
             self.accelerator.init_trackers("aim")
 

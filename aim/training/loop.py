@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from aim.errors import AimError, InvalidInput
 from aim.training.data.images import Batches
+from aim.training.identity import Identity
 from aim.training.optim import averaged, schedule, set_lr
 from aim.training.parallel import Processes, whole
 from aim.training.recipe import Recipe
@@ -62,7 +63,14 @@ class Trainer(ABC, Generic[Network]):
         """The model whose weights are the running average, in eval mode."""
         return self.ema.module  # type: ignore[return-value]
 
-    def _begin(self, folder: Path, items: int, parts: Mapping[str, Stateful], hooks: Hooks) -> None:
+    def _begin(
+        self,
+        folder: Path,
+        items: int,
+        parts: Mapping[str, Stateful],
+        hooks: Hooks,
+        identity: Identity | None,
+    ) -> None:
         """Go on with what is in ``folder``, or start there, on ``items`` images."""
         r = self.recipe
         self.hooks, self.items = hooks, items
@@ -74,6 +82,7 @@ class Trainer(ABC, Generic[Network]):
             save_every=r.save_every,
             processes=self.processes,
             on_log=hooks.log,
+            identity=identity,
         )
 
     def _batches(self, items: int, batch: int, seed: int) -> Batches:

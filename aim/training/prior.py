@@ -15,6 +15,7 @@ from aim.errors import InvalidInput
 from aim.models.aim.model import AiM
 from aim.models.prior import Prior
 from aim.training.data.codes import CodeSet
+from aim.training.identity import Identity
 from aim.training.loop import QUIET, Hooks, Trainer, check_batch
 from aim.training.optim import adamw
 from aim.training.parallel import Processes, Sharded, shard, synchronised
@@ -37,6 +38,7 @@ class PriorTrainer(Trainer[Prior]):
         processes: Processes | None = None,
         fsdp: bool = False,
         hooks: Hooks = QUIET,
+        identity: Identity | None = None,
     ) -> None:
         processes = processes or Processes(device=data.codes.device)
         check_batch(recipe.batch, processes.world, recipe.accumulate)
@@ -63,7 +65,7 @@ class PriorTrainer(Trainer[Prior]):
             "average": Sharded(self.ema) if fsdp else self.ema,
             "optimizer": Sharded(self.model, optimizer) if fsdp else optimizer,
         }
-        self._begin(folder, len(data.labels), parts, hooks)
+        self._begin(folder, len(data.labels), parts, hooks, identity)
         self.picks = self._batches(len(data.labels), recipe.batch, recipe.seed)
         self.wrapped: nn.Module = self.model
         if self.processes.world > 1 and not fsdp:

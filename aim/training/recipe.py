@@ -16,11 +16,12 @@ from aim.checks import Count, Positive, Share, problem, wanted
 from aim.errors import InvalidInput
 
 Scan = Literal["auto", "torch", "mamba-ssm"]
+RUN = "run"  # in the config.json of a run: what it is, of no account for another
 CONFIGS = Path(__file__).with_name("configs")
 
 # ranges of settings; what a setting is stands beside it, for --help
 Amount = Annotated[float, Interval(ge=0, le=1e9)]
-Rate = Annotated[float, Interval(gt=0, le=100)]
+Rate = Annotated[float, Interval(ge=0, le=100)]
 Below1 = Annotated[float, Interval(ge=0, lt=1)]
 Limit = Annotated[int, Interval(ge=0, le=10**9)]
 Every = Annotated[int, Interval(ge=1, le=10**9)]
@@ -139,8 +140,8 @@ Settings = TypeVar("Settings")
 
 
 def read_config(name: str | Path) -> dict[str, Any]:
-    """A YAML file, or one of those that come with the package, by its name. InvalidInput if it is
-    not there or is no mapping.
+    """A YAML file, the config.json of a run, or one of those that come with the package, by its
+    name. InvalidInput if it is not there or is no mapping.
     """
     import yaml
 
@@ -153,14 +154,14 @@ def read_config(name: str | Path) -> dict[str, Any]:
             "YAML file"
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} is not YAML ({error})") from error
     if not isinstance(content, dict):
         raise InvalidInput(
             f"{path} holds {type(content).__name__}; it must be a mapping of settings to values"
         )
-    return content
+    return {name: value for name, value in content.items() if name != RUN}
 
 
 def pairs(assignments: Sequence[str]) -> dict[str, str]:

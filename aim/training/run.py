@@ -18,6 +18,7 @@ from torch import Tensor
 
 from aim.errors import AimError, CheckpointError
 from aim.files import replacing
+from aim.training.identity import STATE, Identity, read_state
 from aim.training.parallel import ALONE, Processes
 
 STOPPED = 143  # what a shell sees of a process that SIGTERM ended
@@ -51,11 +52,13 @@ class Run:
         save_every: float = 60,
         processes: Processes = ALONE,
         on_log: Callable[[int, dict[str, Any]], None] | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self.folder, self.parts, self.processes, self.on_log = folder, parts, processes, on_log
         self.seconds, self.steps, self.save_every = seconds, steps, save_every
         self.step = 0
         self.stopped = False  # by SIGTERM
+        self._identity = identity
         self._asked_to_stop = False
         self._before = 0.0  # seconds of earlier runs
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,17 +136,18 @@ class Run:
             "step": self.step,
             "elapsed": self.elapsed,
             "parts": {k: part.state_dict() for k, part in self.parts.items()},
+            "run": self._identity.record() if self._identity else None,
         }
         if self.processes.first:
-            with replacing(self.folder / "state.pt") as unfinished, unfinished.open("wb") as file:
+            with replacing(self.folder / STATE) as unfinished, unfinished.open("wb") as file:
                 torch.save(state, file)
         self._saved = time.monotonic()
 
     def _resume(self) -> None:
-        path = self.folder / "state.pt"
-        if not path.exists():
+        path, state = self.folder / STATE, read_state(self.folder)
+        if state is None:
             return
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        changed = self._identity.changes(state.get("run"), self.folder) if self._identity else []
         if state["parts"].keys() != self.parts.keys():
             raise CheckpointError(
                 f"{path} holds {sorted(state['parts'])}, not {sorted(self.parts)}; use another "
@@ -157,6 +161,18 @@ class Run:
                     f"{path} is of another model or recipe ({error}); use another folder"
                 ) from error
         self.step, self._before = state["step"], state["elapsed"]
+        if changed:
+            self._say(f"goes on at step {self.step} with other settings: {'; '.join(changed)}")
+            self._append({"step": self.step, "changed": changed})
+
+    def _say(self, text: str) -> None:
+        if self.processes.first:
+            print(text, flush=True)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        if self.processes.first:
+            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
 
     def log(self, **values: Any) -> None:
         """Print one line of figures and append it to ``log.jsonl``. AimError if one is not finite:
@@ -169,16 +185,12 @@ class Run:
                 f"{broken[0]} is {plain[broken[0]]} at step {self.step}; resume from "
                 f"{self.folder / 'state.pt'} with a lower lr"
             )
-        if not self.processes.first:
-            return
         line = {"step": self.step, "seconds": round(self.elapsed, 1), **plain}
-        print(
+        self._say(
             " ".join(
                 f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()
-            ),
-            flush=True,
+            )
         )
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        if self.on_log:
+        self._append(line)
+        if self.on_log and self.processes.first:
             self.on_log(self.step, plain)

@@ -17,6 +17,7 @@ from aim.models.vq.model import VQ
 from aim.training.classifier import VGG
 from aim.training.code_use import CodeUse
 from aim.training.data.images import Ahead, ImageSet, crops, normalize
+from aim.training.identity import Identity
 from aim.training.loop import QUIET, Hooks, Network, Trainer, channels_last, check_batch
 from aim.training.losses import PatchDiscriminator, adaptive_weight, hinge_loss, perceptual_distance
 from aim.training.optim import adamw
@@ -73,6 +74,7 @@ class TokenizerTrainer(Trainer[VQ]):
         processes: Processes | None = None,
         hooks: Hooks = QUIET,
         fine: Pixels | None = None,
+        identity: Identity | None = None,
     ) -> None:
         processes = processes or Processes(device=val.images.device)
         self.shares = batch_shares(model.config, recipe, processes.world, fine)
@@ -109,7 +111,7 @@ class TokenizerTrainer(Trainer[VQ]):
         }
         if self.head is not None:
             parts["head"] = self.head
-        self._begin(folder, len(data), parts, hooks)
+        self._begin(folder, len(data), parts, hooks, identity)
         sets = zip((data, fine), self.shares, strict=True)
         self.sets = [
             self._ahead(images, share, i)

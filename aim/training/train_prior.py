@@ -13,8 +13,9 @@ import torch
 
 from aim.checkpoint import (
     copy_tokenizer,
+    is_tokenizer,
     load_model,
-    load_tokenizer,
+    load_tokenizer_of,
     save_model,
     save_tokenizer,
     stored_dtype,
@@ -27,6 +28,7 @@ from aim.training.data.codes import CodeSet, tokenizer_version
 from aim.training.data.sources import open_images
 from aim.training.data.tokenize import tokenize_shards
 from aim.training.finetune import with_classes
+from aim.training.identity import Identity, digest
 from aim.training.launch import Launch, Options
 from aim.training.parallel import Processes, Sharded
 from aim.training.prior import PriorTrainer
@@ -44,7 +46,7 @@ class Inputs(NamedTuple):
     out: Path
     changes: Sequence[str] = ()
     init: str | None = None
-    tokenizer: Path | None = None
+    tokenizer: str | Path | None = None  # a file, or a model whose it is
     images: Sequence[str] = ()
     versions: str = "flip"  # of images
     about: Sequence[str] = ()  # name=text, for the metadata of what is written
@@ -59,48 +61,68 @@ def train_prior(inputs: Inputs, options: Options, *, fsdp: bool = False) -> int:
     state.pt, log.jsonl, config.json and sheets/ into ``inputs.out``. InvalidInput for settings,
     codes or checkpoints that do not fit, before the first step.
     """
-    launch = Launch(options, inputs.out)
-    processes = launch.processes
     name, recipe, of_model = read_settings(inputs)
     # by the name that it has, so that several models may share it
-    beside = inputs.tokenizer.name if inputs.tokenizer else TOKENIZER
+    file = is_tokenizer(inputs.tokenizer)
+    beside = file.name if file else TOKENIZER
     if beside == MODEL:
         raise InvalidInput(f"the tokenizer's file is called {MODEL}, as the model's; rename it")
     about, dtype = {**pairs(inputs.about), "tokenizer": beside}, stored_dtype(inputs.storage)
-    codes = inputs.codes or tokenize_images(inputs, processes)
-    launch.accelerator.wait_for_everyone()
-    data, held = read_codes(codes, inputs.val, processes)
-    if processes.device.type == "cuda":
-        data, held = (codes.to(processes.device) for codes in (data, held))
-    torch.manual_seed(recipe.seed)
-    model, vq = _start(inputs, name, of_model, data)
+    with Launch(options, inputs.out) as launch:
+        processes = launch.processes
+        codes = inputs.codes or tokenize_images(inputs, processes)
+        launch.accelerator.wait_for_everyone()
+        data, held = read_codes(codes, inputs.val, processes)
+        torch.manual_seed(recipe.seed)
+        model, vq, began = _start(inputs, name, of_model, data)
+        identity = _identity(recipe, model, data, held, vq, began)
+        launch.describe({"model": name, **_named(of_model)}, identity)
+        if processes.first and file:
+            copy_tokenizer(file, inputs.out / beside, pairs(inputs.about))
+        elif processes.first and vq is not None:  # the very weights that the codes were made with
+            save_tokenizer(inputs.out / beside, vq, pairs(inputs.about), torch.float32)
+        if processes.device.type == "cuda":
+            data, held = (codes.to(processes.device) for codes in (data, held))
+        # a sharded model is on all processes, and one alone cannot draw
+        hooks = launch.hooks() if vq is None or fsdp else launch.hooks(vq.to(processes.device))
+        trainer = PriorTrainer(
+            model, data, held, recipe, inputs.out, processes, fsdp, hooks, identity
+        )
+
+        def write() -> None:
+            weights = (Sharded(trainer.average) if fsdp else trainer.average).state_dict()
+            if processes.first:
+                plain = build(model.config)
+                plain.load_state_dict(weights)
+                version = save_model(inputs.out / MODEL, plain, about, dtype)
+                print(f"{inputs.out / MODEL} {version}", flush=True)
+
+        return launch.train(trainer, write)
+
+
+def _named(of_model: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"model.{name}": value for name, value in of_model.items()}
+
+
+def _identity(
+    recipe: PriorRecipe, model: Prior, data: CodeSet, held: CodeSet, vq: VQ | None, began: str
+) -> Identity:
+    """What the run is. InvalidInput for codes of another tokenizer than the model's."""
+    tokenizer = None if vq is None else tokenizer_version(vq)
     for which in (data, held):
-        if vq is not None and which.tokenizer and which.tokenizer != tokenizer_version(vq):
+        if tokenizer and which.tokenizer and which.tokenizer != tokenizer:
             raise InvalidInput(
                 "the codes were made by another tokenizer than the one that goes with the model; "
                 "tokenize again"
             )
-    settings = {"model": name, "settings": of_model, "init": inputs.init}
-    launch.describe({**settings, **dataclasses.asdict(recipe)})
-    if vq is not None and processes.first:
-        # the very weights that the codes were made with
-        if inputs.tokenizer:
-            copy_tokenizer(inputs.tokenizer, inputs.out / beside, pairs(inputs.about))
-        else:
-            save_tokenizer(inputs.out / beside, vq, pairs(inputs.about), torch.float32)
-    # a sharded model is on all processes, and one alone cannot draw
-    hooks = launch.hooks() if vq is None or fsdp else launch.hooks(vq.to(processes.device))
-    trainer = PriorTrainer(model, data, held, recipe, inputs.out, processes, fsdp, hooks)
-
-    def write() -> None:
-        weights = (Sharded(trainer.average) if fsdp else trainer.average).state_dict()
-        if processes.first:
-            plain = build(model.config)
-            plain.load_state_dict(weights)
-            version = save_model(inputs.out / MODEL, plain, about, dtype)
-            print(f"{inputs.out / MODEL} {version}", flush=True)
-
-    return launch.train(trainer, write)
+    return Identity.of(
+        recipe,
+        model.config,
+        data=f"{len(data.labels)} images, {digest(data.codes.flatten(0, 1), data.labels)}",
+        classes=list(data.classes or data.names) or _count(data),
+        tokenizer=data.tokenizer or tokenizer,
+        init=began,
+    )
 
 
 def read_settings(inputs: Inputs) -> tuple[str, PriorRecipe, dict[str, Any]]:
@@ -123,14 +145,9 @@ def tokenize_images(inputs: Inputs, processes: Processes) -> Path:
         raise InvalidInput(
             "there is nothing to learn from; give --codes, or --images and a --tokenizer"
         )
-    if inputs.tokenizer is None and inputs.init is None:
+    if not (inputs.tokenizer or inputs.init):
         raise InvalidInput("images become codes by a tokenizer; name one with --tokenizer")
-    vq = (
-        load_model(inputs.init).tokenizer
-        if inputs.tokenizer is None and inputs.init
-        else load_tokenizer(Path(inputs.tokenizer or ""))
-    )
-    vq = vq.to(processes.device).eval().requires_grad_(False)
+    vq = load_tokenizer_of(inputs.tokenizer or inputs.init or "", processes.device)
     to = inputs.out / CODES
     report = tokenize_shards(
         vq,
@@ -166,14 +183,14 @@ def read_codes(codes: Path, val: Path | None, processes: Processes) -> tuple[Cod
 
 def _start(
     inputs: Inputs, name: str, of_model: Mapping[str, Any], data: CodeSet
-) -> tuple[Prior, VQ | None]:
-    """The model to train, new or of a checkpoint with the classes of the codes, and its tokenizer
-    where one is known.
+) -> tuple[Prior, VQ | None, str]:
+    """The model to train, new or of a checkpoint with the classes of the codes, its tokenizer where
+    one is known, and the version of the checkpoint, "" for none.
     """
-    vq = None if inputs.tokenizer is None else load_tokenizer(inputs.tokenizer)
+    vq = None if inputs.tokenizer is None else load_tokenizer_of(inputs.tokenizer)
     if inputs.init is None:
         config = settle(MODELS[name].config, of_model)
-        return build(_with_labels(config, data)), vq
+        return build(_with_labels(config, data)), vq, ""
     loaded = load_model(inputs.init)
     config = settle(loaded.model.config, of_model)
     free = [name for name in of_model if name.endswith("_drop") or name == "sampling"]
@@ -185,9 +202,8 @@ def _start(
         )
     model = build(config)
     model.load_state_dict(loaded.model.state_dict())
-    return with_classes(
-        model, tuple(data.classes), _count(data), tuple(data.names)
-    ), vq or loaded.tokenizer
+    own = with_classes(model, tuple(data.classes), _count(data), tuple(data.names))
+    return own, vq or loaded.tokenizer, loaded.version
 
 
 def _with_labels(config: PriorConfig, data: CodeSet) -> PriorConfig:

@@ -8,12 +8,12 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from aim.checkpoint import load_tokenizer, save_tokenizer, stored_dtype
-from aim.checkpoint.weights import opened
+from aim.checkpoint import load_tokenizer_of, save_tokenizer, stored_dtype
+from aim.checkpoint.weights import content_hash, fingerprint, opened
 from aim.config import VQ_F4, VQ_F16, VQ_S, VQConfig
 from aim.errors import InvalidInput
 from aim.models.vq.model import VQ
@@ -27,6 +27,7 @@ from aim.training.data.images import (
 )
 from aim.training.data.sources import open_images
 from aim.training.finetune import grown
+from aim.training.identity import Identity
 from aim.training.launch import Launch, Options
 from aim.training.parallel import Processes
 from aim.training.perceptual import LPIPS
@@ -48,7 +49,7 @@ class Inputs(NamedTuple):
     val: Sequence[str]
     out: Path
     changes: Sequence[str] = ()
-    init: Path | None = None
+    init: str | Path | None = None  # a file, or a model whose it is
     loss_network: Path | None = None
     stream: bool = False
     about: Sequence[str] = ()  # name=text, for the metadata of what is written
@@ -63,37 +64,50 @@ def train_tokenizer(inputs: Inputs, options: Options) -> int:
     given, state.pt, log.jsonl, config.json and sheets/ into ``inputs.out``. InvalidInput for
     settings, images or files that do not fit, before the first step.
     """
-    launch = Launch(options, inputs.out)
-    processes = launch.processes
     name, recipe, config = read_settings(inputs)
     about, dtype = pairs(inputs.about), stored_dtype(inputs.storage)
     torch.manual_seed(recipe.seed)
-    model = VQ(config) if inputs.init is None else grown(load_tokenizer(inputs.init), config)
-    data, held = read_images(inputs.images, inputs.val, config.image_size, processes, inputs.stream)
-    init = None if inputs.init is None else str(inputs.init)
-    launch.describe({"tokenizer": name, "init": init, **dataclasses.asdict(recipe)})
-    fitted = inputs.out / LOSS_NETWORK
-    if processes.first and inputs.loss_network is None and not fitted.exists():
-        _fit_loss_network(data, held, recipe, processes.device, fitted)
-    launch.accelerator.wait_for_everyone()
-    network = read_loss_network(inputs.loss_network or fitted)
-    fine = None
-    if inputs.fine:
-        fine = load_pixels(inputs.fine, config.output_size).to(processes.device)
-    hooks = launch.hooks(held.images)
-    trainer = TokenizerTrainer(
-        model, network, data, held, recipe, inputs.out, processes, hooks, fine
-    )
+    init = None if inputs.init is None else load_tokenizer_of(inputs.init).requires_grad_(True)
+    began = "" if init is None else content_hash(init.state_dict(), "")
+    model = VQ(config) if init is None else grown(init, config)
+    with Launch(options, inputs.out) as launch:
+        processes, fitted = launch.processes, inputs.out / LOSS_NETWORK
+        data, held = read_images(
+            inputs.images, inputs.val, config.image_size, processes, inputs.stream
+        )
+        fine = load_pixels(inputs.fine, config.output_size) if inputs.fine else None
+        identity = Identity.of(
+            recipe,
+            config,
+            data=f"{len(data)} images, {data.origin}",
+            fine=f"{len(fine)} images, {fine.origin}" if fine else None,
+            init=began,
+            loss_network=fingerprint(inputs.loss_network) if inputs.loss_network else "its own",
+        )
+        launch.describe({"tokenizer": name, **_named(inputs)}, identity)
+        if processes.first and inputs.loss_network is None and not fitted.exists():
+            _fit_loss_network(data, held, recipe, processes.device, fitted)
+        launch.accelerator.wait_for_everyone()
+        network = read_loss_network(inputs.loss_network or fitted)
+        trainer = TokenizerTrainer(
+            model, network, data, held, recipe, inputs.out, processes, launch.hooks(held.images),
+            fine and fine.to(processes.device), identity,
+        )  # fmt: skip
 
-    def write() -> None:
-        if processes.first:
-            version = save_tokenizer(inputs.out / TOKENIZER, trainer.average, about, dtype)
-            print(f"{inputs.out / TOKENIZER} {version}", flush=True)
+        def write() -> None:
+            if processes.first:
+                version = save_tokenizer(inputs.out / TOKENIZER, trainer.average, about, dtype)
+                print(f"{inputs.out / TOKENIZER} {version}", flush=True)
 
-    code = launch.train(trainer, write)
+        code = launch.train(trainer, write)
     if processes.first and isinstance(data, StreamedImages) and data.skipped:
         print(f"{len(data.skipped)} of {len(data)} images could not be read", file=sys.stderr)
     return code
+
+
+def _named(inputs: Inputs) -> dict[str, Any]:
+    _, _, of_model = chosen(inputs.config, inputs.changes, "tokenizer", TOKENIZERS)
+    return {f"model.{name}": value for name, value in of_model.items()}
 
 
 def read_settings(inputs: Inputs) -> tuple[str, TokenizerRecipe, VQConfig]:

@@ -26,6 +26,6 @@ def test_every_setting_has_a_default_in_its_range_and_a_line_of_help(kind: type)
 
 def test_help_says_default_and_range() -> None:
     told = help_of(PriorRecipe)
-    assert "lr=0.0012  The highest learning rate. It is a number in (0, 100]." in told
+    assert "lr=0.0012  The highest learning rate. It is a number in [0, 100]." in told
     assert "compile=false  Compile" in told and "It is true or false." in told
     assert "It is one of auto, torch, mamba-ssm." in told

@@ -313,9 +313,9 @@ def test_codes_of_another_tokenizer_are_refused(folder: Path) -> None:
         ("model.sampling={cfg_scale: -1}", "cfg_scale is -1"),
         ("model.sampling={cfg_scal: 1}", "unknown in the configuration: cfg_scal"),
         ("batch=0", "batch is 0; it must be a whole number in [1, 1048576]"),
-        ("lr=-1", "lr is -1; it must be a number in (0, 100]"),
-        ("lr=.inf", "lr is inf; it must be a number in (0, 100]"),
-        ("lr=.nan", "lr is nan; it must be a number in (0, 100]"),
+        ("lr=-1", "lr is -1; it must be a number in [0, 100]"),
+        ("lr=.inf", "lr is inf; it must be a number in [0, 100]"),
+        ("lr=.nan", "lr is nan; it must be a number in [0, 100]"),
         ("ema=2", "ema is 2; it must be a number in [0, 1)"),
         ("class_drop=7", "class_drop is 7; it must be a number in [0, 1]"),
         ("steps=-3", "steps is -3; it must be a whole number in [0, 1000000000]"),
@@ -354,6 +354,35 @@ def test_shipped_configs_are_settings_of_their_models(name: str) -> None:
         assert recipe.epochs == (350 if name in ("aim-xl", "aim-1b") else 300)
     own = {"mixer_drop": 0.1} if name.startswith("aim") else {"resid_drop": 0.1, "ffn_drop": 0.1}
     assert of_model == {"token_drop": 0.1, **own}
+
+
+def test_another_run_in_the_folder_is_refused_and_nothing_in_it_touched(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = inputs(folder, "out", "steps=2", tokenizer=folder / "tok.safetensors")
+    assert train_prior(mine, QUIET) == 0
+    out = folder / "out"
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    codes = CodeSet.load(folder / "codes.safetensors")
+    codes._replace(classes=(), names=("a", "b", "c", "d", "e")).save(folder / "own.safetensors")
+    codes._replace(codes=(codes.codes + 1) % 64).save(folder / "other.safetensors")
+    for change, name in (
+        ({"codes": folder / "other.safetensors"}, "data"),
+        ({"codes": folder / "own.safetensors", "val": None}, "data|classes"),
+        ({"init": str(out)}, "init"),
+        ({"changes": (*mine.changes, "seed=1")}, "seed"),
+        ({"changes": (*mine.changes, "model.n_layer=3")}, "model.n_layer"),
+    ):
+        with pytest.raises(InvalidInput, match=f"out holds another run: its ({name}) is"):
+            train_prior(mine._replace(**change), QUIET)
+        after = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+        assert after == before
+    capsys.readouterr()
+    # the config that it wrote says all of it but data and budget
+    again = mine._replace(config=str(out / "config.json"), changes=("steps=3", "lr=0.001"))
+    assert train_prior(again, QUIET) == 0
+    assert "steps is 3, it was 2; lr is 0.001, it was 0.003" in capsys.readouterr().out
+    assert [line["step"] for line in log(out) if "loss" in line] == [1, 2, 3]
 
 
 def test_an_unknown_config_is_named(folder: Path) -> None:

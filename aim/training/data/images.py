@@ -33,6 +33,7 @@ class ImageSet:
     labels: Tensor  # (N,) int64, rows of ``classes``
     classes: tuple[int, ...]  # ImageNet index of each row; empty: classes of one's own
     names: tuple[str, ...] = ()  # of the rows, where the classes are one's own
+    origin: str = ""  # fingerprint of the sources
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,7 +55,7 @@ class StreamedImages:
     def __init__(
         self, source: Images, size: int, held: int = 0, workers: int | None = None
     ) -> None:
-        self.source, self.size = source, size
+        self.source, self.size, self.origin = source, size, source.fingerprint()
         self._numbers = torch.arange(len(source))
         if held:
             self._numbers = self._numbers[self._numbers % held != 0]
@@ -145,9 +146,8 @@ def in_memory(source: Images, size: int, every: int = 1) -> ImageSet:
         .permute(0, 3, 1, 2)
         .contiguous()
     )
-    return ImageSet(
-        images, torch.tensor([image.row for image in read]), source.classes, source.names
-    )
+    labels = torch.tensor([image.row for image in read])
+    return ImageSet(images, labels, source.classes, source.names, source.fingerprint())
 
 
 def normalize(images: Tensor) -> Tensor:

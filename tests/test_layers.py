@@ -18,6 +18,7 @@ LAYERS = (  # low to high; a module may import its own layer and those before it
         "settings",
         "errors",
         "files",
+        "kinds",
         "parameters",
         "schedules",
         "tables",

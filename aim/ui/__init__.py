@@ -26,6 +26,7 @@ from aim.ui.health import ROUTES, Health
 from aim.ui.inside.layout import inside_tab
 from aim.ui.models import Models, first_class
 from aim.ui.page import Page
+from aim.ui.picker import picker
 from aim.ui.race.layout import race_tab
 from aim.ui.race.recorded import sentence
 from aim.ui.settings.layout import settings_column
@@ -39,7 +40,13 @@ _KEEP_FILES = (600, 3600)  # seconds: every 10 minutes, pictures older than an h
 _THREADS = 128
 _WARM_SECONDS = 5.0  # of model time, before anybody asks
 
-_STYLES = ("stage/page.css", "stage/stage.css", "settings/settings.css", "race/race.css")
+_STYLES = (
+    "stage/page.css",
+    "stage/stage.css",
+    "picker/picker.css",
+    "settings/settings.css",
+    "race/race.css",
+)
 
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
@@ -50,7 +57,7 @@ LAUNCH: dict[str, Any] = {
     "run_history": False,
     "footer_links": ["api", "settings"],
     "app_kwargs": {
-        "routes": [*ROUTES, *drawings.ROUTES],
+        "routes": [*ROUTES, *drawings.ROUTES, *picker.ROUTES],
         "middleware": [Middleware(Gate)],
     },
 }

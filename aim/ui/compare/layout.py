@@ -9,6 +9,7 @@ import gradio as gr
 from aim.compare import AXES, MOST
 from aim.ui.compare.handlers import CompareActions, CompareScreen
 from aim.ui.models import Models, class_choices, first_class
+from aim.ui.picker.picker import Picker
 from aim.ui.settings.handlers import Boxes
 from aim.ui.stage.updates import status
 from aim.ui.stage.widgets import Choice, Range, Status
@@ -51,12 +52,8 @@ def compare_tab(models: Models, boxes: Boxes) -> CompareActions:
             "From the class of the settings to another: the vectors that stand for them are mixed.",
             elem_classes="aim-note",
         )
-        second = Choice(
-            class_choices(pipe),
-            value=first_class(pipe, SECOND_CLASS),
-            label="To",
-            info="Type to search.",
-            elem_id="blend-second",
+        second = Picker(
+            class_choices(pipe), first_class(pipe, SECOND_CLASS), label="To", elem_id="blend-second"
         )
         steps = Range(
             2,

@@ -11,6 +11,7 @@ import gradio as gr
 from aim.errors import AimError
 from aim.ui.generate.handlers import Actions
 from aim.ui.models import FIRST_CLASS, Models, class_choices
+from aim.ui.picker.picker import Picker
 from aim.ui.race.handlers import BATCHES, RaceActions, ScalingActions
 from aim.ui.race.measuring_handlers import MeasuringActions, MeasuringScreen
 from aim.ui.race.pairs import classes, find, offered
@@ -59,13 +60,8 @@ def race_tab(models: Models, drawing: Actions) -> list[MeasuringActions]:
             elem_id="batch",
             min_width=90,
         )
-        label = Choice(
-            labels,
-            value=_first(labels),
-            label="Class",
-            elem_id="race-class",
-            min_width=160,
-            scale=2,
+        label = Picker(
+            labels, _first(labels), info="", elem_id="race-class", min_width=160, scale=2
         )
     with gr.Row(elem_classes="aim-start"):
         start = gr.Button("Measure here", variant="primary", elem_id="race", min_width=120)

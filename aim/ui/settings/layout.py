@@ -8,6 +8,7 @@ import gradio as gr
 
 from aim.ui.assets import text
 from aim.ui.models import Models, class_choices, first_class
+from aim.ui.picker.picker import Picker
 from aim.ui.settings.chips import Chips
 from aim.ui.settings.handlers import Boxes, SettingsActions, describe
 from aim.ui.settings.presets import PRESETS, preset_values
@@ -23,13 +24,7 @@ def settings_column(models: Models, offered: list[dict[str, Any]]) -> tuple[Boxe
     pipe = models.get(models.default)
     with gr.Column(scale=4, min_width=300, elem_classes="aim-controls"):
         with gr.Group(elem_classes="aim-first"):
-            label = Choice(
-                class_choices(pipe),
-                value=first_class(pipe),
-                label="Class",
-                info="Type to search.",
-                elem_id="class",
-            )
+            label = Picker(class_choices(pipe), first_class(pipe), elem_id="class")
             dice = gr.Button("Random class", size="sm", elem_id="random-class")
         chips = Chips(offered, elem_id="chips", elem_classes=["aim-first", "aim-flush"])
         with gr.Group(), gr.Row():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import weakref
@@ -33,6 +34,8 @@ from aim.stream import Frame, Stream, in_order
 
 __all__ = ["Frame", "Pipeline", "Stream", "load"]
 
+_log = logging.getLogger("aim")
+
 # an index (NumPy's and PyTorch's, too), a name, or a mapping from such to weights: a mix
 Label: TypeAlias = SupportsIndex | str | Mapping[int | str, float]
 
@@ -44,7 +47,8 @@ class Pipeline(Codec):
     Classes are ImageNet indices or names; a model with classes of its own takes their names and
     indices. A mapping from classes to weights is a mix of them. What is drawn goes through one
     engine, ``server``, that batches whatever is asked for at the same time, up to
-    ``max_requests``. ``backend`` as in ``from_pretrained``.
+    ``max_requests``, with ``max_waiting`` more in line; both may be set before it starts.
+    ``backend`` as in ``from_pretrained``.
     """
 
     def __init__(
@@ -65,11 +69,12 @@ class Pipeline(Codec):
         self.labels = Labels.of(config)
         self.classes: tuple[int, ...] = self.labels.indices
         started = time.perf_counter()
-        self._backend, self._max_requests = pick(model, backend, ahead), max_requests
+        self._backend, self.max_requests = pick(model, backend, ahead), max_requests
         # of choosing the backend; on a GPU, kernels were compiled
         self.trial_seconds = time.perf_counter() - started
         tokenizer.fusible = self.backend != "eager"
         super().__init__(tokenizer)
+        self.max_waiting = 64
         self._server: Server | None = None
         # ends the server, at exit or when nobody holds the pipeline any more
         self._end: Callable[[], object] = int
@@ -125,10 +130,15 @@ class Pipeline(Codec):
 
     @property
     def server(self) -> Server:
-        """The engine of this pipeline and its thread, which start at the first use."""
+        """The engine of this pipeline and its thread, which start at the first use, and anew where
+        the thread has ended.
+        """
         with self._lock:
+            if self._server is not None and not self._server.alive:
+                _log.error("the engine's thread of %s has ended; another one begins", self.name)
+                self._server = None
             if self._server is None:
-                self._server = Server(self._backend.engine(self._max_requests))
+                self._server = Server(self._backend.engine(self.max_requests, self.max_waiting))
                 self._end = weakref.finalize(self, self._server.close)
             return self._server
 

@@ -79,6 +79,7 @@ class Stream(Iterator[Frame]):
         self._serve, self._image = serve, image
         self._subscription: Subscription | None = None
         self._todo = deque(self.requests)
+        self._waiting: set[int] = set()  # ids of those in line
         self._begun = self._closed = False
         empty = Frame(0, total, np.zeros(0, np.int64), None, 0.0)
         self._latest = {r.id: replace(empty, number=i) for i, r in enumerate(self.requests)}
@@ -108,19 +109,26 @@ class Stream(Iterator[Frame]):
         server = self._serve()
         if self._subscription is None:
             self._subscription = server.stream()
-        while self._todo and self._subscription.pending < server.engine.max_requests:
+        engine = server.engine
+        # one in line for all of them, so that a sweep of many takes nobody's place
+        while (
+            self._todo
+            and self._subscription.pending < engine.max_requests
+            and (engine.room > 0 or not self._waiting)
+        ):
             try:
                 self._subscription.submit(self._todo[0])
             except QueueFull:  # others wait, too: go on with what we have
                 if not self._subscription.pending:
                     raise
                 return
-            self._todo.popleft()
+            self._waiting.add(self._todo.popleft().id)
 
     def _frame(self, event: Event) -> Frame:
         frame = self._latest[event.request_id]
         if isinstance(event, Queued):
             return replace(frame, place=event.place)
+        self._waiting.discard(event.request_id)
         if isinstance(event, Preparing):
             return replace(frame, note=event.message)
         if isinstance(event, (Progress, Finished)):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import httpx
 import pytest
 
 import aim.ui
@@ -20,44 +23,76 @@ import aim.ui
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture
-def url(tiny_checkpoint: Path, tmp_path: Path) -> Iterator[str]:
-    """Where app.py answers, on a tiny model."""
+# a step takes long enough for a drawing to be met on its way
+START = """
+import runpy, time
+from aim.models.aim.model import AiM
+really = AiM.step
+AiM.step = lambda *args: (time.sleep(0.15), really(*args))[1]
+runpy.run_path("app.py", run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def app(
+    tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """app.py on a tiny, slow model, and where it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     chosen = {
         "AIM_MODEL": str(tiny_checkpoint),
         "AIM_DEVICE": "cpu",
+        "AIM_BACKEND": "eager",
         "GRADIO_SERVER_PORT": str(port),
     }
-    log = tmp_path / "log"
+    log = tmp_path_factory.mktemp("app") / "log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env=os.environ | chosen, stdout=out, stderr=out
-        )
+            [sys.executable, "-c", START],
+            cwd=ROOT, env=os.environ | chosen, stdout=out, stderr=out,
+        )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(300):
+        for _ in range(600):
             assert process.poll() is None, log.read_text()
-            try:
-                urllib.request.urlopen(address, timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.2)
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"{address}/readyz").status_code == 200:
+                    break
+            time.sleep(0.2)
         else:
             pytest.fail(f"no answer at {address}: {log.read_text()}")
-        yield address
+        yield process, address
     finally:
-        process.terminate()
+        process.kill()
         process.wait(30)
 
 
-def test_app_serves_the_page_on_the_port_that_the_environment_names(url: str) -> None:
-    with urllib.request.urlopen(f"{url}/config", timeout=10) as answer:
-        assert json.load(answer)["title"] == "AiM"
-    with urllib.request.urlopen(f"{url}/gradio_api/info", timeout=10) as answer:
-        assert "/generate" in json.load(answer)["named_endpoints"]
+def test_app_serves_the_page_on_the_port_that_the_environment_names(app: tuple[Any, str]) -> None:
+    _, url = app
+    assert httpx.get(f"{url}/config").json()["title"] == "AiM"
+    assert "/generate" in httpx.get(f"{url}/gradio_api/info").json()["named_endpoints"]
+
+
+def test_told_to_end_it_lets_who_draws_finish(app: tuple[Any, str]) -> None:
+    process, url = app
+    call = f"{url}/gradio_api/call/generate"
+    event = httpx.post(call, json={"data": ["goldfish"]}).json()["event_id"]
+    with httpx.stream("GET", f"{call}/{event}", timeout=60) as stream:
+        lines = stream.iter_lines()
+        assert any('"drawing"' in line for line in lines)
+        process.send_signal(signal.SIGTERM)
+        while (ready := httpx.get(f"{url}/readyz")).status_code == 200:
+            time.sleep(0.02)
+        assert "about to end" in ready.json()["reason"]
+        late = httpx.post(call, json={"data": ["goldfish"]}).json()["event_id"]
+        assert "about to end" in httpx.get(f"{call}/{late}").text
+        rest = list(lines)
+    assert "event: complete" in rest
+    last = json.loads(next(line for line in reversed(rest) if line.startswith("data: "))[6:])
+    assert last[1]["state"] == "done"
+    assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize(
@@ -74,8 +109,8 @@ def test_a_browser_opens_where_somebody_can_see_it(
     monkeypatch: pytest.MonkeyPatch, terminal: bool, platform: str, display: str, opened: bool
 ) -> None:
     asked: list[bool] = []
-    page = SimpleNamespace(launch=lambda inbrowser, **_: asked.append(inbrowser))
-    monkeypatch.setattr(aim.ui, "build", lambda *_, **__: page)
+    monkeypatch.setattr(aim.ui, "build", lambda *_, **__: None)
+    monkeypatch.setattr(aim.ui, "serve", lambda _, inbrowser, **__: asked.append(inbrowser))
     monkeypatch.setattr(
         aim.ui,
         "sys",

@@ -59,7 +59,7 @@ class Engine:
         max_waiting = whole("max_waiting", max_waiting, 0)
         self.model = model
         self._total: int = model.config.num_tokens
-        max_requests = limit(model, max_requests)
+        self.max_requests = max_requests = limit(model, max_requests)  # how many run at once
         self._runner = Runner(model, 2 * max_requests, captured, widest)
         self._passes = Passes(self._runner, widest)
         self._scheduler = Scheduler(max_requests, max_waiting, self._runner.sizes)
@@ -76,11 +76,6 @@ class Engine:
         self._prepared: tuple[int, set[int]] = 0, set()
 
     @property
-    def max_requests(self) -> int:
-        """How many run at once."""
-        return self._scheduler.max_requests
-
-    @property
     def idle(self) -> bool:
         """Nothing runs, waits or is left to tell."""
         with self._lock:
@@ -95,6 +90,11 @@ class Engine:
     def waiting(self) -> int:
         """Requests in line."""
         return len(self._scheduler.waiting)
+
+    @property
+    def room(self) -> int:
+        """Requests that could join the batch now, were they submitted."""
+        return self.max_requests - self.running - self.waiting
 
     @property
     def graphs(self) -> Graphs:

@@ -29,8 +29,9 @@ class Request:
     batch: it waits until nothing runs and who comes later waits behind it; in bfloat16, where
     codes may depend on the size of the batch, this is how to draw the same picture again.
     ``prefix`` is the first codes of the picture, which are not drawn but read, all in one pass; any
-    sequence of whole numbers will do. Values out of range raise InvalidInput; ``check`` says
-    whether a model has the class and the codes of the prefix.
+    sequence of whole numbers will do. ``owner`` says whose it is, from what is shared by many (an
+    address) to one visitor: who has less in the batch goes first. Values out of range raise
+    InvalidInput; ``check`` says whether a model has the class and the codes of the prefix.
     """
 
     label: int | Mix
@@ -40,6 +41,7 @@ class Request:
     explain: bool = False
     alone: bool = False
     prefix: Sequence[int] | np.ndarray = ()
+    owner: tuple[str, ...] = ()
     id: int = field(default_factory=lambda: next(_ids))
 
     def __post_init__(self) -> None:

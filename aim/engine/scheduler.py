@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -41,8 +41,9 @@ class Running:
 
 
 class Scheduler:
-    """At most ``max_requests`` run, at most ``max_waiting`` more wait in line, first come, first
-    served.
+    """At most ``max_requests`` run, at most ``max_waiting`` more wait in line. First come, first
+    served, but whose owner has fewer in the batch goes before others: who asks for many gives way
+    to who waits for a first picture.
 
     ``sizes`` are the numbers of rows that a batch may have, ascending, the last one enough for all;
     rows move down when that makes the batch smaller. A request that asks to be alone is admitted
@@ -55,6 +56,8 @@ class Scheduler:
         self.waiting: deque[Request] = deque()
         self.running: dict[int, Running] = {}
         self._ids: set[int] = set()  # of those that wait
+        # how many of an owner's joined, since the owner had none here
+        self._had = Counter[tuple[str, ...]]()
         self._free = list(range(2 * max_requests))  # a heap: the lowest slot is given out first
 
     def __contains__(self, request_id: int) -> bool:
@@ -80,7 +83,8 @@ class Scheduler:
         """Put a request at the end of the line; QueueFull if it is too long."""
         if (
             len(self.waiting) >= self.max_waiting
-            and len(self.waiting) + 1 - self._ready([*self.waiting, request]) > self.max_waiting
+            and len(self.waiting) + 1 - self._ready(self._line([*self.waiting, request]))
+            > self.max_waiting
         ):
             raise QueueFull(
                 f"{len(self.running)} images are being drawn and {self.max_waiting} wait; try "
@@ -91,14 +95,16 @@ class Scheduler:
 
     def places(self) -> list[tuple[Request, int]]:
         """Everyone in line with their place; 0 starts with the next step."""
-        ready = self._ready(self.waiting)
-        return [(request, max(0, i + 1 - ready)) for i, request in enumerate(self.waiting)]
+        line = self._line(self.waiting)
+        ready = self._ready(line)
+        return [(request, max(0, i + 1 - ready)) for i, request in enumerate(line)]
 
     def admit(self) -> list[Running]:
         """Move the first in line into the batch while there is room; returns those."""
         joined = []
-        for _ in range(self._ready(self.waiting)):
-            request = self.waiting.popleft()
+        line = self._line(self.waiting)
+        for request in line[: self._ready(line)]:
+            self.waiting.remove(request)
             self._ids.remove(request.id)
             entry = Running(
                 request,
@@ -107,6 +113,11 @@ class Scheduler:
             )
             self.running[request.id] = entry
             joined.append(entry)
+            self._had[request.owner] += 1
+        here = {entry.request.owner for entry in self.running.values()}
+        here |= {request.owner for request in self.waiting}
+        for owner in self._had.keys() - here:
+            del self._had[owner]
         return joined
 
     def remove(self, request_id: int) -> bool:
@@ -139,6 +150,29 @@ class Scheduler:
             moves.append((slot, target))
         return moves
 
+    def _line(self, waiting: Iterable[Request]) -> list[Request]:
+        """Those who wait in the order in which they will join. Nobody passes one who asks to be
+        alone and came before.
+        """
+        rest = list(waiting)
+        if len({request.owner for request in rest}) < 2:
+            return rest
+        inside, had = Counter[tuple[str, ...]](), self._had.copy()
+        for entry in self.running.values():
+            inside.update(_kin(entry.request))
+
+        def due(i: int) -> list[int]:
+            own, *shared = _kin(rest[i])
+            return [inside[own], had[own], *(inside[kin] for kin in shared), i]
+
+        line = []
+        while rest:
+            alone = next((i for i, request in enumerate(rest) if request.alone), len(rest))
+            line.append(rest.pop(min(range(max(1, alone)), key=due)))
+            inside.update(_kin(line[-1]))
+            had[line[-1].owner] += 1
+        return line
+
     def _ready(self, line: Iterable[Request]) -> int:
         """How many of the first in ``line`` can join the batch now."""
         inside = len(self.running)
@@ -151,3 +185,8 @@ class Scheduler:
 
     def _rounded(self, rows: int) -> int:
         return self.sizes[bisect_left(self.sizes, rows)] if rows else 0
+
+
+def _kin(request: Request) -> list[tuple[str, ...]]:
+    """Whose a request is: of one visitor first, then of more and more."""
+    return [request.owner[:n] for n in range(len(request.owner), 0, -1)] or [()]

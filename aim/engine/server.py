@@ -93,7 +93,7 @@ class Subscription(Iterator[Event]):
             if not self._server.alive and (event := self._mailbox.take(0)) is None:
                 self._pending.clear()
                 raise GenerationError(
-                    "the engine's thread has ended; close the pipeline and load it again"
+                    "the engine's thread has ended, and with it this drawing; draw it again"
                 )
         if isinstance(event, LAST):
             self._pending.discard(event.request_id)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
@@ -32,12 +34,11 @@ from aim.ui.race.recorded import sentence
 from aim.ui.settings.layout import settings_column
 from aim.ui.theme import THEME
 
-__all__ = ["LAUNCH", "build", "launch"]
+__all__ = ["LAUNCH", "build", "launch", "serve"]
 
 _TITLE = "AiM"
 _KEEP_FILES = (600, 3600)  # seconds: every 10 minutes, pictures older than an hour are deleted
-# one for each person who draws or waits: more than the engine admits, so that the engine decides
-_THREADS = 128
+_LOOK = 0.1  # seconds between two looks at whether to end
 _WARM_SECONDS = 5.0  # of model time, before anybody asks
 
 _STYLES = (
@@ -51,7 +52,6 @@ _STYLES = (
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
     "css": "".join(map(text, _STYLES)),
-    "max_threads": _THREADS,
     "enable_monitoring": False,
     "ssr_mode": False,
     "run_history": False,
@@ -108,7 +108,7 @@ def build(
             page.unload(measuring.stop)
     page.health = Health(models)
     # everybody at once: the engine batches, and keeps the line
-    page.queue(default_concurrency_limit=_THREADS)
+    page.queue(default_concurrency_limit=page.threads)
     threading.Thread(
         target=_warm_up, args=(models, page.health), name="warm-up", daemon=True
     ).start()
@@ -126,8 +126,8 @@ def launch(
     share: bool = False,
     mcp: bool = False,
 ) -> None:
-    """Build the page, serve it until it is interrupted, and open it in a browser where there is
-    somebody to see it.
+    """Build the page, serve it as ``serve`` does, and open it in a browser where there is somebody
+    to see it.
 
     Without ``port``, the first free one from 7860, or GRADIO_SERVER_PORT. With ``mcp`` its
     endpoints are tools of an MCP server, too.
@@ -135,14 +135,35 @@ def launch(
     if mcp:
         check_mcp()
     page = build(source, device=device, dtype=dtype, backend=backend)
-    page.launch(
+    serve(
+        page,
         server_name=host,
         server_port=port,
         share=share,
         inbrowser=_at_a_desktop(),
         mcp_server=mcp,
-        **LAUNCH,
     )
+
+
+def serve(page: Any, **settings: Any) -> None:
+    """Launch a page with ``LAUNCH`` and these settings, and keep it until this process is told to
+    end. SIGTERM gives who draws AIM_DRAIN_SECONDS to finish, while nobody else is let in; Ctrl-C,
+    or a second signal, does not. Whoever is left hears that it was stopped.
+    """
+    ended: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # also as the first process of a container, which ignores what it does not handle
+        signal.signal(number, lambda number, _: ended.append(number))
+    page.launch(prevent_thread_lock=True, **LAUNCH, **settings)
+    while not ended:
+        time.sleep(_LOOK)
+    line = page.health.models.line
+    line.ending, end = True, time.monotonic() + page.limits.drain_seconds
+    while line.busy and len(ended) < 2 and ended[0] == signal.SIGTERM and time.monotonic() < end:
+        time.sleep(_LOOK)
+    if left := line.end():
+        print(f"{left} drawings were stopped, as this server ends.")
+    page.close(verbose=False)
 
 
 def check_mcp() -> None:

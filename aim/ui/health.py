@@ -38,12 +38,28 @@ class Health:
         self.models, self.warm, self.rate = models, threading.Event(), 0.0
         self._started = time.monotonic()
 
+    def why_not(self) -> str:
+        """Why nobody should be sent here now, empty where all is well. An engine whose thread has
+        ended is started anew behind this.
+        """
+        if self.models.line.ending:
+            return "the server is about to end"
+        if not self.warm.is_set():
+            return "the model is loading or warming up"
+        dead = [pipe for pipe in self.models.loaded if pipe.started and not pipe.started.alive]
+        for pipe in dead:
+            threading.Thread(target=lambda p=pipe: p.server, daemon=True).start()
+        return f"the engine of {dead[0].name} has ended; another one begins" if dead else ""
+
     def collect(self) -> Iterator[Metric]:
         """What Prometheus asks for."""
         up = time.monotonic() - self._started
         yield GaugeMetricFamily("aim_up_seconds", "Seconds since the page was built.", up)
         ready = self.warm.is_set()
         yield GaugeMetricFamily("aim_ready", "Whether the page's own model is warm.", ready)
+        line = self.models.line
+        yield GaugeMetricFamily("aim_work", "Pieces of work that run or wait.", line.busy)
+        yield CounterMetricFamily("aim_refused", "Pieces of work not let in.", line.refused)
         pipes = self.models.loaded
         of = ("model", "version", "package", "device")
         told = GaugeMetricFamily("aim_model_info", "A model that is loaded.", labels=of)
@@ -74,11 +90,9 @@ async def _healthz(_request: Request) -> Response:
 
 
 async def _readyz(request: Request) -> Response:
-    if _of(request).warm.is_set():
-        return JSONResponse({"status": "ready"})
-    return JSONResponse(
-        {"status": "not ready", "reason": "the model is loading or warming up"}, 503
-    )
+    if why := _of(request).why_not():
+        return JSONResponse({"status": "not ready", "reason": why}, 503)
+    return JSONResponse({"status": "ready"})
 
 
 async def _metrics(request: Request) -> Response:

@@ -15,6 +15,8 @@ from aim.checks import quoted
 from aim.config import MODELS
 from aim.errors import InvalidInput, let_go
 from aim.pipeline import Pipeline, load
+from aim.settings import Limits
+from aim.ui.line import Line
 from aim.ui.zero import use_zero_gpu
 
 FIRST_CLASS = 1  # goldfish, where the model knows it
@@ -39,7 +41,7 @@ class Models:
         self, source: str, device: str, dtype: str, backend: str = "auto", zero: bool = False
     ) -> None:
         """With ``zero`` on a ZeroGPU Space: models are on the CPU, and draw on a GPU in processes
-        of their own.
+        of their own. ``line`` admits whoever uses them, within the limits of the environment.
         """
         self.device, self.dtype, self.backend, self.zero = (
             "cpu" if zero else device,
@@ -47,6 +49,7 @@ class Models:
             backend,
             zero,
         )
+        self.line = Line(Limits.from_env())
         pipe = self._loaded(source)
         own: Future[Pipeline] = Future()
         own.set_result(pipe)
@@ -145,6 +148,7 @@ class Models:
 
     def _loaded(self, source: str) -> Pipeline:
         pipe = load(source, device=self.device, dtype=self.dtype, backend=self.backend)
+        pipe.max_requests, pipe.max_waiting = self.line.limits.places, self.line.limits.waiting
         if self.zero:
             use_zero_gpu(pipe)
         return pipe

@@ -13,6 +13,7 @@ from aim.errors import AimError, InvalidInput, let_go
 from aim.settings import Limits, Settings
 from aim.ui.stage.updates import explain, plain
 
+SPARE = 48  # threads
 _log = logging.getLogger(__name__)
 
 
@@ -35,12 +36,18 @@ class Page(gr.Blocks):
         self.limits = Limits.from_env()
         super().__init__(**kwargs)
 
+    @property
+    def threads(self) -> int:
+        """One for each piece of work that the line lets in, and some for what ends at once."""
+        return self.limits.places + self.limits.waiting + SPARE
+
     def launch(self, *, server_port: int | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """As of ``gr.Blocks``, within the limits. A port that is asked for, here or by
         GRADIO_SERVER_PORT, is taken, or AimError says that it cannot be.
         """
         port = Settings.from_env().port if server_port is None else server_port
         kwargs["max_file_size"] = f"{self.limits.upload_mb}mb"
+        kwargs["max_threads"] = self.threads
         kwargs["state_session_capacity"] = self.limits.sessions
         try:
             return super().launch(server_port=port, **kwargs)

@@ -54,7 +54,7 @@ def _driver(model: Prior, device: str) -> Drive:
 class Calls:
     """What the page asks of an engine, here of all calls together."""
 
-    max_requests = MOST
+    max_requests = room = MOST
     waiting = 0  # the line is that of ``spaces``
 
     def __init__(self) -> None:
@@ -68,6 +68,8 @@ class Calls:
 
 class ZeroServer:
     """Stands in for ``aim.engine.Server``: what a client submits at once is one call."""
+
+    alive = True  # each call has a process of its own
 
     def __init__(self, drive: Drive) -> None:
         self.engine, self.tally = Calls(), Tally()

@@ -7,16 +7,18 @@ import sys
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 from prometheus_client import generate_latest
 
 import aim.ui
-from aim.errors import AimError
+from aim.errors import AimError, GenerationError
 from aim.pipeline import Pipeline
+from aim.settings import Limits
 from aim.ui.health import Health
+from aim.ui.line import Line
 from pages import Brake, Page, until
 
 
@@ -83,11 +85,37 @@ def test_metrics_count_what_was_drawn(page: Page) -> None:
 def test_metrics_start_no_engine(make_pipe: Callable[..., tuple[Pipeline, Brake]]) -> None:
     pipe, _ = make_pipe()
     pipe._server = None
-    models: Any = SimpleNamespace(loaded=[pipe])
+    models: Any = SimpleNamespace(loaded=[pipe], line=Line(Limits()))
     lines = generate_latest(Health(models)).decode().splitlines()
     assert pipe.started is None
     assert 'aim_requests_total{model="tiny"} 0.0' in lines
     assert 'aim_running{model="tiny"} 0.0' in lines
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_engine_is_told_and_another_one_begins(
+    make_pipe: Callable[..., tuple[Pipeline, Brake]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, brake = make_pipe()
+    health = Health(cast(Any, SimpleNamespace(loaded=[pipe], line=Line(Limits()))))
+    health.warm.set()
+    assert health.why_not() == ""
+    brake.seconds = 0.01
+    server, stream = pipe.server, pipe.stream("goldfish", preview_every=1)
+    next(stream), next(stream)
+    monkeypatch.setattr(server.engine, "step", lambda: sys.exit(1))
+    assert until(lambda: not server.alive)
+    with pytest.raises(GenerationError, match="thread has ended, and with it this drawing"):
+        list(stream)
+    assert health.why_not() == "the engine of tiny has ended; another one begins"
+    assert until(lambda: health.why_not() == "")
+    assert pipe.server is not server
+    brake.seconds = 0.0
+    (image,) = pipe.generate("goldfish")
+    pipe.close()
+    health.models.line.ending = True
+    assert health.why_not() == "the server is about to end"
+    assert image.size == (64, 64)
 
 
 def test_metrics_are_prometheus_text(page: Page) -> None:
@@ -134,9 +162,9 @@ def test_the_mcp_server_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_flag_reaches_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
-    blocks = type("Blocks", (), {"launch": lambda self, **settings: asked.update(settings)})()
+    monkeypatch.setattr(aim.ui, "serve", lambda page, **settings: asked.update(settings))
     monkeypatch.setattr(aim.ui, "find_spec", lambda name: object())
-    monkeypatch.setattr(aim.ui, "build", lambda *a, **k: blocks)
+    monkeypatch.setattr(aim.ui, "build", lambda *a, **k: None)
     aim.ui.launch(mcp=True)
     assert asked["mcp_server"] is True
     aim.ui.launch()

@@ -48,7 +48,7 @@ class CompareActions:
 
     def __init__(self, models: Models, screen: CompareScreen) -> None:
         self.models, self.screen = models, screen
-        self.sessions = Sessions(Drawing)
+        self.sessions = Sessions(Drawing, models.line)
 
     def sweep(
         self,
@@ -115,7 +115,7 @@ class CompareActions:
         request: gr.Request,
     ) -> Iterator[Update]:
         screen = self.screen
-        with self.sessions.one(request.session_hash or "") as drawing:
+        with self.sessions.one(request) as drawing:
             yield {**self._busy(True), **self._seen(status("starting", "Starting …"))}
             try:
                 pipe = yield from awaited(

@@ -81,7 +81,7 @@ class ExploreActions:
         """Keep the first ``rows`` rows of the chosen picture and draw the rest; with 0 rows a
         picture of its own.
         """
-        with self.sessions.one(request.session_hash or "") as drawing:
+        with self.sessions.one(request) as drawing:
             yield {**self._busy(True), self.screen.progress: status("starting", "Starting …")}
             try:
                 pipe = yield from awaited(
@@ -163,7 +163,8 @@ class ExploreActions:
         """Keep the first rows of a picture, of any size and format, and draw the rest as a class.
         Streams the picture and the progress.
         """
-        with self.sessions.one(request.session_hash or "") as drawing:
+        with self.sessions.one(request) as drawing:
+            yield None, status("starting", "Starting …")  # or a cancelled run is never closed
             pipe = self.models.get(model or self.models.default)
             grid = pipe.tokenizer.config.grid
             if picture is None:

@@ -64,7 +64,7 @@ class Actions:
 
     def __init__(self, models: Models, screen: Screen, drawings: Drawings) -> None:
         self.models, self.screen, self.drawings = models, screen, drawings
-        self.sessions = Sessions(Drawing)
+        self.sessions = Sessions(Drawing, models.line)
 
     def classes(self, model: str = "") -> list[dict[str, Any]]:
         """The classes that a model knows: ImageNet index and name of each. Without a name, the
@@ -114,7 +114,7 @@ class Actions:
         ``movie`` asks for (none, gif or mp4), and the parameters. Several pictures are shown side
         by side; picture i is drawn with ``seed + i``.
         """
-        with self.sessions.one(request.session_hash or "") as drawing:
+        with self.sessions.one(request) as drawing:
             # the first update comes at once: a run that is cancelled before it would never be
             # closed
             yield {**self._buttons(busy=True), **self._update("starting", "Starting …")}

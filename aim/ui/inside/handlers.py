@@ -75,7 +75,7 @@ class InsideActions:
     ) -> Iterator[Update]:
         """Draw a picture, its map growing with it."""
         screen = self.screen
-        with self.sessions.one(request.session_hash or "") as drawing:
+        with self.sessions.one(request) as drawing:
             yield {**self._busy(True), screen.progress: status("starting", "Starting …")}
             try:
                 pipe = yield from awaited(

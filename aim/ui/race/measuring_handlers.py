@@ -41,7 +41,7 @@ class MeasuringActions:
 
     def __init__(self, models: Models, screen: MeasuringScreen) -> None:
         self.models, self.screen = models, screen
-        self.sessions = Sessions(Measurement)
+        self.sessions = Sessions(lambda _: Measurement(), models.line)
 
     def stop(self, request: gr.Request) -> None:
         """Stop what this session measures, within one step of a model."""
@@ -53,7 +53,7 @@ class MeasuringActions:
         """What ``measure`` yields for the session that asks, after what else is measured; told
         apart where it is stopped.
         """
-        with self.sessions.one(request.session_hash or "") as run:
+        with self.sessions.one(request) as run:
             # the first update comes at once: a run that is cancelled before it would never be
             # closed
             yield {**self.buttons(busy=True), **self.update("starting", "Starting …")}

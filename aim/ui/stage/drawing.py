@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,9 @@ class Drawing:
     any, at any time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, owner: Sequence[str] = ()) -> None:
+        """``owner`` as of a ``Request``."""
+        self._owner = tuple(owner)
         self._stream: Stream | None = None
         self._stopped = False
 
@@ -91,7 +93,7 @@ class Drawing:
         total = len(requests) * pipe.model.config.num_tokens
         told, kept = ("", 0, ""), sum(len(request.prefix) for request in requests)
         latest: list[Frame | None] = [None] * len(requests)  # None until it is heard of
-        stream = self._stream = pipe.open(requests)
+        stream = self._stream = pipe.open([replace(one, owner=self._owner) for one in requests])
 
         def view(state: str, **more: Any) -> View:
             begun = [frame for frame in latest if frame is not None]

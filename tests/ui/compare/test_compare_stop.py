@@ -14,7 +14,9 @@ import pytest
 
 from aim.engine import Request
 from aim.pipeline import Pipeline
+from aim.settings import Limits
 from aim.ui.compare.handlers import CompareActions, CompareScreen
+from aim.ui.line import Line
 from pages import Brake, until
 
 
@@ -28,7 +30,7 @@ def test_one_that_waits_stops_at_once(
     screen = CompareScreen(gr.HTML(), gr.HTML(), gr.HTML(), (gr.HTML(), gr.HTML()), gr.HTML())
     loaded: Future[Pipeline] = Future()
     loaded.set_result(pipe)
-    models: Any = SimpleNamespace(default="tiny", fetch=lambda name: loaded)
+    models: Any = SimpleNamespace(default="tiny", fetch=lambda name: loaded, line=Line(Limits()))
     actions, me = CompareActions(models, screen), SimpleNamespace(session_hash="me")
     updates: list[Any] = []
     values = {

@@ -136,7 +136,8 @@ class TestRaceActions:
         monkeypatch.setattr(
             ui_models, "random_pipeline", lambda name, *_: make_rival(name, Brake())
         )
-        return RaceActions(Models("aim-b", "auto", "auto"), Sessions(Drawing), screen, gr.HTML())
+        models = Models("aim-b", "auto", "auto")
+        return RaceActions(models, Sessions(Drawing, models.line), screen, gr.HTML())
 
     @staticmethod
     def run(actions: RaceActions, pair: str = PAIR) -> Iterator[dict[Any, Any]]:

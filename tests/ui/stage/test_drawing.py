@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from aim.config import SamplingParams
 from aim.engine import Engine, Request, Server
 from aim.errors import QueueFull
 from aim.pipeline import Pipeline
+from aim.settings import Limits
+from aim.ui.line import Line
 from aim.ui.stage import drawing
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing
 from aim.ui.stage.sessions import Sessions
@@ -194,8 +197,9 @@ def test_a_failure_is_raised(make_pipe: Make):
 
 
 def test_a_session_stops_its_own_drawings_alone():
-    sessions = Sessions(Drawing)
-    with sessions.one("a") as first, sessions.one("a") as second, sessions.one("b") as other:
+    sessions = Sessions(Drawing, Line(Limits()))
+    a, b = SimpleNamespace(session_hash="a"), SimpleNamespace(session_hash="b")
+    with sessions.one(a) as first, sessions.one(a) as second, sessions.one(b) as other:
         assert sessions.stop("a") == 2
         assert first.stopped and second.stopped and not other.stopped
         assert sessions.stop("nobody") == 0

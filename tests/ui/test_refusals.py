@@ -8,6 +8,7 @@ import asyncio
 import errno
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -151,7 +152,8 @@ class Asked:
             async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
                 return await client.request(method, path, **sent)
 
-        return asyncio.run(ask())
+        with ThreadPoolExecutor() as apart:  # this thread may have a browser's event loop
+            return apart.submit(asyncio.run, ask()).result()
 
 
 async def chunks(size: int, pause: float = 0.0) -> Any:

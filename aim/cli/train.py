@@ -226,6 +226,21 @@ def judge(
 
 
 @app.command()
+def export(
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a run, or a copy of its state.pt.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="The .safetensors to write.")],
+    storage: Storage = "bfloat16",
+) -> None:
+    """Make a model of the state of a run, whether it is done or not: its averaged weights."""
+    from aim.checkpoint import stored_dtype
+    from aim.training import keep
+
+    print(f"{out} {keep.export(run, out, stored_dtype(storage))}")
+
+
+@app.command()
 def curves(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", show_default=False)],
     out: Annotated[Path, typer.Option(help="PNG file to write.")],

@@ -34,6 +34,7 @@ class Identity(NamedTuple):
 
     about: Mapping[str, Any]  # what stays: data, classes, tokenizer, the network, what it began as
     settings: Mapping[str, Any]  # of its recipe, most of which may change
+    network: Mapping[str, Any] | None = None  # to make a model of a state: see ``keep.record``
 
     @classmethod
     def of(cls, recipe: Recipe, network: PriorConfig | VQConfig, **about: Any) -> Identity:
@@ -51,7 +52,11 @@ class Identity(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """To be kept with the state of the run."""
-        return {"about": dict(self.about), "settings": dict(self.settings)}
+        return {
+            "about": dict(self.about),
+            "settings": dict(self.settings),
+            "network": self.network and dict(self.network),
+        }
 
     def changes(self, found: Any, folder: Path) -> list[str]:
         """Which settings are others than in the record ``found``, None if there is none, each with
@@ -90,11 +95,11 @@ def digest(*parts: Tensor | str) -> str:
     return mixed.hexdigest()[:12]
 
 
-def read_state(folder: Path, mmap: bool = False) -> dict[str, Any] | None:
+def read_state(folder: Path, mmap: bool = False, name: str = STATE) -> dict[str, Any] | None:
     """What a run saved in ``folder``, None where there is nothing; with ``mmap`` tensors are read
     when they are used. CheckpointError for a damaged file.
     """
-    path = folder / STATE
+    path = folder / name
     if not path.exists():
         return None
     try:

@@ -16,6 +16,7 @@ from torch import nn
 from aim.errors import AimError, InvalidInput
 from aim.files import replace
 from aim.training.identity import Identity, locked, read_state
+from aim.training.keep import Models, Write
 from aim.training.loop import Hooks, Trainer
 from aim.training.parallel import Processes
 from aim.training.recipe import RUN
@@ -81,15 +82,20 @@ class Launch:
 
         return Hooks(log, sheet, self.options.on_step)
 
-    def train(self, trainer: Trainer[Any], write: Callable[[], None]) -> int:
-        """The exit code: 0 when it is trained and written, 143 after SIGTERM, when the same command
-        goes on.
+    def train(self, trainer: Trainer[Any], name: str, write: Write) -> int:
+        """Train, with the averaged model written to ``name`` in the folder by ``write``. The exit
+        code: 0 when it is trained, 128 and the number of the signal that stopped it, when the same
+        command goes on.
         """
+        models = Models(self.out / name, write, trainer.recipe, self.processes)
+        trainer.models = models
         trainer.run()
         self.accelerator.wait_for_everyone()
         code = trainer.run_state.exit_code()
         if not code:
-            write()
+            version = models.latest(trainer.run_state.step)
+            if self.processes.first:
+                print(f"{self.out / name} {version}", flush=True)
         self.accelerator.end_training()
         return code
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from aim.errors import AimError, InvalidInput
 from aim.training.data.images import Batches
 from aim.training.identity import Identity
+from aim.training.keep import Models
 from aim.training.optim import averaged, schedule, set_lr
 from aim.training.parallel import Processes, whole
 from aim.training.recipe import Recipe
@@ -41,7 +42,7 @@ QUIET = Hooks()
 
 
 class Trainer(ABC, Generic[Network]):
-    """One stage's training. ``run`` trains until the budget is spent, or SIGTERM, and returns the
+    """One stage's training. ``run`` trains until the budget is spent, or a signal, and returns the
     averaged model.
 
     Every step draws from a seed of its own, so a run that was killed and resumed ends as one that
@@ -50,6 +51,9 @@ class Trainer(ABC, Generic[Network]):
     """
 
     optimizers: tuple[torch.optim.Optimizer, ...]  # the model's, then others
+    figure: str  # of ``validate``, by which a model is better
+    higher: bool  # is better
+    models: Models | None = None  # written while it trains
 
     def __init__(self, model: Network, recipe: Recipe, processes: Processes) -> None:
         self.recipe, self.processes, self.device = recipe, processes, processes.device
@@ -103,7 +107,9 @@ class Trainer(ABC, Generic[Network]):
         """Train; logs figures every ``log_every`` steps, and those of ``validate`` every
         ``validate_every`` and at the end.
         """
-        run, r = self.run_state, self.recipe
+        run, r, models = self.run_state, self.recipe, self.models
+        if models:
+            run.on_save = models.latest
         going, before = run.progress < 1, (run.step, run.elapsed)
         with run.interruptible():
             while going:
@@ -111,17 +117,22 @@ class Trainer(ABC, Generic[Network]):
                 going = run.advance()
                 if self.hooks.step:
                     self.hooks.step(run)
+                if models:
+                    models.passed(run.step)
                 due = not run.stopped and (not going or run.step % r.validate_every == 0)
                 if going and not due and run.step % r.log_every:
                     continue
                 rate = (run.step - before[0]) * r.batch / max(run.elapsed - before[1], 1e-9)
+                validated = self.validate() if due else {}
                 run.log(
                     **{name: self.processes.mean(value) for name, value in figures.items()},
                     epochs=run.step * r.batch / self.items,
                     lr=self.optimizers[0].param_groups[0]["lr"],
                     images_per_second=round(rate, 1),
-                    **(self.validate() if due else {}),
+                    **validated,
                 )
+                if models and validated:
+                    models.validated(run.step, self.figure, validated[self.figure], self.higher)
                 if due and self.hooks.validated:
                     self.hooks.validated(self.average, run.step)
                 before = (run.step, run.elapsed)

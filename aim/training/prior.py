@@ -27,6 +27,7 @@ class PriorTrainer(Trainer[Prior]):
     """Stage 2: see ``Trainer``. With ``fsdp`` the weights are shared out among the processes."""
 
     recipe: PriorRecipe
+    figure, higher = "val", False
 
     def __init__(
         self,

@@ -51,6 +51,9 @@ class Recipe:
     log_every: Annotated[Every, "Steps between lines of figures."] = 200
     validate_every: Annotated[Every, "Steps between validations."] = 1000
     save_every: Annotated[Amount, "Seconds between saves."] = 60
+    keep_every: Annotated[Limit, "Steps between models that are kept for good; 0: none."] = 0
+    keep_last: Annotated[Limit, "Models of as many saves are kept; 0: the latest alone."] = 0
+    keep_best: Annotated[bool, "Keep the model that validated best."] = False
     patience: Annotated[
         Every, "Steps in a row whose gradient is not finite, after which the run gives up."
     ] = 10

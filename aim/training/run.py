@@ -21,7 +21,10 @@ from aim.files import replacing
 from aim.training.identity import STATE, Identity, read_state
 from aim.training.parallel import ALONE, Processes
 
-STOPPED = 143  # what a shell sees of a process that SIGTERM ended
+# that end a run after the step under way, saved; the last is Slurm's warning, where it is known
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]
 
 
 class Stateful(Protocol):
@@ -57,9 +60,10 @@ class Run:
         self.folder, self.parts, self.processes, self.on_log = folder, parts, processes, on_log
         self.seconds, self.steps, self.save_every = seconds, steps, save_every
         self.step = 0
-        self.stopped = False  # by SIGTERM
+        self.stopped = 0  # the signal that did
+        self.on_save: Callable[[int], object] | None = None  # hears of a save before the last
         self._identity = identity
-        self._asked_to_stop = False
+        self._asked_to_stop = 0  # by a signal
         self._before = 0.0  # seconds of earlier runs
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
@@ -79,7 +83,7 @@ class Run:
 
     def advance(self) -> bool:
         """Count a step; True while there is more to do. Saves now and then, and before it stops for
-        SIGTERM.
+        a signal.
         """
         self.step += 1
         if self._warming:
@@ -88,47 +92,53 @@ class Run:
         done, due = self.progress >= 1, time.monotonic() - self._saved > self.save_every
         if self.processes.world > 1:
             mine = self.elapsed
-            agreed = self.processes.most(
-                [mine, float(done), float(due), float(self._asked_to_stop)]
-            )
+            agreed = self.processes.most([mine, float(done), float(due), self._asked_to_stop])
             self._late, done, due, self._asked_to_stop = (
                 agreed[0] - mine,
                 bool(agreed[1]),
                 bool(agreed[2]),
-                bool(agreed[3]),
+                int(agreed[3]),
             )
-        self.stopped = self._asked_to_stop and not done
+        self.stopped = 0 if done else self._asked_to_stop
         if done or due or self.stopped:
             self.save()
+            if self.on_save and not done:
+                self.on_save(self.step)
+                self._saved = time.monotonic()
         return not (done or self.stopped)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Inside, SIGTERM ends the run after the step that is under way, saved. Only the main
-        thread can arrange that.
+        """Inside, SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end the run after the step that is under
+        way, saved; a second SIGINT at once. Only the main thread can arrange that.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
-        def ask(*_: Any) -> None:
-            self._asked_to_stop = True
+        def ask(number: int, _frame: Any) -> None:
+            if number == signal.SIGINT == self._asked_to_stop:
+                raise KeyboardInterrupt
+            self._asked_to_stop = number
 
-        previous = signal.signal(signal.SIGTERM, ask)
+        previous = {number: signal.signal(number, ask) for number in SIGNALS}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def exit_code(self) -> int:
-        """0, or STOPPED after SIGTERM, when the first process also says how to go on."""
+        """0, or what a shell sees of a process that the signal ended, 143 after SIGTERM, when the
+        first process also says how to go on.
+        """
         if self.stopped and self.processes.first:
             print(
                 f"stopped at step {self.step}, saved in {self.folder}; the same command goes on "
                 "from there",
                 file=sys.stderr,
             )
-        return STOPPED if self.stopped else 0
+        return 128 + self.stopped if self.stopped else 0
 
     def save(self) -> None:
         """Write ``state.pt``, whole or not at all."""

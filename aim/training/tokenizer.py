@@ -62,6 +62,7 @@ class TokenizerTrainer(Trainer[VQ]):
     """
 
     recipe: TokenizerRecipe
+    figure, higher = "psnr", True
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ from aim.training.data.sources import open_images
 from aim.training.data.tokenize import tokenize_shards
 from aim.training.finetune import with_classes
 from aim.training.identity import Identity, digest
+from aim.training.keep import record
 from aim.training.launch import Launch, Options
 from aim.training.parallel import Processes, Sharded
 from aim.training.prior import PriorTrainer
@@ -76,6 +77,7 @@ def train_prior(inputs: Inputs, options: Options, *, fsdp: bool = False) -> int:
         torch.manual_seed(recipe.seed)
         model, vq, began = _start(inputs, name, of_model, data)
         identity = _identity(recipe, model, data, held, vq, began)
+        identity = identity._replace(network=record(model.config, about))
         launch.describe({"model": name, **_named(of_model)}, identity)
         if processes.first and file:
             copy_tokenizer(file, inputs.out / beside, pairs(inputs.about))
@@ -89,15 +91,15 @@ def train_prior(inputs: Inputs, options: Options, *, fsdp: bool = False) -> int:
             model, data, held, recipe, inputs.out, processes, fsdp, hooks, identity
         )
 
-        def write() -> None:
+        def write(path: Path, metadata: Mapping[str, str]) -> str:
             weights = (Sharded(trainer.average) if fsdp else trainer.average).state_dict()
-            if processes.first:
-                plain = build(model.config)
-                plain.load_state_dict(weights)
-                version = save_model(inputs.out / MODEL, plain, about, dtype)
-                print(f"{inputs.out / MODEL} {version}", flush=True)
+            if not processes.first:
+                return ""
+            plain = build(model.config)
+            plain.load_state_dict(weights)
+            return save_model(path, plain, {**about, **metadata}, dtype)
 
-        return launch.train(trainer, write)
+        return launch.train(trainer, MODEL, write)
 
 
 def _named(of_model: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from aim.training.data.images import (
 from aim.training.data.sources import open_images
 from aim.training.finetune import grown
 from aim.training.identity import Identity
+from aim.training.keep import record
 from aim.training.launch import Launch, Options
 from aim.training.parallel import Processes
 from aim.training.perceptual import LPIPS
@@ -83,7 +84,7 @@ def train_tokenizer(inputs: Inputs, options: Options) -> int:
             fine=f"{len(fine)} images, {fine.origin}" if fine else None,
             init=began,
             loss_network=fingerprint(inputs.loss_network) if inputs.loss_network else "its own",
-        )
+        )._replace(network=record(config, about))
         launch.describe({"tokenizer": name, **_named(inputs)}, identity)
         if processes.first and inputs.loss_network is None and not fitted.exists():
             _fit_loss_network(data, held, recipe, processes.device, fitted)
@@ -94,12 +95,12 @@ def train_tokenizer(inputs: Inputs, options: Options) -> int:
             fine and fine.to(processes.device), identity,
         )  # fmt: skip
 
-        def write() -> None:
-            if processes.first:
-                version = save_tokenizer(inputs.out / TOKENIZER, trainer.average, about, dtype)
-                print(f"{inputs.out / TOKENIZER} {version}", flush=True)
+        def write(path: Path, metadata: Mapping[str, str]) -> str:
+            if not processes.first:
+                return ""
+            return save_tokenizer(path, trainer.average, {**about, **metadata}, dtype)
 
-        code = launch.train(trainer, write)
+        code = launch.train(trainer, TOKENIZER, write)
     if processes.first and isinstance(data, StreamedImages) and data.skipped:
         print(f"{len(data.skipped)} of {len(data)} images could not be read", file=sys.stderr)
     return code

@@ -356,6 +356,21 @@ def test_shipped_configs_are_settings_of_their_models(name: str) -> None:
     assert of_model == {"token_drop": 0.1, **own}
 
 
+def test_models_are_written_while_it_trains(folder: Path) -> None:
+    seen: list[list[str]] = []
+
+    def look(run: Any) -> None:
+        seen.append(sorted(path.stem for path in (folder / "out").glob("model*")))
+
+    rules = ("steps=4", "save_every=0", "keep_last=1", "keep_every=3", "keep_best=true")
+    given = inputs(folder, "out", *rules, tokenizer=folder / "tok.safetensors")
+    assert train_prior(given, QUIET._replace(on_step=look)) == 0
+    assert seen[1] == ["model", "model-0000002"]
+    kept = ["model", "model-0000003", "model-0000004", "model-best"]
+    assert sorted(path.stem for path in (folder / "out").glob("model*")) == kept
+    assert load_model(folder / "out" / "model-0000003.safetensors").name == "model-0000003"
+
+
 def test_another_run_in_the_folder_is_refused_and_nothing_in_it_touched(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

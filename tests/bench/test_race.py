@@ -36,9 +36,14 @@ def rival(tiny_vq: VQ) -> Pipeline:
     return gpt_pipeline(tiny_vq)
 
 
-@pytest.fixture
-def result(tiny_pipeline: Pipeline, rival: Pipeline) -> Race:
-    return race([tiny_pipeline, rival], batch=2, bandwidth=1e9)[0]
+@pytest.fixture(scope="module")
+def result(tiny_model: AiM, tiny_vq: VQ) -> Race:
+    """Of pipelines like ``tiny_pipeline`` and ``rival``; read only."""
+    pair = [Pipeline(tiny_model, tiny_vq, "tiny", "0123456789ab"), gpt_pipeline(tiny_vq)]
+    found, _ = race(pair, batch=2, bandwidth=1e9)
+    for pipe in pair:
+        pipe.close()
+    return found
 
 
 def tiny_request(seed: int) -> Request:

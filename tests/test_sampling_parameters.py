@@ -28,7 +28,7 @@ from aim.images import read, write
 from aim.parameters import Parameter
 from aim.pipeline import Pipeline
 from aim.sampling import RowParams, Rows
-from aim.ui.generate.visit import Picture
+from aim.ui.drawings import caption
 from aim.ui.models import Models
 from aim.ui.settings.presets import PRESETS, preset_values
 from aim.ui.settings.recall import query, recall
@@ -105,8 +105,7 @@ def test_a_picture_and_a_link_give_it_back(p: Parameter, tiny_pipeline: Pipeline
 def test_captions_tell_of_it_where_it_changes_something(
     p: Parameter, tiny_pipeline: Pipeline
 ) -> None:
-    caption = Picture("", "", tiny_pipeline.parameters(1, 0, changed(p))).caption
-    assert p.describe(other(p)) in caption
+    assert p.describe(other(p)) in caption(tiny_pipeline.parameters(1, 0, changed(p)))
     assert (p.title in NEUTRAL.describe()) == p.captioned
 
 

@@ -33,6 +33,7 @@ from aim.ui.race.layout import race_tab
 from aim.ui.race.recorded import sentence
 from aim.ui.settings.layout import settings_column
 from aim.ui.theme import THEME
+from aim.ui.visit.layout import visit_below
 
 __all__ = ["LAUNCH", "build", "launch", "serve"]
 
@@ -46,6 +47,7 @@ _STYLES = (
     "stage/stage.css",
     "picker/picker.css",
     "settings/settings.css",
+    "visit/visit.css",
     "race/race.css",
 )
 
@@ -75,7 +77,7 @@ def build(
     """
     models = Models(source, device, dtype, backend, Settings.from_env().zero)
     with Page(title=_TITLE, analytics_enabled=False, delete_cache=_KEEP_FILES) as page:
-        page.drawings = drawings.Drawings()
+        page.drawings = drawings.Drawings(models)
         pipe = models.get(models.default)
         played, offered = opening(pipe)
         head = gr.Markdown(_headline(pipe, 0), elem_classes="aim-head")
@@ -83,17 +85,18 @@ def build(
             boxes, settings = settings_column(models, offered)
             with gr.Tabs(elem_id="tabs"):
                 with gr.Tab("Generate", id="generate"):
-                    actions = generate_tab(models, page.drawings, boxes, settings, played)
+                    actions = generate_tab(models, page.drawings, boxes, played)
                 with gr.Tab("Inside", id="inside"):
                     inside_tab(models, actions, boxes)
                 with gr.Tab("Explore", id="explore"):
-                    explore_tab(models, actions, boxes)
+                    exploring = explore_tab(models, actions, boxes)
                 with gr.Tab("Compare", id="compare"):
                     comparing = compare_tab(models, boxes)
                 with gr.Tab("Race", id="race", elem_classes="aim-alone"):
                     racing = race_tab(models, actions)
                 with gr.Tab("About", id="about", elem_classes="aim-alone"):
                     about_tab(models)
+            visit_below(boxes, settings, exploring)
         page.load(None, js=text("stage/page.js"))
         page.load(
             settings.opened, None, boxes.outputs, show_progress="hidden", api_visibility="private"

@@ -115,8 +115,8 @@ def test_a_film_is_made_where_one_is_asked_for(client: Client):
 
 
 def test_a_film_that_fails_leaves_the_picture(client: Client, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(drawings.KINDS, "gif", lambda drawn: 1 / 0)
-    picture, progress, png, gif, parameters = stream(client, movie="gif")[-1]
+    monkeypatch.setitem(drawings.KINDS, "gif", lambda drawn, images: 1 / 0)
+    picture, progress, png, gif, parameters = stream(client, movie="gif", seed=8)[-1]
     assert progress["state"] == "done" and progress["text"].endswith("the GIF could not be made")
     assert picture and png and parameters and gif is None
 
@@ -315,7 +315,6 @@ class TestActions:
             gr.JSON(),
             gr.Button(),
             gr.Button(),
-            gr.State(),
             gr.HTML(),
         )
 
@@ -329,8 +328,9 @@ class TestActions:
         """Actions on a model that draws for one and lets one more wait."""
         pipe, brake = make_pipe(running=1, waiting=1)
         monkeypatch.setattr(ui_models, "load", lambda *_, **__: pipe)
+        models = Models("tiny", "auto", "auto")
         yield SimpleNamespace(
-            actions=Actions(Models("tiny", "auto", "auto"), screen, drawings.Drawings()),
+            actions=Actions(models, screen, drawings.Drawings(models)),
             pipe=pipe,
             brake=brake,
             screen=screen,

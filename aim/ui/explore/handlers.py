@@ -16,7 +16,7 @@ from aim.errors import AimError, InvalidInput
 from aim.images import write
 from aim.pipeline import Pipeline
 from aim.ui import uploads
-from aim.ui.drawings import Drawings, Drawn
+from aim.ui.drawings import Drawings, Drawn, caption
 from aim.ui.explore.branches import GIVEN, Branch, tree
 from aim.ui.models import Models
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing, View
@@ -109,7 +109,8 @@ class ExploreActions:
                         cost = _cost(len(kept), view)
                         parameters = pipe.parameters(index, drawn_with, params)
                         parameters |= {"rows_kept": int(rows)} if parent else {}
-                        name = self.drawings.add(Drawn(pipe, view.codes, (parameters,)))
+                        drawn = Drawn(pipe, view.codes, (parameters,))
+                        self.drawings.remember(drawn, view.images)
                         told = status("done", describe_view(view), view)
                         yield {self.screen.progress: told} | self._grown(
                             pipe,
@@ -121,12 +122,26 @@ class ExploreActions:
                             cost,
                             view,
                             reel,
-                            name,
+                            drawn.told(),
                         )
             except Exception as error:
                 yield {**self._busy(False), self.screen.progress: status("failed", explain(error))}
                 raise
             yield self._busy(False)
+
+    def adopt(self, branches: Sequence[Branch], event: gr.EventData) -> Update:
+        """A picture of the visit, to go on from; half of its rows are to be kept."""
+        drawn = Drawn.of([event._data], self.models)
+        pipe, codes, parameters = drawn.pipe, drawn.codes[0], drawn.parameters[0]
+        grid = pipe.tokenizer.config.grid
+        [image] = self.drawings.pictures(drawn)
+        view = View("done", len(codes), len(codes), image=image, codes=(codes,))
+        title, settings = pipe.title(parameters["class"]), caption(parameters).partition(", ")[2]
+        reel = Reel(pipe, title, begin=len(codes))
+        grown = self._grown(pipe, branches, None, 0, title, settings, "", view, reel, drawn.told())
+        text = "Choose how many rows to keep, or click the picture where to cut, and press Draw."
+        rows = min(grid // 2, len(codes) // grid)
+        return {**grown, self.screen.rows: rows, self.screen.progress: status("done", text)}
 
     def take(self, path: str | None, model: str, branches: Sequence[Branch]) -> Update:
         """A picture that somebody dropped, as the tokenizer keeps it; half of its rows are to be
@@ -222,7 +237,7 @@ class ExploreActions:
         cost: str,
         view: View,
         reel: Reel,
-        name: str | None = None,
+        made: list[dict[str, Any]] | None = None,
     ) -> Update:
         assert view.image is not None
         number = len(branches) + 1
@@ -234,7 +249,7 @@ class ExploreActions:
         )  # fmt: skip
         grown = [*branches, branch]
         return {
-            self.screen.stage: reel.show(view, path, name=name),
+            self.screen.stage: reel.show(view, path, made=made),
             self.screen.gallery: [(one.picture, one.caption) for one in grown if one.picture],
             # the text before keeps the lists' indentation
             self.screen.tree: f"**How they grew**\n\n{tree(grown)}",
@@ -267,6 +282,8 @@ def parent_of(pipe: Pipeline, branches: Sequence[Branch], chosen: int, rows: Any
             f"picture {chosen} is in codes of {branch.pipe.name}, which {pipe.name} cannot go on "
             f"from; keep 0 rows, or pick {branch.pipe.name} again"
         )
+    if (there := len(branch.codes) // pipe.tokenizer.config.grid) < rows:
+        raise InvalidInput(f"rows kept is {rows}; picture {chosen} was stopped after {there} rows")
     return branch
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import gradio as gr
+import numpy as np
 from gradio.components import Component
 
 from aim.checks import quoted
@@ -48,15 +49,7 @@ class Screen(NamedTuple):
     parameters: Component
     start: Component
     stop: Component
-    made: Component
     stage: Component
-
-
-class Made(NamedTuple):
-    """What was drawn: its name in ``Drawings``, and the PNG of all pictures."""
-
-    name: str
-    png: str | None  # None on a full disk
 
 
 class Actions:
@@ -168,36 +161,37 @@ class Actions:
             if view.state == "done":
                 each = tuple(pipe.parameters(index, seed, params) for seed in seeds)
                 drawn = Drawn(pipe, view.codes, each)
-                name = self.drawings.add(drawn)
-                png = keep(drawn.png(images=view.images), f"{drawn.stem()}.png", screen.png)
+                self.drawings.remember(drawn, view.images)
+                png = keep(drawn.png(view.images), f"{drawn.stem}.png", screen.png)
                 update = {
                     **self._update(view.state, describe_view(view), view, png),
                     **self._buttons(busy=False),
                     screen.png: png,
                     screen.parameters: drawn.together,
-                    screen.made: Made(name, png),
-                    screen.stage: reel.show(view, png, name=name),
+                    screen.stage: reel.show(view, png, made=drawn.told(), opens=True),
                 }
                 yield update
                 if movie != NO_MOVIE:
-                    yield from self._filmed(update, drawn, name, movie)
+                    yield from self._filmed(update, drawn, movie)
                 return
             if view.image is not None:
                 picture = keep(preview_png(view.image), "preview.png", screen.picture)
             update = self._update(view.state, describe_view(view), view, picture)
-            update[screen.stage] = reel.show(view, picture if view.image else None)
+            more: dict[str, Any] = {}
             if view.state == "stopped":
                 update.update(self._buttons(busy=False))
+                more = {"made": stopped(pipe, index, seeds, params, view.codes), "opens": True}
+            update[screen.stage] = reel.show(view, picture if view.image else None, **more)
             yield update
 
-    def _filmed(self, update: Update, drawn: Drawn, name: str, movie: str) -> Iterator[Update]:
+    def _filmed(self, update: Update, drawn: Drawn, movie: str) -> Iterator[Update]:
         """``update`` with the film of a drawing, which is there already: it stays, whatever becomes
         of the film.
         """
         shown = update[self.screen.progress]
         yield {**update, self.screen.progress: {**shown, "text": f"Making the {movie.upper()} …"}}
         try:
-            film = self.drawings.file(name, movie)
+            film: bytes | None = self.drawings.file(drawn, movie)
         except Exception:
             _log.exception("the %s of a drawing could not be made", movie)
             film = None
@@ -205,7 +199,7 @@ class Actions:
             text = f"{shown['text']}; the {movie.upper()} could not be made"
             yield {**update, self.screen.progress: {**shown, "text": text}}
         else:
-            path = keep(film, f"{drawn.stem()}.{movie}", self.screen.gif)
+            path = keep(film, f"{drawn.stem}.{movie}", self.screen.gif)
             yield {**update, self.screen.gif: path}
 
     def _update(
@@ -215,7 +209,7 @@ class Actions:
         stream sees no gaps.
         """
         screen = self.screen
-        nothing = dict.fromkeys((screen.png, screen.gif, screen.parameters, screen.made))
+        nothing = dict.fromkeys((screen.png, screen.gif, screen.parameters))
         return {screen.picture: picture, screen.progress: status(state, text, view), **nothing}
 
     def _buttons(self, *, busy: bool) -> Update:
@@ -226,6 +220,25 @@ class Actions:
 
     def _model(self, name: str) -> Pipeline:
         return self.models.get(name or self.models.default)
+
+
+def stopped(
+    pipe: Pipeline,
+    index: int,
+    seeds: range,
+    params: SamplingParams,
+    codes: Sequence[np.ndarray],
+) -> list[dict[str, Any]]:
+    """What there is of pictures that were stopped, as of ``Drawn.told``: those that were begun."""
+    begun = [
+        (mine, {**pipe.parameters(index, seed, params), "codes_drawn": len(mine)})
+        for seed, mine in zip(seeds, codes, strict=True)
+        if len(mine)
+    ]
+    if not begun:
+        return []
+    mine, parameters = zip(*begun, strict=True)
+    return Drawn(pipe, mine, parameters).told()
 
 
 def check_typed(seed: Any) -> int:

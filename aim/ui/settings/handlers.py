@@ -107,7 +107,7 @@ class SettingsActions:
         told = differences(values, here)
         if told:
             warn(told)
-        text = f"The settings are taken over. {told or 'Press Generate to draw the picture again.'}"
+        text = f"The settings are taken over. {told or 'They draw the picture again.'}"
         yield {**known, **fixed, boxes.told: status("idle", text)}
 
     def opened(self, request: gr.Request) -> Iterator[Update]:
@@ -123,9 +123,9 @@ class SettingsActions:
         else:
             yield {boxes.pictures: COUNT}
 
-    def chosen(self, shown: list[Any], old: str, event: gr.SelectData) -> Iterator[Update]:
-        """Take over the settings of the picture that was clicked, which is one."""
-        yield from self.restore({**shown[int(event.index)].parameters, "count": 1}, old)
+    def taken(self, old: str, event: gr.EventData) -> Iterator[Update]:
+        """Take over the settings of a picture of the visit, which is one."""
+        yield from self.restore({**event._data, "count": 1}, old)
 
     def reread(self, path: str, old: str) -> Iterator[Update]:
         """Take over the settings in a PNG that was dropped."""

@@ -39,7 +39,8 @@
   // Enter draws and Esc stops, on the tab that is shown; in a list or on a button Enter means what
   // it always does.
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !inList) {
+    if (event.key === "Escape" && !inList && !document.querySelector("dialog[open]")) {
+      document.dispatchEvent(new Event("aim-stop"));
       press(...STOP);
     }
     if (event.key === "Enter" && !event.isComposing && !event.target.closest(own)) {
@@ -60,6 +61,10 @@
   // the name that is there.
   document.addEventListener("focusin", ({ target }) => {
     if (target.matches("input[role=combobox]:not([readonly])")) setTimeout(() => target.select());
+  });
+
+  document.addEventListener("click", ({ target }) => {
+    if (STOP.includes(target.closest("button")?.id)) document.dispatchEvent(new Event("aim-stop"));
   });
 
   // The tab that is shown is in the address, so that Back leads to the one before.
@@ -83,8 +88,53 @@
     history.pushState(null, "", location.pathname + location.search + name);
   });
   addEventListener("popstate", () => show(here()));
+  // Gradio has measured which tabs fit, perhaps before the page had its layout
+  dispatchEvent(new Event("resize"));
   if (location.hash) show(here());
 
-  // for others: show a tab; draw what the settings say, on the tab that is shown
-  window.aim = { show, draw: () => press(...DRAW) };
+  // Pictures, as the browser keeps them, as a file of one kind; rejects in words.
+  const made = async (kind, pictures) => {
+    const told = pictures.map(({ parameters, codes }) => ({ parameters, codes }));
+    const address = `${window.gradio_config?.root || ""}/drawings/${kind}`;
+    const answer = await fetch(address, { method: "POST", body: JSON.stringify(told) });
+    if (!answer.ok) throw new Error((await answer.text()).slice(0, 300));
+    const named = /filename="([^"]+)"/.exec(answer.headers.get("content-disposition") || "");
+    return { data: await answer.blob(), name: named ? named[1] : "aim." + kind };
+  };
+  // The same, saved by a button that says the kind; `say` is where words go.
+  const save = async (button, pictures, say) => {
+    say.textContent = `Making the ${button.textContent} …`;
+    button.disabled = true;
+    try {
+      const { data, name } = await made(button.dataset.kind, pictures);
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(data);
+      link.download = name;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+      say.textContent = "";
+    } catch (error) {
+      const unreachable = error instanceof TypeError;
+      say.textContent = unreachable ? "The server cannot be reached." : error.message;
+    }
+    button.disabled = false;
+  };
+  const copy = (query, say) => {
+    const link = `${location.origin}${location.pathname}?${query}`;
+    const shown = () => (say.textContent = link);
+    const copied = () => (say.textContent = "The link is copied.");
+    navigator.clipboard ? navigator.clipboard.writeText(link).then(copied, shown) : shown();
+  };
+  // Show the tab that somebody goes on to with a picture, whose settings are taken over.
+  const arrive = (tries = 30) => {
+    if (document.querySelector("#told .aim-failed")) return;
+    if (tries === 30) show(window.aim.to);
+    if (window.aim.to !== "inside") return;
+    const ready = document.getElementById("inside")?.offsetParent;
+    if (ready) press("inside");
+    else if (tries) setTimeout(arrive, 100, tries - 1);
+  };
+  // draw: what the settings say, on the tab that is shown
+  window.aim = { show, draw: () => press(...DRAW), made, save, copy, arrive };
+  document.dispatchEvent(new Event("aim-ready"));
 }

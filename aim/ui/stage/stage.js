@@ -13,6 +13,7 @@ const ICONS = {
   Play: "M7 4v16l13-8z",
   Pause: "M6 4h4v16H6zM14 4h4v16h-4z",
 };
+const ENDED = ["done", "stopped"]; // what the server sends no more of
 const HOLD = 2.5; // seconds that a recording rests before it plays again
 
 let shown = null; // the value on stage
@@ -45,7 +46,13 @@ function tell() {
   tag.hidden = !shown?.note;
   const what = shown ? `${shown.title}: ${n} of ${all} codes` : "Nothing is drawn yet";
   if (!shown || done || whole % 32 === 0) canvas.setAttribute("aria-label", what);
-  for (const button of root.querySelectorAll(".aim-save")) button.disabled = !shown?.name;
+  // what is still being shown can be stopped, too, when the model is done
+  const stop = root.closest(".tabitem")?.querySelector("button[id$='-stop']");
+  if (stop && shown && !shown.loop && ENDED.includes(shown.state)) {
+    stop.disabled = root.dataset.state !== "playing";
+  }
+  for (const button of root.querySelectorAll(".aim-save")) button.disabled = !shown?.made?.length;
+  find("keep").hidden = !shown?.made?.length || shown.state !== "stopped";
 }
 
 function step(now) {
@@ -74,6 +81,11 @@ function step(now) {
   tell();
 }
 
+// what is done here with a picture is the visit's matter, wherever that is on the page
+function tellVisit(what, detail) {
+  document.dispatchEvent(new CustomEvent("aim-" + what, { detail }));
+}
+
 async function take() {
   const value = props.value;
   if (!value) return;
@@ -82,7 +94,9 @@ async function take() {
     [head, held, rest] = [value.begin || 0, false, 0];
     if (value.loop && calm.matches) head = value.grid ** 2;
   }
+  const before = shown?.run === value.run && shown.state;
   shown = JSON.parse(JSON.stringify(value));
+  if (shown.made && shown.state === "done" && before !== "done") tellVisit("made", shown.made);
   const taken = film.take(shown, head);
   root.dataset.known = film.known;
   painted = "";
@@ -94,32 +108,12 @@ function fit() {
   if (film.fit()) film.paint(head);
 }
 
-async function save(button) {
-  const say = find("saying");
-  const [name, kind] = [shown.name, button.dataset.kind];
-  say.textContent = `Making the ${button.textContent} …`;
-  button.disabled = true;
-  try {
-    const root = window.gradio_config?.root || "";
-    const answer = await fetch(`${root}/drawings/${name}/${kind}`);
-    if (!answer.ok) throw new Error(await answer.text());
-    const named = /filename="([^"]+)"/.exec(answer.headers.get("content-disposition") || "");
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(await answer.blob());
-    link.download = named ? named[1] : "aim." + kind;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-    say.textContent = "";
-  } catch (error) {
-    const known = error.message && error.message.length < 200;
-    say.textContent = known ? error.message : `The ${button.textContent} could not be made.`;
-  }
-  button.disabled = !shown?.name;
-}
-
 canvas.addEventListener("click", (event) => {
   const place = film.place(event);
-  if (place) trigger("click", place);
+  if (!place) return;
+  trigger("click", place);
+  const made = shown.opens && shown.made?.[place.picture];
+  if (made) tellVisit("open", made);
 });
 play.addEventListener("click", () => {
   if (head >= total()) [head, held, rest] = [0, false, 0];
@@ -135,13 +129,26 @@ full.addEventListener("click", () => {
   if (document.fullscreenElement) document.exitFullscreen();
   else root.requestFullscreen?.();
 });
-for (const button of root.querySelectorAll(".aim-save")) {
-  button.addEventListener("click", () => save(button));
-}
+find("saves").addEventListener("click", ({ target }) => {
+  const { kind, to } = target.dataset;
+  if (kind) window.aim.save(target, shown.made, find("saying"));
+  else if (to) tellVisit("go", { to, one: shown.made[0] });
+  else if (target.matches(".aim-link")) window.aim.copy(shown.made[0].link, find("saying"));
+  else if (target.matches(".aim-keep")) {
+    tellVisit("made", shown.made);
+    target.disabled = true;
+  }
+});
 live.ariaPressed = localStorage.getItem("aim-live") || "false";
 live.addEventListener("click", () => {
   live.ariaPressed = String(live.ariaPressed !== "true");
   localStorage.setItem("aim-live", live.ariaPressed);
+});
+// Stop keeps what is shown; Play shows the rest
+document.addEventListener("aim-stop", () => {
+  if (!root.offsetParent || shown?.loop || head >= total()) return;
+  held = head > 0;
+  painted = "";
 });
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => (painted = ""));
 new ResizeObserver(fit).observe(canvas);

@@ -17,7 +17,8 @@ class Stage(Shown):
     ``pictures`` of them, in ``columns``; ``colours`` of each, the codes so far as base64 of their
     RGB, four letters a code; ``image``, a file of Gradio's or the address of one, with all pictures
     side by side, and ``covers``, how many codes of each are in it; ``state`` as of a ``View``;
-    ``name`` of what can be saved, ``title`` and ``note`` in words, ``loop`` for a recording that
+    ``made``, the pictures as of ``Drawn.told`` once they can be saved, and ``opens`` where a click
+    on one shows it large; ``title`` and ``note`` in words, ``loop`` for a recording that
     plays again and again, ``begin`` for codes that need no showing. A click on a picture tells
     which ``picture``, ``line`` and ``column``, from 0.
     """

@@ -68,7 +68,7 @@ def seeded(tab: Any, seed: int) -> None:
 def generate(tab: Any, pictures: int) -> None:
     """Press Generate and wait until the visit has ``pictures``."""
     tab.click("#generate")
-    tab.wait_for_function(f"() => document.querySelectorAll('#visit img').length === {pictures}")
+    tab.wait_for_function(f"() => document.querySelectorAll('#visit li').length === {pictures}")
 
 
 def saved(tab: Any, button: str, folder: Path) -> Path:
@@ -89,7 +89,7 @@ def test_four_at_once_are_those_drawn_alone(
     tab.click("#generate")
     assert until(lambda: "/ 1024 codes" in said(tab)), "all of them fill in together"
     page.brake.seconds = 0.0
-    tab.wait_for_function("() => document.querySelectorAll('#visit img').length === 4")
+    tab.wait_for_function("() => document.querySelectorAll('#visit li').length === 4")
     assert "1024 / 1024" in said(tab)
     tab.screenshot(path=tmp_path / "four.png", full_page=True)
     alone = [image for seed in range(5, 9) for image in page.pipe.generate("goldfish", seed=seed)]
@@ -100,7 +100,7 @@ def test_four_at_once_are_those_drawn_alone(
     assert film.suffix == ".mp4" and iio.imread(
         film.read_bytes(), extension=".mp4", plugin="pyav"
     ).shape[1:] == (512, 512, 3)
-    with zipfile.ZipFile(saved(tab, "#zip", tmp_path)) as archive:
+    with zipfile.ZipFile(saved(tab, "#visit .aim-all", tmp_path)) as archive:
         names = archive.namelist()
         assert names == [f"00{i + 1}-tiny-goldfish-1-seed-{5 + i}.png" for i in range(4)]
         for name, image in zip(names, alone, strict=True):
@@ -119,7 +119,9 @@ def test_nine_stop_together(page: Page, open_tab: Callable[..., Any]) -> None:
     assert page.settle()
 
 
-def test_the_gallery_gives_settings_back(open_tab: Callable[..., Any]) -> None:
+def test_a_picture_of_the_visit_is_shown_large_and_goes_on_to_every_tab(
+    page: Page, open_tab: Callable[..., Any], tmp_path: Path
+) -> None:
     tab = open_tab()
     seeded(tab, 11)
     generate(tab, 1)
@@ -127,10 +129,69 @@ def test_the_gallery_gives_settings_back(open_tab: Callable[..., Any]) -> None:
     generate(tab, 2)
     assert "seed 12, guidance 3, temperature 1, tiny" in tab.inner_text("#visit")
     tab.get_by_label("4", exact=True).check()
-    tab.locator("#visit button:has(img)").nth(1).click()
+    tab.reload()
+    second = tab.locator("#visit li button").nth(1)
+    second.click()
+    assert "seed 11" in tab.inner_text("#visit dialog .aim-caption"), "it survives a reload"
+    path = saved(tab, "#visit dialog [data-kind=png]", tmp_path)
+    [alone] = page.pipe.generate("goldfish", seed=11)
+    assert Image.open(path).tobytes() == alone.tobytes()
+    tab.click("#visit dialog [data-to=generate]")
     assert until(lambda: tab.get_by_label("1", exact=True).is_checked())
     assert until(lambda: tab.locator("#seed input").input_value() == "11")
-    assert "The settings are taken over" in told(tab)
+    assert until(lambda: "The settings are taken over" in told(tab))
+    second.click()
+    tab.click("#visit dialog [data-to=explore]")
+    assert until(lambda: tab.is_visible("#explored") and tab.locator("#branches img").count() == 1)
+    assert "1: goldfish (1)" in tab.inner_text("#branches") and tab.url.endswith("#explore")
+    tab.locator("#visit li button").nth(0).click()
+    tab.click("#visit dialog [data-to=inside]")
+    assert until(lambda: tab.locator("#inside-progress .aim-done").count() == 1), "drawn at once"
+    assert tab.locator("#seed input").input_value() == "12"
+
+
+def test_pictures_of_an_older_model_say_so(open_tab: Callable[..., Any]) -> None:
+    tab = open_tab()
+    seeded(tab, 4)
+    generate(tab, 1)
+    tab.evaluate(
+        "() => localStorage.setItem('aim-visit', "
+        "localStorage.getItem('aim-visit').replaceAll('0123456789ab', 'fedcba987654'))"
+    )
+    tab.reload()
+    tab.locator("#visit li").scroll_into_view_if_needed()
+    assert until(lambda: "Of an older model: goldfish" in tab.inner_text("#visit"))
+    tab.click("#visit li button")
+    dialog = tab.locator("#visit dialog")
+    assert until(lambda: "another version of tiny" in dialog.inner_text())
+    assert dialog.locator("[data-kind]:enabled").count() == 0
+    dialog.locator("[data-to=generate]").click()
+    assert until(lambda: "differs in the model's version (fedcba987654 there" in told(tab))
+
+
+def test_stop_keeps_what_is_shown_and_a_stopped_drawing_can_be_kept(
+    page: Page, open_tab: Callable[..., Any], tmp_path: Path
+) -> None:
+    tab = open_tab()
+    seeded(tab, 6)
+    state, shown = "#stage .aim-stage[data-state={}]", "#stage .aim-stage"
+    tab.click("#generate")  # done in no time, and shown slowly
+    tab.wait_for_selector(state.format("playing"))
+    assert until(lambda: "256 / 256" in said(tab) and tab.is_enabled("#generate-stop"))
+    tab.keyboard.press("Escape")
+    tab.wait_for_selector(state.format("held"))
+    at = int(tab.get_attribute(shown, "data-shown"))
+    tab.wait_for_timeout(300)
+    assert 0 < at == int(tab.get_attribute(shown, "data-shown")) < 256
+    page.brake.seconds = 0.03
+    tab.click("#generate")
+    assert until(lambda: 40 < int(tab.get_attribute(shown, "data-known")) < 256)
+    tab.click("#generate-stop")
+    tab.click("#stage .aim-keep")
+    assert until(lambda: "stopped at" in tab.inner_text("#visit"))
+    path = saved(tab, "#stage [data-kind=png]", tmp_path)
+    drawn = read.read_parameters(path)["codes_drawn"]
+    assert 40 < drawn < 256 and Image.open(path).size == (64, 64)
 
 
 def test_a_restored_png_makes_the_identical_picture(
@@ -148,7 +209,7 @@ def test_a_restored_png_makes_the_identical_picture(
     assert until(
         lambda: tab.get_by_label("Class", exact=True).input_value() == "golden retriever (207)"
     )
-    assert told(tab) == "The settings are taken over. Press Generate to draw the picture again."
+    assert told(tab) == "The settings are taken over. They draw the picture again."
     generate(tab, 1)
     assert Image.open(saved(tab, "#stage [data-kind=png]", tmp_path)).tobytes() == image.tobytes()
 
@@ -283,7 +344,7 @@ def test_a_typed_seed_is_the_one_drawn_and_the_link_has_it(open_tab: Callable[..
 
 def test_a_link_with_a_seed_draws(open_tab: Callable[..., Any]) -> None:
     tab = open_tab("?class=281&seed=9&count=1")
-    tab.wait_for_selector("#visit img")
+    tab.wait_for_selector("#visit li")
     assert "tabby, seed 9" in tab.inner_text("#visit")
 
 
@@ -318,7 +379,7 @@ def test_presets_and_keys(page: Page, open_tab: Callable[..., Any]) -> None:
     assert until(lambda: tab.get_by_label("number input for Guidance").first.input_value() == "6")
     tab.locator("#seed input").focus()
     tab.keyboard.press("Enter")
-    tab.wait_for_function("() => document.querySelectorAll('#visit img').length === 1")
+    tab.wait_for_function("() => document.querySelectorAll('#visit li').length === 1")
     assert "guidance 6, temperature 0.9, top-p 0.95" in tab.inner_text("#visit")
 
 

@@ -1,0 +1,1 @@
+"""The pictures of a visit, below every tab that draws."""

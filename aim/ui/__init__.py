@@ -38,7 +38,6 @@ from aim.ui.visit.layout import visit_below
 __all__ = ["LAUNCH", "build", "launch", "serve"]
 
 _TITLE = "AiM"
-_KEEP_FILES = (600, 3600)  # seconds: every 10 minutes, pictures older than an hour are deleted
 _LOOK = 0.1  # seconds between two looks at whether to end
 _WARM_SECONDS = 5.0  # of model time, before anybody asks
 
@@ -76,7 +75,7 @@ def build(
     at once.
     """
     models = Models(source, device, dtype, backend, Settings.from_env().zero)
-    with Page(title=_TITLE, analytics_enabled=False, delete_cache=_KEEP_FILES) as page:
+    with Page(title=_TITLE, analytics_enabled=False) as page:
         page.drawings = drawings.Drawings(models)
         pipe = models.get(models.default)
         played, offered = opening(pipe)

@@ -5,6 +5,8 @@ take, and what a browser may do with what goes out.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -62,13 +64,28 @@ class Gate:
             told = headers.get(b"content-length", b"0")
             if not told.isdigit() or int(told[:20]) > most:
                 raise _too_much(most)
-            await self.app(scope, _bounded(receive, most, limits.receive_seconds), answer)
+            with self._tab(scope):
+                await self.app(scope, _bounded(receive, most, limits.receive_seconds), answer)
         except (HTTPException, OSError) as error:
             if begun or (isinstance(error, OSError) and error.errno not in FULL):
                 raise
             refused = error if isinstance(error, HTTPException) else _refused(507, DISK)
             body = {"detail": refused.detail}
             await JSONResponse(body, refused.status_code, refused.headers)(scope, receive, answer)
+
+    @contextmanager
+    def _tab(self, scope: Scope) -> Iterator[None]:
+        """While a browser has the page open, it holds on to a request that names its session."""
+        _, open_page, session = scope["path"].partition("/heartbeat/")
+        tabs = scope["app"].blocks.tabs
+        tabs.update([session] if open_page else [])
+        try:
+            yield
+        finally:
+            if open_page:
+                tabs[session] -= 1
+                if not tabs[session]:
+                    del tabs[session]
 
 
 def _bounded(receive: Receive, most: int, seconds: float) -> Receive:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections import Counter
+from datetime import datetime, timedelta
 from typing import Any
 
 import gradio as gr
@@ -11,7 +14,9 @@ from pydantic import ValidationError
 
 from aim.errors import AimError, InvalidInput, let_go
 from aim.settings import Limits, Settings
+from aim.ui import temporary
 from aim.ui.stage.updates import explain, plain
+from aim.ui.temporary import Sweeper
 
 SPARE = 48  # threads
 _log = logging.getLogger(__name__)
@@ -34,6 +39,10 @@ class Page(gr.Blocks):
 
     def __init__(self, **kwargs: Any) -> None:
         self.limits = Limits.from_env()
+        self.tabs = Counter[str]()  # sessions whose page is open in a browser
+        place = temporary.folder()  # before Gradio asks for it
+        self._place, self._own = os.path.join(place, ""), set[str]()
+        self.sweeper = Sweeper(place, 60 * self.limits.keep_minutes, self.forget)
         super().__init__(**kwargs)
 
     @property
@@ -50,7 +59,11 @@ class Page(gr.Blocks):
         kwargs["max_threads"] = self.threads
         kwargs["state_session_capacity"] = self.limits.sessions
         try:
-            return super().launch(server_port=port, **kwargs)
+            launched = super().launch(server_port=port, **kwargs)
+            # what everybody's page begins with
+            self._own = set(temporary.files_in(self.config, self._place))
+            self.sweeper.start()
+            return launched
         except OSError as error:
             if port is None:
                 raise
@@ -58,6 +71,27 @@ class Page(gr.Blocks):
                 f"port {port} cannot be had, as another program may listen there; end that, or "
                 "choose another with --port or GRADIO_SERVER_PORT"
             ) from error
+
+    def close(self, verbose: bool = True) -> None:
+        """As of ``gr.Blocks``."""
+        self.sweeper.stop()
+        super().close(verbose)
+
+    def forget(self) -> set[str]:
+        """Forget sessions without an open page that were away for as long as files are kept;
+        returns the files that are on somebody's screen.
+        """
+        states, shown = self.app.state_holder, self._own.copy()
+        away = datetime.now() - timedelta(minutes=self.limits.keep_minutes)
+        for session, state in list(states.session_data.items()):
+            if session not in self.tabs:
+                if states.time_last_used.get(session, away) <= away:
+                    states.session_data.pop(session, None)
+                    states.time_last_used.pop(session, None)
+                continue
+            values = [config.get("props", {}).get("value") for config in state.components]
+            shown.update(temporary.files_in([values, state.state_data], self._place))
+        return shown
 
     def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
         """What is left out at the end has its default, so that a new input, which comes last,

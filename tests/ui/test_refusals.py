@@ -8,6 +8,7 @@ import asyncio
 import errno
 import json
 import random
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -143,7 +144,7 @@ class Asked:
             Route("/", read, methods=["POST"]), Route("/full", full)
         ])  # fmt: skip
         app.add_middleware(Gate)
-        app.blocks = SimpleNamespace(limits=Limits(**limits))
+        app.blocks = SimpleNamespace(limits=Limits(**limits), tabs=Counter())
         self.app = app
 
     def __call__(self, method: str, path: str = "/", **sent: Any) -> httpx.Response:

@@ -39,6 +39,10 @@ Backend = Annotated[
     ),
 ]
 
+OwnClasses = Annotated[
+    bool, typer.Option("--own-classes", help="Numbers in tar shards are no ImageNet classes.")
+]
+
 Ahead = Annotated[
     str | None,
     typer.Option(

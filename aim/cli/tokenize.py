@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from aim.cli.options import Device, settings
+from aim.cli.options import Device, OwnClasses, settings
 from aim.cli.progress import progress
 
 
@@ -36,9 +36,7 @@ def tokenize(
         Path | None,
         typer.Option(help="Other codes whose classes these have: for a validation set."),
     ] = None,
-    own_classes: Annotated[
-        bool, typer.Option("--own-classes", help="Numbers in tar shards are no ImageNet classes.")
-    ] = False,
+    own_classes: OwnClasses = False,
     shard_size: Annotated[int, typer.Option(min=1, help="Images in a file.")] = 10_000,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 32,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of random crops.")] = 0,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aim.cli.options import settings
+from aim.cli.options import OwnClasses, settings
 from aim.cli.progress import progress
 from aim.config import AiMConfig, GPTConfig, VQConfig
 from aim.training import recipe
@@ -71,6 +71,7 @@ def prior(
     versions: Annotated[
         str, typer.Option(help="Of images: plain, flip, random:<number> or ten-crop.")
     ] = "flip",
+    own_classes: OwnClasses = False,
     config: Annotated[
         str,
         typer.Option(
@@ -123,6 +124,7 @@ def prior(
         versions=versions,
         about=about or (),
         storage=storage,
+        own=own_classes,
     )
     with _progress() as on_step:
         options = Options(
@@ -162,6 +164,7 @@ def tokenizer(
             help="Network of the perceptual loss. Default: one is trained on the images first."
         ),
     ] = None,
+    own_classes: OwnClasses = False,
     stream: Annotated[
         bool,
         typer.Option(
@@ -195,6 +198,7 @@ def tokenizer(
         about=about or (),
         storage=storage,
         fine=fine or (),
+        own=own_classes,
     )
     with _progress() as on_step:
         options = Options(
@@ -212,6 +216,7 @@ def judge(
     size: Annotated[
         int, typer.Option(min=8, help="Side that images are scaled to, in pixels.")
     ] = 64,
+    own_classes: OwnClasses = False,
     change: Change = None,
     device: Device = None,
 ) -> None:
@@ -222,7 +227,7 @@ def judge(
     from aim.training.train_judge import train_judge
 
     where = pick_device(settings(device=device).device)
-    train_judge(images, val or (), out, change or (), size=size, device=where)
+    train_judge(images, val or (), out, change or (), size=size, own=own_classes, device=where)
 
 
 @app.command()

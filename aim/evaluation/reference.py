@@ -57,6 +57,7 @@ class Asked(NamedTuple):
 
     keys: Sequence[str] = ()  # what folders of them are called
     columns: Sequence[int] = ()  # of what the network says of classes; empty: it knows others
+    own: bool = False  # numbers in tar shards are no ImageNet classes
 
 
 def load_reference(
@@ -84,7 +85,7 @@ def load_reference(
         raise InvalidInput(f"{packed[0]} is a reference by itself; give it alone")
     if packed and not first.exists():
         raise InvalidInput(f"there is no reference {first}; give images or a .npz file")
-    images = None if packed else open_images(sources, labels=False)
+    images = None if packed else open_images(sources, asked.own, labels=False)
     side = min(size, features.side) if features.side else size
     key = _key(sources, images, f"{features.name} {side} {asked}")
     kept = (cache or first.resolve().parent / CACHE) / f"{first.stem}-{features.name}-{key}.npz"

@@ -76,11 +76,12 @@ def classes_asked(images: SampleSet, features: Features) -> Asked:
     labels = images.pipe.labels
     keys = [labels.key(index) for index in images.asked]
     index_of = {entry.wnid: entry.index for entry in imagenet()}
+    own = bool(images.pipe.model.config.class_names)
     if features.classes == len(index_of) and all(key in index_of for key in keys):
         return Asked(keys, [index_of[key] for key in keys])
     if features.classes == images.pipe.model.config.num_classes:
-        return Asked(keys, [labels.row(index) for index in images.asked])
-    return Asked(keys)
+        return Asked(keys, [labels.row(index) for index in images.asked], own)
+    return Asked(keys, own=own)
 
 
 def measure(

@@ -26,13 +26,15 @@ def train_judge(
     changes: Sequence[str] = (),
     *,
     size: int = 64,
+    own: bool = False,
     device: torch.device | None = None,
 ) -> None:
-    """Train on images of ``size`` pixels, say the top-1 on validation images, and write
-    ``judge.safetensors`` into ``out``. InvalidInput for settings or images that do not fit.
+    """Train on images of ``size`` pixels, ``own`` as of ``open_images``, say the top-1 on
+    validation images, and write ``judge.safetensors`` into ``out``. InvalidInput for settings or
+    images that do not fit.
     """
     recipe = settle(ClassifierRecipe(), overrides(changes))
-    data, held = read_images(images, val, size, Processes(device=device))
+    data, held = read_images(images, val, size, Processes(device=device), own=own)
     assert isinstance(data, ImageSet)
     classes = len(data.classes) or len(data.names)
     if classes < 2:

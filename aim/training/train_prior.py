@@ -52,6 +52,7 @@ class Inputs(NamedTuple):
     versions: str = "flip"  # of images
     about: Sequence[str] = ()  # name=text, for the metadata of what is written
     storage: str = "bfloat16"  # of its matrices
+    own: bool = False  # numbers in tar shards are no ImageNet classes
 
 
 def train_prior(inputs: Inputs, options: Options, *, fsdp: bool = False) -> int:
@@ -153,7 +154,7 @@ def tokenize_images(inputs: Inputs, processes: Processes) -> Path:
     to = inputs.out / CODES
     report = tokenize_shards(
         vq,
-        open_images(inputs.images),
+        open_images(inputs.images, inputs.own),
         to,
         inputs.versions,
         rank=processes.rank,

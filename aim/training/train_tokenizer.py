@@ -22,7 +22,6 @@ from aim.training.data.images import (
     ImageSet,
     StreamedImages,
     in_memory,
-    load_images,
     load_pixels,
 )
 from aim.training.data.sources import open_images
@@ -56,6 +55,7 @@ class Inputs(NamedTuple):
     about: Sequence[str] = ()  # name=text, for the metadata of what is written
     storage: str = "bfloat16"  # of its matrices
     fine: Sequence[str] = ()  # images as large as what comes out, of any classes
+    own: bool = False  # numbers in tar shards are no ImageNet classes
 
 
 def train_tokenizer(inputs: Inputs, options: Options) -> int:
@@ -73,9 +73,12 @@ def train_tokenizer(inputs: Inputs, options: Options) -> int:
     model = VQ(config) if init is None else grown(init, config)
     with Launch(options, inputs.out) as launch:
         processes, fitted = launch.processes, inputs.out / LOSS_NETWORK
+        # only a network that is trained for the perceptual loss looks at classes
+        labels = inputs.loss_network is None
         data, held = read_images(
-            inputs.images, inputs.val, config.image_size, processes, inputs.stream
-        )
+            inputs.images, inputs.val, config.image_size, processes, inputs.stream, inputs.own,
+            labels,
+        )  # fmt: skip
         fine = load_pixels(inputs.fine, config.output_size) if inputs.fine else None
         identity = Identity.of(
             recipe,
@@ -120,23 +123,28 @@ def read_settings(inputs: Inputs) -> tuple[str, TokenizerRecipe, VQConfig]:
 
 
 def read_images(
-    images: Sequence[str], val: Sequence[str], size: int, processes: Processes, stream: bool = False
+    images: Sequence[str],
+    val: Sequence[str],
+    size: int,
+    processes: Processes,
+    stream: bool = False,
+    own: bool = False,
+    labels: bool = True,
 ) -> tuple[ImageSet | StreamedImages, ImageSet]:
     """Training images, in memory or streamed, and validation images: those given, else every
-    hundredth, at most 5,000.
+    hundredth, at most 5,000. ``own`` and ``labels`` as of ``open_images``.
     """
-    if stream:
-        source = open_images(images)
-        if val:
-            return StreamedImages(source, size), load_images(
-                val, size, source.classes, source.names
-            )
-        every = _every(len(source), processes)
-        return StreamedImages(source, size, every), in_memory(source, size, every)
-    data = load_images(images, size)
+    source = open_images(images, own, labels=labels)
+    given = None
     if val:
-        held = load_images(val, size, data.classes, data.names)
-    else:
+        found = open_images(val, own, source.classes, source.names, labels)
+        given = in_memory(found, size)
+    if stream:
+        every = 0 if given else _every(len(source), processes)
+        return StreamedImages(source, size, every), given or in_memory(source, size, every)
+    data = in_memory(source, size)
+    held = given
+    if held is None:
         out = torch.arange(len(data)) % _every(len(data), processes) == 0
         data, held = (
             dataclasses.replace(data, images=data.images[rows], labels=data.labels[rows])

@@ -241,6 +241,16 @@ def test_settings_are_refused_before_the_first_step(
     assert not (tmp_path / "out").exists()
 
 
+def test_images_without_classes_will_do_for_a_given_loss_network(
+    train: Callable[..., int], images: Path
+) -> None:
+    for i, path in enumerate(sorted(images.rglob("*.png"))):
+        path.rename(images / f"{i}.png")
+    assert train("out", "steps=1") == 0
+    with pytest.raises(InvalidInput, match="lies in no class folder"):
+        train("other", "steps=1", loss_network=None)
+
+
 def test_a_loss_network_needs_two_classes(train: Callable[..., int], images: Path) -> None:
     for path in (images / "dogs").iterdir():
         path.rename(images / "cats" / path.name)

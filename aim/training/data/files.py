@@ -7,6 +7,7 @@ from __future__ import annotations
 import lzma
 import os
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,7 +17,9 @@ from typing import NamedTuple, NoReturn
 
 from aim.errors import InvalidInput
 
-SUFFIXES = {".jpeg", ".jpg", ".png", ".webp"}
+SUFFIXES = {
+    ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp",
+}  # fmt: skip
 FOREIGN = {"@eaDir", "__MACOSX"}  # folders that file systems and archivers put beside one's own
 # what reading a file of a damaged archive raises; RuntimeError is zipfile's for a member that is
 # encrypted
@@ -34,6 +37,20 @@ def reading(where: str | Path) -> Iterator[None]:
     except UNREADABLE as error:
         raise InvalidInput(
             f"{where} cannot be read as an image ({error}); replace or remove it"
+        ) from error
+
+
+@contextmanager
+def listing(path: Path) -> Iterator[None]:
+    """Turn what a damaged archive raises into InvalidInput that names it."""
+    try:
+        yield
+    except InvalidInput:
+        raise
+    except (*UNREADABLE, tarfile.TarError) as error:
+        raise InvalidInput(
+            f"{path} cannot be listed ({error}); it may be cut short, damaged or compressed under "
+            "a name that does not say so"
         ) from error
 
 
@@ -61,9 +78,9 @@ def is_hidden(name: str) -> bool:
     return any((part[:1] == "." and part not in (".", "..")) or part in FOREIGN for part in parts)
 
 
-def list_images(root: Path) -> list[str]:
-    """Every image below a folder, its name with "/", in order; links to folders are followed.
-    InvalidInput for a folder that cannot be listed.
+def list_files(root: Path) -> list[str]:
+    """Every file below a folder, its name with "/"; links to folders are followed. InvalidInput for
+    a folder that cannot be listed.
     """
     names = []
     above: dict[str, tuple[str, ...]] = {}  # real paths of the folders that one was reached by
@@ -74,7 +91,7 @@ def list_images(root: Path) -> list[str]:
         above |= {os.path.join(folder, b): way for b in below}
         path = Path(folder).relative_to(root).as_posix()
         names += [file if path == "." else f"{path}/{file}" for file in files]
-    return sorted(filter(is_image, names), key=lambda name: name.split("/"))
+    return names
 
 
 def _refuse(error: OSError) -> NoReturn:

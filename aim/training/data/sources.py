@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import threading
+import re
 import zipfile
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
 from aim.classes import composed, imagenet
 from aim.errors import InvalidInput
-from aim.training.data.files import SUFFIXES, Part, is_image, list_images, reading
+from aim.training.data.files import SUFFIXES, Part, reading
+from aim.training.data.folders import open_folder, open_zip
 from aim.training.data.hub import HUB, open_hub
-from aim.training.data.tars import listing, open_tar
+from aim.training.data.tars import TARS, open_tar
 
 
 class Item(NamedTuple):
@@ -113,12 +114,13 @@ def open_images(
     """List every image of ``sources``.
 
     A source is a folder of class folders, a zip file of one, a tar shard in webdataset's layout
-    (``<key>.jpg`` and ``<key>.cls``), a folder of those, a pattern for several ("train-*.tar"), or
-    ``hf:<name>[:<split>]`` of the hub. Classes are ImageNet's where folders are named by wnid; so
-    are the numbers in tar shards unless ``own``. Other names are classes of one's own, rows in
-    sorted order. ``classes`` or ``names`` fix the rows, as for a validation set. Without ``labels``
-    images may lie in no class folder, and ``Images.keys`` says what there is. InvalidInput says
-    what does not fit.
+    (``<key>.jpg`` and ``<key>.cls``), a folder of those, a pattern for several ("train-*.tar",
+    "train-{000..123}.tar"), or ``hf:<name>[:<split>]`` of the hub. Classes are ImageNet's where
+    folders are named by wnid; so are the numbers in tar shards unless ``own``. Other names are
+    classes of one's own, rows in sorted order. ``classes`` or ``names`` fix the rows, as for a
+    validation set. Without ``labels`` images may lie in no class folder, and ``Images.keys`` says
+    what there is. What is left out or guessed is told in the log. InvalidInput says what does not
+    fit.
     """
     if not sources:
         raise InvalidInput("there are no sources; name at least one")
@@ -162,16 +164,16 @@ def _parts(source: str, own: bool, labels: bool) -> Iterator[Part]:
     if source.startswith(HUB):
         yield open_hub(source, own, labels)
     elif path.is_dir():
-        shards = sorted(path.glob("*.tar"))
+        shards = sorted(entry for entry in path.iterdir() if entry.name.endswith(TARS))
         unpacked = not shards or any(entry.is_dir() for entry in path.iterdir())
         yield from (
-            [_folder(path, labels)] if unpacked else (open_tar(s, own, labels) for s in shards)
+            [open_folder(path, labels)] if unpacked else (open_tar(s, own, labels) for s in shards)
         )
     elif path.is_file() and zipfile.is_zipfile(path):
-        yield _zip(path, labels)
-    elif path.is_file() and path.name.endswith((".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
+        yield open_zip(path, labels)
+    elif path.is_file() and path.name.endswith(TARS):
         yield open_tar(path, own, labels)
-    elif not path.exists() and (found := sorted(glob.glob(str(path)))):
+    elif not path.exists() and (found := _matching(str(path))):
         for each in found:
             yield from _parts(each, own, labels)
     else:
@@ -181,35 +183,19 @@ def _parts(source: str, own: bool, labels: bool) -> Iterator[Part]:
         )
 
 
-def _class_folders(
-    where: Path, names: list[str], read: Callable[[str], bytes], labels: bool
-) -> Part:
-    """Images whose parent folder is their class; ``names`` with "/". Without ``labels`` there need
-    be none.
+def _matching(pattern: str) -> list[str]:
+    """Files of a pattern, with {000..123} as shells and webdataset have it, in order. InvalidInput
+    for one of such a row that is not there.
     """
-    chosen = sorted(filter(is_image, names), key=lambda name: name.split("/"))
-    loose = next((name for name in chosen if "/" not in name), None)
-    if loose and labels:
-        raise InvalidInput(f"{where}/{loose} lies in no class folder; expected <class>/{loose}")
-    known: dict[str, str] = {}  # one string a class, not one an image
-    keys = [
-        known.setdefault(key, key)
-        for key in (composed(f"/{name}".split("/")[-2]) for name in chosen)
-    ]
-    return Part(str(where), chosen, keys, lambda i: read(chosen[i]))
-
-
-def _folder(root: Path, labels: bool) -> Part:
-    return _class_folders(root, list_images(root), lambda name: (root / name).read_bytes(), labels)
-
-
-def _zip(path: Path, labels: bool) -> Part:
-    with listing(path):
-        archive = zipfile.ZipFile(path)
-    lock = threading.Lock()
-
-    def read(name: str) -> bytes:
-        with lock:
-            return archive.read(name)
-
-    return _class_folders(path, archive.namelist(), read, labels)
+    braces = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if braces is None:
+        return sorted(glob.glob(pattern))
+    first, last = (braces[1], braces[2])
+    found = []
+    for number in range(int(first), int(last) + 1):
+        one = pattern[: braces.start()] + f"{number:0{len(first)}d}" + pattern[braces.end() :]
+        matches = [one] if Path(one).exists() else _matching(one)
+        if not matches:
+            raise InvalidInput(f"{one} of {pattern} is not there; give the numbers that are")
+        found += matches
+    return found

@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
+import atexit
+import bz2
+import gzip
+import logging
+import lzma
+import shutil
 import sys
 import tarfile
+import tempfile
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 from aim.classes import composed, imagenet
 from aim.errors import InvalidInput
-from aim.training.data.files import SUFFIXES, UNREADABLE, Part, is_hidden
+from aim.training.data.files import SUFFIXES, Part, is_hidden, listing
 
 LABEL = "cls"  # ending of a tar member that holds the class of the image of that name
 BLOCK = 512  # bytes, what a tar is made of
+# compressed as a whole, with what opens them
+PACKED: dict[str, Any] = {
+    ".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.xz": lzma.open, ".tar.bz2": bz2.open,
+}  # fmt: skip
+TARS = (".tar", *PACKED)
+
+log = logging.getLogger("aim")
 
 
 def open_tar(path: Path, own: bool, labels: bool = True) -> Part:
     """List a shard: images, and beside each its class, ImageNet's index unless ``own``; without
     ``labels`` there need be none.
     """
-    names: list[str] = []
+    where, names = path, list[str]()
     keys: list[str] = []
     offsets, sizes = array("Q"), array("Q")
-    with listing(path):
-        for key, members in groupby(_members(path), key=lambda member: member.key):
+    opener = next((PACKED[end] for end in PACKED if path.name.endswith(end)), None)
+    if opener:
+        path = _unpacked(path, opener)
+    with listing(where), path.open("rb") as file:
+        for key, members in groupby(_members(file), key=lambda member: member.key):
             sample = {member.ending: member for member in members}
             image = next(
                 (member for ending, member in sample.items() if f".{ending}" in SUFFIXES), None
@@ -35,13 +51,10 @@ def open_tar(path: Path, own: bool, labels: bool = True) -> Part:
             if image is None:
                 continue
             if labels and LABEL not in sample:
-                raise InvalidInput(
-                    f"{path}/{key}.{image.ending} has no {key}.{LABEL} beside it; unpack a tar of "
-                    "class folders first"
-                )
+                raise InvalidInput(_unlabelled(where, key, image.ending, file))
             names.append(f"{key}.{image.ending}")
             keys.append(
-                _class_key(sample[LABEL].text, own, f"{path}/{key}.{LABEL}")
+                _class_key(sample[LABEL].text, own, f"{where}/{key}.{LABEL}")
                 if LABEL in sample
                 else ""
             )
@@ -49,11 +62,11 @@ def open_tar(path: Path, own: bool, labels: bool = True) -> Part:
             sizes.append(image.size)
 
     def read(i: int) -> bytes:
-        with path.open("rb") as file:
+        with path.open("rb") as file:  # not kept: there may be thousands of shards
             file.seek(offsets[i])
             return file.read(sizes[i])
 
-    return Part(str(path), names, keys, read)
+    return Part(str(where), names, keys, read)
 
 
 class _Member(NamedTuple):
@@ -64,9 +77,10 @@ class _Member(NamedTuple):
     text: str  # of a class
 
 
-def _members(path: Path) -> Iterator[_Member]:
+def _members(file: IO[bytes]) -> Iterator[_Member]:
     """Files of a tar, in their order; contents are skipped but for classes."""
-    with tarfile.open(path, "r:") as tar:
+    file.seek(0)
+    with tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # they would all be kept
             folder, slash, base = member.name.rpartition("/")
@@ -77,24 +91,31 @@ def _members(path: Path) -> Iterator[_Member]:
                 yield _Member(
                     f"{folder}{slash}{stem}", ending.lower(), member.offset_data, member.size, text
                 )
-        with path.open("rb") as file:  # tarfile takes a damaged header for the end
-            file.seek(tar.offset)
-            if file.read(BLOCK) != bytes(BLOCK):
-                raise tarfile.ReadError(f"no end mark at byte {tar.offset}")
+        file.seek(tar.offset)  # tarfile takes a damaged header for the end
+        if file.read(BLOCK) != bytes(BLOCK):
+            raise tarfile.ReadError(f"no end mark at byte {tar.offset}")
 
 
-@contextmanager
-def listing(path: Path) -> Iterator[None]:
-    """Turn what a damaged archive raises into InvalidInput that names it."""
-    try:
-        yield
-    except InvalidInput:
-        raise
-    except (*UNREADABLE, tarfile.TarError) as error:
-        raise InvalidInput(
-            f"{path} cannot be listed ({error}); it may be cut short, damaged or compressed as a "
-            "whole"
-        ) from error
+def _unpacked(path: Path, opener: Any) -> Path:
+    """A copy of a compressed tar, gone when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="aim-shard-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    to = folder / path.name
+    with listing(path), opener(path, "rb") as packed, to.open("wb") as copy:
+        shutil.copyfileobj(packed, copy, 2**20)
+    log.warning("%s is compressed; %d MB of it lie in %s", path, to.stat().st_size // 10**6, folder)
+    return to
+
+
+def _unlabelled(path: Path, key: str, ending: str, file: IO[bytes]) -> str:
+    if any(member.key == key and member.ending == LABEL for member in _members(file)):
+        return (
+            f"{path} holds {key}.{ending} and {key}.{LABEL}, but apart; what belongs together must "
+            "stand together: pack it again with tar --sort=name"
+        )
+    return (
+        f"{path}/{key}.{ending} has no {key}.{LABEL} beside it; unpack a tar of class folders first"
+    )
 
 
 def _class_key(text: str, own: bool, where: str) -> str:

@@ -45,6 +45,7 @@ _STYLES = (
     "stage/page.css",
     "stage/stage.css",
     "picker/picker.css",
+    "inside/inside.css",
     "settings/settings.css",
     "visit/visit.css",
     "race/race.css",

@@ -16,9 +16,12 @@ from aim.checks import whole
 from aim.config import MAX_SEED, check_seed
 from aim.engine import Request
 from aim.pipeline import Pipeline
-from aim.ui.inside.maps import MAPS, draw_map, place_of, table
+from aim.ui.drawings import Drawings, Drawn
+from aim.ui.generate.handlers import stopped
+from aim.ui.inside.maps import MAPS, drawn_map, table
 from aim.ui.models import Models
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing
+from aim.ui.stage.reel import Reel
 from aim.ui.stage.sessions import Sessions
 from aim.ui.stage.updates import (
     Update,
@@ -36,9 +39,8 @@ PREVIEW_EVERY = 8
 class InsideScreen(NamedTuple):
     """The components that looking inside writes to."""
 
-    picture: Component
+    stage: Component
     progress: Component
-    chart: Component
     key: Component
     choice: Component
     notes: Component
@@ -53,13 +55,21 @@ class Seen(NamedTuple):
     pipe: Pipeline  # that drew it
     codes: np.ndarray  # (n,)
     notes: np.ndarray  # (n, 13)
+    value: dict[str, Any]  # of the stage, without a map
 
 
 class InsideActions:
     """The handlers of the tab."""
 
-    def __init__(self, models: Models, sessions: Sessions[Drawing], screen: InsideScreen) -> None:
+    def __init__(
+        self,
+        models: Models,
+        sessions: Sessions[Drawing],
+        screen: InsideScreen,
+        drawings: Drawings,
+    ) -> None:
         self.models, self.sessions, self.screen = models, sessions, screen
+        self.drawings = drawings
 
     def draw(
         self,
@@ -92,24 +102,27 @@ class InsideActions:
                 drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
                 yield {screen.seed: drawn_with}
                 asked = Request(pipe.row(index), params, drawn_with, COUNT_EVERY, explain=True)
+                reel = Reel(pipe, pipe.title(index))
                 for view in drawing.views(pipe, [asked], PREVIEW_EVERY):
-                    update: Update = {
-                        screen.progress: status(view.state, describe_view(view), view)
-                    }
+                    told = status(view.state, describe_view(view), view)
+                    yield {screen.progress: told}
+                    if view.notes is None or not view.codes:
+                        continue
+                    path, made = None, None
                     if view.image is not None:
-                        update[screen.picture] = keep(
-                            preview_png(view.image), "preview.png", screen.picture
-                        )
-                    if (
-                        view.codes
-                        and view.notes is not None
-                        and (view.image is not None or view.state == "done")
-                    ):
-                        seen = Seen(pipe, view.codes[0], view.notes)
-                        update |= self.show(kind, seen)
-                        if view.state == "done":
-                            update |= {screen.notes: seen, **self.tell(row, column, seen)}
-                    yield update
+                        path = keep(preview_png(view.image), "preview.png", screen.stage)
+                    if view.state == "done":
+                        parameters = pipe.parameters(index, drawn_with, params)
+                        drawn = Drawn(pipe, view.codes, (parameters,))
+                        self.drawings.remember(drawn, view.images)
+                        made = drawn.told()
+                    elif view.state == "stopped":
+                        seeds = range(drawn_with, drawn_with + 1)
+                        made = stopped(pipe, index, seeds, params, view.codes)
+                    seen = Seen(pipe, view.codes[0], view.notes, reel.show(view, path, made=made))
+                    yield self.show(kind, seen)
+                    if view.state in ("done", "stopped"):
+                        yield {screen.notes: seen, **self.tell(row, column, seen)}
             except Exception as error:
                 yield {**self._busy(False), screen.progress: status("failed", explain(error))}
                 raise
@@ -119,14 +132,8 @@ class InsideActions:
         """The map of one kind, with its key."""
         if seen is None:
             return {self.screen.key: MAPS[kind].explanation}
-        pipe = seen.pipe
-        image, key = draw_map(
-            kind, seen.codes, seen.notes, pipe.colours(), pipe.tokenizer.config.grid
-        )
-        return {
-            self.screen.chart: keep(preview_png(image), "map.png", self.screen.chart),
-            self.screen.key: key,
-        }
+        beside, key = drawn_map(kind, seen.codes, seen.notes, seen.pipe.colours())
+        return {self.screen.stage: {**seen.value, "map": beside}, self.screen.key: key}
 
     def tell(self, row: Any, column: Any, seen: Seen | None) -> Update:
         """The choice at one place, rows and columns counted from 1."""
@@ -136,14 +143,14 @@ class InsideActions:
         grid = pipe.tokenizer.config.grid
         row, column = whole("row", row, 1, grid), whole("column", column, 1, grid)
         place = (row - 1) * grid + column - 1
-        return {self.screen.choice: table(place, seen.codes, seen.notes, pipe.colours(), grid)}
+        return {
+            self.screen.choice: table(place, seen.codes, seen.notes, pipe.colours(), grid),
+            self.screen.stage: gr.update(mark={"line": row - 1, "column": column - 1}),
+        }
 
-    def point(self, seen: Seen | None, event: gr.SelectData) -> tuple[int, int]:
-        """Row and column, from 1, of the code that was clicked on the map."""
-        pipe = seen.pipe if seen else self.models.get(self.models.default)
-        grid = pipe.tokenizer.config.grid
-        row, column = divmod(place_of(event.index[0], event.index[1], grid), grid)
-        return row + 1, column + 1
+    def point(self, event: gr.EventData) -> tuple[int, int]:
+        """Row and column, from 1, of the code that was clicked."""
+        return int(event.line) + 1, int(event.column) + 1
 
     def _busy(self, busy: bool) -> Update:
         return {

@@ -11,15 +11,29 @@ from aim.ui.inside.handlers import InsideActions, InsideScreen
 from aim.ui.inside.maps import MAPS
 from aim.ui.models import Models
 from aim.ui.settings.handlers import Boxes
+from aim.ui.stage.stage import Stage
 from aim.ui.stage.updates import status
-from aim.ui.stage.widgets import Shown, Status, Whole, draw_and_stop, drawn
+from aim.ui.stage.widgets import Shown, Status, Whole, draw_and_stop
 
 _INTRO = (
     "Before each code, the model holds some codes likely and others not; then one is drawn by "
     "chance. **Draw** a picture and watch beside "
-    "it how sure the model was, and how far the class pulled. Click the map, or choose a row and a "
-    "column, to see what else it considered."
+    "it how sure the model was, and how far the class pulled. Point at a code, or click it, to see "
+    "what else it considered."
 )
+
+
+class MapStage(Stage):
+    """With a map of the codes, one mark in both, and words for the code under the pointer. The
+    value has ``map``, as of ``drawn_map``, besides; ``mark`` is the ``line`` and ``column`` of a
+    code.
+    """
+
+    beside = "inside"
+
+    def __init__(self, *args: Any, mark: dict[str, int] | None = None, **kwargs: Any) -> None:
+        self.mark = mark
+        super().__init__(*args, mark=mark, **kwargs)
 
 
 def inside_tab(models: Models, drawing: Actions, boxes: Boxes) -> InsideActions:
@@ -35,11 +49,7 @@ def inside_tab(models: Models, drawing: Actions, boxes: Boxes) -> InsideActions:
     kind = gr.Radio(
         kinds, value="entropy", label="Map", info="Of what was drawn.", elem_id="map-kind"
     )
-    with gr.Row(elem_classes="aim-pair"):
-        with gr.Column(min_width=140):
-            picture = drawn("inside-picture")
-        with gr.Column(min_width=140):
-            chart = drawn("map", "A map over the grid of codes; its key stands below")
+    stage = MapStage(elem_id="looked", elem_classes="aim-flush")
     key = gr.Markdown(MAPS["entropy"].explanation, elem_id="map-key", elem_classes="aim-note")
     progress = Status(
         status("idle", "Pick a class and press Draw"),
@@ -65,8 +75,8 @@ def inside_tab(models: Models, drawing: Actions, boxes: Boxes) -> InsideActions:
         )
     choice = Shown("", elem_id="choice", elem_classes="aim-report")
     notes = gr.State(None)
-    screen = InsideScreen(picture, progress, chart, key, choice, notes, start, stop, boxes.seed)
-    actions = InsideActions(models, drawing.sessions, screen)
+    screen = InsideScreen(stage, progress, key, choice, notes, start, stop, boxes.seed)
+    actions = InsideActions(models, drawing.sessions, screen, drawing.drawings)
     hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     start.click(
         actions.draw,
@@ -80,8 +90,8 @@ def inside_tab(models: Models, drawing: Actions, boxes: Boxes) -> InsideActions:
         **hidden,
     )
     stop.click(drawing.stop, None, None, queue=False, **hidden)
-    kind.change(actions.show, [kind, notes], [chart, key], **hidden)
+    kind.change(actions.show, [kind, notes], [stage, key], **hidden)
     for box in (row, column):
-        box.change(actions.tell, [row, column, notes], [choice], **hidden)
-    chart.select(actions.point, notes, [row, column], **hidden)
+        box.change(actions.tell, [row, column, notes], [choice, stage], **hidden)
+    stage.click(actions.point, None, [row, column], queue=False, **hidden)
     return actions

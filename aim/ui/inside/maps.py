@@ -1,17 +1,16 @@
-"""What a model thought of its codes, as pictures and as a table: maps over the grid, and the
-likeliest codes at one place.
+"""What a model thought of its codes, as a map beside the picture and in words: maps over the grid,
+and the likeliest codes at one place.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-CELL = 32  # pixels a code
 STOPS = np.array(
     [
         (13, 8, 60),
@@ -33,27 +32,23 @@ class Map(NamedTuple):
 
     title: str
     explanation: str
-    unit: str
 
 
 MAPS = {
     "probability": Map(
-        "Probability", "How likely the model held the code that was drawn. Bright: it was sure.", ""
+        "Probability", "How likely the model held the code that was drawn. Bright: it was sure."
     ),
     "entropy": Map(
         "Uncertainty",
-        "Entropy of the choice, before the draw. Bright: many codes were possible.",
-        "nats",
+        "How open the choice was, before the draw. Bright: many codes were possible.",
     ),
     "guidance": Map(
         "Pull of the class",
         "How far the class moved the choice: KL(with class || without). Bright: far.",
-        "nats",
     ),
     "colour": Map(
         "Colour of the code",
         "The colour that each code has by itself; the decoder makes the picture of them.",
-        "",
     ),
 }
 
@@ -65,34 +60,51 @@ def values(kind: str, notes: np.ndarray) -> np.ndarray:
     return np.exp(found) if kind == "probability" else found
 
 
-def draw_map(
-    kind: str, codes: np.ndarray, notes: np.ndarray, colours: np.ndarray, grid: int
-) -> tuple[Image.Image, str]:
-    """Codes (n,), notes (n, 13) on them and colours (V, 3) of the codebook -> RGBA, CELL pixels a
-    code, and its key in words.
+def drawn_map(
+    kind: str, codes: np.ndarray, notes: np.ndarray, palette: np.ndarray
+) -> tuple[dict[str, Any], str]:
+    """Codes (n,), notes (n, 13) on them and colours (V, 3) of the codebook -> what a stage of the
+    tab shows beside the picture, and its key in words.
 
-    Codes that are not drawn yet are transparent. Low values are dark, high ones bright; the key
-    says which are the ends.
+    ``title``, ``colours`` (n, 3) as base64 of RGB, dark to bright, ``ends`` of the scale in words
+    or None, and ``facts`` (n, 3): log probability, entropy, shift.
     """
-    cells = np.zeros((grid * grid, 4), np.uint8)
-    shown = MAPS[kind]
-    key = shown.explanation
-    if len(codes) and kind == "colour":
-        cells[: len(codes), :3] = colours[codes]
-    elif len(codes):
+    shown, key, ends = MAPS[kind], MAPS[kind].explanation, None
+    cells = palette[codes]
+    if len(codes) and kind != "colour":
         found = values(kind, notes)
-        low, high = float(found.min()), float(found.max())
-        cells[: len(codes), :3] = _colour((found - low) / (high - low or 1.0))
-        unit = f" {shown.unit}" if shown.unit else ""
-        key = (
-            f"{key} Darkest {_number(low)}{unit}, brightest {_number(high)}{unit}, mean "
-            f"{_number(float(found.mean()))}{unit}."
-        )
-    cells[: len(codes), 3] = 255
-    image = Image.fromarray(cells.reshape(grid, grid, 4)).resize(
-        (grid * CELL, grid * CELL), Image.Resampling.NEAREST
+        low, high, mean = float(found.min()), float(found.max()), float(found.mean())
+        cells = _colour((found - low) / (high - low or 1.0))
+        ends = [_short(kind, low), _short(kind, high)]
+        key = f"{key} On average {said(kind, mean)}."
+    facts = notes[:, [LOG_P, ENTROPY, SHIFT]].astype(np.float64).round(3).tolist()
+    colours = base64.b64encode(cells.astype(np.uint8).tobytes()).decode()
+    return {"title": shown.title, "colours": colours, "ends": ends, "facts": facts}, key
+
+
+def said(kind: str, value: float) -> str:
+    """A value of a map in words."""
+    if kind == "probability":
+        return _percent(value)
+    if kind == "guidance":
+        return f"{_number(value)} nats"
+    return f"{_number(value)} nats, {as_many(value)}"
+
+
+def as_many(entropy: float) -> str:
+    """An entropy in nats, in plain words."""
+    return f"as if {_count(entropy)} codes were equally likely"
+
+
+def _short(kind: str, value: float) -> str:
+    return (
+        f"{_count(value)} codes ({_number(value)} nats)" if kind == "entropy" else said(kind, value)
     )
-    return image, key
+
+
+def _count(entropy: float) -> str:
+    count = math.exp(entropy)
+    return f"{count:,.{1 if count < 10 else 0}f}"
 
 
 def _colour(share: np.ndarray) -> np.ndarray:
@@ -114,12 +126,12 @@ def table(place: int, codes: np.ndarray, notes: np.ndarray, colours: np.ndarray,
     if place >= len(codes):
         return f"<p>{where}: not drawn yet.</p>"
     of = notes[place]
-    said = (
+    told = (
         f"<p><strong>{where}</strong>: code {codes[place]} was drawn, at a probability of "
         f"{_percent(math.exp(of[LOG_P]))}. "
-        f"Uncertainty {_number(float(of[ENTROPY]))} nats, as of "
-        f"{_number(math.exp(float(of[ENTROPY])))} codes that are equally likely; "
-        f"the class moved the choice by {_number(float(of[SHIFT]))} nats.</p>"
+        f"The choice was as open {as_many(float(of[ENTROPY]))} "
+        f"({_number(float(of[ENTROPY]))} nats); "
+        f"the class moved it by {_number(float(of[SHIFT]))} nats.</p>"
     )
     lines = []
     for rank, (log_p, code) in enumerate(zip(of[LIKELIEST], of[THEIR_CODES], strict=True), 1):
@@ -140,15 +152,9 @@ def table(place: int, codes: np.ndarray, notes: np.ndarray, colours: np.ndarray,
         "scope='col'>Probability</th></tr>"
     )
     return (
-        f'{said}<div class="aim-table"><table><thead>{head}</thead><tbody>'
+        f'{told}<div class="aim-table"><table><thead>{head}</thead><tbody>'
         f"{''.join(lines)}</tbody></table></div>"
     )
-
-
-def place_of(x: float, y: float, grid: int) -> int:
-    """The code at pixel (x, y) of a map."""
-    column, row = (min(grid - 1, max(0, int(at // CELL))) for at in (x, y))
-    return row * grid + column
 
 
 def _percent(share: float) -> str:

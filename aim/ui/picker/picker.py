@@ -36,6 +36,7 @@ class Picker(gr.HTML):
         templates = {
             "html_template": text("picker/picker.html"),
             "js_on_load": text("picker/match.js") + text("picker/picker.js"),
+            "elem_classes": "aim-flush",
         }
         self.choices = choices
         super().__init__(value, choices=choices, label=label, info=info, **{**templates, **kwargs})

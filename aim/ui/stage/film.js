@@ -5,7 +5,7 @@ const TURN = 10; // codes after which a colour has become pixels
 class Film {
   constructor(canvas, root) {
     Object.assign(this, { canvas, root, context: canvas.getContext("2d"), value: null });
-    this.mark = null; // the code that is framed: picture, line, column
+    this.mark = this.hover = null; // codes that are framed: picture, line, column
     this.clear();
   }
 
@@ -119,19 +119,23 @@ class Film {
       }
       context.globalAlpha = 1;
     }
-    if (this.mark) this.frame(this.mark);
+    if (this.hover) this.frame(this.hover, 0.06);
+    if (this.mark) this.frame(this.mark, 0.14);
   }
 
-  frame({ picture, line, column }) {
+  // A light frame in a dark one, as thick as a share of a code.
+  frame({ picture, line, column }, thick) {
     const { cell, corner } = this.layout();
     const [left, top] = corner(picture);
-    const width = Math.max(2, cell / 10);
-    for (const [colour, out] of [["#fff", width], ["#12202b", 2 * width]]) {
+    const width = Math.max(1, cell * thick);
+    for (const [colour, out] of [
+      ["#12202b", 3 * width],
+      ["#fff", width],
+    ]) {
       this.context.strokeStyle = colour;
       this.context.lineWidth = width;
-      this.context.strokeRect(
-        left + column * cell - out / 2, top + line * cell - out / 2, cell + out, cell + out,
-      );
+      const [x, y] = [left + column * cell - out / 2, top + line * cell - out / 2];
+      this.context.strokeRect(x, y, cell + out, cell + out);
     }
   }
 

@@ -22,6 +22,7 @@ let held = false; // by whoever moved the scrubber or pressed pause
 let last = 0; // time of the frame before
 let rest = 0; // seconds that a finished recording has rested
 let painted = ""; // what was painted last
+const beside = []; // what else comes with the picture: takes, paints and fits like a film
 
 const total = () => film.total;
 
@@ -77,7 +78,7 @@ function step(now) {
   const state = [shown.run, head.toFixed(2), known, covers, faded, canvas.width, held].join();
   if (state === painted) return;
   painted = state;
-  film.paint(head);
+  for (const one of [film, ...beside]) one.paint(head);
   tell();
 }
 
@@ -89,7 +90,8 @@ function tellVisit(what, detail) {
 async function take() {
   const value = props.value;
   if (!value) return;
-  if (!shown || shown.run !== value.run) {
+  const fresh = !shown || shown.run !== value.run;
+  if (fresh) {
     film.clear();
     [head, held, rest] = [value.begin || 0, false, 0];
     if (value.loop && calm.matches) head = value.grid ** 2;
@@ -98,6 +100,7 @@ async function take() {
   shown = JSON.parse(JSON.stringify(value));
   if (shown.made && shown.state === "done" && before !== "done") tellVisit("made", shown.made);
   const taken = film.take(shown, head);
+  for (const one of beside) one.take(shown, fresh);
   root.dataset.known = film.known;
   painted = "";
   await taken;
@@ -105,7 +108,7 @@ async function take() {
 }
 
 function fit() {
-  if (film.fit()) film.paint(head);
+  for (const one of [film, ...beside]) if (one.fit()) one.paint(head);
 }
 
 canvas.addEventListener("click", (event) => {

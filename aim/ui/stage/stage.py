@@ -23,12 +23,16 @@ class Stage(Shown):
     which ``picture``, ``line`` and ``column``, from 0.
     """
 
+    beside: str | None = None  # a folder with what stands beside and below the picture
+
     def __init__(self, value: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        templates = {
-            "html_template": text("stage/stage.html"),
-            "js_on_load": text("stage/film.js") + text("stage/stage.js"),
-        }
-        super().__init__(value, **{**templates, **kwargs})
+        html, script = text("stage/stage.html"), text("stage/film.js") + text("stage/stage.js")
+        if self.beside:
+            for place in ("beside", "below"):
+                part = text(f"{self.beside}/{place}.html")
+                html = html.replace(f"<!-- {place} -->", part)
+            script += text(f"{self.beside}/beside.js")
+        super().__init__(value, **{"html_template": html, "js_on_load": script, **kwargs})
 
     def api_info(self) -> dict[str, Any]:
         """A dictionary."""

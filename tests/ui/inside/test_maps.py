@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from aim.ui.inside.maps import CELL, MAPS, draw_map, place_of, table, values
+from aim.ui.inside.maps import MAPS, drawn_map, said, table, values
 
 GRID = 4
 COLOURS = np.arange(64 * 3, dtype=np.uint8).reshape(64, 3)
@@ -26,26 +28,32 @@ def noted(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return codes, notes
 
 
+def cells(shown: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(shown["colours"]), np.uint8).reshape(-1, 3)
+
+
 @pytest.mark.parametrize("kind", MAPS)
-def test_a_map_has_a_cell_for_each_code_and_nothing_elsewhere(kind: str) -> None:
+def test_a_map_has_a_colour_for_each_code_and_says_what_its_ends_mean(kind: str) -> None:
     codes, notes = noted(6)
-    image, key = draw_map(kind, codes, notes, COLOURS, GRID)
-    assert image.size == (GRID * CELL, GRID * CELL)
-    cells = np.asarray(image)[CELL // 2 :: CELL, CELL // 2 :: CELL].reshape(-1, 4)
-    assert (cells[:6, 3] == 255).all()
-    assert (cells[6:, 3] == 0).all()
-    assert key.startswith(MAPS[kind].explanation)
+    shown, key = drawn_map(kind, codes, notes, COLOURS)
+    assert key.startswith(MAPS[kind].explanation) and shown["title"] == MAPS[kind].title
+    assert np.allclose(shown["facts"], notes[:, :3], atol=5e-4)
     if kind == "colour":
-        assert (cells[:6, :3] == COLOURS[codes]).all()
+        assert (cells(shown) == COLOURS[codes]).all() and shown["ends"] is None
         return
     found = values(kind, notes)
-    light = cells[:6, :3] @ [0.2126, 0.7152, 0.0722]
+    light = cells(shown) @ [0.2126, 0.7152, 0.0722]
     assert (np.argsort(light) == np.argsort(found)).all(), "brighter is more"
-    assert (
-        f"Darkest {found.min():.3g}" in key
-        and f"brightest {found.max():.3g}" in key
-        and f"mean {found.mean():.3g}" in key
-    )
+    for end, value in zip(shown["ends"], (found.min(), found.max()), strict=True):
+        assert f"{100 * value if kind == 'probability' else value:.3g}" in end
+    assert key.endswith(f"On average {said(kind, found.mean())}.")
+
+
+def test_numbers_are_said_in_plain_words() -> None:
+    assert said("entropy", math.log(214)) == "5.37 nats, as if 214 codes were equally likely"
+    assert said("entropy", 0.0) == "0 nats, as if 1.0 codes were equally likely"
+    assert said("probability", 0.1234) == "12.3%"
+    assert said("guidance", 0.5) == "0.5 nats"
 
 
 def test_probabilities_are_not_logarithms() -> None:
@@ -56,29 +64,27 @@ def test_probabilities_are_not_logarithms() -> None:
 def test_equal_values_and_no_values_are_no_trouble() -> None:
     codes, notes = noted(3)
     notes[:, 1] = 2.0
-    image, _ = draw_map("entropy", codes, notes, COLOURS, GRID)
-    assert (
-        len({tuple(pixel) for pixel in np.asarray(image)[::CELL, ::CELL].reshape(-1, 4)[:3]}) == 1
-    )
-    empty, key = draw_map("entropy", codes[:0], notes[:0], COLOURS, GRID)
-    assert np.asarray(empty)[..., 3].max() == 0
+    shown, _ = drawn_map("entropy", codes, notes, COLOURS)
+    assert len(set(map(tuple, cells(shown).tolist()))) == 1
+    empty, key = drawn_map("entropy", codes[:0], notes[:0], COLOURS)
+    assert (empty["colours"], empty["facts"], empty["ends"]) == ("", [], None)
     assert key == MAPS["entropy"].explanation
 
 
 def test_the_table_names_the_drawn_code_and_the_likeliest() -> None:
     codes, notes = noted(10)
     codes[6] = int(notes[6, 10])
-    said = table(6, codes, notes, COLOURS, GRID)
-    assert "Code 7, row 2, column 3" in said
+    html = table(6, codes, notes, COLOURS, GRID)
+    assert "Code 7, row 2, column 3" in html
     assert (
-        f"code {codes[6]} was drawn, at a probability of {100 * math.exp(notes[6, 0]):.3g}%" in said
+        f"code {codes[6]} was drawn, at a probability of {100 * math.exp(notes[6, 0]):.3g}%" in html
     )
     for code, share in zip(
         notes[6, 8:13].astype(int), ("40%", "20%", "10%", "5%", "1%"), strict=True
     ):
-        assert f"{code}{' (drawn)' if code == codes[6] else ''}</td><td>{share}</td>" in said
-        assert f"background: rgb{tuple(COLOURS[code].tolist())}" in said
-    assert said.count("(drawn)") == 1
+        assert f"{code}{' (drawn)' if code == codes[6] else ''}</td><td>{share}</td>" in html
+        assert f"background: rgb{tuple(COLOURS[code].tolist())}" in html
+    assert html.count("(drawn)") == 1
 
 
 def test_fewer_than_five_codes_may_be_possible() -> None:
@@ -92,11 +98,3 @@ def test_a_place_that_is_not_drawn() -> None:
     assert (
         table(9, codes, notes, COLOURS, GRID) == "<p>Code 10, row 3, column 2: not drawn yet.</p>"
     )
-
-
-@pytest.mark.parametrize(
-    ("at", "place"),
-    [((0, 0), 0), ((CELL, 0), 1), ((3.5 * CELL, 2 * CELL), 11), ((999, 999), 15), ((-3, 5), 0)],
-)
-def test_a_click_on_the_map(at: tuple[float, float], place: int) -> None:
-    assert place_of(*at, GRID) == place

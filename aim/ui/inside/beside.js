@@ -1,0 +1,71 @@
+// Beside the picture a map of it, with one mark in both and words for the code under the pointer.
+const seen = root.querySelector(".aim-seen");
+const chart = new Film(root.querySelector(".aim-map canvas"), root);
+let facts = []; // of each code: log probability, entropy, pull of the class
+
+const share = (value) => {
+  const percent = 100 * Math.exp(value);
+  return percent < 0.01 ? "under 0.01%" : Number(percent.toPrecision(2)) + "%";
+};
+const many = (value) => {
+  const count = Math.exp(value);
+  const shown = count < 10 ? count.toFixed(1) : Math.round(count);
+  return `as if ${shown} codes were equally likely`;
+};
+
+function words({ line, column }) {
+  const where = `Row ${line + 1}, column ${column + 1}`;
+  const fact = facts[line * film.value.grid + column];
+  if (!fact) return `${where}: not drawn yet`;
+  return `${where}: drawn at ${share(fact[0])}, ${many(fact[1])}; pull ${fact[2].toFixed(2)} nats`;
+}
+
+function point(what, place) {
+  film[what] = chart[what] = place;
+  const said = film.hover || film.mark;
+  seen.querySelector(".aim-here").textContent = said && film.value ? words(said) : "";
+  painted = "";
+}
+
+function choose(place) {
+  point("mark", place);
+  trigger("click", place);
+}
+
+beside.push({
+  take(value, fresh) {
+    if (fresh) chart.clear();
+    const { run, grid, state, map } = value;
+    const colours = [map?.colours || ""];
+    chart.take({ run, grid, state, colours, pictures: 1, columns: 1 });
+    facts = map?.facts || [];
+    seen.querySelector(".aim-scale").hidden = !map?.ends;
+    for (const [i, end] of ["low", "high"].entries()) {
+      seen.querySelector(".aim-" + end).textContent = map?.ends?.[i] || "";
+    }
+    const what = map ? `${map.title}${map.ends ? `, from ${map.ends.join(" to ")}` : ""}` : "A map";
+    chart.canvas.setAttribute("aria-label", what);
+    point("mark", film.mark);
+  },
+  paint: (head) => chart.paint(head),
+  fit: () => chart.fit(),
+});
+
+for (const { canvas } of [film, chart]) {
+  const one = canvas === film.canvas ? film : chart;
+  canvas.addEventListener("pointermove", (event) => point("hover", one.place(event)));
+  canvas.addEventListener("pointerleave", () => point("hover", null));
+  if (one === film) canvas.addEventListener("click", (event) => point("mark", one.place(event)));
+  else canvas.addEventListener("click", (event) => one.place(event) && choose(one.place(event)));
+}
+seen.querySelector(".aim-steps").addEventListener("click", ({ target }) => {
+  if (!target.dataset.by || !film.value) return;
+  const [down, right] = target.dataset.by.split(",").map(Number);
+  const inside = (at) => Math.max(0, Math.min(film.value.grid - 1, at));
+  const { line, column } = film.mark || { line: 0, column: 0 };
+  choose({ picture: 0, line: inside(line + down), column: inside(column + right) });
+});
+const marked = () => props.mark && point("mark", { picture: 0, ...props.mark });
+watch("mark", marked);
+marked();
+new ResizeObserver(fit).observe(chart.canvas);

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import os
 import subprocess
 import sys
@@ -30,6 +31,9 @@ from aim.training.perceptual import LPIPS
 from tests.tiny import random_model
 
 torch.set_num_threads(1)
+# nobody outside is called: no certificates, which httpx would read at every request
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run without a GPU, at tiny sizes
     with contextlib.suppress(ImportError):
@@ -39,6 +43,10 @@ if not torch.cuda.is_available():
 
 # a grid of 4x4
 TINY_VQ = VQConfig(image_size=16, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 2, 2))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was imported stays: it is not to be looked through at every collection
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -149,6 +149,34 @@ def precision_recall(
     return inside[0], inside[1]
 
 
+def kernel_distance(real: Tensor, drawn: Tensor, block: int = BLOCK) -> float:
+    """Kernel inception distance (Bińkowski et al. 2018) of features (N, F) and (M, F): the unbiased
+    squared maximum mean discrepancy with the kernel ``(x y / F + 1)^3``, of all images rather than
+    of random subsets. InvalidInput for sets of one image.
+    """
+    if min(len(real), len(drawn)) < 2:
+        raise InvalidInput(
+            f"KID needs at least 2 images in each set; there are {len(real)} and {len(drawn)}"
+        )
+
+    def total(a: Tensor, b: Tensor) -> float:
+        kernels = (
+            ((_double(rows) @ _double(columns).T / a.shape[1] + 1) ** 3).sum().item()
+            for rows in a.split(block)
+            for columns in b.split(block)
+        )
+        return sum(kernels)
+
+    def apart(a: Tensor) -> float:
+        """The mean over pairs of different images."""
+        same = sum(((_double(x).square().sum(1) / a.shape[1] + 1) ** 3).sum().item()
+                   for x in a.split(block))  # fmt: skip
+        return (total(a, a) - same) / (len(a) * (len(a) - 1))
+
+    between = total(real, drawn) / (len(real) * len(drawn))
+    return apart(real) + apart(drawn) - 2 * between
+
+
 def ssim(made: Tensor, images: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004) of uint8 images (N, 3, H, W) each, (N,): 11x11
     Gaussian windows of 1.5 pixels that lie inside, each channel by itself. InvalidInput for images

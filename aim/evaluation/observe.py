@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from aim.errors import InvalidInput
 from aim.evaluation.metrics import Moments, Statistics
 
 
@@ -40,16 +41,14 @@ class Features(Protocol):
 class Observed(NamedTuple):
     """Everything the figures need of a set of images."""
 
-    statistics: Statistics
+    statistics: Statistics | None  # of two images or more
     spatial: Statistics | None
     features: Tensor  # (N, F) float32 on the CPU
     probabilities: Tensor | None  # (N, C) float32 on the CPU
 
 
 def observe(features: Features, batches: Iterable[Tensor]) -> Observed:
-    """Show all images, in batches (B, 3, H, W) uint8, to the network. InvalidInput for fewer than
-    two.
-    """
+    """Show all images, in batches (B, 3, H, W) uint8, to the network. InvalidInput for none."""
     moments, spatial_moments = Moments(), Moments()
     vectors: list[Tensor] = []
     probabilities: list[Tensor] = []
@@ -61,8 +60,11 @@ def observe(features: Features, batches: Iterable[Tensor]) -> Observed:
             spatial_moments.add(seen.spatial)
         if seen.probabilities is not None:
             probabilities.append(seen.probabilities.cpu())
-    statistics = moments.statistics()
-    spatial = spatial_moments.statistics() if spatial_moments.count else None
+    if not vectors:
+        raise InvalidInput("there is no image to look at; take some")
+    statistics, spatial = (
+        some.statistics() if some.count > 1 else None for some in (moments, spatial_moments)
+    )
     return Observed(
         statistics, spatial, torch.cat(vectors), torch.cat(probabilities) if probabilities else None
     )

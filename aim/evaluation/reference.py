@@ -35,7 +35,8 @@ from aim.training.data.sources import Images, open_images
 log = logging.getLogger("aim")
 
 CACHE = ".aim-statistics"  # folder beside a reference
-MOST = 10_000  # images that precision and recall take of a reference, as many as ADM's files hold
+# images that precision, recall and KID take of a reference, as many as ADM's files hold
+MOST = 10_000
 # ADM's names; the latter two of the spatial features
 STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
 NAMES = (*STATISTICS, "images", "features", "asked")  # of a file in the cache
@@ -158,10 +159,16 @@ def _from_npz(path: Path, features: Features, size: int, batch: int) -> Referenc
 
 
 def _seen(observed: Observed) -> Reference:
-    """With the features of at most MOST images, evenly spaced."""
-    count = len(observed.features)
-    kept = torch.arange(min(count, MOST)) * count // min(count, MOST)
-    return Reference(observed.statistics, observed.spatial, observed.features[kept])
+    """With the features of at most MOST images. InvalidInput for a single image."""
+    if observed.statistics is None:
+        raise InvalidInput("the reference has 1 image; a covariance needs at least 2 images")
+    return Reference(observed.statistics, observed.spatial, some(observed.features))
+
+
+def some(features: Tensor) -> Tensor:
+    """At most MOST rows, evenly spaced."""
+    count = len(features)
+    return features[torch.arange(min(count, MOST)) * count // min(count, MOST)]
 
 
 def _given(

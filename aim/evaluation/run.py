@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,17 +16,25 @@ from aim.classes import imagenet
 from aim.config import MODELS, NEUTRAL, SAMPLING, AiMConfig, PriorConfig, SamplingParams
 from aim.errors import InvalidInput
 from aim.evaluation.check import check
-from aim.evaluation.metrics import frechet_distance, inception_score, precision_recall
+from aim.evaluation.metrics import (
+    NEIGHBOUR,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+)
 from aim.evaluation.observe import Features, likeliest, observe
-from aim.evaluation.reference import Asked, Reference, load_reference
+from aim.evaluation.reference import Asked, Reference, load_reference, some
 from aim.evaluation.samples import SampleSet
 from aim.files import replace
 from aim.tables import plain
 
+log = logging.getLogger("aim")
 RESULT = "evaluation.json"
 NAMES = (
     "fid",
     "sfid",
+    "kid",
     "inception_score",
     "inception_score_spread",
     "precision",
@@ -89,7 +98,8 @@ def measure(
 ) -> dict[str, Any]:
     """The figures of a set that is drawn; None for what the network or the reference does not give.
 
-    ``fid`` and ``sfid``: Fréchet distance of features and of spatial features; ``inception_score``
+    ``fid`` and ``sfid``: Fréchet distance of features and of spatial features; ``kid``: kernel
+    distance of features; ``inception_score``
     and its spread over parts of 5,000; ``precision`` and ``recall``; ``asked_class``: the share of
     images whose likeliest class, of those that are drawn, is the asked one, for a network that
     knows them; ``real_class``: the same of the reference. InvalidInput for a reference that other
@@ -108,16 +118,34 @@ def measure(
             [place[index] for index in images.classes()],
         )
     if reference is not None:
-        found["fid"] = frechet_distance(seen.statistics, reference.statistics)
+        if seen.statistics is not None:
+            found["fid"] = frechet_distance(seen.statistics, reference.statistics)
         if seen.spatial is not None and reference.spatial is not None:
             found["sfid"] = frechet_distance(seen.spatial, reference.spatial)
         if reference.features is not None:
-            device = images.pipe.device
-            found["precision"], found["recall"] = precision_recall(
-                reference.features.to(device), seen.features.to(device)
+            real, drawn = (
+                part.to(images.pipe.device) for part in (reference.features, seen.features)
             )
+            fewest = min(len(real), len(drawn))
+            if fewest > 1:
+                found["kid"] = kernel_distance(real, some(drawn))
+            if fewest > NEIGHBOUR:
+                found["precision"], found["recall"] = precision_recall(real, drawn)
         found["real_class"] = reference.asked
     return found
+
+
+def lacking(count: int, known: Sequence[Reference | None]) -> str:
+    """Which figures ``count`` images, or the references, are too few for; "" for none."""
+    if not any(known):
+        return ""
+    real = [len(r.features) for r in known if r is not None and r.features is not None]
+    fewest = min([count, *real])
+    names = ["FID", "KID"] * (count < 2) + ["precision", "recall"] * (fewest <= NEIGHBOUR)
+    if not names:
+        return ""
+    whose = "images" if fewest == count else "images of the reference"
+    return f"{fewest} {whose} are too few for {', '.join(names)}; the other figures are given"
 
 
 def evaluate(
@@ -159,6 +187,8 @@ def evaluate(
         else None
         for network in seen_by
     ]
+    if too_few := lacking(images.count, known):
+        log.warning("%s", too_few)
     say("Drawing")
     started = time.monotonic()
     images.draw(rank, world, progress)
@@ -200,6 +230,7 @@ def evaluate(
 TITLES = {
     "fid": "FID",
     "sfid": "sFID",
+    "kid": "KID",
     "inception_score": "IS",
     "precision": "precision",
     "recall": "recall",

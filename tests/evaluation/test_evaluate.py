@@ -159,6 +159,33 @@ class TestEvaluate:
         ):
             assert part in text
 
+    @pytest.mark.parametrize(
+        ("count", "told", "given"),
+        [
+            (1, "1 images are too few for FID, KID, precision, recall", {"asked_class"}),
+            (3, "3 images are too few for precision, recall", {"fid", "kid", "asked_class"}),
+        ],
+    )
+    def test_too_few_images_for_a_figure_are_told_before_drawing(
+        self,
+        make_set: Callable[..., SampleSet],
+        folder: Path,
+        caplog: pytest.LogCaptureFixture,
+        count: int,
+        told: str,
+        given: set[str],
+    ) -> None:
+        images, drawn = make_set(count=count), []
+
+        def progress(*_: int) -> None:
+            drawn.append(told in caplog.text)
+
+        result = evaluate(images, [Eyes()], [folder], progress=progress)
+        assert result is not None
+        assert all(drawn) and drawn
+        names = {"fid", "kid", "precision", "recall", "asked_class"}
+        assert {name for name in names if result[name] is not None} == given
+
     def test_several_networks_see_what_is_drawn_once(
         self, make_set: Callable[..., SampleSet], folder: Path
     ) -> None:

@@ -106,9 +106,14 @@ class TestObserve:
         assert found.spatial is not None
         assert torch.allclose(found.spatial.mean, wanted.spatial.double().mean(0))
 
-    def test_one_image_is_too_few(self) -> None:
-        with pytest.raises(InvalidInput, match="at least 2 images"):
-            observe(lambda batch: Seen(batch.float().flatten(1)), [images(1)])  # type: ignore[arg-type]
+    def test_one_image_has_no_statistics(self) -> None:
+        def plain(batch: Tensor) -> Seen:
+            return Seen(batch.float().flatten(1))
+
+        seen = observe(plain, [images(1)])  # type: ignore[arg-type]
+        assert seen.statistics is None and len(seen.features) == 1
+        with pytest.raises(InvalidInput, match="there is no image to look at"):
+            observe(plain, [])  # type: ignore[arg-type]
 
 
 class FakeInception(nn.Module):

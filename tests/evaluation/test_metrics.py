@@ -14,6 +14,7 @@ from aim.evaluation.metrics import (
     Statistics,
     frechet_distance,
     inception_score,
+    kernel_distance,
     nearest_distances,
     precision_recall,
 )
@@ -166,6 +167,28 @@ def slow_precision(real: np.ndarray, drawn: np.ndarray, k: int) -> float:
             ]
         )
     )
+
+
+class TestKernelDistance:
+    @pytest.mark.parametrize("block", [2, 100])
+    def test_by_the_definition(self, block: int) -> None:
+        a, b = features(7, 4).double(), features(5, 4, seed=1).double() + 0.5
+
+        def mean(x: Tensor, y: Tensor, same: bool) -> float:
+            values = [
+                (x[i] @ y[j] / 4 + 1).item() ** 3
+                for i in range(len(x))
+                for j in range(len(y))
+                if not (same and i == j)
+            ]
+            return sum(values) / len(values)
+
+        wanted = mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, False)
+        assert kernel_distance(a.float(), b.float(), block) == pytest.approx(wanted, rel=1e-4)
+
+    def test_of_too_few(self) -> None:
+        with pytest.raises(InvalidInput, match="needs at least 2 images in each set; there are 1"):
+            kernel_distance(features(1, 4), features(5, 4))
 
 
 class TestPrecisionRecall:

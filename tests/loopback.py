@@ -7,13 +7,14 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+PIECE = 4096  # bytes written at once
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -28,6 +29,7 @@ class Hub:
     cuts: int = 0  # how many more downloads of the weights break off in the middle
     # bytes of the weights that are never sent, though the length announced includes them
     sends_less: int = 0
+    pause: float = 0.0  # seconds between two pieces of the weights
     status: int = 200  # of every answer
     requests: list[str] = field(default_factory=list)
 
@@ -88,7 +90,11 @@ def handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
-            self.wfile.write(part)
+            with suppress(BrokenPipeError, ConnectionResetError):  # the client gave up
+                for at in range(0, len(part), PIECE):
+                    self.wfile.write(part[at : at + PIECE])
+                    if weights and hub.pause:
+                        threading.Event().wait(hub.pause)  # time.sleep does nothing here
 
         def log_message(self, *_: object) -> None:
             """Quiet."""

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aim.checkpoint import export_official, load_model
+from aim.checkpoint import hub as hub_module
 from aim.checkpoint.hub import fetched
 from aim.config import MODELS
 from aim.errors import AimError, CheckpointError, HubError
@@ -139,6 +142,23 @@ def test_a_connection_cut_for_good_can_be_tried_again(
     assert unfinished(tmp_path) == []
 
     hub.cuts = 0
+    assert_loads(make_model)
+
+
+def test_a_download_that_trickles_ends_and_is_resumed(
+    hub: Hub, make_model: Callable[..., AiM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(hub_module, "PIECE", 4096)
+    monkeypatch.setattr(hub_module, "_most_seconds", lambda: 0.15)
+    hub.pause = 0.1
+    started = time.monotonic()
+    assert "broke off (it took over 0.0025 minutes): try again" in fails(HubError)
+    assert time.monotonic() - started < 2
+    monkeypatch.setattr(hub_module, "_most_seconds", lambda: 60.0)
+    stopping = threading.Timer(0.15, hub_module.stop, (REPO,))
+    stopping.start()
+    assert "broke off (it was stopped)" in fails(HubError)
+    hub.pause = 0.0
     assert_loads(make_model)
 
 

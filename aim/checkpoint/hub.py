@@ -7,12 +7,13 @@ HF_HUB_OFFLINE, HF_TOKEN.
 
 from __future__ import annotations
 
+import time
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from aim.errors import HubError
-from aim.settings import Settings
+from aim.settings import Limits, Settings
 
 
 class HubModel(NamedTuple):
@@ -23,6 +24,8 @@ class HubModel(NamedTuple):
     layout: str  # whose: "AiM's"
 
 
+PIECE = 2**16  # bytes
+_stopped: set[str] = set()  # repositories whose download is to end
 _fetched: dict[str, int] = {}  # bytes of a repository that came over the wire, for those who wait
 
 
@@ -33,13 +36,29 @@ def fetched(repo: str) -> int:
     return _fetched.get(repo, 0)
 
 
+def stop(repo: str) -> None:
+    """Let a download of a repository end with the next piece that comes."""
+    _stopped.add(repo)
+
+
 def _counting(repo: str) -> Any:
-    """The progress bar of huggingface_hub, which also counts the bytes for ``fetched``."""
-    from huggingface_hub import utils
+    """The progress bar of huggingface_hub, which also counts the bytes for ``fetched``, and ends a
+    download that takes too long or was stopped.
+    """
+    from huggingface_hub import constants, utils
 
     usual: Any = utils.tqdm  # type: ignore[attr-defined]
+    # between two pieces it can end; of 10 MB each, one that trickles would not for hours
+    constants.DOWNLOAD_CHUNK_SIZE = min(constants.DOWNLOAD_CHUNK_SIZE, PIECE)
+    seconds = _most_seconds()
+    end = time.monotonic() + seconds
+    _stopped.discard(repo)
 
     def update(bar: Any, n: float | None = 1) -> bool | None:
+        if repo in _stopped:
+            raise HubError("it was stopped")
+        if time.monotonic() > end:
+            raise HubError(f"it took over {seconds / 60:g} minutes")
         _fetched[repo] = _fetched.get(repo, 0) + int(n or 0)
         moved: bool | None = usual.update(bar, n)
         return moved
@@ -47,11 +66,15 @@ def _counting(repo: str) -> Any:
     return type("Bar", (usual,), {"update": update})
 
 
+def _most_seconds() -> float:
+    return 60.0 * Limits.from_env().download_minutes
+
+
 def fetch(model: HubModel) -> Path:
     """The folder with the model's files, all of one commit.
 
-    Downloads what the cache does not have; without a connection a cached copy is used. HubError
-    otherwise.
+    Downloads what the cache does not have, within AIM_DOWNLOAD_MINUTES; without a connection a
+    cached copy is used. HubError otherwise.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 

@@ -5,15 +5,18 @@ everybody.
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 from aim.bench.weights import random_pipeline
-from aim.checkpoint.hub import fetched
+from aim.checkpoint.hub import fetched, stop
 from aim.checkpoint.load import bundled_folder
 from aim.checks import quoted
 from aim.config import MODELS
-from aim.errors import InvalidInput, let_go
+from aim.errors import AimError, InvalidInput, let_go
 from aim.pipeline import Pipeline, load
 from aim.settings import Limits
 from aim.ui.line import Line
@@ -56,6 +59,7 @@ class Models:
         self.default = pipe.name
         self._loads = {pipe.name: own}
         self._lock = threading.Lock()
+        self._wanted = Counter[str]()  # who waits for a model to load
         named = filter(at_hand, MODELS)
         self._names = list(dict.fromkeys([pipe.name, *named]))
 
@@ -114,8 +118,36 @@ class Models:
         return [pipe for pipe in map(self.peek, self._names) if pipe is not None]
 
     def get(self, name: object) -> Pipeline:
-        """The model, waiting for it to load. Raises what ``fetch`` and ``load`` raise."""
-        return self.fetch(name).result()
+        """The model if it is loaded. AimError says how far it is, and lets it begin to load where
+        it did not; raises what ``fetch`` and ``load`` raise.
+
+        Nobody waits here: many who did, for a hub that is slow, would leave no thread for others.
+        """
+        with self._lock:
+            future = self._loads.get(self.check(name))
+            if future is not None and future.done() and future.exception() is not None:
+                del self._loads[str(name)]  # told once, then tried again
+        future = future or self.fetch(name)
+        if not future.done():
+            raise AimError(f"{self.loading(str(name))} Ask again in a moment.")
+        return future.result()
+
+    @contextmanager
+    def wanted(self, name: str) -> Iterator[None]:
+        """Somebody waits for a model to load while inside."""
+        self._wanted[name] += 1
+        try:
+            yield
+        finally:
+            self._wanted[name] -= 1
+
+    def stop_loading(self, name: str) -> bool:
+        """Let a download end that nobody but one waits for; False if others do."""
+        spec = MODELS.get(name)
+        if spec is None or not spec.repo or self._wanted[name] > 1:
+            return False
+        stop(spec.repo)
+        return True
 
     def fetch(self, name: object) -> Future[Pipeline]:
         """The model, now or later: two people who want it share one load, and one that failed is

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from aim.errors import AimError, InvalidInput, let_go
 from aim.settings import Limits, Settings
 from aim.ui import temporary
+from aim.ui.idle import Idle
 from aim.ui.stage.updates import explain, plain
 from aim.ui.temporary import Sweeper
 
@@ -63,6 +64,7 @@ class Page(gr.Blocks):
             # what everybody's page begins with
             self._own = set(temporary.files_in(self.config, self._place))
             self.sweeper.start()
+            Idle(self.server, self.limits.receive_seconds).start()
             return launched
         except OSError as error:
             if port is None:

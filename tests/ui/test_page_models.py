@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 import aim.ui
-from aim.errors import HubError, InvalidInput
+from aim.errors import AimError, HubError, InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui import models as ui_models
 from aim.ui.models import Models
 from aim.ui.race.pairs import Pair, classes, find, offered
+from pages import until
 
 
 @pytest.fixture
@@ -109,17 +110,47 @@ def test_classes_of_a_pair_are_its_own_imagenet_s_or_not_known_yet(
     ]
     assert len(classes(Pair("aim-b", "gpt-b", random=True), models) or []) == 1000
     assert classes(Pair("aim-s", "gpt-s", random=False), models) is None
-    models.get("aim-s")
+    models.fetch("aim-s").result(5)
     assert ("goldfish (1)", 1) in (classes(Pair("aim-s", "gpt-s", random=False), models) or [])
 
 
 def test_a_failed_load_is_tried_again_and_a_good_one_is_kept(loads: list[str]):
     models = Models("aim-s", "auto", "auto")
     with pytest.raises(HubError):
-        models.get("aim-l")
+        models.fetch("aim-l").result(5)
     assert models.peek("aim-l") is None
-    assert models.get("aim-l") is models.get("aim-l") is models.peek("aim-l")
+    with pytest.raises(HubError):
+        models.get("aim-l")  # told once
+    assert models.fetch("aim-l").result(5) is models.get("aim-l") is models.peek("aim-l")
     assert loads == ["aim-s", "aim-l", "aim-l"]
+
+
+def test_who_asks_for_a_model_that_loads_is_told_and_not_kept_waiting(
+    monkeypatch: pytest.MonkeyPatch, loads: list[str]
+):
+    models = Models("aim-s", "auto", "auto")
+    go = threading.Event()
+    loaded = SimpleNamespace(name="aim-b")
+    monkeypatch.setattr(ui_models, "load", lambda *_, **__: go.wait(5) and loaded)
+    for _ in range(130):  # more than there are threads
+        with pytest.raises(AimError, match=r"Loading aim-b \(880 MB download\) … Ask again"):
+            models.get("aim-b")
+    go.set()
+    assert until(lambda: models.peek("aim-b") is not None)
+    assert models.get("aim-b") is loaded
+
+
+def test_a_download_ends_when_nobody_else_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, loads: list[str]
+):
+    models = Models("aim-s", "auto", "auto")
+    stopped: list[str] = []
+    monkeypatch.setattr(ui_models, "stop", stopped.append)
+    with models.wanted("aim-b"):
+        with models.wanted("aim-b"):
+            assert not models.stop_loading("aim-b")
+        assert not stopped and models.stop_loading("aim-b")
+    assert stopped == [ui_models.MODELS["aim-b"].repo]
 
 
 def test_two_who_want_a_model_share_one_load(monkeypatch: pytest.MonkeyPatch, loads: list[str]):

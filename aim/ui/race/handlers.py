@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from concurrent.futures import wait
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -78,11 +79,14 @@ class RaceActions(MeasuringActions):
         yield {**self.update("starting", "Starting …"), self.replay: None, self.screen.report: ""}
         futures = [] if pair.random else [self.models.fetch(name) for name in pair.names]
         run.say(f"Loading {' and '.join(map(self.models.title, pair.names))}")
-        while not all(future.done() for future in futures):
-            if run.stopped:
-                raise Stopped
-            yield self.update("loading", f"{run.text} …")
-            wait(futures, timeout=0.5)
+        with ExitStack() as waiting:
+            for name in pair.names:
+                waiting.enter_context(self.models.wanted(name))
+            while not all(future.done() for future in futures):
+                if run.stopped:
+                    raise Stopped
+                yield self.update("loading", f"{run.text} …")
+                wait(futures, timeout=0.5)
         pipes = [future.result() for future in futures]
         begun, busy = self.drawings.begun, self.drawings.busy
         for _ in run.run(lambda run: self._measure(run, pair, pipes, batch, label)):

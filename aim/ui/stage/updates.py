@@ -52,12 +52,15 @@ def awaited(
     """
     name = name or models.default
     future = models.fetch(name)
-    while not future.done():
-        if stopped():
-            yield tell("stopped", f"Stopped; {name} goes on loading")
-            return None
-        yield tell("loading", models.loading(name))
-        wait([future], timeout=0.5)
+    with models.wanted(name):
+        while not future.done():
+            if stopped():
+                ends = models.stop_loading(name)
+                what = f"what came of {name} is kept" if ends else f"{name} goes on loading"
+                yield tell("stopped", f"Stopped; {what}")
+                return None
+            yield tell("loading", models.loading(name))
+            wait([future], timeout=0.5)
     return future.result()
 
 

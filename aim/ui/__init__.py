@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from aim.errors import AimError
 from aim.pipeline import Frame, Pipeline
 from aim.settings import Settings
-from aim.ui import drawings
+from aim.ui import drawings, front
 from aim.ui.about import about_tab
 from aim.ui.assets import text
 from aim.ui.compare.layout import compare_tab
@@ -48,6 +48,7 @@ _STYLES = (
     "inside/inside.css",
     "settings/settings.css",
     "visit/visit.css",
+    "explore/explore.css",
     "race/race.css",
 )
 
@@ -59,8 +60,8 @@ LAUNCH: dict[str, Any] = {
     "run_history": False,
     "footer_links": ["api", "settings"],
     "app_kwargs": {
-        "routes": [*ROUTES, *drawings.ROUTES, *picker.ROUTES],
-        "middleware": [Middleware(Gate)],
+        "routes": [*ROUTES, *drawings.ROUTES, *picker.ROUTES, *front.ROUTES],
+        "middleware": [Middleware(front.Front), Middleware(Gate)],
     },
 }
 """What ``gr.Blocks.launch`` needs for this page, for those who call it themselves."""
@@ -79,6 +80,7 @@ def build(
     with Page(title=_TITLE, analytics_enabled=False) as page:
         page.drawings = drawings.Drawings(models)
         pipe = models.get(models.default)
+        page.card = front.Card(pipe)
         played, offered = opening(pipe)
         head = gr.Markdown(_headline(pipe, 0), elem_classes="aim-head")
         with gr.Row(elem_classes="aim-page"):

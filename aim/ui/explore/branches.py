@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from aim.pipeline import Pipeline
+from aim.ui.assets import text
+from aim.ui.stage.reel import served
+from aim.ui.stage.widgets import Shown
 
 GIVEN = "your picture"
 
@@ -37,18 +41,29 @@ class Branch:
         return f"{self.number}: {self.title}{origin}"
 
 
-def tree(branches: Sequence[Branch]) -> str:
-    """All of them as nested lists in Markdown, each under the one that it grew out of; empty for
-    none.
+class Tree(Shown):
+    """All of them, each below the one that it grew out of; the value is a list as of ``tree``. A
+    click tells the ``number``.
     """
-    return "\n".join(_lines(branches, 0, 0))
+
+    def __init__(self, **kwargs: Any) -> None:
+        templates = {
+            "html_template": text("explore/tree.html"),
+            "js_on_load": text("explore/tree.js"),
+        }
+        super().__init__([], **{**templates, **kwargs})
 
 
-def _lines(branches: Sequence[Branch], parent: int, depth: int) -> list[str]:
-    lines = []
-    for branch in branches:
-        if branch.parent == parent:
-            details = "; ".join(part for part in (branch.settings, branch.cost) if part)
-            lines.append(f"{'  ' * depth}- **{branch.caption}**{': ' if details else ''}{details}")
-            lines += _lines(branches, branch.number, depth + 1)
-    return lines
+def tree(branches: Sequence[Branch], chosen: int) -> list[dict[str, Any]]:
+    """What a ``Tree`` shows of them, of which ``chosen`` is the number of the one to go on from."""
+    return [
+        {
+            "number": one.number,
+            "parent": one.parent,
+            "chosen": one.number == chosen,
+            "caption": one.caption,
+            "details": "; ".join(part for part in (one.settings, one.cost) if part),
+            "image": served(one.picture) if one.picture else None,
+        }
+        for one in branches
+    ]

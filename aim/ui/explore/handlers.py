@@ -41,7 +41,6 @@ class ExploreScreen(NamedTuple):
 
     stage: Component
     progress: Component
-    gallery: Component
     tree: Component
     rows: Component
     branches: Component
@@ -202,13 +201,13 @@ class ExploreActions:
                     shown = keep(preview_png(view.image), "preview.png", self.screen.stage)
                 yield shown, status(view.state, describe_view(view), view)
 
-    def choose(self, branches: Sequence[Branch], event: gr.SelectData) -> Update:
+    def choose(self, branches: Sequence[Branch], event: gr.EventData) -> Update:
         """Go on from the picture that was clicked."""
-        shown = [branch for branch in branches if branch.picture]
-        branch = shown[int(event.index)]
+        branch = branches[int(event.number) - 1]
         text = f"Drawing goes on from {branch.number}, of which the rows chosen are kept"
         return {
             self.screen.chosen: branch.number,
+            self.screen.tree: tree(branches, branch.number),
             self.screen.stage: Reel(branch.pipe, branch.title, begin=branch.codes.size).show(
                 View("done", 0, 0, codes=(branch.codes,)), branch.picture
             ),
@@ -242,7 +241,7 @@ class ExploreActions:
         assert view.image is not None
         number = len(branches) + 1
         stem = write.file_stem(f"{pipe.name} {number} {title}")
-        path = keep(preview_png(view.image), f"{stem}.png", self.screen.gallery)
+        path = keep(preview_png(view.image), f"{stem}.png", self.screen.stage)
         branch = Branch(
             number, parent.number if parent else 0, rows, title, settings, cost, pipe,
             view.codes[0], path,
@@ -250,9 +249,7 @@ class ExploreActions:
         grown = [*branches, branch]
         return {
             self.screen.stage: reel.show(view, path, made=made),
-            self.screen.gallery: [(one.picture, one.caption) for one in grown if one.picture],
-            # the text before keeps the lists' indentation
-            self.screen.tree: f"**How they grew**\n\n{tree(grown)}",
+            self.screen.tree: tree(grown, number),
             self.screen.branches: grown,
             self.screen.chosen: number,
         }

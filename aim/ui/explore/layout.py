@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from aim.ui.explore.branches import Tree
 from aim.ui.explore.handlers import ExploreActions, ExploreScreen
 from aim.ui.generate.handlers import Actions
 from aim.ui.models import Models
@@ -51,15 +52,10 @@ def explore_tab(models: Models, drawing: Actions, boxes: Boxes) -> ExploreAction
         elem_id="explore-progress",
     )
     gr.Markdown(
-        "Pictures of this visit: click one to go on from it.",
+        "Pictures that grew out of each other: click one to go on from it.",
         elem_classes=["aim-narrow", "aim-note"],
     )
-    gallery = gr.Gallery(
-        label="Pictures of this visit", show_label=False, columns=4, height="auto",
-        object_fit="contain", preview=False,
-        allow_preview=False, interactive=False, buttons=[], elem_id="branches",
-    )  # fmt: skip
-    shape = gr.Markdown(elem_id="branch-tree", elem_classes="aim-narrow")
+    grown = Tree(elem_id="branches", elem_classes=["aim-narrow", "aim-flush"])
     given = gr.File(
         label="A picture of your own, to be finished",
         type="filepath",
@@ -68,9 +64,7 @@ def explore_tab(models: Models, drawing: Actions, boxes: Boxes) -> ExploreAction
         height=130,
     )
     branches, chosen = gr.State([]), gr.State(0)
-    screen = ExploreScreen(
-        stage, progress, gallery, shape, rows, branches, chosen, start, stop, boxes.seed
-    )
+    screen = ExploreScreen(stage, progress, grown, rows, branches, chosen, start, stop, boxes.seed)
     actions = ExploreActions(models, drawing.sessions, screen, drawing.drawings)
     hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     inputs: dict[str, Any] = {
@@ -88,7 +82,7 @@ def explore_tab(models: Models, drawing: Actions, boxes: Boxes) -> ExploreAction
     stop.click(drawing.stop, None, None, queue=False, **hidden)
     stage.click(actions.cut, None, rows, queue=False, **hidden)
     given.upload(actions.take, [given, boxes.model, branches], list(screen), **hidden)
-    gallery.select(actions.choose, branches, list(screen), **hidden)
+    grown.click(actions.choose, branches, list(screen), **hidden)
     # in the order of the API, at whose end new ones come
     whole: dict[str, Any] = {
         **{"picture": given, "rows": rows, "label": boxes.label},

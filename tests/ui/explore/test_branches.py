@@ -26,14 +26,14 @@ def test_captions_say_where_a_picture_comes_from() -> None:
     assert branch(4, 3, 8, "lion (291)").caption == "4: lion (291), 8 rows of 3"
 
 
-def test_everyone_stands_under_what_it_grew_out_of() -> None:
+def test_everyone_tells_what_it_grew_out_of_and_one_is_chosen() -> None:
     given = branch(2, title=GIVEN, settings="", cost="encoded")
-    grown = [branch(1), given, branch(3, 1, 8), branch(4, 2, 4), branch(5, 3, 2)]
-    assert tree(grown).splitlines() == [
-        "- **1: goldfish (1)**: seed 1; fast",
-        "  - **3: goldfish (1), 8 rows of 1**: seed 1; fast",
-        "    - **5: goldfish (1), 2 rows of 3**: seed 1; fast",
-        "- **2: your picture**: encoded",
-        "  - **4: goldfish (1), 4 rows of 2**: seed 1; fast",
+    told = tree([branch(1), given, branch(3, 1, 8)], chosen=3)
+    assert [(one["number"], one["parent"], one["chosen"]) for one in told] == [
+        (1, 0, False),
+        (2, 0, False),
+        (3, 1, True),
     ]
-    assert tree([]) == ""
+    assert [one["details"] for one in told] == ["seed 1; fast", "encoded", "seed 1; fast"]
+    assert told[0]["image"]["path"] == "/1.png"
+    assert tree([], 0) == []

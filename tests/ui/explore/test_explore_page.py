@@ -70,15 +70,16 @@ def test_rewind_and_branch(tab: Any, asked: list[Request]) -> None:
     assert len(again.prefix) == 128
     assert (again.label, again.seed, again.params) == (first.label, first.seed, first.params)
     assert "2: goldfish (1), 8 rows of 1" in tab.inner_text("#branches")
-    assert "one pass over 128 codes and 128 codes drawn in" in tab.inner_text("#branch-tree")
-    tab.locator("#branches button:has(img)").first.click()
+    assert "one pass over 128 codes and 128 codes drawn in" in tab.inner_text("#branches")
+    assert tab.locator("#branches li li").count() == 1, "below the one that it grew out of"
+    tab.locator("#branches button").first.click()
     assert until(lambda: "goes on from 1" in said(tab))
     tab.locator("#seed input").fill("77")
     tab.locator("#seed input").press("Tab")
     draw(tab, 3)
     assert asked[2].seed == 77
     assert asked[2].prefix == again.prefix, "the same rows of the same picture"
-    assert "3: goldfish (1), 8 rows of 1" in tab.inner_text("#branch-tree")
+    assert "3: goldfish (1), 8 rows of 1" in tab.inner_text("#branches")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydantic import TypeAdapter
 
 import aim
@@ -22,6 +24,7 @@ from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui import models as ui_models
 from aim.ui import record
+from aim.ui.front import Card
 from aim.ui.generate import recorded
 from aim.ui.generate.recorded import PLAYED, opening, recording
 from aim.ui.race import recorded as race
@@ -51,8 +54,9 @@ def test_it_is_small(pipe: Pipeline) -> None:
 
 
 def test_another_version_shows_nothing(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Card(pipe).there and Image.open(io.BytesIO(Card(pipe).jpeg)).width > 1200
     monkeypatch.setattr(pipe, "version", "0123456789ab")
-    assert opening(pipe) == (None, [])
+    assert opening(pipe) == (None, []) and not Card(pipe).there
 
 
 def test_the_command_writes_what_is_read(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

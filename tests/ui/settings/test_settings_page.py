@@ -43,7 +43,7 @@ def test_settings_and_address_go_along(page: Page, tab: Any) -> None:
     assert tab.url.endswith("?count=1#explore")
     assert tab.locator("#seed input").input_value() == "12"
     tab.click("#explore")
-    assert until(lambda: "seed 12," in tab.inner_text("#branch-tree"))
+    assert until(lambda: "seed 12," in tab.inner_text("#branches"))
     show(tab, "Race")
     assert until(lambda: not tab.is_visible("#class")), "it has settings of its own"
     tab.go_back()

@@ -1,0 +1,68 @@
+"""What goes out first: the card for messengers, compression, what the browser may keep, and a cold
+load that is light and does not jump.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+
+from aim.ui.front import TITLE, dressed
+from pages import Page
+
+SHIFTS = """
+  window.shifted = 0;
+  new PerformanceObserver((list) => list.getEntries().forEach((e) => (window.shifted += e.value)))
+    .observe({ type: "layout-shift", buffered: true });
+"""
+
+
+def asked(page: Page, path: str = "", **headers: str) -> httpx.Response:
+    return httpx.get(page.url + path, headers=headers, trust_env=False)
+
+
+def test_a_messenger_finds_our_card_and_no_other(page: Page) -> None:
+    html = asked(page, **{"x-forwarded-host": "aim.example", "x-forwarded-proto": "https"}).text
+    tags = dict(re.findall(r'<meta (?:name|property)="([^"]+)" content="([^"]*)" />', html))
+    assert (tags["og:title"], tags["og:url"]) == (TITLE, "https://aim.example")
+    assert "code after another" in tags["description"] and tags["twitter:card"] == "summary"
+    assert html.count("og:title") == 1 and "Gradio!" not in html.partition("<script>")[0]
+    assert "og:image" not in tags, "the recorded pictures are of another model"
+    assert asked(page, "card.jpg").status_code == 404
+
+
+def test_a_card_has_its_picture_and_nothing_of_a_visitor_is_html() -> None:
+    html = "<head><style>a</style><script>window.gradio_config = {}</script>"
+    made = dressed(html, 'https://a.example/"><script>', pictured=True)
+    assert "https://a.example/&quot;&gt;&lt;script&gt;/card.jpg" in made
+    assert dressed("<p>something else</p>", "", True) == "<p>something else</p>"
+
+
+def test_the_page_is_compressed_and_assets_are_kept(page: Page) -> None:
+    plain = asked(page, **{"accept-encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    for packing in ("gzip", "br"):
+        packed = asked(page, **{"accept-encoding": packing})
+        assert packed.headers["content-encoding"] == packing and packed.text == plain.text
+        assert 3 * int(packed.headers["content-length"]) < len(plain.content)
+    found = re.search(r"assets/index-[^\"]+\.js", plain.text)
+    assert found and "immutable" in asked(page, found[0]).headers["cache-control"]
+    assert "immutable" not in plain.headers.get("cache-control", "")
+
+
+def test_a_cold_load_is_light_and_does_not_jump(page: Page, browser: Any) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    tab = context.new_page()
+    network = context.new_cdp_session(tab)
+    network.send("Network.enable")
+    sizes: list[float] = []
+    network.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    tab.add_init_script(SHIFTS)
+    tab.goto(page.url)
+    tab.wait_for_selector("#count input[value='4']:checked")
+    tab.wait_for_timeout(500)
+    assert tab.evaluate("() => window.shifted") < 0.1
+    assert len(sizes) < 120 and sum(sizes) < 480_000, (len(sizes), sum(sizes))
+    context.close()

@@ -100,14 +100,14 @@ class ExploreActions:
                 kept = parent.codes[: int(rows) * pipe.tokenizer.config.grid] if parent else ()
                 asked = Request(pipe.row(index), params, drawn_with, COUNT_EVERY, prefix=kept)
                 reel = Reel(pipe, pipe.title(index), begin=len(kept))
+                parameters = pipe.parameters(index, drawn_with, params)
+                parameters |= {"rows_kept": int(rows)} if parent else {}
                 for view in drawing.views(pipe, [asked], PREVIEW_EVERY):
                     if view.state != "done":
-                        yield self._seen(view, reel)
+                        yield self._seen(view, reel, parameters)
                     else:
                         settings = f"seed {drawn_with}, {params.describe()}"
                         cost = _cost(len(kept), view)
-                        parameters = pipe.parameters(index, drawn_with, params)
-                        parameters |= {"rows_kept": int(rows)} if parent else {}
                         drawn = Drawn(pipe, view.codes, (parameters,))
                         self.drawings.remember(drawn, view.images)
                         told = status("done", describe_view(view), view)
@@ -218,12 +218,15 @@ class ExploreActions:
         """How many rows are kept where the picture was clicked: those above."""
         return int(event.line)
 
-    def _seen(self, view: View, reel: Reel) -> Update:
-        path = None
+    def _seen(self, view: View, reel: Reel, parameters: dict[str, Any]) -> Update:
+        path, made = None, None
         if view.image is not None:
             path = keep(preview_png(view.image), "preview.png", self.screen.stage)
-        told = status(view.state, describe_view(view), view)
-        return {self.screen.progress: told, self.screen.stage: reel.show(view, path)}
+        if view.state == "stopped" and (drawn := sum(map(len, view.codes))):
+            told = {**parameters, "codes_drawn": drawn}
+            made = Drawn(reel.pipe, view.codes, (told,)).told()
+        said = status(view.state, describe_view(view), view)
+        return {self.screen.progress: said, self.screen.stage: reel.show(view, path, made=made)}
 
     def _grown(
         self,

@@ -18,12 +18,20 @@ from aim.ui.stage.updates import status
 from aim.ui.stage.widgets import Range, Status, draw_and_stop
 
 _INTRO = (
-    "A picture is drawn row by row, and every row follows from those above it. **Draw** one, then "
-    "keep its first rows and change the "
-    "class, the seed or the guidance: the kept rows are read in one pass, and the rest is drawn "
-    "anew. Or give a picture of your own, and "
-    "let the model finish it."
+    "A picture is drawn row by row, and every row follows from those above it. **Draw** one, click "
+    "it where to cut it, and change the class, the seed or the guidance: the rows above are read "
+    "in one pass, and the rest is drawn anew. Or give a picture of your own, to be finished."
 )
+
+
+class CutStage(Stage):
+    """Where a click on a line cuts the picture; ``cut`` is how many lines stay."""
+
+    beside = "explore"
+
+    def __init__(self, *args: Any, cut: int = 0, **kwargs: Any) -> None:
+        self.cut = cut
+        super().__init__(*args, cut=cut, **kwargs)
 
 
 def explore_tab(models: Models, drawing: Actions, boxes: Boxes) -> ExploreActions:
@@ -44,7 +52,7 @@ def explore_tab(models: Models, drawing: Actions, boxes: Boxes) -> ExploreAction
         info="Of the picture chosen; 0 draws a new one.",
         elem_id="rows-kept",
     )
-    stage = Stage(elem_id="explored", elem_classes="aim-flush")
+    stage = CutStage(elem_id="explored", elem_classes="aim-flush")
     picture = gr.Image(visible=False, format="png", type="filepath", label="Picture")
     progress = Status(
         status("idle", "Press Draw, or give a picture"),
@@ -81,6 +89,7 @@ def explore_tab(models: Models, drawing: Actions, boxes: Boxes) -> ExploreAction
     )
     stop.click(drawing.stop, None, None, queue=False, **hidden)
     stage.click(actions.cut, None, rows, queue=False, **hidden)
+    rows.change(lambda rows: gr.update(cut=rows), rows, stage, queue=False, **hidden)
     given.upload(actions.take, [given, boxes.model, branches], list(screen), **hidden)
     grown.click(actions.choose, branches, list(screen), **hidden)
     # in the order of the API, at whose end new ones come

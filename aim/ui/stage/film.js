@@ -6,6 +6,7 @@ class Film {
   constructor(canvas, root) {
     Object.assign(this, { canvas, root, context: canvas.getContext("2d"), value: null });
     this.mark = this.hover = null; // codes that are framed: picture, line, column
+    this.cut = this.over = null; // lines above a cut, and above one that is pointed at
     this.clear();
   }
 
@@ -119,8 +120,32 @@ class Film {
       }
       context.globalAlpha = 1;
     }
+    this.scissors();
     if (this.hover) this.frame(this.hover, 0.06);
     if (this.mark) this.frame(this.mark, 0.14);
+  }
+
+  scissors() {
+    const { cell, size, height } = this.layout();
+    const { context } = this;
+    if (!this.value) return;
+    if (this.over !== null && this.over !== undefined) {
+      context.globalAlpha = 0.6;
+      context.fillStyle = getComputedStyle(this.root).getPropertyValue("--paper").trim();
+      context.fillRect(0, this.over * cell, size, height);
+      context.globalAlpha = 1;
+    }
+    if (!this.cut) return;
+    context.lineWidth = Math.max(2, cell / 12);
+    for (const [colour, dash] of [["#12202b", []], ["#fff", [cell / 2, cell / 2]]]) {
+      context.strokeStyle = colour;
+      context.setLineDash(dash);
+      context.beginPath();
+      context.moveTo(0, this.cut * cell);
+      context.lineTo(size, this.cut * cell);
+      context.stroke();
+    }
+    context.setLineDash([]);
   }
 
   // A light frame in a dark one, as thick as a share of a code.

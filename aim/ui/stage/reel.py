@@ -23,7 +23,7 @@ class Reel:
 
     def __init__(self, pipe: Pipeline, title: str, pictures: int = 1, begin: int = 0) -> None:
         """``begin`` codes are there from the first moment on."""
-        self._palette = pipe.colours()
+        self.pipe, self._palette = pipe, pipe.colours()
         self._value = {
             "run": f"{next(_runs)}",
             "title": title,

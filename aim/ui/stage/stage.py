@@ -4,6 +4,7 @@ code by code, at a pace to look at.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from aim.ui.assets import text
@@ -29,8 +30,9 @@ class Stage(Shown):
         html, script = text("stage/stage.html"), text("stage/film.js") + text("stage/stage.js")
         if self.beside:
             for place in ("beside", "below"):
-                part = text(f"{self.beside}/{place}.html")
-                html = html.replace(f"<!-- {place} -->", part)
+                with suppress(FileNotFoundError):
+                    part = text(f"{self.beside}/{place}.html")
+                    html = html.replace(f"<!-- {place} -->", part)
             script += text(f"{self.beside}/beside.js")
         super().__init__(value, **{"html_template": html, "js_on_load": script, **kwargs})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,22 @@ def test_rewind_and_branch(tab: Any, asked: list[Request]) -> None:
     tab.get_by_label("Random", exact=True).uncheck()
     draw(tab, 1)
     assert asked[0].prefix == ()
-    keep_rows(tab, 8)
+    stage = tab.locator("#explored .aim-stage")
+    stage.get_by_role("button", name="Live").click()
+    tab.wait_for_selector("#explored .aim-stage[data-state=done]")
+    canvas = stage.locator("canvas")
+    canvas.scroll_into_view_if_needed()
+    side = canvas.bounding_box()["width"]
+    canvas.hover(position={"x": side / 2, "y": side * 3.5 / 16})
+    assert "Click: the first 3 rows stay" in tab.inner_text("#explored .aim-cut")
+    canvas.click(position={"x": side / 2, "y": side * 8.5 / 16})
+    assert until(lambda: tab.input_value("#rows-kept input[type=number]") == "8"), "cut there"
+    tab.mouse.move(5, 5)
+    assert until(lambda: "The first 8 rows stay" in tab.inner_text("#explored .aim-cut"))
     draw(tab, 2)
+    rate = float(tab.inner_text("#explore-progress .aim-rate").split()[0])
+    told = re.search(r"128 codes drawn in ([\d.]+) s", tab.inner_text("#branches"))
+    assert rate == pytest.approx(128 / float(told[1]), rel=0.05), "only what was drawn counts"
     again, first = asked[1], asked[0]
     assert len(again.prefix) == 128
     assert (again.label, again.seed, again.params) == (first.label, first.seed, first.params)

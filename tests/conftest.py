@@ -49,6 +49,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()  # what was imported stays: it is not to be looked through at every collection
 
 
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in items:

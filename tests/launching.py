@@ -1,5 +1,5 @@
-"""Commands in processes of their own, without the seconds that each would import for: they are
-forked from a process that has imported everything.
+"""Processes of their own for commands and functions, without the seconds that each would import
+for: they are forked from a process that has imported everything.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 IMPORTED = [
     "aim.cli",
@@ -20,9 +22,11 @@ IMPORTED = [
     "aim.training.train_prior",
     "aim.training.train_tokenizer",
     "accelerate",
+    "pytest",
     "torch._dynamo",  # by every optimizer
     "torch.distributed.fsdp",
 ]
+T = TypeVar("T")
 forking = multiprocessing.get_context("forkserver")
 forking.set_forkserver_preload(IMPORTED)
 
@@ -60,6 +64,24 @@ def run(arguments: Sequence[object], processes: int = 1, timeout: float = 150.0)
         said = "".join(path.read_text() for path in sorted(Path(folder).iterdir()))
         assert all(process.exitcode == 0 for process in started), said
     return said
+
+
+def call(function: Callable[..., T], *arguments: object) -> T:
+    """What a function of a module returns in a process of its own; for what it takes of memory and
+    time.
+    """
+    here, there = forking.Pipe(duplex=False)
+    process = forking.Process(target=_answer, args=(there, function, arguments), daemon=True)
+    process.start()
+    there.close()
+    try:
+        return here.recv()
+    finally:
+        process.join()
+
+
+def _answer(there: Connection, function: Callable[..., T], arguments: tuple[object, ...]) -> None:
+    there.send(function(*arguments))
 
 
 def _meeting() -> dict[str, str]:

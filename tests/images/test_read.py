@@ -6,7 +6,6 @@ import contextlib
 import io
 import random
 import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from aim.errors import InvalidInput
 from aim.images import read, write
+from tests.launching import call
 
 RED, BLUE = (200, 30, 30), (20, 40, 220)
 
@@ -353,37 +353,25 @@ def test_a_damaged_file_is_an_image_or_a_refusal_that_names_it(seed: int) -> Non
     assert min(outcomes.values()) > 50
 
 
-LARGE = """
-import sys
-from pathlib import Path
-from aim.errors import InvalidInput
-from aim.images import read
-
-def peak():  # not getrusage's, which may be the parent's
+def peak() -> int:
+    """The most MB that this process held; not getrusage's, which may be the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
 
-what, path = sys.argv[1:]
-before = peak()
-try:
-    if what == "parameters":
-        read.read_parameters(path)
-    else:
-        read.open_square(path, 64)
-    print("read", peak() - before)
-except InvalidInput as error:
-    print("refused", peak() - before)
-"""
+
+def taken(path: Path, parameters: bool) -> tuple[str, int]:
+    before = peak()
+    try:
+        read.read_parameters(path) if parameters else read.open_square(path, 64)
+        outcome = "read"
+    except InvalidInput:
+        outcome = "refused"
+    return outcome, peak() - before
 
 
-def memory(path: Path, what: str = "pixels") -> tuple[str, int]:
+def memory(path: Path, parameters: bool = False) -> tuple[str, int]:
     """How reading it ends, and the MB that it takes, in a process of its own."""
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LARGE, what, str(path)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    outcome, taken = run.stdout.split()
-    return outcome, int(taken)
+    return call(taken, path, parameters)
 
 
 def test_a_large_image_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
@@ -418,7 +406,7 @@ def test_a_large_photo_is_read_at_half_its_size(tmp_path: Path) -> None:
 def test_parameters_are_read_without_the_pixels(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(write.png_bytes(Image.new("1", (8000, 8000)), {"seed": 7}))
-    outcome, taken = memory(path, "parameters")
+    outcome, taken = memory(path, parameters=True)
     assert (outcome, taken < 10) == ("read", True), taken
 
 

@@ -14,15 +14,15 @@ from typing import Any, cast
 
 import torch
 from rich.table import Table
-from torch import nn
 
 from aim.bench.machine import GIB, Machine, synchronize
 from aim.bench.table import machine_line
 from aim.config import MODELS
 from aim.errors import InvalidInput
-from aim.models.prior import Prior, build
+from aim.models.prior import build
 from aim.tables import plain
 from aim.training.data.codes import CodeSet
+from aim.training.pace import product_parameters
 from aim.training.prior import PriorTrainer
 from aim.training.recipe import PriorRecipe, Scan
 
@@ -48,18 +48,6 @@ class Throughput:
     fraction: float  # of PEAK
     peak_memory_gib: float | None
     loss: float  # of the last step: training that diverges measures nothing
-
-
-def product_parameters(model: Prior) -> int:
-    """Parameters that are multiplied with every code: linear layers inside layers, and the head.
-    Modulations are per image.
-    """
-    layers = sum(
-        m.weight.numel()
-        for name, m in model.layers.named_modules()
-        if isinstance(m, nn.Linear) and "adaLN" not in name
-    )
-    return layers + model.config.vocab_size * model.config.d_model
 
 
 def throughput(

@@ -104,7 +104,7 @@ def evaluate(
 ) -> None:
     """Draw a balanced set of images and compare it with real ones.
 
-    PNGs, ADM's .npz, FID, sFID, KID, IS, precision and recall; a table, then one line of JSON. Several
+    PNGs, ADM's .npz, FID, sFID, KID, IS, precision, recall; a table, then one line of JSON. Several
     GPUs, or cores of a CPU, of which a process uses one: start it with torchrun.
     """
     if context.invoked_subcommand:

@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from aim.errors import AimError, InvalidInput
 from aim.files import replace
+from aim.images.read import open_image
 from aim.training.identity import Identity, locked, read_state
 from aim.training.keep import Models, Write
 from aim.training.loop import Hooks, Trainer
@@ -22,7 +25,7 @@ from aim.training.parallel import Processes
 from aim.training.recipe import RUN
 from aim.training.run import Run
 
-CONFIG = "config.json"
+CONFIG, NAME = "config.json", "id"
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -61,15 +64,20 @@ class Launch:
         InvalidInput for a folder that holds another run, before anything in it is touched.
         """
         identity.changes((read_state(self.out, mmap=True) or {}).get("run"), self.out)
+        name, settings = _run_name(self.out), {**config, **identity.settings}
         if self.processes.first:
-            values = {**config, **identity.settings, RUN: identity.about}
-            replace(self.out / CONFIG, json.dumps(values, indent=1) + "\n")
+            about = {NAME: name, **identity.about}
+            replace(self.out / CONFIG, json.dumps({**settings, RUN: about}, indent=1) + "\n")
         if self.options.tracker != "none":
-            self.accelerator.init_trackers("aim")
+            kind = self.options.tracker
+            # the same run goes on where a tracker knows of runs
+            own = {"id": name, "name": self.out.name, "resume": "allow"} if kind == "wandb" else {}
+            plain = {key: value for key, value in settings.items() if _scalar(value)}
+            self.accelerator.init_trackers("aim", config=plain, init_kwargs={kind: own})
 
     def hooks(self, *things: Any) -> Hooks:
         """For a trainer: its figures go to the tracker, and ``draw`` gets the averaged model,
-        ``things`` and a file in sheets/; without things nothing is drawn.
+        ``things`` and a file in sheets/, which goes there, too; without things nothing is drawn.
         """
         draw = self.options.draw if things and self.processes.first else None
 
@@ -77,8 +85,15 @@ class Launch:
             self.accelerator.log(dict(figures), step=step)
 
         def sheet(average: nn.Module, step: int) -> None:
-            if draw:
-                draw(average, *things, self.out / "sheets" / f"{step:07d}.png")
+            if not draw:
+                return
+            path = self.out / "sheets" / f"{step:07d}.png"
+            draw(average, *things, path)
+            for tracker in self.accelerator.trackers:
+                if hasattr(tracker, "log_images") and path.is_file():
+                    pixels = np.asarray(open_image(path))[None]
+                    layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                    tracker.log_images({"sheet": pixels}, step=step, **layout)
 
         return Hooks(log, sheet, self.options.on_step)
 
@@ -112,8 +127,29 @@ def _accelerator(options: Options, out: Path) -> Any:
         raise AimError('training needs accelerate: pip install "aim-mamba[train]"') from error
     try:
         trackers = None if tracker == "none" else tracker
-        return Accelerator(cpu=device == "cpu", log_with=trackers, project_dir=str(out))
+        found = Accelerator(cpu=device == "cpu", log_with=trackers, project_dir=str(out))
     except ValueError as error:
         raise InvalidInput(
             f"tracker is {tracker!r}, which accelerate refuses ({error}); take tensorboard or none"
         ) from error
+    if trackers and not found.log_with:  # accelerate passes over what is not installed
+        raise AimError(f"tracker is {tracker!r}, which is not installed: {_install(tracker)}")
+    return found
+
+
+def _install(tracker: str) -> str:
+    what = '"aim-mamba[train]"' if tracker == "tensorboard" else tracker
+    return f"pip install {what}, or take --tracker none"
+
+
+def _run_name(out: Path) -> str:
+    """8 hex digits that a run has from its first start on."""
+    try:
+        known = json.loads((out / CONFIG).read_text(encoding="utf-8"))[RUN][NAME]
+    except (OSError, ValueError, KeyError, TypeError):
+        known = None
+    return known if isinstance(known, str) else secrets.token_hex(4)
+
+
+def _scalar(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str))

@@ -18,6 +18,7 @@ from aim.training.data.images import Batches
 from aim.training.identity import Identity
 from aim.training.keep import Models
 from aim.training.optim import averaged, schedule, set_lr
+from aim.training.pace import Means, left
 from aim.training.parallel import Processes, whole
 from aim.training.recipe import Recipe
 from aim.training.run import Run, Stateful
@@ -61,6 +62,7 @@ class Trainer(ABC, Generic[Network]):
         self.ema = averaged(self.model, recipe.ema)
         self.generator = torch.Generator()
         self._failed = 0  # steps in a row whose gradient was not finite
+        self._skipped = 0  # steps since the last line that were not worth it
 
     @property
     def average(self) -> Network:
@@ -110,10 +112,12 @@ class Trainer(ABC, Generic[Network]):
         run, r, models = self.run_state, self.recipe, self.models
         if models:
             run.on_save = models.latest
-        going, before = run.progress < 1, (run.step, run.elapsed)
+        going, means = run.progress < 1, Means()
+        if going and r.compile and self.processes.first:
+            print("compiling: the first steps may take minutes", flush=True)
         with run.interruptible():
             while going:
-                figures = self._step(run.progress)
+                means.add(self._step(run.progress))
                 going = run.advance()
                 if self.hooks.step:
                     self.hooks.step(run)
@@ -122,21 +126,35 @@ class Trainer(ABC, Generic[Network]):
                 due = not run.stopped and (not going or run.step % r.validate_every == 0)
                 if going and not due and run.step % r.log_every:
                     continue
-                rate = (run.step - before[0]) * r.batch / max(run.elapsed - before[1], 1e-9)
-                validated = self.validate() if due else {}
-                run.log(
-                    **{name: self.processes.mean(value) for name, value in figures.items()},
-                    epochs=run.step * r.batch / self.items,
-                    lr=self.optimizers[0].param_groups[0]["lr"],
-                    images_per_second=round(rate, 1),
-                    **validated,
-                )
-                if models and validated:
-                    models.validated(run.step, self.figure, validated[self.figure], self.higher)
-                if due and self.hooks.validated:
-                    self.hooks.validated(self.average, run.step)
-                before = (run.step, run.elapsed)
+                self._log(means, due)
+                run.mark()
         return self.average
+
+    def _log(self, means: Means, due: bool) -> None:
+        """A line of figures since the last one; ``due``: and those of a validation."""
+        run, r, pace = self.run_state, self.recipe, self.run_state.pace()
+        eta = left(run.seconds, run.elapsed, run.steps, run.step, pace)
+        figures = means.take(self.processes)
+        skipped, self._skipped = self._skipped, 0
+        validated = self.validate() if due else {}
+        run.log(
+            **({} if eta is None else {"eta": round(eta)}),
+            **figures,
+            epochs=run.step * r.batch / self.items,
+            lr=self.optimizers[0].param_groups[0]["lr"],
+            images_per_second=round(pace * r.batch, 1),
+            **self._speed(pace * r.batch),
+            **({"skipped": skipped} if skipped else {}),
+            **validated,
+        )
+        if self.models and validated:
+            self.models.validated(run.step, self.figure, validated[self.figure], self.higher)
+        if due and self.hooks.validated:
+            self.hooks.validated(self.average, run.step)
+
+    def _speed(self, images_per_second: float) -> dict[str, float]:
+        """Further figures of speed."""
+        return {}
 
     def _prepare(self, progress: float) -> None:
         """Learning rates and seeds of the step that begins; dropout's differs between processes."""
@@ -155,6 +173,7 @@ class Trainer(ABC, Generic[Network]):
         norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), r.clip))
         finite = math.isfinite(norm.item())
         self._failed = 0 if finite else self._failed + 1
+        self._skipped += not finite
         if self._failed >= r.patience:
             raise AimError(
                 f"the gradient's norm is {norm.item()} for {self._failed} steps in a row, up to "

@@ -18,6 +18,7 @@ from aim.training.data.codes import CodeSet
 from aim.training.identity import Identity
 from aim.training.loop import QUIET, Hooks, Trainer, check_batch
 from aim.training.optim import adamw
+from aim.training.pace import product_parameters, utilization
 from aim.training.parallel import Processes, Sharded, shard, synchronised
 from aim.training.recipe import PriorRecipe
 from aim.training.run import Stateful
@@ -47,6 +48,7 @@ class PriorTrainer(Trainer[Prior]):
             check_codes(model.config, name, codes)
         super().__init__(model, recipe, processes)
         self.data, self.val = data, val
+        self._products = product_parameters(self.model)
         self.generator = torch.Generator(data.codes.device)
         if isinstance(model, AiM):
             model.use_scan(recipe.scan)
@@ -80,6 +82,13 @@ class PriorTrainer(Trainer[Prior]):
         model.
         """
         return {"val": validation_nll(self.average, self.val, self.recipe.batch, self.device)}
+
+    def _speed(self, images_per_second: float) -> dict[str, float]:
+        share = utilization(
+            self._products, self.model.config.num_tokens, images_per_second, self.device,
+            self.processes.world,
+        )  # fmt: skip
+        return {} if share is None else {"mfu": round(share, 4)}
 
     def _step(self, progress: float) -> dict[str, Tensor]:
         """One update: the mean loss of this process's share, and the norm of the gradient over

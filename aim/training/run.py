@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,6 +69,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         self._start = self._saved = time.monotonic()
+        self._mark = self._warm = (self.step, self._start)  # from where on the pace is measured
         self._late = 0.0  # by how much the slowest process is behind this one
         self._warming = 3  # steps off the clock: compilation is not training
 
@@ -89,6 +91,7 @@ class Run:
         if self._warming:
             self._warming -= 1
             self._start = time.monotonic()
+            self._warm = (self.step, self._start)
         done, due = self.progress >= 1, time.monotonic() - self._saved > self.save_every
         if self.processes.world > 1:
             mine = self.elapsed
@@ -106,6 +109,18 @@ class Run:
                 self.on_save(self.step)
                 self._saved = time.monotonic()
         return not (done or self.stopped)
+
+    def mark(self) -> None:
+        """Measure the pace from here on."""
+        self._mark = (self.step, time.monotonic())
+
+    def pace(self) -> float:
+        """Steps a second since the last ``mark``, or since the steps that are off the clock."""
+        step, start = self._mark
+        if not self._warming and step < self._warm[0] < self.step:
+            step, start = self._warm
+        steps, seconds = self.step - step, time.monotonic() - start
+        return steps / seconds if seconds > 0 else 0.0
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -196,9 +211,14 @@ class Run:
                 f"{self.folder / 'state.pt'} with a lower lr"
             )
         line = {"step": self.step, "seconds": round(self.elapsed, 1), **plain}
+        shown = dict(line)
+        if self.steps < 10**9:
+            shown["step"] = f"{self.step}/{self.steps}"
+        if "eta" in shown:
+            shown["eta"] = timedelta(seconds=shown["eta"])
         self._say(
             " ".join(
-                f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()
+                f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()
             )
         )
         self._append(line)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aim.bench.training import product_parameters, throughput
+from aim.bench.training import throughput
 from aim.config import MODELS, GPTConfig
 from aim.errors import InvalidInput
 from aim.models.gpt.model import GPT
 from aim.models.prior import build
+from aim.training.pace import product_parameters
 
 
 def test_products_of_a_code_are_counted_and_those_of_an_image_are_not() -> None:

@@ -12,10 +12,10 @@ import torch
 
 from aim.bench import race, speed
 from aim.bench.machine import Machine
-from aim.bench.training import product_parameters
 from aim.config import MODELS, ModelSpec
 from aim.models.prior import build
 from aim.models.vq.model import VQ
+from aim.training.pace import product_parameters
 from aim.ui import probe
 from tests.bench.rivals import CONFIGS
 from tests.cli.runner import Cli

@@ -246,3 +246,20 @@ def test_codes_that_a_model_cannot_learn_are_refused(train: Any) -> None:
     ):
         with pytest.raises(InvalidInput, match=message):
             train(1, good._replace(**changes))
+
+
+def test_a_loss_that_is_not_finite_on_a_line_counts_like_any_other(
+    train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = train(6, log_every=1)
+    good, bad = torch.nn.utils.clip_grad_norm_, {2, 3}
+
+    def clip(*arguments: Any) -> Tensor:
+        worth = trainer.run_state.step not in bad
+        return good(*arguments) if worth else torch.tensor(float("nan"))
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    trainer.run()
+    lines = [json.loads(x) for x in (trainer.run_state.folder / "log.jsonl").open()]
+    assert [line.get("skipped") for line in lines] == [None, None, 1, 1, None, None]
+    assert ["norm" in line for line in lines] == [True, True, False, False, True, True]

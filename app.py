@@ -3,11 +3,20 @@
 Environment variables choose what it shows and where: docs/hosting.md lists them.
 """
 
+import sys
+
+from aim.errors import AimError
 from aim.settings import Settings
-from aim.ui import build, serve
 
-settings = Settings.from_env()
-demo = build(settings.model, device=settings.device, dtype=settings.dtype, backend=settings.backend)
+try:
+    # before Gradio is imported, which reads the same environment and does not explain itself
+    settings = Settings.from_env()
+    from aim.ui import build, serve
 
-if __name__ == "__main__":
-    serve(demo, mcp_server=settings.mcp)
+    demo = build(
+        settings.model, device=settings.device, dtype=settings.dtype, backend=settings.backend
+    )
+    if __name__ == "__main__":
+        serve(demo, mcp_server=settings.mcp)
+except AimError as error:
+    sys.exit(str(error))

@@ -67,7 +67,9 @@ class Settings:
     LOCAL_RANK, as torchrun sets them: which of how many processes this is, and which on its
     machine; ``mcp`` AIM_MCP (whether the page is an MCP server, too), ``zero`` SPACES_ZERO_GPU
     (whether this is a Hugging Face Space that has a GPU only inside its calls), ``port``
-    GRADIO_SERVER_PORT (of the page; None is the first free one from 7860).
+    GRADIO_SERVER_PORT (of the page; None is the first free one from 7860), ``host``
+    GRADIO_SERVER_NAME (the address it listens on; None is this machine alone), ``root``
+    GRADIO_ROOT_PATH (the path below which a proxy shows it).
     """
 
     device: str = "auto"
@@ -85,6 +87,8 @@ class Settings:
     mcp: bool = False
     zero: bool = False
     port: int | None = None
+    host: str | None = None
+    root: str = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -112,6 +116,8 @@ class Settings:
             mcp=SWITCH[_choice(given, "AIM_MCP", "0", tuple(SWITCH))],
             zero=SWITCH.get(given.get("SPACES_ZERO_GPU", "").lower(), False),
             port=_number(given, "GRADIO_SERVER_PORT", 0, 1, 65535) or None,
+            host=given.get("GRADIO_SERVER_NAME"),
+            root=given.get("GRADIO_ROOT_PATH", ""),
         )
 
 

@@ -35,9 +35,10 @@ def demo(
     backend: Backend = None,
 ) -> None:
     """Open the page."""
+    # before Gradio is imported, which reads the same environment and does not explain itself
+    chosen = settings(model=model, device=device, dtype=dtype, backend=backend, mcp=mcp)
     from aim.ui import launch
 
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend, mcp=mcp)
     launch(
         chosen.model,
         device=chosen.device,

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from aim.errors import AimError, InvalidInput, let_go
 from aim.settings import Limits, Settings
-from aim.ui import temporary
+from aim.ui import address, temporary
 from aim.ui.idle import Idle
 from aim.ui.stage.updates import explain, plain
 from aim.ui.temporary import Sweeper
@@ -55,7 +55,13 @@ class Page(gr.Blocks):
         """As of ``gr.Blocks``, within the limits. A port that is asked for, here or by
         GRADIO_SERVER_PORT, is taken, or AimError says that it cannot be.
         """
-        port = Settings.from_env().port if server_port is None else server_port
+        settings = Settings.from_env()
+        port = settings.port if server_port is None else server_port
+        name = kwargs.pop("server_name", None) or settings.host
+        path = kwargs.pop("root_path", None)
+        kwargs["server_name"] = address.host(name)
+        kwargs["root_path"] = address.root(settings.root if path is None else path)
+        address.reach_itself(os.environ)
         kwargs["max_file_size"] = f"{self.limits.upload_mb}mb"
         kwargs["max_threads"] = self.threads
         kwargs["state_session_capacity"] = self.limits.sessions
@@ -67,11 +73,11 @@ class Page(gr.Blocks):
             Idle(self.server, self.limits.receive_seconds).start()
             return launched
         except OSError as error:
-            if port is None:
-                raise
+            what = "a port" if port is None else f"port {port}"
             raise AimError(
-                f"port {port} cannot be had, as another program may listen there; end that, or "
-                "choose another with --port or GRADIO_SERVER_PORT"
+                f"{what} cannot be had on {name or 'this machine'}, as another program may listen "
+                "there, or the address is not this machine's; end that, or choose another with "
+                "--port or GRADIO_SERVER_PORT, --host or GRADIO_SERVER_NAME"
             ) from error
 
     def close(self, verbose: bool = True) -> None:

@@ -63,16 +63,16 @@ def make_pipe(make_model: Callable[..., AiM], grid_vq: VQ) -> Callable[..., tupl
 
 @pytest.fixture(scope="session")
 def make_rival(make_model: Callable[..., AiM]) -> Callable[[str, Brake], Pipeline]:
-    """A tiny pipeline in the place of a named model with random weights, of its family, of 64
+    """A tiny pipeline in the place of a named model with random weights, of its family, of 16
     codes, and as slow as a brake makes it.
     """
     small = VQConfig(
-        image_size=32, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 1, 2), num_res_blocks=1
+        image_size=16, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 1, 2), num_res_blocks=1
     )
     tokenizer = VQ(small).eval().requires_grad_(False)
 
     def make(name: str, brake: Brake) -> Pipeline:
-        model = make_model(num_tokens=64)
+        model = make_model(num_tokens=16)
         if name.startswith("gpt"):
             same = {
                 "vocab_size": model.config.vocab_size,
@@ -80,7 +80,7 @@ def make_rival(make_model: Callable[..., AiM]) -> Callable[[str, Brake], Pipelin
                 "classes": model.config.classes,
             }
             model = (
-                GPT(GPTConfig(64, 2, 2, num_tokens=64, multiple_of=64, **same))
+                GPT(GPTConfig(64, 2, 2, num_tokens=16, multiple_of=64, **same))
                 .eval()
                 .requires_grad_(False)
             )

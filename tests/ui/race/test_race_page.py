@@ -86,7 +86,7 @@ def test_a_race_is_watched_replayed_and_taken_home(page: Page, tab: Any, tmp_pat
     )
     assert "aim-b: 38.8 at 256" in tab.get_attribute("#memory svg", "aria-label")
     choose(tab, "Batch", "4")
-    page.rivals.seconds = 0.0005
+    page.rivals.seconds = 0.005
     tab.click("#race")
     tab.wait_for_function(
         "() => /Measuring (aim|gpt)-b: lap [1-5] of "
@@ -100,7 +100,7 @@ def test_a_race_is_watched_replayed_and_taken_home(page: Page, tab: Any, tmp_pat
     assert tab.inner_text(".aim-badge") == "Measured here, median laps"
     assert tab.input_value(".aim-pace") == "0.25"
     assert [found.inner_text() for found in tab.locator(".aim-count").all()] == [
-        "64 / 64 codes"
+        "16 / 16 codes"
     ] * 2
     assert tab.locator(".aim-name").all_inner_texts() == ["aim-b", "gpt-b"]
     assert max(tab.evaluate(COVERED)) < 0.05
@@ -134,7 +134,7 @@ def test_a_race_is_watched_replayed_and_taken_home(page: Page, tab: Any, tmp_pat
     tab.click(".aim-again")
     tab.wait_for_function(
         "() => [...document.querySelectorAll('.aim-racer')].every((lane) => "
-        "Number(lane.dataset.drawn) > 6)"
+        "Number(lane.dataset.drawn) > 4)"
     )
     assert tab.get_attribute(".aim-replay", "data-state") == "playing"
     covered = tab.evaluate(COVERED)
@@ -146,7 +146,7 @@ def test_a_race_is_watched_replayed_and_taken_home(page: Page, tab: Any, tmp_pat
 
     found = json.loads(download(tab, "#race-json", tmp_path).read_text())
     assert [racer["name"] for racer in found["racers"]] == ["aim-b", "gpt-b"]
-    assert all(len(lap["code_seconds"]) == 64 for racer in found["racers"] for lap in racer["laps"])
+    assert all(len(lap["code_seconds"]) == 16 for racer in found["racers"] for lap in racer["laps"])
     assert (found["batch"], found["label"], found["disturbed"]) == (4, 1, False)
     path = download(tab, "#race-csv", tmp_path)
     with path.open() as file:
@@ -157,7 +157,7 @@ def test_a_race_is_watched_replayed_and_taken_home(page: Page, tab: Any, tmp_pat
 
 
 def test_a_second_race_waits_and_the_first_can_be_stopped(page: Page, tab: Any):
-    page.rivals.seconds = 0.01
+    page.rivals.seconds = 0.05
     at = page.rivals.steps
     tab.click("#race")
     assert until(lambda: page.rivals.steps > at)
@@ -183,7 +183,7 @@ def test_on_a_phone_without_motion_and_a_closed_tab(page: Page, phone: Any, tmp_
     phone.click("#race")
     phone.wait_for_selector(".aim-replay[data-state=done]")
     assert not phone.is_visible(".aim-pacing")
-    assert phone.locator(".aim-count").all_inner_texts() == ["64 / 64 codes"] * 2
+    assert phone.locator(".aim-count").all_inner_texts() == ["16 / 16 codes"] * 2
     phone.wait_for_selector("#race-csv")
     phone.screenshot(path=tmp_path / "phone-dark.png", full_page=True)
     assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -193,7 +193,7 @@ def test_on_a_phone_without_motion_and_a_closed_tab(page: Page, phone: Any, tmp_
     clock = phone.locator(".aim-clock").first.bounding_box()
     assert clock["y"] + clock["height"] <= left["y"], "the clock stands above its picture"
 
-    page.rivals.seconds = 0.01
+    page.rivals.seconds = 0.05
     at = page.rivals.steps
     phone.click("#race")
     assert until(lambda: page.rivals.steps > at)

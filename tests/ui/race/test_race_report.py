@@ -136,7 +136,7 @@ def test_the_report_says_what_is_not_clean(raced: Race):
 
 def test_the_replay_is_of_each_one_s_median_lap(raced: Race):
     value = replay_of(raced)
-    assert (value["grid"], value["pictures"], value["columns"]) == (8, 5, 3)
+    assert (value["grid"], value["pictures"], value["columns"]) == (4, 5, 3)
     for shown, racer in zip(value["racers"], raced.racers, strict=True):
         assert shown["seconds"] == pytest.approx(
             sorted(lap.seconds for lap in racer.laps)[2], abs=1e-5
@@ -152,7 +152,7 @@ def test_the_memory_of_a_picture_is_counted_as_the_models_keep_it(
 ):
     for racer in raced.racers:
         config = make_rival(racer.name, Brake()).model.config
-        assert kept(config, 64) == racer.sequence_bytes
+        assert kept(config, 16) == racer.sequence_bytes
     html = memory_chart(["aim-s", "gpt-s"])
     assert html.count("<circle") == html.count("<rect") == 4 + 1
     assert "aim-s: 4.97 at 256, 4.97 at 1,024" in html and "gpt-s: 12.8 at 256, 51.4 at" in html

@@ -18,6 +18,7 @@ from torch import nn
 from aim.errors import AimError, InvalidInput
 from aim.files import replace
 from aim.images.read import open_image
+from aim.settings import Settings
 from aim.training.identity import Identity, locked, read_state
 from aim.training.keep import Models, Write
 from aim.training.loop import Hooks, Trainer
@@ -116,7 +117,7 @@ class Launch:
 
 
 def _accelerator(options: Options, out: Path) -> Any:
-    device, tracker = options.device, options.tracker
+    device, tracker, world = options.device, options.tracker, Settings.from_env().world
     if device not in ("auto", "cpu", "cuda"):
         raise InvalidInput(f"device is {device!r}; it must be auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
@@ -127,13 +128,20 @@ def _accelerator(options: Options, out: Path) -> Any:
         raise AimError('training needs accelerate: pip install "aim-mamba[train]"') from error
     try:
         trackers = None if tracker == "none" else tracker
-        found = Accelerator(cpu=device == "cpu", log_with=trackers, project_dir=str(out))
+        # accelerate makes several processes one model on CPUs only where it is told that they are
+        cpu = device == "cpu" or (world > 1 and not torch.cuda.is_available())
+        found = Accelerator(cpu=cpu, log_with=trackers, project_dir=str(out))
     except ValueError as error:
         raise InvalidInput(
             f"tracker is {tracker!r}, which accelerate refuses ({error}); take tensorboard or none"
         ) from error
     if trackers and not found.log_with:  # accelerate passes over what is not installed
         raise AimError(f"tracker is {tracker!r}, which is not installed: {_install(tracker)}")
+    if found.num_processes != world:
+        raise AimError(
+            f"accelerate sees {found.num_processes} of {world} processes, which would train as "
+            "many models; start with torchrun or accelerate launch, with --device cpu on CPUs"
+        )
     return found
 
 

@@ -19,7 +19,7 @@ from aim.training.identity import Identity
 from aim.training.loop import QUIET, Hooks, Trainer, check_batch
 from aim.training.optim import adamw
 from aim.training.pace import product_parameters, utilization
-from aim.training.parallel import Processes, Sharded, shard, synchronised
+from aim.training.parallel import ALONE, Processes, Sharded, shard, synchronised
 from aim.training.recipe import PriorRecipe
 from aim.training.run import Stateful
 
@@ -81,7 +81,11 @@ class PriorTrainer(Trainer[Prior]):
         """Mean negative log likelihood of a code of the validation images, in nats, by the averaged
         model.
         """
-        return {"val": validation_nll(self.average, self.val, self.recipe.batch, self.device)}
+        return {
+            "val": validation_nll(
+                self.average, self.val, self.recipe.batch, self.device, self.processes
+            )
+        }
 
     def _speed(self, images_per_second: float) -> dict[str, float]:
         share = utilization(
@@ -164,15 +168,24 @@ def check_codes(c: PriorConfig, name: str, codes: CodeSet) -> None:
 
 @torch.no_grad()
 def validation_nll(
-    model: Prior, val: CodeSet, batch: int = 256, device: torch.device | None = None
+    model: Prior,
+    val: CodeSet,
+    batch: int = 256,
+    device: torch.device | None = None,
+    processes: Processes = ALONE,
 ) -> float:
-    """Mean negative log likelihood of a code of version 0, in nats."""
-    device, total = device or val.codes.device, 0.0
-    for codes, labels in zip(val.codes[0].split(batch), val.labels.split(batch), strict=True):
-        codes, labels = codes.to(device), labels.to(device)
+    """Mean negative log likelihood of a code of version 0, in nats; the processes share the
+    batches.
+    """
+    device = device or val.codes.device
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    batches = list(zip(val.codes[0].split(batch), val.labels.split(batch), strict=True))
+    for start in range(0, len(batches), processes.world):
+        at = start + processes.rank
+        # weights that are shared out need all processes in every pass, some of them in vain
+        codes, labels = (part.to(device) for part in batches[min(at, len(batches) - 1)])
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits = model(codes[:, :-1].long(), labels)
-        total += F.cross_entropy(
-            logits.flatten(0, 1), codes.flatten().long(), reduction="sum"
-        ).item()
-    return total / val.codes[0].numel()
+        if at < len(batches):
+            total += F.cross_entropy(logits.flatten(0, 1), codes.flatten().long(), reduction="sum")
+    return processes.total(total).item() / val.codes[0].numel()

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from aim.errors import AimError, CheckpointError
+from aim.errors import AimError, CheckpointError, InvalidInput
 from aim.files import replacing
 from aim.training.identity import STATE, Identity, read_state
 from aim.training.parallel import ALONE, Processes
@@ -196,8 +196,15 @@ class Run:
 
     def _append(self, line: Mapping[str, Any]) -> None:
         if self.processes.first:
-            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            path = self.folder / "log.jsonl"
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise InvalidInput(
+                    f"cannot write {path}: {error.strerror}; make room, and the same command goes "
+                    f"on from the last save"
+                ) from error
 
     def log(self, **values: Any) -> None:
         """Print one line of figures and append it to ``log.jsonl``. AimError if one is not finite:

@@ -133,10 +133,16 @@ class TokenizerTrainer(Trainer[VQ]):
         order: PSNR in dB, the share of codes that are used, their perplexity.
         """
         images = self.val.images[:: max(1, len(self.val) // 1000)].to(self.device)
-        codes = torch.cat([self.average.encode(normalize(part)) for part in images.split(250)])
-        share = torch.bincount(codes.flatten(), minlength=len(self.use.counts)) / codes.numel()
+        # each process sees its share; of fewer images than processes, each all
+        mine = self.processes.share(images) if len(images) >= self.processes.world else images
+        codes = torch.cat([self.average.encode(normalize(part)) for part in mine.split(250)])
+        counts = torch.bincount(codes.flatten(), minlength=len(self.use.counts))
+        quality = psnr(reconstruct(self.average, mine), mine)
+        sums = torch.tensor([quality * len(mine), len(mine)], device=self.device)
+        share = (all_counts := self.processes.total(counts)) / all_counts.sum()
+        decibels, seen = self.processes.total(sums).tolist()
         return {
-            "psnr": psnr(reconstruct(self.average, images), images),
+            "psnr": decibels / seen,
             "val_used": (share > 0).float().mean().item(),
             "perplexity": torch.special.entr(share).sum().exp().item(),
         }

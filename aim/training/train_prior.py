@@ -80,6 +80,8 @@ def train_prior(inputs: Inputs, options: Options, *, fsdp: bool = False) -> int:
         identity = _identity(recipe, model, data, held, vq, began)
         identity = identity._replace(network=record(model.config, about))
         launch.describe({"model": name, **_named(of_model)}, identity)
+        if processes.first and vq is None:
+            print(f"no tokenizer is given: {MODEL} will need one beside it, {TOKENIZER}")
         if processes.first and file:
             copy_tokenizer(file, inputs.out / beside, pairs(inputs.about))
         elif processes.first and vq is not None:  # the very weights that the codes were made with

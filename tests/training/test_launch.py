@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
@@ -88,3 +90,26 @@ def test_a_tracker_that_is_missing_is_an_error(
     with pytest.raises(kind, match=message):
         Launch(Options("cpu", tracker), out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("seen", [1, 2])
+def test_processes_on_cpus_train_one_model(
+    out: Path, monkeypatch: pytest.MonkeyPatch, seen: int
+) -> None:
+    asked: list[bool] = []
+
+    def accelerator(cpu: bool, **_: Any) -> SimpleNamespace:
+        asked.append(cpu)
+        return SimpleNamespace(
+            num_processes=seen, process_index=0, device=torch.device("cpu"), log_with=[]
+        )
+
+    monkeypatch.setattr("accelerate.Accelerator", accelerator)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    if seen == 2:
+        assert Launch(Options(tracker="none"), out).processes.world == 2
+    else:
+        with pytest.raises(AimError, match="accelerate sees 1 of 2 processes"):
+            Launch(Options(tracker="none"), out)
+    assert asked == [True]

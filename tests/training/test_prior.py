@@ -17,6 +17,7 @@ from aim.errors import AimError, InvalidInput
 from aim.models.aim.model import AiM
 from aim.models.gpt.model import GPT
 from aim.training.data.codes import CodeSet
+from aim.training.parallel import Processes
 from aim.training.prior import PriorTrainer, validation_nll
 from aim.training.recipe import PriorRecipe
 
@@ -263,3 +264,28 @@ def test_a_loss_that_is_not_finite_on_a_line_counts_like_any_other(
     lines = [json.loads(x) for x in (trainer.run_state.folder / "log.jsonl").open()]
     assert [line.get("skipped") for line in lines] == [None, None, 1, 1, None, None]
     assert ["norm" in line for line in lines] == [True, True, False, False, True, True]
+
+
+def test_processes_share_the_batches_of_a_validation(tiny_model: AiM) -> None:
+    data, passes = code_set(count=10), []
+
+    class One(Processes):
+        def __init__(self, rank: int, world: int) -> None:
+            super().__init__()
+            self.rank, self.world = rank, world
+
+        def total(self, value: Tensor) -> Tensor:
+            return value
+
+    def counted(*arguments: Any) -> Tensor:
+        passes.append(1)
+        return tiny_model(*arguments)
+
+    for world in (1, 2, 3):
+        passes.clear()
+        parts = [
+            validation_nll(counted, data, 3, processes=One(rank, world))  # type: ignore[arg-type]
+            for rank in range(world)
+        ]
+        assert sum(parts) == pytest.approx(nll(tiny_model, data), rel=1e-5)
+        assert len(passes) == world * -(-4 // world), "as many in every process"

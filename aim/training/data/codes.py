@@ -109,6 +109,13 @@ def code_dtype(codebook_size: int) -> torch.dtype:
     return torch.int16 if codebook_size <= 2**15 else torch.int32
 
 
+def hash_of(codes: CodeSet, settings: dict[str, Any]) -> str:
+    """Of codes and labels and what they were made with."""
+    return content_hash(
+        {"codes": codes.codes, "labels": codes.labels}, json.dumps(settings, sort_keys=True)
+    )
+
+
 def read_file(path: Path) -> tuple[CodeSet, dict[str, str]]:
     """The codes in one file, on the CPU, and its metadata; errors as of ``CodeSet.load``."""
     with opened(path) as file:
@@ -213,6 +220,11 @@ def _load_shards(folder: Path, device: torch.device | str) -> CodeSet:
             raise InvalidInput(
                 f"{path} has {len(part.labels)} images, {INDEX} says {shard.images}; delete both "
                 "and tokenize again"
+            )
+        if shard.hash != hash_of(part, settings):
+            raise CheckpointError(
+                f"{path} is damaged: it holds other codes than were written; delete it and run "
+                "`python -m aim tokenize` again, which makes it alone"
             )
         if whole is None:
             shape = (len(part.codes), ends[-1], part.codes.shape[2])

@@ -11,15 +11,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from aim.checkpoint.weights import content_hash, read_metadata
+from aim.checkpoint.weights import read_metadata
 from aim.errors import CheckpointError, InvalidInput
 from aim.models.vq.model import VQ
 from aim.training.data.codes import (
     INDEX,
-    CodeSet,
     Index,
     Shard,
     differing,
+    hash_of,
     read_file,
     read_index,
     shard_name,
@@ -88,13 +88,6 @@ def span_of(number: int, settings: dict[str, Any]) -> range:
     """The images of the source that shard ``number`` is made of."""
     first = number * settings["shard_size"]
     return range(first, min(first + settings["shard_size"], settings["items"]))
-
-
-def hash_of(codes: CodeSet, settings: dict[str, Any]) -> str:
-    """Of codes and labels and what they were made with."""
-    return content_hash(
-        {"codes": codes.codes, "labels": codes.labels}, json.dumps(settings, sort_keys=True)
-    )
 
 
 def _verify(path: Path, number: int, settings: dict[str, Any]) -> Shard:

@@ -24,10 +24,11 @@ from aim.training.data.codes import (
     CodeSet,
     Shard,
     code_dtype,
+    hash_of,
     shard_name,
 )
 from aim.training.data.decoding import decoded
-from aim.training.data.shards import finish, hash_of, number_of_shards, settings_of, sound, span_of
+from aim.training.data.shards import finish, number_of_shards, settings_of, sound, span_of
 from aim.training.data.sources import Images
 from aim.training.data.versions import Versions
 

@@ -142,6 +142,8 @@ def test_what_is_sound_is_kept_and_what_is_damaged_made_again(
         CheckpointError, match="is damaged: its content is not what was written as shard 1"
     ):
         check(out)
+    with pytest.raises(CheckpointError, match="holds other codes than were written; delete it"):
+        CodeSet.load(out)
     (out / shard_name(2)).write_bytes(b"cut")
     assert shards().encoded == 7
     assert caplog.text.count("made again") == 2

@@ -3,7 +3,8 @@
 # make check  lint, formatting, types
 # make bench  measure how fast the bundled model draws here (make bench BENCH="--model aim-xl --random-weights" for others), then let it
 #             race the Transformer, with random weights for both (make bench RACE="--model aim-xl --random-weights --gates"), and see how
-#             fast the page answers meanwhile; fails where the race was not fair or the machine not quiet
+#             fast the page answers meanwhile, and what it bears in a minute of 64 clients; fails where the race was not fair, the
+#             machine not quiet, or a picture wrong or lost
 # make setup  only set up
 # PYTHON=python3.12 picks the interpreter, VENV=path another place than .venv.
 
@@ -36,6 +37,7 @@ bench: $(VENV)/.ready
 	$(RUN) -m aim bench speed $(BENCH)
 	$(RUN) -m aim bench race $(RACE)
 	$(RUN) -m aim bench page
+	$(RUN) -m aim bench load --clients 64 --minutes 1
 
 $(VENV)/.ready: $(PROJECT) | $(RUN)
 	@$(announce)

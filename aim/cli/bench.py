@@ -167,6 +167,28 @@ def page(
     outputs.finish(measured.as_table(*found), measured.as_json(*found))
 
 
+@app.command(name="load")
+def bear(
+    clients: Annotated[int, typer.Option(min=1, help="Who come at once.")] = 64,
+    minutes: Annotated[float, typer.Option(min=0.05, help="How long they come.")] = 10,
+    json: Json = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    backend: Backend = None,
+) -> None:
+    """What the page bears: clients who draw, compare, stop, hang up and do not listen; ends with 1
+    where a picture was wrong or lost, or somebody refused without a word.
+    """
+    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    outputs, where = _Outputs(json), (chosen.device, chosen.dtype, chosen.backend)
+    from aim.ui import load as loads
+
+    found = loads.load(chosen.model, *where, clients, 60 * minutes)
+    outputs.finish(loads.as_table(*found), loads.as_json(*found))
+    raise typer.Exit(0 if found[0].held else 1)
+
+
 @app.command()
 def training(
     batch: Annotated[str, typer.Option(help="Images a step: 16,64.")] = "16",

@@ -7,9 +7,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +29,6 @@ from aim.settings import Limits
 from aim.ui.gate import POLICY, REST, Gate
 from aim.ui.page import Page as Blocks
 from aim.ui.page import Refusal
-from aim.ui.stage import updates
 from aim.ui.stage.updates import DISK, MOST_TOLD, explain, keep, verdict, warn
 from pages import Page
 
@@ -112,13 +113,25 @@ def test_a_message_is_a_line_and_internals_stay_here() -> None:
         deep = deep[0]
 
 
-def test_on_a_full_disk_a_drawing_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> str:
+def test_on_a_full_disk_a_drawing_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        path.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(updates, "save_bytes_to_cache", full)
-    component: Any = SimpleNamespace(GRADIO_CACHE="")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    component: Any = SimpleNamespace(GRADIO_CACHE=str(tmp_path))
     assert keep(b"", "preview.png", component) is None
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_who_reads_a_file_that_another_writes_again_sees_all_of_it(tmp_path: Path) -> None:
+    component: Any = SimpleNamespace(GRADIO_CACHE=str(tmp_path))
+    path = keep(b"x" * 1000, "a.png", component)
+    assert path is not None
+    with open(path, "rb") as reader:
+        assert keep(b"x" * 1000, "a.png", component) == path
+        assert len(reader.read()) == 1000
+        assert os.stat(path).st_ino != os.fstat(reader.fileno()).st_ino, "not written over"
 
 
 def test_a_call_that_lacks_values_says_how_many_are_needed() -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import os
+import secrets
 from collections.abc import Callable, Generator
 from concurrent.futures import wait
+from contextlib import suppress
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from gradio.processing_utils import save_bytes_to_cache
+from gradio.processing_utils import hash_bytes
 from PIL import Image
 
 from aim.errors import AimError, InvalidInput
@@ -119,10 +123,19 @@ def keep(data: bytes, name: str, component: Component) -> str | None:
     its path. None, with a line in the log, where the disk is full: what is drawn goes on, and is
     still saved from the page, whose files are made of the codes.
     """
+    # as Gradio does it, but whole: two who draw the same picture have one file, and one of them may
+    # be reading it
+    folder = Path(component.GRADIO_CACHE) / hash_bytes(data)
+    path, unfinished = folder / name, folder / f".{secrets.token_hex(4)}.tmp"
     try:
-        return save_bytes_to_cache(data, name, component.GRADIO_CACHE)
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(data)
+        os.replace(unfinished, path)
+        return str(path.resolve())
     except OSError as error:
         if error.errno not in FULL:
             raise
         _log.error("the disk is full: %s could not be kept (%s)", name, error)
+        with suppress(OSError):
+            unfinished.unlink()
         return None

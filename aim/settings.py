@@ -31,11 +31,11 @@ class Limits:
     places: int = _limit("AIM_PLACES", 16, 1, 4096, "pictures that a model draws at once")
     waiting: int = _limit("AIM_WAITING", 64, 0, 4096, "more that wait in its line")
     share: int = _limit("AIM_SHARE", 8, 1, 4096, "pieces of work of one visitor at once")
-    address_share: int = _limit("AIM_ADDRESS_SHARE", 64, 1, 4096, "of all at one address")
+    address_share: int = _limit("AIM_ADDRESS_SHARE", 80, 1, 4096, "of all at one address")
     keep_minutes: int = _limit("AIM_KEEP_MINUTES", 60, 1, 10080, "min that files are kept")
     download_minutes: int = _limit("AIM_DOWNLOAD_MINUTES", 60, 1, 1440, "min to fetch a model")
     drain_seconds: int = _limit("AIM_DRAIN_SECONDS", 25, 0, 3600, "s to finish in at the end")
-    sessions: int = _limit("AIM_SESSIONS", 200, 1, 10000, "visits that are remembered")
+    sessions: int = _limit("AIM_SESSIONS", 1000, 1, 10000, "visits that are remembered")
     upload_mb: int = _limit("AIM_UPLOAD_MB", 30, 1, 1000, "MB that come in at once")
     receive_seconds: int = _limit("AIM_RECEIVE_SECONDS", 60, 1, 3600, "s in which they come")
 

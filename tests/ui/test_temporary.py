@@ -100,3 +100,12 @@ def test_what_an_open_page_shows_stays(page: Page) -> None:
     temporary.sweep(place, 0.01, blocks.forget())
     assert not shown.exists()
     assert httpx.get(page.url).status_code == 200
+
+
+def test_a_session_holds_what_was_changed_and_no_copy_of_the_page(page: Page) -> None:
+    api, holder = page.url.rstrip("/") + "/gradio_api", page.blocks.app.state_holder
+    before = len(holder.session_data)
+    event = httpx.post(f"{api}/call/classes", json={"data": [""]}).json()["event_id"]
+    httpx.get(f"{api}/call/classes/{event}")
+    assert len(holder.session_data) == before + 1
+    assert len(holder[event].config_values) < 5 < len(page.blocks.blocks)

@@ -75,6 +75,17 @@ def test_endpoints_are_named_and_internals_are_hidden(client: Client):
         assert names.count("seed") == 1 and {*INDEX, "model"} <= {*names}
 
 
+def test_examples_of_calls_are_values_of_the_types_that_are_told(page: Page):
+    """Gradio writes them into its snippets, and quotes what is told to be a string."""
+    kinds = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
+    for name, endpoint in page.blocks.get_api_info()["named_endpoints"].items():
+        for parameter in endpoint["parameters"]:
+            value, kind = parameter["parameter_default"], parameter["type"].get("type")
+            if value is not None and kind != "object":
+                told = f"{name} {parameter['parameter_name']}={value!r} as {kind}"
+                assert isinstance(value, kinds.get(kind, (int, float))), told
+
+
 def test_a_picture_streams_and_carries_its_parameters(page: Page, client: Client):
     page.brake.seconds = 0.003
     outputs = stream(

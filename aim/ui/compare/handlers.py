@@ -17,6 +17,7 @@ from aim.compare import Axis, Comparison
 from aim.images import write
 from aim.pipeline import Pipeline
 from aim.ui.models import Models
+from aim.ui.settings.recall import check_typed
 from aim.ui.stage.drawing import Drawing
 from aim.ui.stage.movie import PAPER
 from aim.ui.stage.sessions import Sessions
@@ -70,9 +71,9 @@ class CompareActions:
 
         def plan(pipe: Pipeline) -> tuple[Comparison, dict[str, Any]]:
             first, second = Axis.parse(across, across_values), Axis.parse(down, down_values)
-            params = pipe.params(**sampling)
+            params, drawn_with = pipe.params(**sampling), check_typed(seed)
             about = {axis.name: list(axis.values) for axis in (first, second)}
-            return compare.sweep(pipe, first, second, label, seed, params), {
+            return compare.sweep(pipe, first, second, label, drawn_with, params), {
                 "class": pipe.resolve(label),
                 "seed": seed,
                 **asdict(params),
@@ -97,7 +98,7 @@ class CompareActions:
 
         def plan(pipe: Pipeline) -> tuple[Comparison, dict[str, Any]]:
             params = pipe.params(**sampling)
-            planned = compare.blend(pipe, first, second, steps, seed, params)
+            planned = compare.blend(pipe, first, second, steps, check_typed(seed), params)
             ends = [pipe.resolve(label) for label in (first, second)]
             return planned, {"classes": ends, "steps": int(steps), "seed": seed, **asdict(params)}
 

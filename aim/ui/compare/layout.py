@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gradio as gr
 
 from aim.compare import AXES, MOST
+from aim.ui.assets import text
+from aim.ui.compare.axes import examples
 from aim.ui.compare.handlers import CompareActions, CompareScreen
 from aim.ui.models import Models, class_choices, first_class
 from aim.ui.picker.picker import Picker
@@ -22,7 +25,7 @@ def compare_tab(models: Models, boxes: Boxes) -> CompareActions:
     which hold what is the same in all pictures. Returns its handlers.
     """
     pipe = models.get(models.default)
-    axes = [(title.capitalize(), name) for name, title in AXES.items()]
+    axes, values = [(title.capitalize(), name) for name, title in AXES.items()], examples(pipe)
     with gr.Tab("Sweep"):
         gr.Markdown(
             "Two settings, every combination; all else as set, with the seed shown.",
@@ -34,7 +37,7 @@ def compare_tab(models: Models, boxes: Boxes) -> CompareActions:
                 filterable=False, elem_id="across", min_width=100
             )  # fmt: skip
             across_values = gr.Textbox(
-                "1, 2, 4, 8", label="Its values", info=f"Up to {MOST}, with commas.",
+                values["cfg_scale"], label="Its values", info=f"Up to {MOST}, with commas.",
                 elem_id="across-values", min_width=140
             )  # fmt: skip
         with gr.Row():
@@ -43,7 +46,7 @@ def compare_tab(models: Models, boxes: Boxes) -> CompareActions:
                 filterable=False, elem_id="down", min_width=100
             )  # fmt: skip
             down_values = gr.Textbox(
-                "0.6, 0.8, 1", label="Its values", info=f"Up to {MOST}, with commas.",
+                values["temperature"], label="Its values", info=f"Up to {MOST}, with commas.",
                 elem_id="down-values", min_width=140
             )  # fmt: skip
         start = gr.Button("Draw the grid", variant="primary", elem_id="sweep")
@@ -105,6 +108,16 @@ def compare_tab(models: Models, boxes: Boxes) -> CompareActions:
     picture.change(
         lambda path: gr.update(interactive=path is not None), png, png,
         queue=False, show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    for axis, box in ((across, across_values), (down, down_values)):
+        script = text("compare/axes.js").replace("SIDE", str(axis.elem_id))
+        script = script.replace("FIRST", json.dumps(axis.value))
+        script = script.replace("EXAMPLES", json.dumps(values))
+        axis.change(None, [axis, box], box, js=script, **quiet)
+    boxes.current.change(  # another model may know other classes
+        lambda name: gr.update(choices=class_choices(models.get(name))),
+        boxes.current, second, **quiet
     )  # fmt: skip
     stop.click(
         actions.stop, None, None, queue=False, api_name="stop_compare", show_progress="hidden"

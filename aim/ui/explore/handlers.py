@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +9,6 @@ import gradio as gr
 from gradio.components import Component
 
 from aim.checks import whole
-from aim.config import MAX_SEED, check_seed
 from aim.engine import Request
 from aim.errors import AimError, InvalidInput
 from aim.images import write
@@ -19,6 +17,7 @@ from aim.ui import uploads
 from aim.ui.drawings import Drawings, Drawn, caption
 from aim.ui.explore.branches import GIVEN, Branch, tree
 from aim.ui.models import Models
+from aim.ui.settings.recall import check_typed, seed_to_draw
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing, View
 from aim.ui.stage.reel import Reel
 from aim.ui.stage.sessions import Sessions
@@ -94,7 +93,7 @@ class ExploreActions:
                     return
                 index = pipe.resolve(label)
                 params = pipe.params(**sampling)
-                drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
+                drawn_with = seed_to_draw(seed, random_seed)
                 yield {self.screen.seed: drawn_with}
                 parent = parent_of(pipe, branches, chosen, rows)
                 kept = parent.codes[: int(rows) * pipe.tokenizer.config.grid] if parent else ()
@@ -188,7 +187,7 @@ class ExploreActions:
             params = pipe.params(**sampling)
             kept = uploads.encoded(pipe, picture)[: rows * grid]
             shown: str | None = None
-            row, drawn_with = pipe.row(index), check_seed(seed)
+            row, drawn_with = pipe.row(index), check_typed(seed)
             asked = Request(row, params, drawn_with, COUNT_EVERY, prefix=kept)
             for view in drawing.views(pipe, [asked], PREVIEW_EVERY):
                 if view.state == "done" and view.image is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,13 +12,13 @@ import numpy as np
 from gradio.components import Component
 
 from aim.checks import quoted
-from aim.config import MAX_SEED, SAMPLING, SamplingParams, check_seed
+from aim.config import SAMPLING, SamplingParams
 from aim.engine import Request
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui.drawings import Drawings, Drawn
 from aim.ui.models import Models
-from aim.ui.settings.recall import check_count
+from aim.ui.settings.recall import check_count, check_typed, seed_to_draw
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing, View
 from aim.ui.stage.reel import Reel
 from aim.ui.stage.sessions import Sessions
@@ -126,10 +125,7 @@ class Actions:
                 index = pipe.resolve(label)
                 params = pipe.params(**sampling)
                 pictures = check_count(count)
-                drawn_with = (
-                    random.randrange(MAX_SEED + 2 - pictures) if random_seed else check_seed(seed)
-                )
-                check_seed(drawn_with + pictures - 1)
+                drawn_with = seed_to_draw(seed, random_seed, pictures)
                 yield from self._draw(
                     drawing,
                     pipe,
@@ -239,13 +235,6 @@ def stopped(
         return []
     mine, parameters = zip(*begun, strict=True)
     return Drawn(pipe, mine, parameters).told()
-
-
-def check_typed(seed: Any) -> int:
-    """``seed`` if it is one; InvalidInput in words also for a box that was emptied."""
-    if seed is None:
-        raise InvalidInput("there is no seed; type a whole number, or tick Random")
-    return check_seed(seed)
 
 
 def check_switch(random_seed: Any) -> bool:

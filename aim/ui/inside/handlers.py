@@ -4,7 +4,6 @@ words.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -13,13 +12,13 @@ import numpy as np
 from gradio.components import Component
 
 from aim.checks import whole
-from aim.config import MAX_SEED, check_seed
 from aim.engine import Request
 from aim.pipeline import Pipeline
 from aim.ui.drawings import Drawings, Drawn
 from aim.ui.generate.handlers import stopped
 from aim.ui.inside.maps import MAPS, drawn_map, table
 from aim.ui.models import Models
+from aim.ui.settings.recall import seed_to_draw
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing
 from aim.ui.stage.reel import Reel
 from aim.ui.stage.sessions import Sessions
@@ -99,7 +98,7 @@ class InsideActions:
                     return
                 index = pipe.resolve(label)
                 params = pipe.params(**sampling)
-                drawn_with = random.randrange(MAX_SEED + 1) if random_seed else check_seed(seed)
+                drawn_with = seed_to_draw(seed, random_seed)
                 yield {screen.seed: drawn_with}
                 asked = Request(pipe.row(index), params, drawn_with, COUNT_EVERY, explain=True)
                 reel = Reel(pipe, pipe.title(index))

@@ -28,7 +28,7 @@ class Boxes(NamedTuple):
     random_seed: Component
     pictures: Component
     note: Component
-    current: Component  # the model that the page shows
+    current: gr.State  # the model that the page shows
     told: Component
 
     @property

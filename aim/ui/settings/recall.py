@@ -4,13 +4,14 @@ is here.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
 from aim.checks import quoted
-from aim.config import INDEX, NEUTRAL, SAMPLING, check_seed
+from aim.config import INDEX, MAX_SEED, NEUTRAL, SAMPLING, check_seed
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui.models import Models
@@ -77,6 +78,21 @@ def check_count(count: Any) -> int:
             f"count is {quoted(count)}; it must be one of {', '.join(map(str, COUNTS))}"
         )
     return int(count)
+
+
+def check_typed(seed: Any) -> int:
+    """``seed`` if it is one; InvalidInput in words also for a box that was emptied."""
+    if seed is None:
+        raise InvalidInput("there is no seed; type a whole number, or tick Random")
+    return check_seed(seed)
+
+
+def seed_to_draw(seed: Any, random_seed: bool, pictures: int = 1) -> int:
+    """The seed of the first of so many pictures, each with the next one: what was typed, or any."""
+    if random_seed:
+        return random.randrange(MAX_SEED + 2 - pictures)
+    check_seed(check_typed(seed) + pictures - 1)
+    return int(seed)
 
 
 def differences(values: Mapping[str, Any], pipe: Pipeline) -> str:

@@ -49,6 +49,21 @@
     }
   });
 
+  // The number of a slider that was emptied is what it was before, and not the least one.
+  let number = "";
+  const slider = ({ target }) => target.matches?.("input[aria-label^='number input for']");
+  const refill = (event) => {
+    const { target } = event;
+    if (!slider(event) || target.value !== "" || (event.key ?? "Enter") !== "Enter") return;
+    target.value = number;
+    target.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  document.addEventListener("focusin", (event) => {
+    if (slider(event)) number = event.target.value;
+  });
+  document.addEventListener("blur", refill, true);
+  document.addEventListener("keydown", refill, true);
+
   // Gradio labels what is empty, and gives it no role that may have a label.
   const name = () =>
     document

@@ -24,7 +24,11 @@ class Choice(gr.Dropdown):
         return payload
 
     def api_info(self) -> dict[str, Any]:
-        """Any string or index, so that the API's description does not list a thousand classes."""
+        """A string where it begins with one, so that examples of calls quote it; else any string or
+        index.
+        """
+        if isinstance(self.value, str):
+            return {"type": "string"}
         return {"anyOf": [{"type": "string"}, {"type": "integer"}]}
 
 
@@ -36,6 +40,11 @@ class Pick(gr.Radio):
     def preprocess(self, payload: Any) -> Any:
         """Unchecked."""
         return payload
+
+    def api_info(self) -> dict[str, Any]:
+        """One of the choices, as what they are."""
+        values = [value for _, value in self.choices]
+        return {"enum": values, "type": "integer" if isinstance(values[0], int) else "string"}
 
 
 class Range(gr.Slider):

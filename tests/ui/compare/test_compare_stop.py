@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +31,9 @@ def test_one_that_waits_stops_at_once(
     screen = CompareScreen(gr.HTML(), gr.HTML(), gr.HTML(), (gr.HTML(), gr.HTML()), gr.HTML())
     loaded: Future[Pipeline] = Future()
     loaded.set_result(pipe)
-    models: Any = SimpleNamespace(default="tiny", fetch=lambda name: loaded, line=Line(Limits()))
+    models: Any = SimpleNamespace(
+        default="tiny", wanted=nullcontext, fetch=lambda name: loaded, line=Line(Limits())
+    )
     actions, me = CompareActions(models, screen), SimpleNamespace(session_hash="me")
     updates: list[Any] = []
     values = {

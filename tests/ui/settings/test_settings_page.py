@@ -36,6 +36,29 @@ def test_everything_that_draws_takes_model_class_seed_and_sampling(page: Page) -
     assert found == dict.fromkeys(DRAWING, True)
 
 
+def test_what_is_emptied_or_switched_is_not_lost(page: Page, tab: Any) -> None:
+    guidance = tab.get_by_label("number input for Guidance").first
+    before = guidance.input_value()
+    guidance.fill("")
+    guidance.press("Tab")
+    assert until(lambda: guidance.input_value() == before), "emptied is not the least value"
+    tab.get_by_label("Random", exact=True).uncheck()
+    tab.locator("#seed input").fill("")
+    refused = "there is no seed; type a whole number"
+    tab.click("#generate")
+    assert until(lambda: refused in tab.inner_text("body"))
+    for name, button in (("Explore", "explore"), ("Compare", "sweep")):
+        show(tab, name)
+        tab.click(f"#{button}")
+        assert until(lambda name=name: refused in tab.inner_text(f"#{name.lower()}-progress")), name
+    values = tab.locator("#across-values input, #across-values textarea").first
+    values.fill("1, 3")
+    for axis, shown in (("Top-p", "0.5, 0.8, 0.95, 1"), ("Guidance", "1, 3")):
+        tab.locator("#across input").click()
+        tab.get_by_role("option", name=axis, exact=True).click()
+        assert until(lambda shown=shown: values.input_value() == shown)
+
+
 def test_settings_and_address_go_along(page: Page, tab: Any) -> None:
     tab.locator("#seed input").fill("12")
     tab.locator("#seed input").press("Tab")

@@ -1,10 +1,11 @@
-"""A trained model as the start of another: a prior for other classes, a tokenizer with more levels
-or codes.
+"""A trained model as the start of another: a prior for other classes or sizes, a tokenizer for
+another size or with more levels or codes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
@@ -57,24 +58,55 @@ def with_classes(
     return out
 
 
+@torch.no_grad()
+def with_codes(model: Prior, num_tokens: int) -> Prior:
+    """The same prior for pictures of ``num_tokens`` codes, a square grid: position embeddings are
+    interpolated over the grid bicubically; rotary ones go on by themselves. InvalidInput for a
+    number that is no square.
+    """
+    old = model.config
+    if num_tokens == old.num_tokens:
+        return model
+    before, after = math.isqrt(old.num_tokens), math.isqrt(num_tokens)
+    if before**2 != old.num_tokens or after**2 != num_tokens:
+        raise InvalidInput(
+            f"from {old.num_tokens} to {num_tokens} codes an image positions cannot be "
+            "interpolated: both must be squares"
+        )
+    out = build(dataclasses.replace(old, num_tokens=num_tokens))
+    weights = model.state_dict()
+    for name in (name for name in weights if name.endswith("position_embeddings.weight")):
+        table = weights[name]  # of every code, and one row behind the last
+        grid = table[:-1].float().T.reshape(1, -1, before, before)
+        large = F.interpolate(grid, size=(after, after), mode="bicubic", align_corners=False)
+        rows = large.reshape(table.shape[1], -1).T.to(table.dtype)
+        weights[name] = torch.cat([rows, table[-1:]])
+    out.load_state_dict(weights)
+    return out
+
+
 def grown(old: VQ, config: VQConfig, noise: float = 0.08) -> VQ:
-    """``old`` as a tokenizer of ``config``: the same, or with further levels at the decoder's end,
-    fresh, and with a codebook some times as large, each code several times with ``noise`` added.
-    InvalidInput where they differ in anything else.
+    """``old`` as a tokenizer of ``config``: the same, for images of another size, with further
+    levels at the decoder's end, fresh, and with a codebook some times as large, each code several
+    times with ``noise`` added. InvalidInput where they differ in anything else.
     """
     if old.config == config:
         return old
     times, rest = divmod(config.codebook_size, old.config.codebook_size)
     levels = old.config.decoder_levels
     alike = dataclasses.replace(
-        old.config, codebook_size=config.codebook_size, decoder_ch_mult=config.decoder_ch_mult
+        old.config,
+        image_size=config.image_size,
+        codebook_size=config.codebook_size,
+        decoder_ch_mult=config.decoder_ch_mult,
     )
     if rest or alike != config or config.decoder_levels[-len(levels) :] != levels:
         ours, theirs = dataclasses.asdict(config), dataclasses.asdict(old.config)
         apart = (f"{k} is {v}, not {theirs[k]}" for k, v in ours.items() if v != theirs[k])
         raise InvalidInput(
-            f"the tokenizer to start from cannot become this one: {', '.join(apart)}; only levels "
-            "at the decoder's end and a multiple of its codes can be added; name its own with "
+            f"the tokenizer to start from cannot become this one: {', '.join(apart)}; only its "
+            "image_size may change, and levels at the decoder's end and a multiple of its codes be "
+            "added; name its own with "
             "--config"
         )
     model = VQ(config)

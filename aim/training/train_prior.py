@@ -27,7 +27,7 @@ from aim.models.vq.model import VQ
 from aim.training.data.codes import CodeSet, tokenizer_version
 from aim.training.data.sources import open_images
 from aim.training.data.tokenize import tokenize_shards
-from aim.training.finetune import with_classes
+from aim.training.finetune import with_classes, with_codes
 from aim.training.identity import Identity, digest
 from aim.training.keep import record
 from aim.training.launch import Launch, Options
@@ -207,6 +207,14 @@ def _start(
         )
     model = build(config)
     model.load_state_dict(loaded.model.state_dict())
+    codes = data.codes.shape[2]
+    if codes != config.num_tokens:
+        print(
+            f"{inputs.init} draws {config.num_tokens} codes an image, these are {codes}: its "
+            "positions are interpolated",
+            flush=True,
+        )
+        model = with_codes(model, codes)
     own = with_classes(model, tuple(data.classes), _count(data), tuple(data.names))
     return own, vq or loaded.tokenizer, loaded.version
 

@@ -4,6 +4,7 @@ tokenizer: what is there is kept, new codes start near old ones.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch.nn.functional as F
 from aim.errors import InvalidInput
 from aim.models.aim.model import AiM
 from aim.models.vq.model import VQ
-from aim.training.finetune import grown, with_classes
+from aim.training.finetune import grown, with_classes, with_codes
+from tests.tiny import random_gpt
 
 
 def table(model: AiM) -> torch.Tensor:
@@ -89,7 +91,6 @@ class TestGrown:
             ({"codebook_size": 100}, "codebook_size is 100, not 64"),
             ({"codebook_size": 32}, "codebook_size is 32, not 64"),
             ({"ch": 64}, "ch is 64, not 32"),
-            ({"image_size": 32}, "image_size is 32, not 16"),
             (
                 {"decoder_ch_mult": (1, 1, 2, 1)},
                 r"decoder_ch_mult is \(1, 1, 2, 1\), not \(\).* levels at the decoder's end",
@@ -101,3 +102,37 @@ class TestGrown:
     ) -> None:
         with pytest.raises(InvalidInput, match=message):
             grown(tiny_vq, dataclasses.replace(tiny_vq.config, **changes))
+
+
+class TestAnotherSize:
+    def test_positions_are_interpolated_over_the_grid(self, tiny_model: AiM) -> None:
+        model = copy.deepcopy(tiny_model)
+        table = model.embeddings.position_embeddings.weight
+        lines = torch.arange(16.0) // 4 + 1  # 1 to 4, line by line, of a grid of 4
+        table.copy_(torch.cat([lines, torch.tensor([9.0])])[:, None].expand_as(table))
+        larger = with_codes(model, 64)
+        assert larger.config == dataclasses.replace(model.config, num_tokens=64)
+        grid = larger.embeddings.position_embeddings.weight[:-1, 0].view(8, 8)
+        assert torch.allclose(grid, grid[:, :1].expand_as(grid), atol=1e-5), "a line is alike"
+        assert (grid[1:, 0] - grid[:-1, 0] > 0)[1:-1].all()
+        assert grid[3:5, 0].mean().item() == pytest.approx(2.5)
+        assert larger.embeddings.position_embeddings.weight[-1, 0] == 9
+        kept, same = model.state_dict(), larger.state_dict()
+        assert all(torch.equal(same[n], w) for n, w in kept.items() if "position" not in n)
+        assert with_codes(model, 16) is model
+
+    def test_rotary_positions_go_on(self) -> None:
+        model = random_gpt()
+        larger = with_codes(model, 64).eval()
+        assert larger(torch.zeros(1, 63, dtype=torch.long), torch.tensor([1])).shape == (1, 64, 64)
+
+    def test_a_number_that_is_no_square_is_refused(self, tiny_model: AiM) -> None:
+        with pytest.raises(InvalidInput, match="from 16 to 60 codes an image"):
+            with_codes(tiny_model, 60)
+
+    def test_a_tokenizer_keeps_its_weights(self, tiny_vq: VQ) -> None:
+        config = dataclasses.replace(tiny_vq.config, image_size=32)
+        larger = grown(tiny_vq, config)
+        assert larger.config.grid == 8
+        weights = larger.state_dict()
+        assert all(torch.equal(weights[name], w) for name, w in tiny_vq.state_dict().items())

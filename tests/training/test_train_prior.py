@@ -4,6 +4,7 @@ sharded, from a checkpoint.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -356,6 +357,24 @@ def test_shipped_configs_are_settings_of_their_models(name: str) -> None:
     assert of_model == {"token_drop": 0.1, **own}
 
 
+def test_a_model_is_tuned_for_another_size(
+    folder: Path, tiny_vq: VQ, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = inputs(folder, "base", "steps=1", tokenizer=folder / "tok.safetensors")
+    assert train_prior(base, QUIET) == 0
+    large = VQ(dataclasses.replace(tiny_vq.config, image_size=32))
+    large.load_state_dict(tiny_vq.state_dict())
+    save_tokenizer(folder / "large.safetensors", large, {})
+    codes = CodeSet.load(folder / "codes.safetensors")
+    codes._replace(codes=codes.codes.repeat(1, 1, 4)).save(folder / "large-codes.safetensors")
+    own = {"init": str(folder / "base"), "tokenizer": folder / "large.safetensors"}
+    given = inputs(folder, "large", "steps=1", **own)
+    given = given._replace(codes=folder / "large-codes.safetensors", val=None)
+    assert train_prior(given, QUIET) == 0
+    assert "draws 16 codes an image, these are 64" in capsys.readouterr().out
+    assert load_model(folder / "large").model.config.num_tokens == 64
+
+
 def test_models_are_written_while_it_trains(folder: Path) -> None:
     seen: list[list[str]] = []
 
@@ -398,6 +417,12 @@ def test_another_run_in_the_folder_is_refused_and_nothing_in_it_touched(
     assert train_prior(again, QUIET) == 0
     assert "steps is 3, it was 2; lr is 0.001, it was 0.003" in capsys.readouterr().out
     assert [line["step"] for line in log(out) if "loss" in line] == [1, 2, 3]
+
+
+def test_official_config() -> None:
+    model, recipe, of_model = read_settings(Inputs("aim-b-official", Path(), None, Path()))
+    assert (model, of_model, recipe.schedule, recipe.ema) == ("aim-b", {}, "linear", 0)
+    assert recipe.rate == pytest.approx(8e-4)
 
 
 def test_an_unknown_config_is_named(folder: Path) -> None:

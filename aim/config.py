@@ -281,18 +281,18 @@ def _llamagen(d_model: int, n_layer: int, n_head: int, cfg_scale: float = 2.0) -
     return GPTConfig(d_model, n_layer, n_head, sampling=SamplingParams(cfg_scale=cfg_scale))
 
 
-AIM_S = AiMConfig(512, 9, vocab_size=2048, num_classes=202, num_groups=2, d_state=64)
-GPT_S = GPTConfig(448, 7, 7, vocab_size=2048, num_classes=202, multiple_of=64)
+AIM_S = AiMConfig(768, 8, vocab_size=4096, num_classes=286, num_groups=2, d_state=64)
+GPT_S = GPTConfig(576, 8, 9, vocab_size=4096, num_classes=286, multiple_of=64)
 
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
-        ModelSpec("aim-s", AIM_S, VQ_F4, "bundled"),
+        ModelSpec("aim-s", AIM_S, VQ_S, "bundled"),
         ModelSpec("aim-b", _imagenet(768, 24, 2.0, 1), VQ_F16, "hub", "hp-l33/aim-base", 880),
         ModelSpec("aim-l", _imagenet(1024, 48, 1.75), VQ_F16, "hub", "hp-l33/aim-large", 1690),
         ModelSpec("aim-xl", _imagenet(1536, 48, 1.75), VQ_F16, "hub", "hp-l33/aim-xlarge", 3340),
         ModelSpec("aim-1b", _imagenet(2048, 48, 1.75), VQ_F16, "none"),
-        ModelSpec("gpt-s", GPT_S, VQ_F4, "bundled"),
+        ModelSpec("gpt-s", GPT_S, VQ_S, "bundled"),
         ModelSpec("gpt-b", _llamagen(768, 12, 12), VQ_F16, "hub", LLAMAGEN, 740, "c2i_B_256.pt"),
         ModelSpec("gpt-l", _llamagen(1024, 24, 16), VQ_F16, "hub", LLAMAGEN, 1670, "c2i_L_256.pt"),
         ModelSpec("gpt-xl", _llamagen(1280, 36, 20, 1.75), VQ_F16, "none"),

@@ -472,7 +472,7 @@ def seconds_to_load(path: Path) -> float:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
-def test_loading_20_million_weights_is_quick(tmp_path: Path, dtype: torch.dtype):
+def test_loading_40_million_weights_is_quick(tmp_path: Path, dtype: torch.dtype):
     """A first load in a fresh process, the slow kind, in CPU time of one thread, which a busy
     machine hardly changes.
     """
@@ -480,4 +480,4 @@ def test_loading_20_million_weights_is_quick(tmp_path: Path, dtype: torch.dtype)
     path, names = tmp_path / "aim-s.safetensors", {"tokenizer": "vq.safetensors"}
     save_tokenizer(tmp_path / "vq.safetensors", VQ(spec.tokenizer), {}, dtype)
     save_model(path, AiM(spec.config), names, dtype)
-    assert any(call(seconds_to_load, path) < 0.3 for _ in range(3))
+    assert any(call(seconds_to_load, path) < 0.6 for _ in range(3))

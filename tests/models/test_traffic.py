@@ -79,7 +79,7 @@ def test_a_cache_may_be_wider_than_the_weights() -> None:
     config = MODELS["gpt-s"].config
     narrow, wide = (gpt_traffic(config, 2, itemsize=2, cache_itemsize=size) for size in (2, 4))
     assert (wide.weights, wide.state) == (narrow.weights, 2 * narrow.state)
-    assert wide.state == 2 * 7 * 2 * 448 * 4 * 257 // 2
+    assert wide.state == 2 * config.n_layer * 2 * config.d_model * 4 * 257 // 2
 
 
 @pytest.mark.parametrize("name", ["aim-b", "aim-l", "aim-xl", "aim-1b"])

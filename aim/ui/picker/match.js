@@ -47,6 +47,8 @@ function fit(entry, asked) {
   return null;
 }
 
+const ALIKE = 0.3; // of what is told where nothing matches
+
 function pairs(text) {
   const padded = ` ${text} `;
   return new Set([...padded].slice(1).map((letter, i) => padded[i] + letter));
@@ -73,6 +75,7 @@ function match(entries, query) {
   };
   const near = entries
     .map((entry) => [entry, closeness(entry)])
+    .filter(([, [how]]) => how > ALIKE)
     .sort((a, b) => b[1][0] - a[1][0])
     .slice(0, 5)
     .map(([entry, [, why]]) => ({ ...entry, why }));

@@ -68,7 +68,7 @@ function fill(query) {
       return option;
     }),
   );
-  const none = `Nothing matches “${query.trim()}”. The nearest:`;
+  const none = `Nothing matches “${query.trim()}”.${found.length ? " The nearest:" : ""}`;
   panel.querySelector("p").textContent = near ? none : "";
   const many = found.length === 1 ? "1 class" : `${found.length} classes`;
   said.textContent = near ? none : query ? many : "";

@@ -65,7 +65,8 @@ def test_a_kind_lists_all_of_it(script: Any) -> None:
 def test_where_nothing_matches_the_nearest_are_told(script: Any) -> None:
     told = script.evaluate("(query) => match(entries, query)", "godlfish")
     assert told["near"] and told["found"][0]["title"] == "goldfish (1)"
-    assert len(told["found"]) == 5
+    assert len(told["found"]) <= 5
+    assert script.evaluate("match(entries, 'qqqq')") == {"near": True, "found": []}
 
 
 @pytest.fixture
@@ -95,8 +96,11 @@ def test_keyboard_and_mouse(tab: Any, page: Page) -> None:
     assert box.input_value() == "tabby (281)" and box.get_attribute("aria-expanded") == "false"
 
     box.click()
-    tab.keyboard.type("xyzzy")
-    assert tab.inner_text("#class .aim-picker-list p").startswith("Nothing matches “xyzzy”.")
+    tab.keyboard.type("goldfihs")
+    assert tab.inner_text("#class .aim-picker-list p") == (
+        "Nothing matches “goldfihs”. The nearest:"
+    )
+    assert option.first.inner_text().startswith("goldfish (1)")
     assert "Nothing matches" in tab.text_content("#class [role=status]")
     tab.keyboard.press("Tab")
     assert box.input_value() == "tabby (281)" and not tab.is_visible("#class [role=listbox]")

@@ -5,9 +5,11 @@ const lanes = [...root.querySelectorAll(".aim-racer")];
 const films = lanes.map((lane) => new Film(lane.querySelector("canvas"), root));
 const pace = root.querySelector(".aim-pace");
 const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
+const LONG = 5; // seconds of a race that needs no slowing down to be seen
 let race = null;
 let ready = false; // the pictures are there, and the race was not begun
 let inView = false;
+let paced = false; // somebody chose the pace
 let frame = 0;
 
 const seconds = (value) => value.toFixed(value < 10 ? 3 : 1) + " s";
@@ -77,6 +79,7 @@ async function load() {
   root.hidden = false;
   root.dataset.state = "loading";
   root.querySelector(".aim-badge").textContent = race.badge;
+  if (!paced) pace.value = Math.max(...race.racers.map((one) => one.seconds)) > LONG ? 1 : 0.25;
   const { run, grid, pictures, columns } = race;
   const taken = race.racers.map(({ name, kind, colours, image }, index) => {
     lanes[index].querySelector(".aim-name").textContent = name;
@@ -105,5 +108,6 @@ new ResizeObserver(() => {
   if (race && fresh.some(Boolean) && root.dataset.state === "done") finish();
 }).observe(root);
 root.querySelector(".aim-again").addEventListener("click", () => race && play());
+pace.addEventListener("change", () => (paced = true));
 watch("value", load);
 load();

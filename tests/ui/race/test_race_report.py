@@ -153,9 +153,9 @@ def test_the_memory_of_a_picture_is_counted_as_the_models_keep_it(
     for racer in raced.racers:
         config = make_rival(racer.name, Brake()).model.config
         assert kept(config, 16) == racer.sequence_bytes
-    html = memory_chart(["aim-s", "gpt-s"])
+    html = memory_chart(["aim-b", "gpt-b"])
     assert html.count("<circle") == html.count("<rect") == 4 + 1
-    assert "aim-s: 4.97 at 256, 4.97 at 1,024" in html and "gpt-s: 12.8 at 256, 51.4 at" in html
+    assert "aim-b: 38.8 at 256, 38.8 at 1,024" in html and "gpt-b: 37.7 at 256, 151 at" in html
 
 
 def test_scaling_tells_measured_from_interpolated_and_what_is_missing(raced: Race):

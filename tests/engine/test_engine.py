@@ -388,7 +388,7 @@ def references(tiny_model: Prior) -> dict[int, tuple[list[int], dict[int, bytes]
 @pytest.mark.parametrize("tiny_model", MODELS, indirect=True, scope="module")
 class TestOneSeedOneImage:
     @settings(
-        max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
     @given(data=st.data())
     def test_codes_and_logits_are_equal_alone_and_in_any_company(

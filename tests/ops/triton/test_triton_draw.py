@@ -27,6 +27,7 @@ from aim.ops.triton import draw as drawing
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
+DTYPES = (torch.float32, torch.bfloat16)
 POISON = -77
 
 # the interpreter computes with NumPy
@@ -153,9 +154,15 @@ MIXED = [
 ]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    "codes, stride", [(64, 5), (100, 1), (2032, 7), *([(16384, 1), (65536, 5)] if CUDA else [])]
+    "codes, stride, dtype",
+    [
+        (64, 5, torch.bfloat16),
+        (100, 1, torch.float32),
+        (2032, 7, torch.float32),
+        (2032, 7, torch.bfloat16),
+        *((n, by, dtype) for n, by in ((16384, 1), (65536, 5)) for dtype in DTYPES if CUDA),
+    ],
 )
 def test_every_mixture_in_one_batch_equals_the_twin(codes: int, stride: int, dtype: torch.dtype):
     seeds = itertools.cycle([0, 2**32 - 1, 2**31, 12345])
@@ -436,7 +443,7 @@ def test_a_captured_draw_serves_every_request(draw_them: Callable[[Tensor, Rows]
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_512_rows_of_16384_codes(dtype: torch.dtype):
     requests = [
         (

@@ -136,6 +136,10 @@ class Page(gr.Blocks):
         take.
         """
         try:
+            if _elsewhere(inputs):
+                raise InvalidInput(
+                    "a picture is to be uploaded; this server fetches none from another address"
+                )
             return await super().preprocess_data(block_fn, inputs, *more)
         except AimError:
             raise
@@ -163,3 +167,15 @@ class Page(gr.Blocks):
                 _log.exception("a call failed")
             let_go(error)
             raise Refusal(explain(error)) from error
+
+
+def _elsewhere(value: Any) -> bool:
+    """Whether a file is given by its address, at any depth: Gradio would fetch whatever is there,
+    however large.
+    """
+    if isinstance(value, dict):
+        path = value.get("path")
+        if isinstance(path, str) and path.lower().startswith(("http:", "https:")):
+            return True
+        value = list(value.values())
+    return isinstance(value, (list, tuple)) and any(map(_elsewhere, value))

@@ -89,6 +89,24 @@ def test_whatever_is_sent_gets_a_sentence_and_the_next_drawing_is_right(page: Pa
     assert last is None
 
 
+def test_nothing_is_fetched_for_a_visitor(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of whatever size it is: into memory first, then onto the disk."""
+    fetched: list[str] = []
+
+    async def fetch(url: str, cache_dir: str) -> str:
+        fetched.append(url)
+        return ""
+
+    monkeypatch.setattr("gradio.processing_utils.async_ssrf_protected_download", fetch)
+    api = page.url.rstrip("/") + "/gradio_api"
+    vast = {"path": "https://example.com/vast.png", "meta": {"_type": "gradio.FileData"}}
+    with httpx.Client() as client:
+        for name, value in (("complete", vast), ("classes", [{"a": vast}])):
+            text = told(client, api, name, [value, 2, 1] if name == "complete" else [value])
+            assert text and "is to be uploaded" in text
+    assert not fetched
+
+
 def test_a_toast_shows_no_html(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
     monkeypatch.setattr(gr, "Warning", shown.append)

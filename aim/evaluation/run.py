@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -257,7 +258,9 @@ def as_table(result: dict[str, Any]) -> Table:
         values = [part.get(name) for part in figures]
         if any(value is not None for value in values):
             rows.append((title, *("" if v is None else f"{v:.4f}" for v in values)))
-    heads = [part["features"] for part in figures] if len(figures) > 1 else ["value"]
+    # the caption has the whole names, with the weights' versions
+    short = [re.sub(r"-[0-9a-f]{12}$", "", part["features"]) for part in figures]
+    heads = short if len(figures) > 1 else ["value"]
     return plain(
         f"{result['model']} {result['version']}, {result['count']} images, {sampling}",
         ["figure", *heads],

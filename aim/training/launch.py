@@ -40,6 +40,11 @@ class Options(NamedTuple):
     on_step: Callable[[Run], None] | None = None
 
 
+def same(model: nn.Module) -> nn.Module:
+    """The model itself."""
+    return model
+
+
 class Launch:
     """One command's processes, and the folder ``out`` that the first of them writes, and no other
     command inside ``with``. InvalidInput for a device or tracker that cannot be had.
@@ -76,20 +81,22 @@ class Launch:
             plain = {key: value for key, value in settings.items() if _scalar(value)}
             self.accelerator.init_trackers("aim", config=plain, init_kwargs={kind: own})
 
-    def hooks(self, *things: Any) -> Hooks:
+    def hooks(self, *things: Any, whole: Callable[[nn.Module], nn.Module | None] = same) -> Hooks:
         """For a trainer: its figures go to the tracker, and ``draw`` gets the averaged model,
         ``things`` and a file in sheets/, which goes there, too; without things nothing is drawn.
+        ``whole`` makes a model that is shared out one that the first process can draw with.
         """
-        draw = self.options.draw if things and self.processes.first else None
+        draw = self.options.draw if things else None
 
         def log(step: int, figures: Mapping[str, Any]) -> None:
             self.accelerator.log(dict(figures), step=step)
 
         def sheet(average: nn.Module, step: int) -> None:
-            if not draw:
+            model = whole(average) if draw else None
+            if not (draw and model and self.processes.first):
                 return
             path = self.out / "sheets" / f"{step:07d}.png"
-            draw(average, *things, path)
+            draw(model.to(self.processes.device), *things, path)
             for tracker in self.accelerator.trackers:
                 if hasattr(tracker, "log_images") and path.is_file():
                     pixels = np.asarray(open_image(path))[None]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from aim.checkpoint import (
     copy_tokenizer,
@@ -80,29 +81,41 @@ def train_prior(inputs: Inputs, options: Options, *, fsdp: bool = False) -> int:
         identity = _identity(recipe, model, data, held, vq, began)
         identity = identity._replace(network=record(model.config, about))
         launch.describe({"model": name, **_named(of_model)}, identity)
-        if processes.first and vq is None:
-            print(f"no tokenizer is given: {MODEL} will need one beside it, {TOKENIZER}")
-        if processes.first and file:
-            copy_tokenizer(file, inputs.out / beside, pairs(inputs.about))
-        elif processes.first and vq is not None:  # the very weights that the codes were made with
-            save_tokenizer(inputs.out / beside, vq, pairs(inputs.about), torch.float32)
+        if processes.first:
+            _put_tokenizer(inputs, vq, file, inputs.out / beside)
         if processes.device.type == "cuda":
             data, held = (codes.to(processes.device) for codes in (data, held))
-        # a sharded model is on all processes, and one alone cannot draw
-        hooks = launch.hooks() if vq is None or fsdp else launch.hooks(vq.to(processes.device))
+
+        def whole(average: nn.Module) -> Prior | None:
+            """The averaged model in one piece, in the first process."""
+            weights = (Sharded(average) if fsdp else average).state_dict()
+            if not processes.first:
+                return None
+            plain = build(model.config)
+            plain.load_state_dict(weights)
+            return plain.eval()
+
+        drawn = () if vq is None else (vq.to(processes.device),)
+        hooks = launch.hooks(*drawn, whole=whole) if fsdp else launch.hooks(*drawn)
         trainer = PriorTrainer(
             model, data, held, recipe, inputs.out, processes, fsdp, hooks, identity
         )
 
         def write(path: Path, metadata: Mapping[str, str]) -> str:
-            weights = (Sharded(trainer.average) if fsdp else trainer.average).state_dict()
-            if not processes.first:
-                return ""
-            plain = build(model.config)
-            plain.load_state_dict(weights)
-            return save_model(path, plain, {**about, **metadata}, dtype)
+            plain = whole(trainer.average)
+            return save_model(path, plain, {**about, **metadata}, dtype) if plain else ""
 
         return launch.train(trainer, MODEL, write)
+
+
+def _put_tokenizer(inputs: Inputs, vq: VQ | None, file: Path | None, to: Path) -> None:
+    """Write the tokenizer beside the model: the very weights that the codes were made with."""
+    if vq is None:
+        print(f"no tokenizer is given: {MODEL} will need one beside it, {to.name}", flush=True)
+    elif file:
+        copy_tokenizer(file, to, pairs(inputs.about))
+    else:
+        save_tokenizer(to, vq, pairs(inputs.about), torch.float32)
 
 
 def _named(of_model: Mapping[str, Any]) -> dict[str, Any]:

@@ -129,8 +129,10 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_train_to_the_loss_of_one(
     folder: Path, one: Path, extra: tuple[str, ...]
 ) -> None:
-    run([*command(folder, "two", "steps=12", "accumulate=2"), *extra], processes=2)
+    drawn = ["--tokenizer", folder / "tok.safetensors"]
+    run([*command(folder, "two", "steps=12", "accumulate=2"), *extra, *drawn], processes=2)
     two = folder / "two"
+    assert [path.name for path in (two / "sheets").iterdir()] == ["0000012.png"]
     lines, others = log(one), log(two)
     assert [line["step"] for line in others] == list(range(1, 13))
     for name in ("loss", "norm"):

@@ -23,7 +23,9 @@ def shown(page: str) -> list[str]:
     lines += re.findall(
         r"`(python -m aim [^`\n]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     )
-    return [line[line.index("-m aim ") + 7 :] for line in lines if "-m aim " in line]
+    commands = [line[line.index("-m aim ") + 7 :] for line in lines if "-m aim " in line]
+    # one that a shell is given ends with its quotes
+    return [c.removesuffix("'") if c.count("'") % 2 else c for c in commands]
 
 
 COMMANDS = [(page, command) for page in PAGES for command in shown(page)]

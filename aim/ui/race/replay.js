@@ -5,7 +5,7 @@ const lanes = [...root.querySelectorAll(".aim-racer")];
 const films = lanes.map((lane) => new Film(lane.querySelector("canvas"), root));
 const pace = root.querySelector(".aim-pace");
 const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
-const LONG = 5; // seconds of a race that needs no slowing down to be seen
+const LONG = 3; // seconds of a race that needs no slowing down to be seen
 let race = null;
 let ready = false; // the pictures are there, and the race was not begun
 let inView = false;

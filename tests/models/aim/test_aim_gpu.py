@@ -12,11 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from aim.config import MODELS, SamplingParams
-from aim.engine import Engine, Finished, Request
+from aim.config import MODELS
 from aim.errors import InvalidInput
 from aim.models.aim.model import AiM
 from tests.models.decoders import step_at
+from tests.models.fused import (
+    DEVICE,
+    FLOAT32,
+    assert_copies_go_on,
+    assert_draws_the_same,
+    assert_same_bits_in_any_company,
+    at,
+    codes_of,
+    distance,
+)
 from tests.tiny import random_model
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -25,9 +34,8 @@ from aim.models.aim.state import HistoryState
 
 # the interpreter computes with NaN what it then masks
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = {"d_model": 16, "headdim": 16, "vocab_size": 16, "num_tokens": 36}
-FLOAT32, BFLOAT16 = 1e-5, 3e-2  # of logits; the interpreter rounds bfloat16 towards zero
+BFLOAT16 = 3e-2  # of logits; the interpreter rounds bfloat16 towards zero
 
 
 @pytest.fixture(autouse=True)
@@ -56,26 +64,6 @@ def poisoned(model: GPUAiM, slots: int, first: int = 0) -> HistoryState:
         part.fill_(float("nan"))
     state.origin.fill_(3)
     return state
-
-
-def codes_of(model: GPUAiM, rows: int) -> Tensor:
-    c = model.config
-    codes = torch.randint(
-        c.vocab_size, (rows, c.num_tokens), generator=torch.Generator().manual_seed(3), device="cpu"
-    )
-    return codes.to(model.device)
-
-
-def at(codes: Tensor, positions: Tensor) -> Tensor:
-    """The code that each row reads."""
-    return codes.gather(1, (positions - 1).clamp(min=0)[:, None])[:, 0]
-
-
-def distance(got: Tensor, want: Tensor) -> float:
-    """The largest relative error of a row."""
-    assert got.dtype == want.dtype == torch.float32
-    assert got.isfinite().all()
-    return ((got - want).norm(dim=-1) / want.norm(dim=-1)).max().item()
 
 
 def follow(
@@ -197,13 +185,7 @@ def test_slots_are_copied():
 
 def test_copied_slots_go_on_like_their_source():
     _, fast = pair(headdim=32)
-    codes, labels, state = codes_of(fast, 2), torch.tensor([1, 5, 1, 5]), poisoned(fast, 4)
-    cond = fast.condition(labels)
-    fast.prefill(codes[:, :5], labels[:2], state, torch.tensor([0, 1]))
-    state.copy(torch.tensor([0, 1]), torch.tensor([2, 3]))
-    logits = fast.step(codes[:, 5].repeat(2), torch.full((4,), 6), cond, state)
-    assert torch.equal(logits[:2], logits[2:])
-    assert not torch.equal(logits[0], logits[1])
+    assert_copies_go_on(fast, poisoned(fast, 4))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -235,20 +217,7 @@ def test_condition_is_the_models_with_gains_and_shifts_that_are_ready(dtype: tor
 
 def test_a_row_has_the_same_float32_bits_in_any_company():
     _, fast = pair(headdim=32)
-    codes, labels = codes_of(fast, 6), torch.arange(6)
-
-    def played(order: list[int]) -> Tensor:
-        cond, state = fast.condition(labels[order]), poisoned(fast, 4)
-        return torch.stack(
-            [
-                fast.step(codes[order, max(i - 1, 0)], torch.full((4,), i), cond, state)
-                for i in range(3)
-            ],
-            1,
-        )
-
-    first, second = played([0, 1, 2, 3]), played([4, 3, 5, 1])
-    assert torch.equal(first[[1, 3]], second[[3, 1]])
+    assert_same_bits_in_any_company(fast, lambda: poisoned(fast, 4), steps=3)
 
 
 @pytest.mark.parametrize(
@@ -292,29 +261,7 @@ def test_traffic_of_aim_xl():
     DEVICE == "cuda", reason="tests/engine/test_gpu.py does this with captured steps"
 )
 def test_an_engine_draws_the_codes_of_the_eager_model():
-    eager, fast = pair(num_tokens=16, headdim=32)
-    params = SamplingParams(3.0), SamplingParams(1.0), SamplingParams(1.0, 0.7, 5)
-    requests = [Request(i, p, seed=i) for i, p in enumerate(params)]
-
-    def drawn(model: AiM | GPUAiM) -> dict[int, list[int]]:
-        engine = Engine(model, 3)
-        engine.submit(requests[0])
-        events = [event for _ in range(3) for event in engine.step()]
-        for request in requests[1:]:
-            engine.submit(request)
-        events += engine.run()
-        return {
-            requests.index(r): e.codes.tolist()
-            for e in events
-            if isinstance(e, Finished)
-            for r in requests
-            if r.id == e.request_id
-        }
-
-    want = drawn(eager)
-    assert sorted(want) == [0, 1, 2]
-    assert all(len(set(codes)) > 3 for codes in want.values())
-    assert drawn(fast) == want
+    assert_draws_the_same(*pair(num_tokens=16, headdim=32))
 
 
 @pytest.fixture(scope="module")

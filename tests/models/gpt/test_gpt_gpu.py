@@ -9,14 +9,21 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
 
-from aim.config import MODELS, SamplingParams
-from aim.engine import Engine, Finished, Request
+from aim.config import MODELS
 from aim.errors import InvalidInput
 from aim.models.gpt.model import GPT
-from tests.models.aim.test_aim_gpu import DEVICE, FLOAT32, at, codes_of, distance
 from tests.models.decoders import step_at
+from tests.models.fused import (
+    DEVICE,
+    FLOAT32,
+    assert_copies_go_on,
+    assert_draws_the_same,
+    assert_same_bits_in_any_company,
+    at,
+    codes_of,
+    distance,
+)
 from tests.tiny import random_gpt
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -108,32 +115,12 @@ def test_an_idle_row_writes_nothing():
 
 def test_copied_slots_go_on_like_their_source():
     _, fast = pair()
-    codes, labels, state = codes_of(fast, 2), torch.tensor([1, 5, 1, 5]), poisoned(fast, 4)
-    cond = fast.condition(labels)
-    fast.prefill(codes[:, :5], labels[:2], state, torch.tensor([0, 1]))
-    state.copy(torch.tensor([0, 1]), torch.tensor([2, 3]))
-    assert state.slots == 4
-    logits = fast.step(codes[:, 5].repeat(2), torch.full((4,), 6), cond, state)
-    assert torch.equal(logits[:2], logits[2:])
-    assert not torch.equal(logits[0], logits[1])
+    assert_copies_go_on(fast, poisoned(fast, 4))
 
 
 def test_a_row_has_the_same_float32_bits_in_any_company():
     _, fast = pair()
-    codes, labels = codes_of(fast, 6), torch.arange(6)
-
-    def played(order: list[int]) -> Tensor:
-        cond, state = fast.condition(labels[order]), poisoned(fast, 4)
-        return torch.stack(
-            [
-                fast.step(codes[order, max(i - 1, 0)], torch.full((4,), i), cond, state)
-                for i in range(4)
-            ],
-            1,
-        )
-
-    first, second = played([0, 1, 2, 3]), played([4, 3, 5, 1])
-    assert torch.equal(first[[1, 3]], second[[3, 1]])
+    assert_same_bits_in_any_company(fast, lambda: poisoned(fast, 4), steps=4)
 
 
 @pytest.mark.parametrize(
@@ -169,24 +156,7 @@ def test_traffic_of_gpt_xl():
     DEVICE == "cuda", reason="tests/engine/test_gpu.py does this with captured steps"
 )
 def test_an_engine_draws_the_codes_of_the_eager_model():
-    eager, fast = pair()
-    params = SamplingParams(3.0), SamplingParams(1.0), SamplingParams(1.0, 0.7, 5)
-    requests = [Request(i, p, seed=i) for i, p in enumerate(params)]
-
-    def drawn(model: GPT | GPUGPT) -> dict[int, list[int]]:
-        events = list(Engine(model, 3).run(requests))
-        return {
-            requests.index(r): e.codes.tolist()
-            for e in events
-            if isinstance(e, Finished)
-            for r in requests
-            if r.id == e.request_id
-        }
-
-    want = drawn(eager)
-    assert sorted(want) == [0, 1, 2]
-    assert all(len(set(codes)) > 3 for codes in want.values())
-    assert drawn(fast) == want
+    assert_draws_the_same(*pair())
 
 
 @pytest.mark.gpu

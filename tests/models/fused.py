@@ -1,0 +1,90 @@
+"""What the fused steps of both priors are asked: in Triton's interpreter at small sizes, on a GPU
+at real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aim.config import SamplingParams
+from aim.engine import Engine, Finished, Request
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+FLOAT32 = 1e-5  # of logits
+
+
+def codes_of(model: Any, rows: int) -> Tensor:
+    c = model.config
+    codes = torch.randint(
+        c.vocab_size, (rows, c.num_tokens), generator=torch.Generator().manual_seed(3), device="cpu"
+    )
+    return codes.to(model.device)
+
+
+def at(codes: Tensor, positions: Tensor) -> Tensor:
+    """The code that each row reads."""
+    return codes.gather(1, (positions - 1).clamp(min=0)[:, None])[:, 0]
+
+
+def distance(got: Tensor, want: Tensor) -> float:
+    """The largest relative error of a row."""
+    assert got.dtype == want.dtype == torch.float32
+    assert got.isfinite().all()
+    return ((got - want).norm(dim=-1) / want.norm(dim=-1)).max().item()
+
+
+def assert_copies_go_on(fast: Any, state: Any) -> None:
+    """Slots of ``state``, of four, that are copied go on like their source."""
+    codes, labels = codes_of(fast, 2), torch.tensor([1, 5, 1, 5])
+    cond = fast.condition(labels)
+    fast.prefill(codes[:, :5], labels[:2], state, torch.tensor([0, 1]))
+    state.copy(torch.tensor([0, 1]), torch.tensor([2, 3]))
+    assert state.slots == 4
+    logits = fast.step(codes[:, 5].repeat(2), torch.full((4,), 6), cond, state)
+    assert torch.equal(logits[:2], logits[2:])
+    assert not torch.equal(logits[0], logits[1])
+
+
+def assert_same_bits_in_any_company(fast: Any, new_state: Callable[[], Any], steps: int) -> None:
+    """In float32; ``new_state`` has four slots."""
+    codes, labels = codes_of(fast, 6), torch.arange(6)
+
+    def played(order: list[int]) -> Tensor:
+        cond, state = fast.condition(labels[order]), new_state()
+        return torch.stack(
+            [
+                fast.step(codes[order, max(i - 1, 0)], torch.full((4,), i), cond, state)
+                for i in range(steps)
+            ],
+            1,
+        )
+
+    first, second = played([0, 1, 2, 3]), played([4, 3, 5, 1])
+    assert torch.equal(first[[1, 3]], second[[3, 1]])
+
+
+def assert_draws_the_same(eager: Any, fast: Any) -> None:
+    """In engines that others join after three steps."""
+    params = SamplingParams(3.0), SamplingParams(1.0), SamplingParams(1.0, 0.7, 5)
+    requests = [Request(i, p, seed=i) for i, p in enumerate(params)]
+
+    def drawn(model: Any) -> dict[int, list[int]]:
+        engine = Engine(model, 3)
+        engine.submit(requests[0])
+        events = [event for _ in range(3) for event in engine.step()]
+        for request in requests[1:]:
+            engine.submit(request)
+        events += engine.run()
+        ids = [request.id for request in requests]
+        return {
+            ids.index(e.request_id): e.codes.tolist() for e in events if isinstance(e, Finished)
+        }
+
+    want = drawn(eager)
+    assert sorted(want) == [0, 1, 2]
+    assert all(len(set(codes)) > 3 for codes in want.values())
+    assert drawn(fast) == want

@@ -114,9 +114,10 @@ def build(
     page.health = Health(models)
     # everybody at once: the engine batches, and keeps the line
     page.queue(default_concurrency_limit=page.threads)
-    threading.Thread(
+    page.warming = threading.Thread(
         target=_warm_up, args=(models, page.health), name="warm-up", daemon=True
-    ).start()
+    )
+    page.warming.start()
     return page
 
 
@@ -162,13 +163,17 @@ def serve(page: Any, **settings: Any) -> None:
     page.launch(prevent_thread_lock=True, **LAUNCH, **settings)
     while not ended:
         time.sleep(_LOOK)
-    line = page.health.models.line
+    models = page.health.models
+    line = models.line
     line.ending, end = True, time.monotonic() + page.limits.drain_seconds
     while line.busy and len(ended) < 2 and ended[0] == signal.SIGTERM and time.monotonic() < end:
         time.sleep(_LOOK)
     if left := line.end():
         print(f"{left} drawings were stopped, as this server ends.")
     page.close(verbose=False)
+    for pipe in models.loaded:  # a thread that computes while Python ends would crash it
+        pipe.close()
+    page.warming.join(5)
 
 
 def check_mcp() -> None:

@@ -77,6 +77,9 @@ def test_rewind_and_branch(tab: Any, asked: list[Request]) -> None:
     assert until(lambda: tab.input_value("#rows-kept input[type=number]") == "8"), "cut there"
     tab.mouse.move(5, 5)
     assert until(lambda: "The first 8 rows stay" in tab.inner_text("#explored .aim-cut"))
+    keep_rows(tab, 5)
+    assert until(lambda: "The first 5 rows stay" in tab.inner_text("#explored .aim-cut"))
+    keep_rows(tab, 8)
     draw(tab, 2)
     rate = float(tab.inner_text("#explore-progress .aim-rate").split()[0])
     told = re.search(r"128 codes drawn in ([\d.]+) s", tab.inner_text("#branches"))

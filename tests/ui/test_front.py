@@ -14,8 +14,12 @@ from pages import Page
 
 SHIFTS = """
   window.shifted = 0;
-  new PerformanceObserver((list) => list.getEntries().forEach((e) => (window.shifted += e.value)))
-    .observe({ type: "layout-shift", buffered: true });
+  window.moved = [];
+  new PerformanceObserver((list) => list.getEntries().forEach((e) => {
+    window.shifted += e.value;
+    const of = ({ node }) => node?.id || node?.className || node?.nodeName;
+    window.moved.push([e.value, ...e.sources.map(of)].join(" "));
+  })).observe({ type: "layout-shift", buffered: true });
 """
 
 
@@ -63,6 +67,17 @@ def test_a_cold_load_is_light_and_does_not_jump(page: Page, browser: Any) -> Non
     tab.goto(page.url)
     tab.wait_for_selector("#count input[value='4']:checked")
     tab.wait_for_timeout(500)
-    assert tab.evaluate("() => window.shifted") < 0.1
+    assert tab.evaluate("() => window.shifted") < 0.1, tab.evaluate("() => window.moved")
     assert len(sizes) < 120 and sum(sizes) < 480_000, (len(sizes), sum(sizes))
     context.close()
+
+
+def test_settings_are_hidden_no_longer_than_they_need(page: Page, browser: Any) -> None:
+    tab = browser.new_page()
+    tab.goto(page.url)  # of a model without recorded pictures
+    tab.wait_for_selector("#restore input", state="attached")
+    tab.wait_for_selector("#note:visible", timeout=2000)
+    assert tab.evaluate(
+        "() => getComputedStyle(document.querySelector('#note')).animationName"
+    ) == ("none"), "not only because the time is over"
+    tab.close()

@@ -73,7 +73,7 @@ def download(tab: Any, button: str, folder: Path) -> Path:
 def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path):
     tab = open_tab()
     assert class_box(tab).input_value() == "goldfish (1)"
-    assert "64×64" in tab.inner_text("#note")
+    assert until(lambda: "64×64" in tab.inner_text("#note"))
     assert tab.is_disabled("#generate-stop") and not tab.locator("#stage .aim-save:enabled").count()
     tab.wait_for_selector("#count input[value='4']:checked")  # a person gets four
     tab.get_by_label("1", exact=True).check()
@@ -109,6 +109,7 @@ def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path
 
     page.brake.seconds = 0.004
     tab.click("#generate")
+    tab.wait_for_selector("#progress .aim-done")
     tab.wait_for_selector(SAVED.format("gif"))
     assert tab.is_enabled("#generate"), "the next one can be asked for while this one is watched"
     assert progress(tab).startswith("256 / 256 codes in ")

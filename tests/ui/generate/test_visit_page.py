@@ -131,6 +131,8 @@ def test_a_picture_of_the_visit_is_shown_large_and_goes_on_to_every_tab(
     tab.get_by_label("4", exact=True).check()
     tab.reload()
     second = tab.locator("#visit li button").nth(1)
+    second.scroll_into_view_if_needed()
+    assert until(lambda: (second.locator("img").get_attribute("src") or "").startswith("blob:"))
     second.click()
     assert "seed 11" in tab.inner_text("#visit dialog .aim-caption"), "it survives a reload"
     path = saved(tab, "#visit dialog [data-kind=png]", tmp_path)

@@ -35,7 +35,7 @@ class Limits:
     keep_minutes: int = _limit("AIM_KEEP_MINUTES", 60, 1, 10080, "min that files are kept")
     download_minutes: int = _limit("AIM_DOWNLOAD_MINUTES", 60, 1, 1440, "min to fetch a model")
     drain_seconds: int = _limit("AIM_DRAIN_SECONDS", 25, 0, 3600, "s to finish in at the end")
-    sessions: int = _limit("AIM_SESSIONS", 1000, 1, 10000, "visits that are remembered")
+    sessions: int = _limit("AIM_SESSIONS", 200, 1, 10000, "visits that are remembered")
     upload_mb: int = _limit("AIM_UPLOAD_MB", 30, 1, 1000, "MB that come in at once")
     receive_seconds: int = _limit("AIM_RECEIVE_SECONDS", 60, 1, 3600, "s in which they come")
 

@@ -224,7 +224,14 @@ def test_two_processes_learn_what_one_does(
     network = {"image_size": 32, "codebook_size": 64, "z_channels": 32, "ch": 32}
     network |= {"ch_mult": "[1,1,1]", "decoder_ch_mult": "[1,1,1,1]", "num_res_blocks": 1}
     settings = {f"model.{name}": value for name, value in network.items()} | FULL
-    settings |= {"seconds": 0, "steps": 3, "batch": 4, "compile": "false", "log_every": 1}
+    settings |= {
+        "seconds": 0,
+        "steps": 3,
+        "batch": 4,
+        "compile": "false",
+        "log_every": 1,
+        "adversarial": 0.5,
+    }
     command = ["train", "tokenizer", str(tmp_path / "small"), "--config", "vq-s"]
     command += ["--fine-images", str(tmp_path / "fine-cats"), "--val", str(tmp_path / "small")]
     command += ["--fine-images", str(tmp_path / "fine-dogs")]

@@ -28,21 +28,21 @@ from aim.ui.generate.recorded import FILE, PLAYED, packed, recording
 from aim.ui.race import recorded as of_race
 
 MODEL = "aim-s"
-RACED = (323, 2)  # class and seed
+RACED = (323, 4)  # class and seed
 # class and seed; the first four are seen being drawn, all of them are offered as pictures to click
 SHOWN = (
-    (323, 2),
-    (145, 3),
-    (967, 2),
-    (970, 1),
-    (301, 2),
-    (779, 3),
-    (963, 1),
-    (1, 7),
+    (323, 4),
+    (145, 2),
+    (967, 1),
+    (970, 7),
+    (301, 4),
+    (779, 0),
+    (963, 5),
+    (1, 4),
     (947, 0),
-    (973, 6),
-    (817, 5),
-    (950, 5),
+    (973, 7),
+    (817, 2),
+    (497, 5),
 )
 
 

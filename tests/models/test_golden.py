@@ -186,5 +186,5 @@ def test_the_bundled_models_are_small_and_of_one_size():
     aim_s, gpt_s = (
         count(blank(lambda name=name: build(MODELS[name].config))) for name in ("aim-s", "gpt-s")
     )
-    assert aim_s <= 20e6
+    assert aim_s <= 40e6
     assert abs(gpt_s / aim_s - 1) < 0.05

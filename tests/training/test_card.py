@@ -138,7 +138,7 @@ def test_the_page_loads_what_is_made(made: Any, name: str) -> None:
     config = pipe.model.config
     assert config.classes == (1, 207, 285)
     assert (config.vocab_size, config.num_tokens) == (64, 64)
-    assert config.sampling == SamplingParams(), "guidance 4, as the card says"
+    assert config.sampling == SamplingParams(cfg_scale=4.0), "as the card says"
     assert pipe.generate("goldfish")[0].size == (64, 64)
     pipe.close()
 

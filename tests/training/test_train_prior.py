@@ -356,6 +356,8 @@ def test_shipped_configs_are_settings_of_their_models(name: str) -> None:
         assert recipe.rate == pytest.approx(1e-4 * recipe.batch / 256)
         assert recipe.epochs == (350 if name in ("aim-xl", "aim-1b") else 300)
         assert set(of_model.values()) == {0.1}, "LlamaGen's dropout"
+    else:
+        assert of_model.pop("sampling") == {"cfg_scale": 4.0}, "as the card says"
     own = {"mixer_drop"} if name.startswith("aim") else {"resid_drop", "ffn_drop"}
     assert of_model.keys() == {"token_drop", *own}
 

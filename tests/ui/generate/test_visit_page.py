@@ -211,7 +211,9 @@ def test_a_restored_png_makes_the_identical_picture(
     assert until(
         lambda: tab.get_by_label("Class", exact=True).input_value() == "golden retriever (207)"
     )
-    assert told(tab) == "The settings are taken over. They draw the picture again."
+    assert until(
+        lambda: told(tab) == "The settings are taken over. They draw the picture again."
+    ), told(tab)
     generate(tab, 1)
     assert Image.open(saved(tab, "#stage [data-kind=png]", tmp_path)).tobytes() == image.tobytes()
 

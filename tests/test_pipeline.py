@@ -27,17 +27,11 @@ from aim.models.aim.model import AiM
 from aim.models.preview import Previewer
 from aim.models.vq.model import VQ
 from tests.engine.late import LateQueue
+from tests.waiting import until
 
 
 def same(a: Image.Image, b: Image.Image) -> bool:
     return a.mode == b.mode and a.size == b.size and a.tobytes() == b.tobytes()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.001)
 
 
 Slow = tuple[Pipeline, Callable[[int], None]]
@@ -189,7 +183,7 @@ class TestGenerate:
         next(drawing)
         drawing.close()  # type: ignore[attr-defined]
         step(2)
-        until(lambda: pipe.server.engine.idle)
+        assert until(lambda: pipe.server.engine.idle, 60)
         assert (pipe.server.tally.finished, pipe.server.tally.cancelled) == (1, 3)
 
 
@@ -248,7 +242,7 @@ class TestStream:
             if frame.step:
                 break
         step(2)
-        until(lambda: pipe.server.engine.idle)
+        assert until(lambda: pipe.server.engine.idle, 60)
         assert not pipe.server._mailboxes
         assert (pipe.server.tally.cancelled, pipe.server.tally.finished) == (1, 0)
 
@@ -482,7 +476,7 @@ class TestLoad:
         server = weakref.ref(pipe.server)
         del pipe
         gc.collect()
-        until(lambda: threading.active_count() == threads)
+        assert until(lambda: threading.active_count() == threads, 60)
         gc.collect()
         assert server() is None
 

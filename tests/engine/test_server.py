@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -27,6 +26,7 @@ from aim.engine import (
 )
 from aim.errors import GenerationError, InvalidInput, QueueFull
 from aim.models.aim.model import AiM
+from tests.waiting import until
 
 GUIDED = SamplingParams(cfg_scale=3.0)
 
@@ -73,22 +73,15 @@ def server(gated: Gated) -> Iterator[Server]:
     server = Server(Engine(gated, max_requests=2, max_waiting=2))
     yield server
     gated.release()
-    until(lambda: server.engine.idle)
+    assert until(lambda: server.engine.idle, 60)
     assert_empty(server)
     server.close()
     assert not server.alive
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.001)
-
-
 def assert_empty(server: Server) -> None:
     assert server.engine._scheduler.used == 0
-    until(lambda: not server._mailboxes)
+    assert until(lambda: not server._mailboxes, 60)
     assert not server.engine._places
 
 
@@ -111,14 +104,14 @@ def test_a_stream_tells_everything(server: Server, gated: Gated, tiny_model: AiM
 def test_a_slow_client_finds_the_newest_progress(server: Server, gated: Gated) -> None:
     stream = server.stream(Request(1, GUIDED, preview_every=1))
     gated.permit(5)
-    until(lambda: gated.entered == 6)
+    assert until(lambda: gated.entered == 6, 60)
     assert isinstance(next(stream), Started)
     progress = next(stream)
     assert isinstance(progress, Progress)
     assert progress.step == 5
     gated.release()
-    until(lambda: server.engine.idle)
-    until(lambda: server.tally.finished == 1)
+    assert until(lambda: server.engine.idle, 60)
+    assert until(lambda: server.tally.finished == 1, 60)
     assert [type(e) for e in stream] == [Finished], "a preview that is out of date is not sent"
 
 
@@ -128,7 +121,7 @@ def test_cancelled_within_a_step_by_another_thread(
 ) -> None:
     stream = server.stream(Request(1, GUIDED, preview_every=4))
     gated.permit(steps)
-    until(lambda: gated.entered == steps + 1)  # it is inside the next step
+    assert until(lambda: gated.entered == steps + 1, 60)  # it is inside the next step
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(list, stream)
         stream.close()
@@ -141,10 +134,10 @@ def test_cancelled_within_a_step_by_another_thread(
 
 def test_a_client_that_goes_away_leaves_nothing(server: Server, gated: Gated) -> None:
     stream = server.stream(Request(1, GUIDED))
-    until(lambda: gated.entered == 1)
+    assert until(lambda: gated.entered == 1, 60)
     del stream
     gated.permit(1)
-    until(lambda: server.engine.idle)
+    assert until(lambda: server.engine.idle, 60)
     assert_empty(server)
     assert gated.entered == 1
 
@@ -155,7 +148,7 @@ def test_breaking_out_of_a_loop_cancels(server: Server, gated: Gated) -> None:
         if isinstance(event, Progress):
             break
     gated.permit(1)
-    until(lambda: server.engine.idle)
+    assert until(lambda: server.engine.idle, 60)
 
 
 def test_two_clients_share_steps_and_a_third_sees_its_place(
@@ -166,7 +159,7 @@ def test_two_clients_share_steps_and_a_third_sees_its_place(
     with pytest.raises(QueueFull):
         server.stream(Request(0))
     gated.permit(2)  # the first may have begun before all were there
-    until(lambda: gated.entered == 3)
+    assert until(lambda: gated.entered == 3, 60)
     assert [next(s) for s in streams[2:]] == [Queued(requests[2].id, 1), Queued(requests[3].id, 2)]
     gated.release()
     events = [list(s) for s in streams]
@@ -185,7 +178,7 @@ def test_a_model_that_explodes_fails_its_requests_and_the_next_is_served(
     server: Server, gated: Gated, tiny_model: AiM
 ) -> None:
     streams = [server.stream(Request(i, GUIDED)) for i in range(2)]
-    until(lambda: gated.entered == 1)
+    assert until(lambda: gated.entered == 1, 60)
     gated.explode = True
     gated.permit(1)
     for stream in streams:
@@ -201,7 +194,7 @@ def test_a_model_that_explodes_fails_its_requests_and_the_next_is_served(
 def test_closing_cancels_everything_and_refuses_more(gated: Gated) -> None:
     server = Server(Engine(gated, max_requests=1, max_waiting=2))
     streams = [server.stream(Request(i, GUIDED)) for i in range(3)]
-    until(lambda: gated.entered == 1)
+    assert until(lambda: gated.entered == 1, 60)
     with ThreadPoolExecutor(1) as pool:
         closing = pool.submit(server.close)
         gated.permit(1)
@@ -255,7 +248,7 @@ def test_two_hundred_random_requests_leave_nothing(tiny_model: AiM) -> None:
         outcomes = list(pool.map(client, range(200)))
     assert set(outcomes) == {"Finished", "Cancelled", "gone"}
     gc.collect()
-    until(lambda: server.engine.idle)
+    assert until(lambda: server.engine.idle, 60)
     assert_empty(server)
     request = Request(3, GUIDED, seed=1)
     assert list(server.stream(request))[-1].codes.tolist() == alone(tiny_model, request)

@@ -31,24 +31,8 @@ def compare_tab(models: Models, boxes: Boxes) -> CompareActions:
             "Two settings, every combination; all else as set, with the seed shown.",
             elem_classes="aim-note",
         )
-        with gr.Row():
-            across = Choice(
-                axes, value="cfg_scale", label="Across", info="Left to right.",
-                filterable=False, elem_id="across", min_width=100
-            )  # fmt: skip
-            across_values = gr.Textbox(
-                values["cfg_scale"], label="Its values", info=f"Up to {MOST}, with commas.",
-                elem_id="across-values", min_width=140
-            )  # fmt: skip
-        with gr.Row():
-            down = Choice(
-                axes, value="temperature", label="Down", info="From top to bottom.",
-                filterable=False, elem_id="down", min_width=100
-            )  # fmt: skip
-            down_values = gr.Textbox(
-                values["temperature"], label="Its values", info=f"Up to {MOST}, with commas.",
-                elem_id="down-values", min_width=140
-            )  # fmt: skip
+        across, across_values = _axis("across", "cfg_scale", "Left to right.", axes, values)
+        down, down_values = _axis("down", "temperature", "From top to bottom.", axes, values)
         start = gr.Button("Draw the grid", variant="primary", elem_id="sweep")
     with gr.Tab("Blend"):
         gr.Markdown(
@@ -127,3 +111,21 @@ def compare_tab(models: Models, boxes: Boxes) -> CompareActions:
         actions.stop, None, None, queue=False, api_name="stop_compare", show_progress="hidden"
     )
     return actions
+
+
+def _axis(
+    side: str, name: str, info: str, axes: list[tuple[str, str]], values: dict[str, str]
+) -> tuple[Choice, gr.Textbox]:
+    """A row with a choice of what changes along a side of the grid, at first the setting ``name``,
+    and its values.
+    """
+    with gr.Row():
+        setting = Choice(
+            axes, value=name, label=side.capitalize(), info=info,
+            filterable=False, elem_id=side, min_width=100
+        )  # fmt: skip
+        its = gr.Textbox(
+            values[name], label="Its values", info=f"Up to {MOST}, with commas.",
+            elem_id=f"{side}-values", min_width=140
+        )  # fmt: skip
+    return setting, its

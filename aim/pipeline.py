@@ -22,7 +22,7 @@ from aim.classes import Labels
 from aim.codec import Codec
 from aim.config import MAX_SEED, SAMPLING, SamplingParams, check_seed
 from aim.device import prepare
-from aim.engine import Engine, Request, Server
+from aim.engine import Engine, Request, Server, Service
 from aim.engine.backend import check, pick
 from aim.engine.requests import Mix
 from aim.errors import InvalidInput
@@ -75,7 +75,10 @@ class Pipeline(Codec):
         tokenizer.fusible = self.backend != "eager"
         super().__init__(tokenizer)
         self.max_waiting = 64
-        self._server: Server | None = None
+        self._server: Service | None = None
+        self._start: Callable[[Pipeline], Service] = lambda pipe: Server(
+            pipe._backend.engine(pipe.max_requests, pipe.max_waiting)
+        )
         # ends the server, at exit or when nobody holds the pipeline any more
         self._end: Callable[[], object] = int
         self._lock = threading.Lock()
@@ -123,40 +126,34 @@ class Pipeline(Codec):
         return self._backend.reason
 
     def engine(self, max_requests: int) -> Engine:
-        """An engine of the caller's own on the backend of this pipeline, beside ``server``;
-        arguments as of ``Engine``.
-        """
+        """An engine of the caller's own, beside ``server``; arguments as of ``Engine``."""
         return self._backend.engine(max_requests)
 
     @property
-    def server(self) -> Server:
-        """The engine of this pipeline and its thread, which start at the first use, and anew where
-        the thread has ended.
+    def server(self) -> Service:
+        """Who draws for this pipeline: an engine and its thread, or what ``use_server`` was given.
+        It starts at the first use, and anew where it has ended.
         """
         with self._lock:
             if self._server is not None and not self._server.alive:
                 _log.error("the engine's thread of %s has ended; another one begins", self.name)
                 self._server = None
             if self._server is None:
-                self._server = Server(self._backend.engine(self.max_requests, self.max_waiting))
+                self._server = self._start(self)
                 self._end = weakref.finalize(self, self._server.close)
             return self._server
 
     @property
-    def started(self) -> Server | None:
+    def started(self) -> Service | None:
         """``server`` if it was started."""
         return self._server
 
-    def use_server(self, server: Any) -> None:
-        """Take something in place of ``server`` that has its ``stream``, ``engine``, ``tally`` and
-        ``close``; before the first use.
-        """
-        self._server, self._end = server, server.close
+    def use_server(self, start: Callable[[Pipeline], Service]) -> None:
+        """Let what ``start`` returns draw, in place of an engine here; before the first use."""
+        self._start = start
 
     def close(self) -> None:
-        """Cancel what is being drawn and end the engine's thread; the next request starts
-        another.
-        """
+        """Cancel what is being drawn and end who draws; the next request starts another."""
         with self._lock:
             self._server, end = None, self._end
         end()

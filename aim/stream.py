@@ -13,14 +13,14 @@ from PIL import Image
 from aim.engine import (
     Event,
     Failed,
+    Feed,
     Finished,
     Preparing,
     Progress,
     Queued,
     Request,
-    Server,
+    Service,
     Started,
-    Subscription,
 )
 from aim.errors import AimError, GenerationError, QueueFull
 
@@ -67,7 +67,7 @@ class Stream(Iterator[Frame]):
 
     def __init__(
         self,
-        serve: Callable[[], Server],
+        serve: Callable[[], Service],
         requests: Sequence[Request],
         total: int,
         image: Callable[[np.ndarray], Image.Image | None] = lambda codes: None,
@@ -77,7 +77,7 @@ class Stream(Iterator[Frame]):
         """
         self.requests = tuple(requests)
         self._serve, self._image = serve, image
-        self._subscription: Subscription | None = None
+        self._subscription: Feed | None = None
         self._todo = deque(self.requests)
         self._waiting: set[int] = set()  # ids of those in line
         self._begun = self._closed = False

@@ -1,6 +1,7 @@
 """Many requests on one model: they join and leave a running batch at any step."""
 
 from aim.engine.engine import Engine
+from aim.engine.interface import Feed, Load, Report, Service
 from aim.engine.requests import (
     Cancelled,
     Event,
@@ -12,19 +13,25 @@ from aim.engine.requests import (
     Request,
     Started,
 )
-from aim.engine.server import Server, Subscription
+from aim.engine.server import Mailbox, Server, Subscription, Tally
 
 __all__ = [
     "Cancelled",
     "Engine",
     "Event",
     "Failed",
+    "Feed",
     "Finished",
+    "Load",
+    "Mailbox",
     "Preparing",
     "Progress",
     "Queued",
+    "Report",
     "Request",
     "Server",
+    "Service",
     "Started",
     "Subscription",
+    "Tally",
 ]

@@ -1,5 +1,5 @@
-"""Who runs where and who waits. Plain Python: two collections and a set of slots; no tensors, no
-threads.
+"""Who waits, who is next and who runs where. Plain Python: two collections and a set of slots; no
+tensors, no threads.
 """
 
 from __future__ import annotations
@@ -40,25 +40,22 @@ class Running:
         return self.step - (self.step < total and self.step % self.request.preview_every)
 
 
-class Scheduler:
+class Turns:
     """At most ``max_requests`` run, at most ``max_waiting`` more wait in line. First come, first
     served, but whose owner has fewer in the batch goes before others: who asks for many gives way
     to who waits for a first picture.
 
-    ``sizes`` are the numbers of rows that a batch may have, ascending, the last one enough for all;
-    rows move down when that makes the batch smaller. A request that asks to be alone is admitted
-    when nothing runs, and nobody while it runs.
+    ``max_requests`` may change, but for a Scheduler's; who runs goes on. A request that asks to be
+    alone is admitted when nothing runs, and nobody while it runs.
     """
 
-    def __init__(self, max_requests: int, max_waiting: int, sizes: Sequence[int]) -> None:
-        assert sizes[-1] >= 2 * max_requests
-        self.max_requests, self.max_waiting, self.sizes = max_requests, max_waiting, sizes
+    def __init__(self, max_requests: int, max_waiting: int) -> None:
+        self.max_requests, self.max_waiting = max_requests, max_waiting
         self.waiting: deque[Request] = deque()
         self.running: dict[int, Running] = {}
         self._ids: set[int] = set()  # of those that wait
         # how many of an owner's joined, since the owner had none here
         self._had = Counter[tuple[str, ...]]()
-        self._free = list(range(2 * max_requests))  # a heap: the lowest slot is given out first
 
     def __contains__(self, request_id: int) -> bool:
         return request_id in self.running or request_id in self._ids
@@ -67,17 +64,6 @@ class Scheduler:
     def idle(self) -> bool:
         """Nothing runs and nothing waits."""
         return not self.running and not self.waiting
-
-    @property
-    def used(self) -> int:
-        """Slots taken."""
-        return 2 * self.max_requests - len(self._free)
-
-    @property
-    def rows(self) -> int:
-        """Rows of the batch: up to the highest slot taken, rounded up."""
-        top = max((max(entry.slots) for entry in self.running.values()), default=-1)
-        return self._rounded(top + 1)
 
     def add(self, request: Request) -> None:
         """Put a request at the end of the line; QueueFull if it is too long."""
@@ -106,11 +92,7 @@ class Scheduler:
         for request in line[: self._ready(line)]:
             self.waiting.remove(request)
             self._ids.remove(request.id)
-            entry = Running(
-                request,
-                [heapq.heappop(self._free) for _ in range(request.rows)],
-                len(request.prefix),
-            )
+            entry = Running(request, self._slots(request), len(request.prefix))
             self.running[request.id] = entry
             joined.append(entry)
             self._had[request.owner] += 1
@@ -122,10 +104,7 @@ class Scheduler:
 
     def remove(self, request_id: int) -> bool:
         """Take a request out wherever it is; False if it is not here."""
-        entry = self.running.pop(request_id, None)
-        if entry is not None:
-            for slot in entry.slots:
-                heapq.heappush(self._free, slot)
+        if self.running.pop(request_id, None) is not None:
             return True
         if request_id not in self._ids:
             return False
@@ -133,22 +112,9 @@ class Scheduler:
         self.waiting.remove(next(request for request in self.waiting if request.id == request_id))
         return True
 
-    def compact(self) -> list[tuple[int, int]]:
-        """Move the highest rows into the lowest free slots if that makes the batch smaller: (from,
-        to) for each row moved.
-        """
-        if self.rows == self._rounded(self.used):
-            return []
-        moves = []
-        owners = {slot: entry for entry in self.running.values() for slot in entry.slots}
-        for slot in sorted(owners, reverse=True):
-            if slot < self._free[0]:
-                break
-            target = heapq.heapreplace(self._free, slot)
-            entry = owners[slot]
-            entry.slots[entry.slots.index(slot)] = target
-            moves.append((slot, target))
-        return moves
+    def _slots(self, request: Request) -> list[int]:
+        """Where a request that joins will be; here nobody is anywhere."""
+        return []
 
     def _line(self, waiting: Iterable[Request]) -> list[Request]:
         """Those who wait in the order in which they will join. Nobody passes one who asks to be
@@ -178,10 +144,62 @@ class Scheduler:
         inside = len(self.running)
         closed = any(entry.request.alone for entry in self.running.values())
         for request in line:
-            if inside == self.max_requests or closed or (inside and request.alone):
+            if inside >= self.max_requests or closed or (inside and request.alone):
                 break
             inside, closed = inside + 1, request.alone
         return inside - len(self.running)
+
+
+class Scheduler(Turns):
+    """Turns with a place for everyone: row i of the batch is slot i.
+
+    ``sizes`` are the numbers of rows that a batch may have, ascending, the last one enough for all;
+    rows move down when that makes the batch smaller.
+    """
+
+    def __init__(self, max_requests: int, max_waiting: int, sizes: Sequence[int]) -> None:
+        assert sizes[-1] >= 2 * max_requests
+        super().__init__(max_requests, max_waiting)
+        self.sizes = sizes
+        self._free = list(range(2 * max_requests))  # a heap: the lowest slot is given out first
+
+    @property
+    def used(self) -> int:
+        """Slots taken."""
+        return 2 * self.max_requests - len(self._free)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch: up to the highest slot taken, rounded up."""
+        top = max((max(entry.slots) for entry in self.running.values()), default=-1)
+        return self._rounded(top + 1)
+
+    def remove(self, request_id: int) -> bool:
+        """Take a request out wherever it is; False if it is not here."""
+        entry = self.running.get(request_id)
+        for slot in entry.slots if entry else ():
+            heapq.heappush(self._free, slot)
+        return super().remove(request_id)
+
+    def compact(self) -> list[tuple[int, int]]:
+        """Move the highest rows into the lowest free slots if that makes the batch smaller: (from,
+        to) for each row moved.
+        """
+        if self.rows == self._rounded(self.used):
+            return []
+        moves = []
+        owners = {slot: entry for entry in self.running.values() for slot in entry.slots}
+        for slot in sorted(owners, reverse=True):
+            if slot < self._free[0]:
+                break
+            target = heapq.heapreplace(self._free, slot)
+            entry = owners[slot]
+            entry.slots[entry.slots.index(slot)] = target
+            moves.append((slot, target))
+        return moves
+
+    def _slots(self, request: Request) -> list[int]:
+        return [heapq.heappop(self._free) for _ in range(request.rows)]
 
     def _rounded(self, rows: int) -> int:
         return self.sizes[bisect_left(self.sizes, rows)] if rows else 0

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import Protocol
 
 from aim.engine.engine import Engine
 from aim.engine.requests import LAST, Cancelled, Event, Failed, Finished, Progress, Request
@@ -26,6 +27,7 @@ class Tally:
     cancelled: int = 0
     codes: int = 0  # drawn or read, of all that finished
     seconds: float = 0.0  # of model time, of all that finished
+    restarted: int = 0  # begun again, as the replica that drew them ended
 
     def count(self, event: Event) -> None:
         """Take note of how a request ended."""
@@ -37,7 +39,7 @@ class Tally:
         self.cancelled += isinstance(event, Cancelled)
 
 
-class _Mailbox:
+class Mailbox:
     """Events on their way to one client; a Progress that nobody took is replaced by what follows
     it.
     """
@@ -47,6 +49,7 @@ class _Mailbox:
         self._news = threading.Condition()
 
     def put(self, event: Event) -> None:
+        """One more event, from any thread."""
         with self._news:
             for old in self._events:
                 if isinstance(old, Progress) and old.request_id == event.request_id:
@@ -56,10 +59,25 @@ class _Mailbox:
             self._news.notify_all()
 
     def take(self, timeout: float) -> Event | None:
+        """The next event, None where there is none within ``timeout`` seconds."""
         with self._news:
             if not self._events:
                 self._news.wait(timeout)
             return self._events.popleft() if self._events else None
+
+
+class Source(Protocol):
+    """What a subscription needs of who draws."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether more events may come."""
+
+    def submit(self, request: Request, mailbox: Mailbox) -> None:
+        """Draw ``request``, whose events go to ``mailbox``."""
+
+    def cancel(self, request_id: int) -> None:
+        """Let it end; harmless for one that has. Takes no lock."""
 
 
 class Subscription(Iterator[Event]):
@@ -70,8 +88,8 @@ class Subscription(Iterator[Event]):
     thread and cancels the requests within a step; letting go of the subscription does the same.
     """
 
-    def __init__(self, server: Server) -> None:
-        self._server, self._mailbox = server, _Mailbox()
+    def __init__(self, server: Source) -> None:
+        self._server, self._mailbox = server, Mailbox()
         self._pending: set[int] = set()
 
     @property
@@ -107,7 +125,7 @@ class Subscription(Iterator[Event]):
         Cancelled.
         """
         for request_id in self._pending.copy():
-            self._server.engine.cancel(request_id)
+            self._server.cancel(request_id)
 
 
 class Server:
@@ -115,9 +133,11 @@ class Server:
     is thread-safe.
     """
 
+    reports = ()  # as of ``Service``: there are no replicas
+
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._mailboxes: dict[int, _Mailbox] = {}
+        self._mailboxes: dict[int, Mailbox] = {}
         self._lock = threading.Lock()  # of the mailboxes and of closing
         # may be put to from a garbage collector, anywhere
         self._wake: SimpleQueue[None] = SimpleQueue()
@@ -131,6 +151,10 @@ class Server:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    def why_not(self) -> str:
+        """Why nothing can be drawn now, empty where all is well."""
+        return "" if self.alive else "its engine has ended; another one begins"
+
     def stream(self, *requests: Request) -> Subscription:
         """Submit requests and return their events; more may be submitted there."""
         subscription = Subscription(self)
@@ -138,7 +162,7 @@ class Server:
             subscription.submit(request)
         return subscription
 
-    def submit(self, request: Request, mailbox: _Mailbox) -> None:
+    def submit(self, request: Request, mailbox: Mailbox) -> None:
         """Submit a request whose events go to ``mailbox``, as ``Subscription.submit`` does."""
         with self._lock:
             if self._closing:
@@ -147,6 +171,10 @@ class Server:
             self._mailboxes[request.id] = mailbox
             self.tally.requests += 1
         self._wake.put(None)
+
+    def cancel(self, request_id: int) -> None:
+        """As ``Engine.cancel``."""
+        self.engine.cancel(request_id)
 
     def close(self) -> None:
         """Cancel everything and end the thread, waiting for the step that runs. Takes no lock, as

@@ -25,6 +25,7 @@ COUNTERS = {
     "cancelled": "Drawings that were stopped.",
     "codes": "Codes of finished drawings.",
     "seconds": "Seconds of model time of finished drawings.",
+    "restarted": "Drawings begun again, as the replica that drew them ended.",
 }
 GAUGES = {"running": "Drawings in the batch.", "waiting": "Drawings in line."}
 
@@ -46,10 +47,12 @@ class Health:
             return "the server is about to end"
         if not self.warm.is_set():
             return "the model is loading or warming up"
-        dead = [pipe for pipe in self.models.loaded if pipe.started and not pipe.started.alive]
-        for pipe in dead:
-            threading.Thread(target=lambda p=pipe: p.server, daemon=True).start()
-        return f"the engine of {dead[0].name} has ended; another one begins" if dead else ""
+        for pipe in self.models.loaded:
+            if pipe.started and (why := pipe.started.why_not()):
+                if not pipe.started.alive:
+                    threading.Thread(target=lambda p=pipe: p.server, daemon=True).start()
+                return f"{pipe.name}: {why}"
+        return ""
 
     def collect(self) -> Iterator[Metric]:
         """What Prometheus asks for."""

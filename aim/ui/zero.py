@@ -37,7 +37,8 @@ def use_zero_gpu(pipe: Pipeline, device: str = "cuda") -> None:
             "a ZeroGPU Space needs the package spaces, which Spaces install by themselves: pip "
             "install spaces"
         ) from error
-    pipe.use_server(ZeroServer(spaces.GPU(duration=SECONDS)(_driver(pipe.model, device))))
+    drive = spaces.GPU(duration=SECONDS)(_driver(pipe.model, device))
+    pipe.use_server(lambda _: ZeroServer(drive))
 
 
 def _driver(model: Prior, device: str) -> Drive:
@@ -70,6 +71,7 @@ class ZeroServer:
     """Stands in for ``aim.engine.Server``: what a client submits at once is one call."""
 
     alive = True  # each call has a process of its own
+    reports = ()
 
     def __init__(self, drive: Drive) -> None:
         self.engine, self.tally = Calls(), Tally()
@@ -92,6 +94,10 @@ class ZeroServer:
             else:
                 self.tally.count(event)
                 self.engine.running -= isinstance(event, LAST)
+
+    def why_not(self) -> str:
+        """Whether a GPU is free is known only to ``spaces``."""
+        return ""
 
     def close(self) -> None:
         """There is nothing to close between calls."""

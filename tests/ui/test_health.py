@@ -107,7 +107,7 @@ def test_a_dead_engine_is_told_and_another_one_begins(
     assert until(lambda: not server.alive)
     with pytest.raises(GenerationError, match="thread has ended, and with it this drawing"):
         list(stream)
-    assert health.why_not() == "the engine of tiny has ended; another one begins"
+    assert health.why_not() == "tiny: its engine has ended; another one begins"
     assert until(lambda: health.why_not() == "")
     assert pipe.server is not server
     brake.seconds = 0.0

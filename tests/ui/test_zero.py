@@ -124,7 +124,7 @@ def test_what_fails_there_is_told_here(zero: tuple[Pipeline, Brake]) -> None:
         raise RuntimeError("the GPU's time is over")
         yield
 
-    pipe.use_server(ZeroServer(fail))
+    pipe.use_server(lambda _: ZeroServer(fail))
     with pytest.raises(GenerationError, match="the model failed: the GPU's time is over"):
         list(pipe.stream("goldfish"))
     assert pipe.server.tally.failed == 1 and pipe.server.engine.idle

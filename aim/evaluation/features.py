@@ -14,9 +14,9 @@ from torch import Tensor
 
 from aim.checkpoint.weights import fingerprint
 from aim.errors import AimError, InvalidInput
-from aim.evaluation.imagenet import NETWORKS, load_imagenet
+from aim.evaluation.imagenet import NETWORKS, lessened, load_imagenet
 from aim.evaluation.observe import Features, Seen
-from aim.training.classifier import Classifier, ResNet, read_classifier
+from aim.training.classifier import Classifier, ResNet, read_classifier, trained_size
 from aim.training.data.images import normalize
 
 INCEPTION = "inception"
@@ -25,25 +25,29 @@ SPATIAL_CHANNELS = 7  # of the layer that sFID reads
 
 class ClassifierFeatures:
     """A classifier's pooled features and its classes: a judge's (``python -m aim train judge``), or
-    a loss network's. It has no spatial features.
+    a loss network's. It has no spatial features. Larger images are reduced by area to ``side``, the
+    size of those that it was trained on; with 0 they are seen as they are.
     """
 
-    def __init__(self, network: Classifier, name: str) -> None:
+    def __init__(self, network: Classifier, name: str, side: int = 0) -> None:
         self._network = network.eval().requires_grad_(False)
-        self.name, self.classes, self.side = name, network.head.out_features, 0
+        self.name, self.classes, self.side = name, network.head.out_features, side
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> ClassifierFeatures:
         """From a safetensors file; errors as of ``read_classifier``."""
         network = read_classifier(path)
         kind = "judge" if isinstance(network, ResNet) else "loss-network"
-        return cls(network.to(device), f"{kind}-{fingerprint(path)}")
+        return cls(network.to(device), f"{kind}-{fingerprint(path)}", trained_size(path))
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Seen:
         """Of images (B, 3, H, W) uint8."""
         head = self._network.head
-        pooled = self._network.pooled(normalize(images.to(head.weight.device)))
+        images = images.to(head.weight.device)
+        if self.side:
+            images = lessened(images, self.side).to(torch.uint8)
+        pooled = self._network.pooled(normalize(images))
         return Seen(pooled, head(pooled).softmax(1))
 
 

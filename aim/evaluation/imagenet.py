@@ -125,9 +125,18 @@ def as_seen(images: Tensor, side: int) -> Tensor:
     """Images (B, 3, H, H) uint8 -> (B, 3, 224, 224) levels, reduced to ``side`` first, if not 0."""
     levels = images.float()
     for most in filter(None, (side, INPUT)):
-        if levels.shape[-1] > most:
-            levels = (F.interpolate(levels, size=most, mode="area") + 0.5).floor()
+        levels = lessened(levels, most)
     return F.interpolate(levels, size=INPUT, mode="bicubic", align_corners=False).clamp(0, 255)
+
+
+def lessened(images: Tensor, most: int) -> Tensor:
+    """Levels (B, 3, H, H) of images, uint8 or float32 -> (B, 3, S, S) float32, S the smaller of H
+    and ``most``: by area, to whole levels as a file of that size would hold it.
+    """
+    levels = images.float()
+    if levels.shape[-1] > most:
+        levels = (F.interpolate(levels, size=most, mode="area") + 0.5).floor()
+    return levels
 
 
 def _mobilenet(side: int) -> ImageNetFeatures:

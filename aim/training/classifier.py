@@ -124,6 +124,15 @@ def read_classifier(path: Path) -> Classifier:
     return network.eval().requires_grad_(False)
 
 
+def trained_size(path: Path) -> int:
+    """Pixels a side of the images that a classifier was trained on; 0 where its file does not say.
+    CheckpointError for a file that cannot be read.
+    """
+    with opened(path) as file:
+        text = (file.metadata() or {}).get("size", "")
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
 def train_classifier(model: nn.Module, data: ImageSet, recipe: ClassifierRecipe) -> nn.Module:
     """Train by the clock on random crops and flips; ``data`` on the device of ``model``. Returns
     the model in eval mode.
@@ -166,7 +175,7 @@ def fit_classifier(
         device = data.images.device
         share = accuracy(network, held.images.to(device), held.labels.to(device))
         print(f"{path.stem}: top-1 {share:.4f} on validation images", flush=True)
-    write(path, network.state_dict(), {})
+    write(path, network.state_dict(), {"size": str(data.images.shape[-1])})
 
 
 @torch.no_grad()

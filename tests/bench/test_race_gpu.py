@@ -20,7 +20,7 @@ def test_codes_come_by_the_device_s_clock_and_before_the_host_has_them_all(batch
     pipes = [random_pipeline(name, "cuda", "bfloat16") for name in ("aim-s", "gpt-s")]
     found, pictures = race(pipes, batch=batch, bandwidth=1e12)
     for racer, drawn in zip(found.racers, pictures, strict=True):
-        assert drawn.images.shape == (batch, 64, 64, 3)
+        assert drawn.images.shape == (batch, 128, 128, 3)
         for lap in racer.laps:
             assert len(lap.code_seconds) == 256
             assert all(a < b for a, b in zip(lap.code_seconds, lap.code_seconds[1:], strict=False))

@@ -55,6 +55,20 @@ class TestJudge:
             assert torch.allclose(seen.probabilities, network(normalize(images(7))).softmax(1))
             assert torch.allclose(network.head(seen.features).softmax(1), seen.probabilities)
 
+    def test_sees_larger_images_reduced_to_the_size_it_was_trained_on(
+        self, judge: tuple[ResNet, Path], tmp_path: Path
+    ) -> None:
+        network, _ = judge
+        path = tmp_path / "trained.safetensors"
+        save_file(network.state_dict(), path, {"size": "16"})
+        features = load_features(str(path))
+        assert features.side == 16
+        small = images(5)
+        large = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        for shown in (small, large):
+            assert torch.equal(features(shown).features, network.pooled(normalize(small)))
+        assert load_features(str(judge[1])).side == 0  # an older file does not say
+
     def test_its_name_changes_with_its_weights(self, judge: tuple[ResNet, Path]) -> None:
         network, path = judge
         before = ClassifierFeatures.load(path).name

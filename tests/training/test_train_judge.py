@@ -32,7 +32,9 @@ def test_says_its_top_1_and_is_read_by_evaluation(
     held = load_images([picture_folder], 16)
     network = read_classifier(out / "judge.safetensors")
     assert float(found[1]) == pytest.approx(accuracy(network, held.images, held.labels), abs=1e-4)
-    seen = load_features(str(out / "judge.safetensors"))(held.images[:3])
+    features = load_features(str(out / "judge.safetensors"))
+    assert features.side == 16  # larger images are reduced to it
+    seen = features(held.images[:3])
     assert torch.equal(seen.probabilities.argmax(1), network(held.images[:3] / 127.5 - 1).argmax(1))
 
 

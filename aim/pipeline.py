@@ -65,6 +65,7 @@ class Pipeline(Codec):
         self.model = model
         self.name, self.version = name, version
         self.device, self.dtype = model.device, model.dtype
+        self.where = str(model.device), str(model.dtype).removeprefix("torch.")  # of who draws
         self.sampling: SamplingParams = config.sampling
         self.labels = Labels.of(config)
         self.classes: tuple[int, ...] = self.labels.indices
@@ -195,8 +196,7 @@ class Pipeline(Codec):
             "class_name": self.labels.name(index),
             "seed": check_seed(seed),
             **asdict(params),
-            "device": str(self.device),
-            "dtype": str(self.dtype).removeprefix("torch."),
+            **dict(zip(("device", "dtype"), self.where, strict=True)),
             "package": f"aim {__version__}",
         }
 

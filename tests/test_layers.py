@@ -31,6 +31,7 @@ LAYERS = (  # low to high; a module may import its own layer and those before it
     {"ahead"},
     {"engine"},
     {"stream", "codec", "pipeline", "compare"},
+    {"serving"},
     {"", "training", "evaluation", "bench"},  # "" is aim/__init__.py, the public names
     {"ui"},
     {"cli", "__main__", "app"},
@@ -48,6 +49,7 @@ OWNERS = {  # third-party packages that only some places may import
     "triton": {"ops"},
     "mamba_ssm": {"ops"},
     "causal_conv1d": {"ops"},
+    "ray": {"serving"},
 }
 FILES = sorted((ROOT / "aim").rglob("*.py"))
 SOURCES = [*FILES, ROOT / "app.py"]

@@ -12,9 +12,10 @@ from aim.engine.server import Tally
 
 @dataclass(frozen=True)
 class Report:
-    """What one replica says of itself: its name, the ``version`` of its model and of this
-    ``package``, where and in what it computes, how many requests it can run at once and how many
-    run and wait, and what it did since it began.
+    """What one replica says of itself to a client: its name, the ``version`` of its model and of
+    this ``package``, where and in what it computes; how many requests it can run at once, how many
+    run and wait, and how many of those are ``others``', of how many ``clients`` in all; and what it
+    did since it began.
     """
 
     name: str
@@ -25,6 +26,8 @@ class Report:
     max_requests: int
     running: int
     waiting: int
+    others: int
+    clients: int
     tally: Tally
 
 

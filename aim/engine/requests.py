@@ -19,6 +19,11 @@ _ids = itertools.count(1)
 Mix: TypeAlias = Sequence[tuple[int, float]]  # class rows with their weights, which add up to 1
 
 
+def new_id() -> int:
+    """That no request of this process has."""
+    return next(_ids)
+
+
 @dataclass(frozen=True)
 class Request:
     """One image: a class row of the model, how to draw it, and how often to hear of it.
@@ -42,7 +47,7 @@ class Request:
     alone: bool = False
     prefix: Sequence[int] | np.ndarray = ()
     owner: tuple[str, ...] = ()
-    id: int = field(default_factory=lambda: next(_ids))
+    id: int = field(default_factory=new_id)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", check_seed(self.seed))

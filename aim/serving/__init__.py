@@ -1,0 +1,1 @@
+"""One engine or many: replicas elsewhere behind the interface of one."""

@@ -1,0 +1,243 @@
+"""Replicas on Ray Serve: one GPU or a share of the CPUs each, on this machine or on all of a
+cluster. Ray places them, starts them again, and has as many as there is work for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from aim.engine import Event, Report, Server, Tally
+from aim.errors import AimError, InvalidInput
+from aim.pipeline import Pipeline, load
+from aim.serving.fleet import Beat, Call
+from aim.serving.replica import Replica
+from aim.serving.replicas import Replicas
+from aim.settings import Settings
+
+HEALTH_SECONDS = 5.0  # between two looks at a replica's health
+HUNG_SECONDS = 30.0  # without an answer, after which it is replaced
+LEAVE_SECONDS = 30.0  # in which a replica that is not needed any more finishes what it draws
+UP_SECONDS, DOWN_SECONDS = 5.0, 120.0  # that there was too much to do, or too little
+BUSY = 0.7  # share of the places that are taken where there are just enough replicas
+STORE_BYTES = 100_000_000  # of Ray's object store, which codes hardly fill
+_CONSTRUCTOR_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``low`` to ``high`` replicas of what ``load(source, device, **options)`` gives, with
+    ``places`` each, on the cluster at ``address``, empty for one of their own on this machine.
+
+    ``low`` 0: those that the cluster has already.
+    """
+
+    source: str
+    low: int
+    high: int
+    address: str = ""
+    places: int = 16
+    device: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    load: Callable[..., Pipeline] = load
+
+
+def use_replicas(pipe: Pipeline, plan: Plan) -> None:
+    """Let replicas of ``pipe`` draw for it, which are there when this returns. AimError where they
+    cannot be had.
+    """
+    pipe.use_server(lambda pipe: _start(pipe, plan))
+    report = pipe.server.reports[0]
+    pipe.where = report.device, report.dtype
+
+
+def _start(pipe: Pipeline, plan: Plan) -> Replicas:
+    fleet = RayFleet(plan, f"aim-{re.sub(r'[^A-Za-z0-9.-]+', '-', pipe.name)}")
+    return Replicas(fleet, pipe.model.config, pipe.version, pipe.max_waiting)
+
+
+class RayFleet:
+    """The replicas of one application of Ray Serve, which this begins where the plan says so.
+
+    A cluster of their own ends with them; on one that runs already they stay.
+    """
+
+    def __init__(self, plan: Plan, application: str) -> None:
+        self._ray, self._serve = _packages()
+        self._own = not plan.address
+        _connect(self._ray, plan.address)
+        try:
+            self._handle = self._deployed(plan, application)
+        except BaseException:
+            self.close()
+            raise
+        self._draw = self._handle.options(method_name="draw", stream=True)
+
+    async def draw(self, call: Call) -> AsyncGenerator[Event, None]:
+        """As ``Fleet.draw``."""
+        response = self._draw.remote(call)
+        ended = False
+        try:
+            async for event in response:
+                yield event
+            ended = True
+        finally:
+            if not ended:
+                response.cancel()
+
+    async def beat(self, beat: Beat) -> list[Report]:
+        """As ``Fleet.beat``."""
+        answers = await self._handle.broadcast("beat", beat).results_async(return_exceptions=True)
+        return [answer for answer in answers if isinstance(answer, Report)]
+
+    def close(self) -> None:
+        """As ``Fleet.close``."""
+        if not self._ray.is_initialized():  # Python is about to end
+            return
+        if self._own:
+            with suppress(Exception):  # what is left ends with Ray
+                self._serve.shutdown()
+        self._ray.shutdown()
+
+    def _deployed(self, plan: Plan, application: str) -> Any:
+        self._serve.start(proxy_location="Disabled")  # nothing listens for HTTP but the page
+        if not plan.low:
+            try:
+                return self._serve.get_app_handle(application)
+            except Exception as error:
+                raise AimError(
+                    f"no replicas of {application} run on the cluster at {plan.address}; say how "
+                    "many are to: --replicas 4"
+                ) from error
+        device, share = _shares(plan, self._ray.cluster_resources())
+        deployment = self._serve.deployment(
+            RayReplica,
+            name="Replica",
+            max_ongoing_requests=plan.places,
+            health_check_period_s=HEALTH_SECONDS,
+            health_check_timeout_s=HUNG_SECONDS,
+            graceful_shutdown_timeout_s=LEAVE_SECONDS,
+            max_constructor_retry_count=_CONSTRUCTOR_TRIES,
+            ray_actor_options=share,
+            **_number(plan),
+        )
+        target = deployment.bind(plan, device, int(share["num_cpus"]))
+        try:
+            return self._serve.run(target, name=application, route_prefix=None)
+        except Exception as error:
+            raise AimError(f"the replicas did not start: {_line(error)}") from error
+
+
+class RayReplica:
+    """What Ray Serve runs: a pipeline of its own in a process of its own, warm."""
+
+    def __init__(self, plan: Plan, device: str, threads: int) -> None:
+        pipe = plan.load(plan.source, device, **plan.options, max_requests=plan.places)
+        if pipe.device.type == "cpu" and Settings.from_env().threads is None:
+            torch.set_num_threads(max(1, threads))
+        list(pipe.draw(pipe.classes[0]))
+        server = cast(Server, pipe.server)
+        server.tally = Tally()
+        name = _packages()[1].get_replica_context().replica_id.unique_id
+        dtype = str(pipe.dtype).removeprefix("torch.")
+        self._pipe = pipe
+        self._replica = Replica(name, server, pipe.version, str(pipe.device), dtype)
+
+    async def draw(self, call: Call) -> AsyncGenerator[Event, None]:
+        """As ``Replica.draw``."""
+        async with aclosing(self._replica.draw(call)) as events:
+            async for event in events:
+                yield event
+
+    async def beat(self, beat: Beat) -> Report:
+        """As ``Replica.beat``."""
+        return self._replica.beat(beat)
+
+    def check_health(self) -> None:
+        """As ``Replica.check``: Ray replaces who raises."""
+        self._replica.check()
+
+
+def _packages() -> tuple[Any, Any]:
+    """Ray and its Serve. AimError where they are not installed."""
+    try:
+        import ray
+        from ray import serve
+    except ImportError as error:
+        raise AimError(
+            'replicas need Ray Serve, which is not installed: pip install "aim-mamba[serve]", or '
+            'pip install -e ".[serve]" in a checkout'
+        ) from error
+    return ray, serve
+
+
+def _connect(ray: Any, address: str) -> None:
+    if ray.is_initialized():
+        raise AimError("replicas run for this process already; one model can be on them")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+            return
+        # replicas run what runs here, wherever Python found it
+        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=STORE_BYTES,
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, paths))}},
+            **quiet,
+        )
+    except Exception as error:
+        where = f"the cluster at {address}" if address else "Ray on this machine"
+        raise AimError(f"{where} cannot be reached: {_line(error)}") from error
+
+
+def _shares(plan: Plan, there: Mapping[str, float]) -> tuple[str, dict[str, float]]:
+    """Where a replica computes, and what it takes of what is ``there``: a GPU, or a share of the
+    CPUs. InvalidInput where there is not enough.
+    """
+    cpus, gpus = there.get("CPU", 0.0), int(there.get("GPU", 0))
+    if plan.device not in ("auto", "cpu", "cuda"):
+        raise InvalidInput(
+            f"device is {plan.device!r}, and replicas take what Ray gives them; say auto, cpu or "
+            "cuda"
+        )
+    if plan.device == "cpu" or (plan.device == "auto" and not gpus):
+        return "cpu", {"num_cpus": cpus / plan.high, "num_gpus": 0}
+    if gpus < plan.low:
+        raise InvalidInput(
+            f"{plan.low} replicas need a GPU each, and there are {gpus}; ask for fewer with "
+            "--replicas, or for a share of the CPUs with --device cpu"
+        )
+    return "cuda", {"num_cpus": min(1.0, cpus / plan.high), "num_gpus": 1}
+
+
+def _number(plan: Plan) -> dict[str, Any]:
+    """How many replicas, as Ray Serve is told."""
+    if plan.low == plan.high:
+        return {"num_replicas": plan.low}
+    return {
+        "autoscaling_config": {
+            "min_replicas": plan.low,
+            "max_replicas": plan.high,
+            "initial_replicas": plan.low,
+            "target_ongoing_requests": max(1.0, BUSY * plan.places),
+            "upscale_delay_s": UP_SECONDS,
+            "downscale_delay_s": DOWN_SECONDS,
+        }
+    }
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,265 @@
+"""Many engines elsewhere behind the interface of one: who is next, who is told what, and what is
+begun again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from concurrent.futures import Future
+from contextlib import aclosing, suppress
+from typing import NamedTuple
+
+from aim.config import PriorConfig
+from aim.engine import (
+    Cancelled,
+    Event,
+    Failed,
+    Mailbox,
+    Progress,
+    Queued,
+    Report,
+    Request,
+    Started,
+    Subscription,
+    Tally,
+)
+from aim.engine.requests import LAST
+from aim.engine.scheduler import Running, Turns
+from aim.errors import AimError, GenerationError, InvalidInput
+from aim.serving.fleet import Fleet
+from aim.serving.pulse import BEAT, Pulse, nobody, share
+
+ATTEMPTS = 5  # replicas that a drawing is begun on
+_PAUSE = 0.2  # seconds before the second, twice that before the third
+_log = logging.getLogger("aim")
+
+
+class Busy(NamedTuple):
+    """A moment's ``Load``."""
+
+    max_requests: int
+    running: int
+    waiting: int
+
+    @property
+    def room(self) -> int:
+        """Requests that could begin now."""
+        return max(0, self.max_requests - self.running - self.waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs and nothing waits."""
+        return not self.running and not self.waiting
+
+
+class Replicas:
+    """The ``Service`` of a fleet of replicas of one model. Thread-safe.
+
+    Up to ``max_waiting`` wait in a line of this client's own, from which as many are drawn as the
+    replicas have places. A drawing whose replica ends is begun again elsewhere with its seed, and
+    its client hears nothing twice. GenerationError where no replica answers at first, or where one
+    has another model than ``version``.
+    """
+
+    def __init__(
+        self, fleet: Fleet, config: PriorConfig, version: str, max_waiting: int = 64
+    ) -> None:
+        self.tally = Tally()
+        self._fleet, self._pulse = fleet, Pulse(fleet, version)
+        self._config = config
+        self._turns = Turns(1, max_waiting)
+        self._lock = threading.Lock()  # of the turns and of what follows
+        self._mailboxes: dict[int, Mailbox] = {}
+        self._closing = False
+        # outside the lock: a garbage collector may cancel, inside any line of code
+        self._cancelled: deque[int] = deque()
+        self._places: dict[int, int] = {}  # as last told
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._begun: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="aim-replicas", daemon=True)
+        self._thread.start()
+        self._begun.result()
+
+    @property
+    def engine(self) -> Busy:
+        """How busy this client's share of the replicas is."""
+        turns = self._turns
+        return Busy(max(1, turns.max_requests), len(turns.running), len(turns.waiting))
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """What the replicas said last."""
+        return self._pulse.reports
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs; replicas may come and go."""
+        return self._thread.is_alive()
+
+    def why_not(self) -> str:
+        """Why nothing can be drawn now, empty where all is well."""
+        if not self.alive:
+            return "its replicas were let go; they are looked for again"
+        return "" if self.reports else "none of its replicas answers"
+
+    def stream(self, *requests: Request) -> Subscription:
+        """Submit requests and return their events; more may be submitted there."""
+        subscription = Subscription(self)
+        for request in requests:
+            subscription.submit(request)
+        return subscription
+
+    def submit(self, request: Request, mailbox: Mailbox) -> None:
+        """As ``Server.submit``; GenerationError, too, where no replica has answered for long."""
+        request.check(self._config)
+        with self._lock:
+            if self._closing:
+                raise GenerationError("the replicas were let go; load the model again")
+            if self._pulse.gone:
+                raise nobody()
+            if request.id in self._turns:
+                raise InvalidInput(f"request id {request.id} is already in use")
+            self._turns.add(request)
+            self._mailboxes[request.id] = mailbox
+            self.tally.requests += 1
+        self._soon()
+
+    def cancel(self, request_id: int) -> None:
+        """As ``Engine.cancel``."""
+        self._cancelled.append(request_id)
+        self._soon()
+
+    def close(self) -> None:
+        """Cancel everything, let go of the replicas and end the thread. Takes no lock."""
+        self._closing = True
+        self._soon()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _soon(self) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and everything with it
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        finally:
+            self._fleet.close()
+
+    async def _main(self) -> None:
+        self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
+        beating = asyncio.create_task(self._beat())
+        try:
+            while not self._closing:
+                await self._news.wait()
+                self._news.clear()
+                self._change()
+        finally:
+            with self._lock:  # whoever was inside it has entered, nobody enters after it
+                self._closing, left = True, list(self._mailboxes)
+            tasks = [beating, *self._tasks.values()]
+            for request_id in left:
+                self._tell(Cancelled(request_id))
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _beat(self) -> None:
+        try:
+            await self._pulse.first()
+        except GenerationError as error:
+            self._begun.set_exception(error)
+            self.close()
+            return
+        while True:
+            self._turns.max_requests = share(self.reports)
+            self._news.set()
+            if not self._begun.done():
+                self._begun.set_result(None)
+            await asyncio.sleep(BEAT)
+            await self._pulse.beat()
+
+    def _change(self) -> None:
+        """Everything that happens between events: leave, begin, tell places."""
+        while self._cancelled:
+            self._stop(Cancelled(self._cancelled.popleft()))
+        if self._pulse.gone:
+            for request_id in list(self._mailboxes):
+                self._stop(Failed(request_id, nobody()))
+        with self._lock:
+            joined = self._turns.admit()
+            places = {request.id: place for request, place in self._turns.places()}
+        for request_id, place in places.items():
+            if self._places.get(request_id) != place:
+                self._tell(Queued(request_id, place))
+        self._places = places
+        for entry in joined:
+            task = asyncio.create_task(self._draw(entry))
+            self._tasks[entry.request.id] = task
+
+    def _stop(self, event: Event) -> None:
+        if (task := self._tasks.get(event.request_id)) is not None:
+            task.cancel()
+        self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        """Pass an event on to whoever still waits for it."""
+        last = isinstance(event, LAST)
+        with self._lock:
+            mailbox = self._mailboxes.get(event.request_id)
+            if mailbox is None:
+                return
+            self.tally.count(event)
+            if last:
+                del self._mailboxes[event.request_id]
+                self._turns.remove(event.request_id)
+            mailbox.put(event)
+        if last:
+            self._news.set()
+
+    async def _draw(self, entry: Running) -> None:
+        """Have a request drawn, again elsewhere where a replica ends; a seed is one picture."""
+        request_id = entry.request.id
+        try:
+            for attempt in range(ATTEMPTS):
+                if attempt:
+                    self.tally.restarted += 1
+                    await asyncio.sleep(_PAUSE * attempt)
+                try:
+                    if await self._call(entry):
+                        return
+                except Exception as error:  # of the replica, or of what carries its events
+                    _log.warning("a drawing begins again, as its replica ended: %s", error)
+            text = f"{ATTEMPTS} replicas ended while they drew this; try again in a moment"
+            self._tell(Failed(request_id, GenerationError(text)))
+        finally:
+            self._tasks.pop(request_id, None)
+
+    async def _call(self, entry: Running) -> bool:
+        """Have a request drawn by one replica; False where it ended before the drawing."""
+        with self._pulse.call(entry.request) as call:
+            async with aclosing(self._fleet.draw(call)) as events:
+                async for event in events:
+                    if isinstance(event, Failed) and not isinstance(event.error, AimError):
+                        raise event.error  # another's device may be well
+                    if isinstance(event, Cancelled):
+                        return False  # not by this client
+                    if _is_news(entry, event):
+                        self._tell(event)
+                    if isinstance(event, LAST):
+                        return True
+        return False
+
+
+def _is_news(entry: Running, event: Event) -> bool:
+    """Whether an event tells what its client was not told before it was begun again."""
+    if isinstance(event, Progress):
+        new, entry.step = event.step > entry.step, max(event.step, entry.step)
+        return new
+    if isinstance(event, (Queued, Started)):
+        new, entry.arranged = not entry.arranged, entry.arranged or isinstance(event, Started)
+        return new
+    return True

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,6 +44,18 @@ if not torch.cuda.is_available():
 
 # a grid of 4x4
 TINY_VQ = VQConfig(image_size=16, codebook_size=64, z_channels=32, ch=32, ch_mult=(1, 2, 2))
+
+
+@pytest.fixture
+def exact_float32() -> Iterator[None]:
+    """float32 means float32 on a GPU, too."""
+    parts: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [part.allow_tf32 for part in parts]
+    for part in parts:
+        part.allow_tf32 = False
+    yield
+    for part, allowed in zip(parts, before, strict=True):
+        part.allow_tf32 = allowed
 
 
 def pytest_collection_finish() -> None:

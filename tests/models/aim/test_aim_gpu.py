@@ -283,11 +283,11 @@ def aim_b() -> AiM:
 @pytest.mark.parametrize(
     ("dtype", "far"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=["float32", "bfloat16"]
 )
+@pytest.mark.usefixtures("exact_float32")
 @pytest.mark.parametrize("rows", [2, 8, 96])
 def test_aim_b_over_150_positions_with_rows_of_different_ages(
-    monkeypatch: pytest.MonkeyPatch, aim_b: AiM, rows: int, dtype: torch.dtype, far: float
+    aim_b: AiM, rows: int, dtype: torch.dtype, far: float
 ):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     fast = GPUAiM(copy.deepcopy(aim_b).to_dtype(dtype))
     codes = codes_of(fast, rows)
     labels = torch.arange(rows, device="cuda") * 37 % 1001

@@ -163,11 +163,11 @@ def test_an_engine_draws_the_codes_of_the_eager_model():
 @pytest.mark.parametrize(
     ("dtype", "far"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=["float32", "bfloat16"]
 )
+@pytest.mark.usefixtures("exact_float32")
 @pytest.mark.parametrize("rows", [2, 32, 96])
 def test_gpt_b_over_a_whole_picture_with_rows_of_different_ages(
-    monkeypatch: pytest.MonkeyPatch, rows: int, dtype: torch.dtype, far: float
+    rows: int, dtype: torch.dtype, far: float
 ):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     torch.manual_seed(0)
     eager = GPT(MODELS["gpt-b"].config).eval().requires_grad_(False)
     for name, weight in eager.named_parameters():

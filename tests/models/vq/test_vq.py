@@ -161,17 +161,13 @@ def test_f16_has_llamagens_codebook():
         ("larger_vq", (1, 1, 2)),
     ],
 )
+@pytest.mark.usefixtures("exact_float32")
 @torch.no_grad()
 def test_the_fused_decoder_equals_the_plain_one(
-    request: pytest.FixtureRequest,
-    name: str,
-    shape: tuple[int, ...],
-    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest, name: str, shape: tuple[int, ...]
 ):
     pytest.importorskip("triton", reason="Triton is not installed")
     from aim.models.vq import gpu
-
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     vq = copy.deepcopy(request.getfixturevalue(name))

@@ -54,9 +54,10 @@ class Codec:
             return None
         config = self.tokenizer.config
         grid, factor, size = config.grid, config.upsample, config.output_size
-        with self._image_decoder.beside():
-            codes_here = torch.from_numpy(codes).to(self._image_decoder.device)
-            drawn = write.to_image(self._previewer(codes_here))
+        here = self._image_decoder.device
+        drawn = self._image_decoder.beside(
+            lambda: write.to_image(self._previewer(torch.from_numpy(codes).to(here)))
+        )
         image = Image.new("RGBA", (size, size))
         image.paste(drawn, (0, 0))
         lines, rest = divmod(len(codes), grid)
@@ -75,8 +76,9 @@ class Codec:
         """The colour (codebook_size, 3) uint8 that each code has by itself, a linear function of
         its vector.
         """
-        with self._image_decoder.beside():
-            return write.to_bytes(self._previewer.colours()).cpu().numpy()
+        return self._image_decoder.beside(
+            lambda: write.to_bytes(self._previewer.colours()).cpu().numpy()
+        )
 
     def encode(self, image: Image.Image | bytes | str | Path) -> np.ndarray:
         """The codes (num_tokens,) int64 of a picture of any size and mode: its middle, cut square
@@ -85,7 +87,11 @@ class Codec:
         ``picture`` of them shows what the tokenizer keeps. InvalidInput for what cannot be read as
         a picture (``aim.images.read``).
         """
-        size = self.tokenizer.config.image_size
-        with torch.inference_mode(), self._image_decoder.beside():
-            pixels = read.to_pixels(read.open_square(image, size)).to(self._image_decoder.device)
+        square = read.open_square(image, self.tokenizer.config.image_size)
+
+        @torch.inference_mode()
+        def encoded() -> np.ndarray:
+            pixels = read.to_pixels(square).to(self._image_decoder.device)
             return self.tokenizer.encode(pixels[None])[0].cpu().numpy()
+
+        return self._image_decoder.beside(encoded)

@@ -24,12 +24,11 @@ from aim.engine.requests import (
     Finished,
     Preparing,
     Progress,
-    Queued,
     Request,
     Started,
 )
 from aim.engine.runner import Runner
-from aim.engine.scheduler import Running, Scheduler
+from aim.engine.scheduler import Places, Running, Scheduler
 from aim.engine.transfer import HostCopy
 from aim.errors import GenerationError, InvalidInput, QueueFull
 from aim.models.interface import Decoder
@@ -66,7 +65,7 @@ class Engine:
         self._lock = threading.Lock()  # of the scheduler and of what follows
         # outside the lock: a garbage collector may cancel, inside any line of code
         self._cancelled: deque[int] = deque()
-        self._places: dict[int, int] = {}  # as last told
+        self._places = Places()
         self._changed = False
         self._rows = 0  # of the batch
         # copies under way, in order: of each request in one, and how many codes it had
@@ -133,7 +132,7 @@ class Engine:
         running, graphs = self._scheduler.running, self.graphs  # only changed from here
         started, preparing = time.perf_counter(), graphs.seconds
         try:
-            if self._changed:
+            if self._changed or self._places.due:
                 self._change(events)
             if running:
                 if not graphs.ready(self._rows, self._passes.width(self._rows)) and (
@@ -195,13 +194,7 @@ class Engine:
                 events.append(Cancelled(request_id))
         with self._lock:
             joined = self._scheduler.admit()
-            places = {request.id: place for request, place in self._scheduler.places() if place}
-        events += [
-            Queued(request_id, place)
-            for request_id, place in places.items()
-            if self._places.get(request_id) != place
-        ]
-        self._places = places
+            events += self._places.news(self._scheduler.places())
         for i in range(0, len(joined), self._runner.together):
             events += self._join(joined[i : i + self._runner.together])
         with self._lock:

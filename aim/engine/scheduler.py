@@ -5,13 +5,17 @@ tensors, no threads.
 from __future__ import annotations
 
 import heapq
+import time
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from aim.engine.requests import Request
+from aim.engine.requests import Queued, Request
 from aim.errors import QueueFull
+
+AGAIN = 1.0  # seconds between two places that one is told
+PLACES_A_SECOND = 30  # that all together are told: each that a page shows costs some 5 ms
 
 
 @dataclass
@@ -148,6 +152,35 @@ class Turns:
                 break
             inside, closed = inside + 1, request.alone
         return inside - len(self.running)
+
+
+class Places:
+    """What those in line were told of it: at once when they come, then at most every ``AGAIN``
+    seconds, and less often in a long line.
+    """
+
+    def __init__(self) -> None:
+        self._now: dict[int, int] = {}  # of each request
+        self._told: dict[int, int] = {}
+        self._next = 0.0  # when they are told again
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    @property
+    def due(self) -> bool:
+        """Whether somebody is at another place than was told, and may be told now."""
+        return self._told != self._now and time.monotonic() >= self._next
+
+    def news(self, line: Iterable[tuple[Request, int]]) -> list[Queued]:
+        """What to tell now, of a line as of ``Turns.places``."""
+        before, self._now = self._told, {request.id: place for request, place in line if place}
+        if self.due:
+            self._told = self._now
+            self._next = time.monotonic() + max(AGAIN, len(self._now) / PLACES_A_SECOND)
+        else:
+            self._told = {one: before.get(one, place) for one, place in self._now.items()}
+        return [Queued(one, at) for one, at in self._told.items() if before.get(one) != at]
 
 
 class Scheduler(Turns):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +22,27 @@ from aim.ops.capture import capture
 
 SIZES = (1, 4, 16, 64)  # images that are decoded together
 AHEAD = 2  # parts that are being decoded before the first of them is fetched
+T = TypeVar("T")
+
+
+class _OneThread:
+    """Where all of a process is decoded on a CPU: a thread that decoded keeps some 30 MB of a
+    128x128 picture's activations, and so would each of a hundred that serve a page.
+    """
+
+    def __init__(self) -> None:
+        self._begin()
+        if hasattr(os, "register_at_fork"):  # threads stay behind
+            os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "decoder")
+
+    def __call__(self, work: Callable[[], T]) -> T:
+        return self._pool.submit(work).result()
+
+
+_in_one_thread = _OneThread()
 
 
 class Recorded(NamedTuple):
@@ -77,16 +100,14 @@ class ImageDecoder:
             # what cuDNN reads without a copy
             vq.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @contextmanager
-    def beside(self) -> Iterator[None]:
-        """Work in here runs on the decoder's stream, and waits for nothing that others put on
-        theirs.
+    def beside(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives, done on the decoder's stream, where it waits for nothing that others
+        put on theirs, or on a CPU in the one thread that decodes.
         """
-        if self._stream is None:
-            yield
-        else:
+        if self._stream is not None:
             with torch.cuda.stream(self._stream):
-                yield
+                return work()
+        return _in_one_thread(work) if self.device.type == "cpu" else work()
 
     def images(self, codes: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Images (H, W, 3) uint8 of codes (num_tokens,), in order, being decoded while the next
@@ -107,14 +128,17 @@ class ImageDecoder:
         """
         given = self._checked(codes)
         if self._stream is None:
-            return Decoding(self.decode(given.to(self.device)).cpu(), None)
-        with self.beside():
+            return self.beside(lambda: Decoding(self.decode(given.to(self.device)).cpu(), None))
+
+        def ordered() -> Decoding:
             pixels = self.decode(given.pin_memory().to(self.device, non_blocking=True))
             here = torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True)
             here.copy_(pixels, non_blocking=True)
             done = torch.cuda.Event(blocking=True)
             done.record(self._stream)
             return Decoding(here, done)
+
+        return self.beside(ordered)
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:

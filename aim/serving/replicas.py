@@ -27,7 +27,7 @@ from aim.engine import (
     Tally,
 )
 from aim.engine.requests import LAST
-from aim.engine.scheduler import Running, Turns
+from aim.engine.scheduler import Places, Running, Turns
 from aim.errors import AimError, GenerationError, InvalidInput
 from aim.serving.fleet import Fleet
 from aim.serving.pulse import BEAT, Pulse, nobody, share
@@ -76,7 +76,7 @@ class Replicas:
         self._closing = False
         # outside the lock: a garbage collector may cancel, inside any line of code
         self._cancelled: deque[int] = deque()
-        self._places: dict[int, int] = {}  # as last told
+        self._places = Places()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._begun: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="aim-replicas", daemon=True)
@@ -191,11 +191,9 @@ class Replicas:
                 self._stop(Failed(request_id, nobody()))
         with self._lock:
             joined = self._turns.admit()
-            places = {request.id: place for request, place in self._turns.places()}
-        for request_id, place in places.items():
-            if self._places.get(request_id) != place:
-                self._tell(Queued(request_id, place))
-        self._places = places
+            places = self._places.news(self._turns.places())
+        for event in places:
+            self._tell(event)
         for entry in joined:
             task = asyncio.create_task(self._draw(entry))
             self._tasks[entry.request.id] = task

@@ -22,6 +22,7 @@ from aim.ui.stage.updates import explain, plain
 from aim.ui.temporary import Sweeper
 
 SPARE = 48  # threads
+_LOOK = 0.01  # seconds between two looks at whether somebody asks for something
 _log = logging.getLogger(__name__)
 
 
@@ -36,15 +37,17 @@ class Refusal(gr.Error):
 
 
 class Visits(StateHolder):
-    """What Gradio remembers of sessions, without a copy of the whole page for each: that is for
-    links to a state, which this page makes otherwise, and cost 0.3 MB and 40 ms of the event loop.
+    """What Gradio remembers of sessions: values alone, where it would describe every component
+    again for each. That is for links to a state, which this page makes otherwise, and cost up to
+    1 MB a session and half of the event loop's time.
     """
 
     def __getitem__(self, session_id: str) -> SessionState:
         """Of a session, a new one for one that is not known."""
         if session_id not in self.session_data:
             bare: Any = SimpleNamespace(default_config=self.blocks.default_config, blocks={})
-            self.session_data[session_id] = SessionState(bare)
+            visit = self.session_data[session_id] = SessionState(bare)
+            visit.blocks_config.config_for_block = lambda *_: {"props": {}}  # type: ignore[method-assign]
         return super().__getitem__(session_id)
 
 
@@ -65,6 +68,15 @@ class Page(gr.Blocks):
     def threads(self) -> int:
         """One for each piece of work that the line lets in, and some for what ends at once."""
         return self.limits.places + self.limits.waiting + SPARE
+
+    def queue(self, **kwargs: Any) -> Any:
+        """As of ``gr.Blocks``, without a summary of all calls after each one, and looking for news
+        less often than a thousand times a second: both took a large part of a core.
+        """
+        super().queue(**kwargs)
+        self._queue.ANALYTICS_MAX_EVENTS = 0
+        self._queue.sleep_when_free = self._queue.progress_update_sleep_when_free = _LOOK
+        return self
 
     def launch(self, *, server_port: int | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """As of ``gr.Blocks``, within the limits. A port that is asked for, here or by

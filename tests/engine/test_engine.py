@@ -161,7 +161,11 @@ def test_an_engine_without_room_is_refused(tiny_model: Prior, requests: int, wai
 
 
 class TestTheLine:
-    def test_places_are_told_when_they_change(self, engine: Engine) -> None:
+    def test_places_are_told_when_they_change(
+        self, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("aim.engine.scheduler.AGAIN", 0.0)
+        monkeypatch.setattr("aim.engine.scheduler.PLACES_A_SECOND", 1e9)
         requests = [Request(0, GUIDED, seed=i) for i in range(7)]
         for request in requests:
             engine.submit(request)

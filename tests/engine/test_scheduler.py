@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aim.config import SamplingParams
-from aim.engine.requests import Request
-from aim.engine.scheduler import Scheduler
+from aim.engine import scheduler as line
+from aim.engine.requests import Queued, Request
+from aim.engine.scheduler import Places, Scheduler
 from aim.errors import InvalidInput, QueueFull
 
 
@@ -176,3 +177,27 @@ class TestAnyHistory:
             scheduler.remove(gone)
         assert scheduler.idle
         assert scheduler.used == 0
+
+
+def test_who_comes_is_told_at_once_and_who_waits_not_at_every_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(line.time, "monotonic", lambda: now)
+    places, (a, b, c) = Places(), [request() for _ in range(3)]
+    assert places.news([(a, 1)]) == [Queued(a.id, 1)] and not places.due
+    assert places.news([(a, 2), (b, 1)]) == [Queued(b.id, 1)], "only who is new"
+    assert places.news([(a, 1)]) == [] and not places.due, "as it was told, again"
+    assert places.news([(a, 2), (c, 1)]) == [Queued(c.id, 1)]
+    now += line.AGAIN
+    assert places.due and places.news([(a, 2), (c, 1)]) == [Queued(a.id, 2)] and not places.due
+    crowd = [(request(), place) for place in range(1, 91)]
+    assert len(places.news(crowd)) == 90
+    now += line.AGAIN
+    assert places.news(crowd[::-1]) == [], "nothing is new"
+    moved = [(one, place % 90 + 1) for one, place in crowd]
+    assert len(places.news(moved)) == 90
+    now += line.AGAIN
+    assert places.news(crowd) == [], "a long line is told less often"
+    now += 90 / line.PLACES_A_SECOND - line.AGAIN
+    assert len(places.news(crowd)) == 90

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
+import os
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from aim.codec import Codec
+from aim.config import VQConfig
 from aim.errors import InvalidInput
 from aim.images import write
 from aim.models import image_decoder
 from aim.models.image_decoder import ImageDecoder
 from aim.models.vq.model import VQ
+from tests.launching import call
 
 
 def random_codes(count: int, vq: VQ) -> np.ndarray:
@@ -114,6 +120,50 @@ def test_many_threads_get_their_own_images(tiny_vq: VQ):
     for thread in threads:
         thread.join()
     assert all(np.array_equal(got[i], decoded(tiny_vq, codes[i : i + 1])[0]) for i in range(8))
+
+
+def megabytes() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def kept_by_threads(count: int) -> tuple[float, float]:
+    """MB that one thread keeps of what it decoded, and so many after it."""
+    torch.set_num_threads(1)
+    codec = Codec(VQ(VQConfig(image_size=128, codebook_size=64, z_channels=64, ch=64)).eval())
+    [codes] = random_codes(1, codec.tokenizer)
+    alive, took = threading.Event(), [megabytes()]
+    for _ in range(1 + count):
+        done = threading.Event()
+
+        def work(done: threading.Event = done) -> None:
+            codec.picture(codes), codec.preview(codes[:100])
+            done.set()
+            alive.wait()
+
+        threading.Thread(target=work, daemon=True).start()
+        assert done.wait(60)
+        took.append(megabytes())
+    alive.set()
+    return took[1] - took[0], took[-1] - took[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_many_threads_that_decode_keep_the_memory_of_one() -> None:
+    first, others = call(kept_by_threads, 12)
+    assert others < first / 2
+
+
+def test_a_process_that_was_forked_decodes(tiny_vq: VQ) -> None:
+    codec, [codes] = Codec(tiny_vq), random_codes(1, tiny_vq)
+    codec.picture(codes)
+    if not hasattr(os, "fork"):
+        pytest.skip("nothing forks here")
+    image_decoder._in_one_thread._pool.submit(int).result()
+    child = os.fork()
+    if not child:
+        os._exit(image_decoder._in_one_thread(lambda: 7))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 @pytest.mark.gpu

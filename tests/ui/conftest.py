@@ -9,8 +9,6 @@ from importlib import import_module
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio_client asks
-# a summary of every call, which only warns
-os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000"
 
 import pytest
 import torch

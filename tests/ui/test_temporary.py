@@ -109,3 +109,14 @@ def test_a_session_holds_what_was_changed_and_no_copy_of_the_page(page: Page) ->
     httpx.get(f"{api}/call/classes/{event}")
     assert len(holder.session_data) == before + 1
     assert len(holder[event].config_values) < 5 < len(page.blocks.blocks)
+    # values alone, not each component described again
+    assert all(set(told) == {"props"} for told in holder[event].components)
+
+
+def test_gradio_makes_no_summary_of_calls_and_looks_for_them_without_a_rush(page: Page) -> None:
+    queue: Any = page.blocks._queue
+    api = page.url.rstrip("/") + "/gradio_api"
+    event = httpx.post(f"{api}/call/classes", json={"data": [""]}).json()["event_id"]
+    assert "complete" in httpx.get(f"{api}/call/classes/{event}").text
+    assert not queue.event_analytics and not queue.cached_event_analytics_summary["functions"]
+    assert queue.sleep_when_free >= 0.01

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from aim.errors import AimError, InvalidInput, let_go
 from aim.settings import Limits, Settings
-from aim.ui import address, temporary
+from aim.ui import address, direct, temporary
 from aim.ui.idle import Idle
 from aim.ui.stage.updates import explain, plain
 from aim.ui.temporary import Sweeper
@@ -147,6 +147,9 @@ class Page(gr.Blocks):
         """InvalidInput in place of Gradio's own many errors for a value that a component cannot
         take.
         """
+        self.validate_inputs(block_fn, inputs)
+        if (values := direct.taken(block_fn, inputs)) is not None:
+            return values
         try:
             if _elsewhere(inputs):
                 raise InvalidInput(
@@ -167,6 +170,15 @@ class Page(gr.Blocks):
                 f"{wrong} that was sent is none that its input can take; the page's API "
                 "documentation says what each takes"
             ) from error
+
+    async def postprocess_data(
+        self, block_fn: Any, predictions: Any, state: SessionState | None
+    ) -> list[Any]:
+        """As of ``gr.Blocks``."""
+        answer = direct.sent(block_fn, predictions, state, self._place)
+        if answer is None:
+            answer = await super().postprocess_data(block_fn, predictions, state)
+        return answer
 
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As of ``gr.Blocks``; raises nothing but ``gr.Error``, whose message is plain text."""

@@ -23,6 +23,7 @@ class Visitor:
 
     def __init__(self, api: str, fn_index: int, values: list[Any]) -> None:
         self.api, self.fn_index, self.values = api, fn_index, values
+        self.session = secrets.token_hex(6)  # one for all that a browser asks for
         self.pictures = 0
         self.events: list[int] = []
         self.bytes: list[int] = []
@@ -38,12 +39,11 @@ class Visitor:
                 self.wrong.append(repr(error))
 
     async def _one(self, client: httpx.AsyncClient, end: float) -> None:
-        session = secrets.token_hex(6)
-        body = {"data": self.values, "fn_index": self.fn_index, "session_hash": session}
+        body = {"data": self.values, "fn_index": self.fn_index, "session_hash": self.session}
         began, seen, events, size = time.perf_counter(), False, 0, 0
         (await client.post(f"{self.api}/queue/join", json=body)).raise_for_status()
         where = f"{self.api}/queue/data"
-        async with client.stream("GET", where, params={"session_hash": session}) as stream:
+        async with client.stream("GET", where, params={"session_hash": self.session}) as stream:
             async for line in stream.aiter_lines():
                 size += len(line)
                 if not line.startswith("data:"):
@@ -56,11 +56,10 @@ class Visitor:
                 if message["msg"] == "process_completed":
                     if not message["success"]:
                         self.wrong.append(str(message.get("output"))[:200])
-                        return
+                        continue  # whoever hangs up before the end takes back the next call, too
                     self.pictures += time.perf_counter() <= end
                     self.events.append(events)
                     self.bytes.append(size)
-                    return
 
 
 def _shows(message: dict[str, Any]) -> bool:

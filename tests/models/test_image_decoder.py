@@ -150,8 +150,8 @@ def kept_by_threads(count: int) -> tuple[float, float]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_many_threads_that_decode_keep_the_memory_of_one() -> None:
-    first, others = call(kept_by_threads, 12)
-    assert others < first / 2
+    first, others = call(kept_by_threads, 24)
+    assert others < first
 
 
 def test_a_process_that_was_forked_decodes(tiny_vq: VQ) -> None:

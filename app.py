@@ -14,7 +14,12 @@ try:
     from aim.ui import build, serve
 
     demo = build(
-        settings.model, device=settings.device, dtype=settings.dtype, backend=settings.backend
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        backend=settings.backend,
+        replicas=settings.replicas,
+        cluster=settings.cluster,
     )
     if __name__ == "__main__":
         serve(demo, mcp_server=settings.mcp)

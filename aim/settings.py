@@ -69,7 +69,9 @@ class Settings:
     (whether this is a Hugging Face Space that has a GPU only inside its calls), ``port``
     GRADIO_SERVER_PORT (of the page; None is the first free one from 7860), ``host``
     GRADIO_SERVER_NAME (the address it listens on; None is this machine alone), ``root``
-    GRADIO_ROOT_PATH (the path below which a proxy shows it).
+    GRADIO_ROOT_PATH (the path below which a proxy shows it); ``replicas`` AIM_REPLICAS (how many
+    engines draw, at the least and at the most, see ``aim.serving``; none are a single engine in
+    this process) and ``cluster`` AIM_CLUSTER (the address of the Ray cluster that they are on).
     """
 
     device: str = "auto"
@@ -89,6 +91,8 @@ class Settings:
     port: int | None = None
     host: str | None = None
     root: str = ""
+    replicas: tuple[int, int] = (0, 0)
+    cluster: str = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -118,7 +122,25 @@ class Settings:
             port=_number(given, "GRADIO_SERVER_PORT", 0, 1, 65535) or None,
             host=given.get("GRADIO_SERVER_NAME"),
             root=given.get("GRADIO_ROOT_PATH", ""),
+            replicas=span("AIM_REPLICAS", given["AIM_REPLICAS"])
+            if "AIM_REPLICAS" in given
+            else (0, 0),
+            cluster=given.get("AIM_CLUSTER", ""),
         )
+
+
+def span(name: str, value: str) -> tuple[int, int]:
+    """The least and the most of "4" or "2-8", 0 for nothing; InvalidInput for what is neither."""
+    if not value:
+        return 0, 0
+    found = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", value.strip())
+    low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= low <= high <= MAX_PROCESSES:
+        raise InvalidInput(
+            f"{name} is {value!r}; it must be a number from 1 to {MAX_PROCESSES}, or the least and "
+            "the most, as 2-8"
+        )
+    return low, high
 
 
 def _given(environ: Mapping[str, str]) -> dict[str, str]:

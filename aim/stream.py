@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from PIL import Image
@@ -165,3 +166,18 @@ def in_order(
             while turn in drawn:
                 yield drawn.pop(turn)
                 turn += 1
+
+
+def run(service: Service, requests: Iterable[Request]) -> Iterator[Event]:
+    """The events of many requests, of which twice as many are submitted as can run at once, so that
+    who is slow to take the events keeps nothing idle. Closing the iterator cancels the rest.
+    """
+    todo = iter(requests)
+    with closing(service.stream()) as feed:
+        while True:
+            more = max(0, 2 * service.engine.max_requests - feed.pending)
+            for request in islice(todo, more):
+                feed.submit(request)
+            if not feed.pending:
+                return
+            yield next(feed)

@@ -34,10 +34,27 @@ def test_everything_set(tmp_path: Path):
         "AIM_CHECKPOINTS": str(tmp_path),
         "AIM_BACKEND": "Eager",
         "AIM_AHEAD": "4",
+        "AIM_REPLICAS": "2-8",
+        "AIM_CLUSTER": "10.0.0.1:6379",
     }
     assert Settings.from_env(environ) == Settings(
-        "cuda:1", "bfloat16", "hp-l33/aim-xlarge", 1, tmp_path, backend="eager", ahead="4"
+        "cuda:1",
+        "bfloat16",
+        "hp-l33/aim-xlarge",
+        1,
+        tmp_path,
+        backend="eager",
+        ahead="4",
+        replicas=(2, 8),
+        cluster="10.0.0.1:6379",
     )
+
+
+@pytest.mark.parametrize("value", ["0", "4-2", "many", "-2", "2-", "1-99999999", "0-4"])
+def test_numbers_of_replicas_that_are_none(value: str):
+    assert Settings.from_env({"AIM_REPLICAS": "4"}).replicas == (4, 4)
+    with pytest.raises(InvalidInput, match=f"AIM_REPLICAS is '{value}'; it must be a number from"):
+        Settings.from_env({"AIM_REPLICAS": value})
 
 
 @pytest.mark.parametrize(

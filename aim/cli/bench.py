@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aim import files
-from aim.cli.options import Ahead, Backend, Device, Dtype, Model, load, settings
+from aim.cli.options import Ahead, Backend, Device, Dtype, Model, load, plan_of, settings
 from aim.cli.progress import progress
 from aim.config import MODELS
 from aim.errors import InvalidInput
@@ -187,6 +187,30 @@ def bear(
     found = loads.load(chosen.model, *where, clients, 60 * minutes)
     outputs.finish(loads.as_table(*found), loads.as_json(*found))
     raise typer.Exit(0 if found[0].held else 1)
+
+
+@app.command()
+def replicas(
+    count: Annotated[int, typer.Option("--replicas", min=2, help="How many, against one.")] = 2,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once in each.")] = 16,
+    seconds: Annotated[float, typer.Option(min=0.1, help="For each figure, after warm-up.")] = 20,
+    random_weights: RandomWeights = False,
+    json: Json = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    backend: Backend = None,
+) -> None:
+    """How many pictures a second replicas draw, beside one of them."""
+    from aim.bench import replicas as many
+
+    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    outputs = _Outputs(json)
+    with progress() as bar:
+        pipe = load(chosen, random_weights)
+        plan = plan_of(chosen, batch, random_weights)
+        found = many.measure(pipe, plan, (1, count), seconds, bar.measuring)
+    outputs.finish(many.as_table(*found), many.as_json(*found))
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from aim.cli.options import Backend, Device, Dtype, Model, settings
+from aim.cli.options import Backend, Cluster, Device, Dtype, Model, Replicas, settings
 
 
 def demo(
@@ -33,10 +33,20 @@ def demo(
     device: Device = None,
     dtype: Dtype = None,
     backend: Backend = None,
+    replicas: Replicas = None,
+    cluster: Cluster = None,
 ) -> None:
     """Open the page."""
     # before Gradio is imported, which reads the same environment and does not explain itself
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend, mcp=mcp)
+    chosen = settings(
+        model=model,
+        device=device,
+        dtype=dtype,
+        backend=backend,
+        mcp=mcp,
+        replicas=replicas,
+        cluster=cluster,
+    )
     from aim.ui import launch
 
     launch(
@@ -44,6 +54,8 @@ def demo(
         device=chosen.device,
         dtype=chosen.dtype,
         backend=chosen.backend,
+        replicas=chosen.replicas,
+        cluster=chosen.cluster,
         host=host,
         port=port,
         share=share,

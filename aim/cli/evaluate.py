@@ -15,9 +15,11 @@ from aim.cli.options import (
     SAMPLING,
     Ahead,
     Backend,
+    Cluster,
     Device,
     Dtype,
     Model,
+    Replicas,
     load,
     settings,
     takes_sampling,
@@ -100,12 +102,15 @@ def evaluate(
     dtype: Dtype = None,
     backend: Backend = None,
     ahead: Ahead = None,
+    replicas: Replicas = None,
+    cluster: Cluster = None,
     **sampling: Any,
 ) -> None:
     """Draw a balanced set of images and compare it with real ones.
 
     PNGs, ADM's .npz, FID, sFID, KID, IS, precision, recall; a table, then one line of JSON. Several
-    GPUs, or cores of a CPU, of which a process uses one: start it with torchrun.
+    GPUs, or cores of a CPU, of which a process uses one: start it with torchrun, or draw with
+    --replicas.
     """
     if context.invoked_subcommand:
         _refuse(context)
@@ -120,11 +125,16 @@ def evaluate(
     from aim.evaluation.features import INCEPTION, load_features
     from aim.evaluation.samples import SampleSet
 
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend, ahead=ahead)
+    where = {"replicas": replicas, "cluster": cluster}
+    chosen = settings(
+        model=model, device=device, dtype=dtype, backend=backend, ahead=ahead, **where
+    )
+    if chosen.world > 1 and (replicas or cluster):
+        raise InvalidInput("torchrun starts processes that draw, and so does --replicas; take one")
     chosen = dataclasses.replace(chosen, device=own_device(chosen.device, chosen))
     first = chosen.rank == 0
     with _processes(chosen) as wait, progress() as bar:
-        pipe = load(chosen)
+        pipe = load(chosen, places=batch)
         if pipe.device.type == "cpu" and chosen.threads is None:
             # their number decides last bits, and there is not one number for every number of
             # processes

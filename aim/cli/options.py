@@ -10,10 +10,11 @@ import typer
 
 from aim import config
 from aim.parameters import Parameter, named
-from aim.settings import AHEAD, BACKENDS, Settings
+from aim.settings import AHEAD, BACKENDS, Settings, span
 
 if TYPE_CHECKING:
     from aim.pipeline import Pipeline
+    from aim.serving.ray import Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
 SAMPLING = "Sampling"  # a panel of the help
@@ -51,6 +52,21 @@ Ahead = Annotated[
     ),
 ]
 
+Replicas = Annotated[
+    str | None,
+    typer.Option(
+        help="Engines that draw, each on a GPU or a share of the CPUs: 4, or 2-8 as there is work. "
+        "Needs the extra serve. Default: AIM_REPLICAS, or one engine in this process."
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of the Ray cluster that they are on, or auto; without --replicas those that "
+        "run there already. Default: AIM_CLUSTER, or this machine."
+    ),
+]
+
 
 def takes_sampling(default: str) -> Callable[[F], F]:
     """A decorator that gives a command an option for every sampling parameter, which it takes as
@@ -65,17 +81,42 @@ def takes_sampling(default: str) -> Callable[[F], F]:
     return named(config.SAMPLING, option)
 
 
-def settings(**given: Any) -> Settings:
+def settings(replicas: str | None = None, **given: Any) -> Settings:
     """The environment's settings, but for those that were ``given`` on the command line."""
+    given["replicas"] = replicas and span("--replicas", replicas)
     return dataclasses.replace(
         Settings.from_env(), **{name: value for name, value in given.items() if value}
     )
 
 
-def load(chosen: Settings, random_weights: bool = False) -> Pipeline:
-    """The model of these settings; of a named one perhaps only the sizes."""
+def load(chosen: Settings, random_weights: bool = False, places: int = 0) -> Pipeline:
+    """The model of these settings; of a named one perhaps only the sizes. With ``places`` it draws
+    with the replicas that are set, so many images at once each.
+    """
+    pipe = _maker(random_weights)(chosen.model, chosen.device, **_how(chosen))
+    if places and (chosen.cluster or any(chosen.replicas)):
+        from aim.serving.ray import use_replicas
+
+        pipe.max_waiting = 2**16
+        use_replicas(pipe, plan_of(chosen, places, random_weights))
+    return pipe
+
+
+def plan_of(chosen: Settings, places: int, random_weights: bool = False) -> Plan:
+    """Replicas of the model of these settings, as many as they say."""
+    from aim.serving.ray import Plan
+
+    make, how = _maker(random_weights), _how(chosen)
+    numbers = chosen.replicas
+    return Plan(chosen.model, *numbers, chosen.cluster, places, chosen.device, how, make)
+
+
+def _maker(random_weights: bool) -> Callable[..., Pipeline]:
     from aim import pipeline
     from aim.bench.weights import random_pipeline
 
-    make = random_pipeline if random_weights else pipeline.load
-    return make(chosen.model, chosen.device, chosen.dtype, chosen.backend, ahead=chosen.ahead)
+    return random_pipeline if random_weights else pipeline.load
+
+
+def _how(chosen: Settings) -> dict[str, Any]:
+    return {"dtype": chosen.dtype, "backend": chosen.backend, "ahead": chosen.ahead}

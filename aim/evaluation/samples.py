@@ -28,6 +28,7 @@ from aim.files import replace
 from aim.images import read, write
 from aim.models.image_decoder import ImageDecoder
 from aim.pipeline import Pipeline
+from aim.stream import run
 
 SETTINGS, PICTURES, ARRAY = "settings.json", "png", "samples.npz"
 
@@ -61,6 +62,7 @@ class SampleSet:
         rows = [pipe.labels.row(index) for index in self.asked]
         self.rows = [rows[place] for place in balanced_rows(count, len(rows))]
         self.size = pipe.tokenizer.config.output_size
+        self._device = pipe.where[0].partition(":")[0]
         # where a batch's size changes last bits
         self._padded = pipe.device.type == "cuda" and pipe.dtype != torch.float32
 
@@ -74,11 +76,11 @@ class SampleSet:
             "count": self.count,
             **({} if self.asked == self.pipe.classes else {"classes": list(self.asked)}),
             "seed": self.seed,
-            "device": self.pipe.device.type,
-            "dtype": str(self.pipe.dtype).removeprefix("torch."),
+            "device": self._device,
+            "dtype": self.pipe.where[1],
             **(
                 {"threads": torch.get_num_threads()}
-                if self.pipe.device.type == "cpu"
+                if self._device == "cpu"
                 else {"batch": self.batch}
             ),
         }
@@ -203,15 +205,17 @@ class SampleSet:
         """
         if not indices:
             return
-        engine = self.pipe.engine(min(self.batch, self.count))
-        surplus = -len(indices) % engine.max_requests if self._padded else 0
+        # an engine of its own has a full batch at every step
+        here = self.pipe.started is None or not self.pipe.started.reports
+        engine = self.pipe.engine(min(self.batch, self.count)) if here else None
+        surplus = -len(indices) % engine.max_requests if engine and self._padded else 0
         index_of: dict[int, int | None] = {}
         requests: list[Request] = []
         for i in [*indices, *[indices[-1]] * surplus]:
             request = Request(self.rows[i], self.params, self.seed + i)
             index_of[request.id] = i if len(requests) < len(indices) else None
             requests.append(request)
-        for event in engine.run(requests):
+        for event in engine.run(requests) if engine else run(self.pipe.server, requests):
             if isinstance(event, Finished):
                 yield index_of[event.request_id], event.codes
             elif isinstance(event, Failed):
@@ -227,7 +231,7 @@ class SampleSet:
     def _parameters(self, i: int) -> dict[str, Any]:
         """What the file of image i carries; the same whichever process draws it."""
         found = self.pipe.parameters(self.pipe.classes[self.rows[i]], self.seed + i, self.params)
-        return {**found, "device": self.pipe.device.type}
+        return {**found, "device": self._device}
 
     def _write(self, i: int, pixels: np.ndarray) -> None:
         replace(self.path(i), write.png_bytes(Image.fromarray(pixels), self._parameters(i)))

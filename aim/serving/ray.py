@@ -9,12 +9,13 @@ import os
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
+from aim.config import MODELS
 from aim.engine import Event, Report, Server, Tally
 from aim.errors import AimError, InvalidInput
 from aim.pipeline import Pipeline, load
@@ -54,6 +55,10 @@ def use_replicas(pipe: Pipeline, plan: Plan) -> None:
     """Let replicas of ``pipe`` draw for it, which are there when this returns. AimError where they
     cannot be had.
     """
+    # a file may be named from the folder that this process is in
+    path = Path(plan.source).expanduser()
+    if plan.source not in MODELS and path.exists():
+        plan = replace(plan, source=str(path.resolve()))
     pipe.use_server(lambda pipe: _start(pipe, plan))
     report = pipe.server.reports[0]
     pipe.where = report.device, report.dtype
@@ -168,6 +173,9 @@ class RayReplica:
 
 def _packages() -> tuple[Any, Any]:
     """Ray and its Serve. AimError where they are not installed."""
+    # nobody is told that Ray is used, and a busy replica may take a while to say how busy it is
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "1")
     try:
         import ray
         from ray import serve
@@ -182,13 +190,13 @@ def _packages() -> tuple[Any, Any]:
 def _connect(ray: Any, address: str) -> None:
     if ray.is_initialized():
         raise AimError("replicas run for this process already; one model can be on them")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         if address:
             ray.init(address=address, **quiet)
             return
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # others reach its ports, too
         # replicas run what runs here, wherever Python found it
         paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         ray.init(

@@ -68,16 +68,24 @@ LAUNCH: dict[str, Any] = {
 
 
 def build(
-    source: str = "aim-s", *, device: str = "auto", dtype: str = "auto", backend: str = "auto"
+    source: str = "aim-s",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    backend: str = "auto",
+    replicas: tuple[int, int] = (0, 0),
+    cluster: str = "",
 ) -> gr.Blocks:
     """The page for ``source``: a model's name, a folder, a file or a hub id. Loads it, and warms it
-    up in the background.
+    up in the background. ``replicas``, the least and the most, and ``cluster`` as in ``Settings``.
 
     Raises what ``aim.load`` raises. Launch it with ``launch(**LAUNCH)``, or call ``aim.ui.launch``
     at once.
     """
-    models = Models(source, device, dtype, backend, Settings.from_env().zero)
+    zero = Settings.from_env().zero
+    models = Models(source, device, dtype, backend, zero, replicas, cluster)
     with Page(title=_TITLE, analytics_enabled=False) as page:
+        page.limits = models.line.limits
         page.drawings = drawings.Drawings(models)
         pipe = models.get(models.default)
         page.card = front.Card(pipe)
@@ -127,6 +135,8 @@ def launch(
     device: str = "auto",
     dtype: str = "auto",
     backend: str = "auto",
+    replicas: tuple[int, int] = (0, 0),
+    cluster: str = "",
     host: str | None = None,
     port: int | None = None,
     share: bool = False,
@@ -140,7 +150,9 @@ def launch(
     """
     if mcp:
         check_mcp()
-    page = build(source, device=device, dtype=dtype, backend=backend)
+    page = build(
+        source, device=device, dtype=dtype, backend=backend, replicas=replicas, cluster=cluster
+    )
     serve(
         page,
         server_name=host,

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from aim._version import __version__
+from aim.pipeline import Pipeline
 from aim.ui.models import Models
 
 COUNTERS = {
@@ -81,6 +82,27 @@ class Health:
                     count = getattr(getattr(server, part), name) if server else 0
                     found.add_metric((pipe.name,), count)
                 yield found
+        yield from _of_replicas(pipes)
+
+
+def _of_replicas(pipes: list[Pipeline]) -> Iterator[Metric]:
+    """The same of each replica, as it last said."""
+    there = [
+        ((pipe.name, report.name), report)
+        for pipe in pipes
+        for report in (pipe.started.reports if pipe.started else ())
+    ]
+    of = ("model", "replica")
+    for name, text in COUNTERS.items():
+        count = CounterMetricFamily(f"aim_replica_{name}", f"Of a replica. {text}", labels=of)
+        for labels, report in there:
+            count.add_metric(labels, getattr(report.tally, name))
+        yield count
+    for name, text in GAUGES.items():
+        now = GaugeMetricFamily(f"aim_replica_{name}", f"Of a replica. {text}", labels=of)
+        for labels, report in there:
+            now.add_metric(labels, getattr(report, name))
+        yield now
 
 
 def _of(request: Request) -> Health:

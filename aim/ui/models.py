@@ -4,6 +4,7 @@ everybody.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from aim.checks import quoted
 from aim.config import MODELS
 from aim.errors import AimError, InvalidInput, let_go
 from aim.pipeline import Pipeline, load
+from aim.serving.ray import Plan, use_replicas
 from aim.settings import Limits
 from aim.ui.line import Line
 from aim.ui.zero import use_zero_gpu
@@ -41,10 +43,19 @@ class Models:
     """
 
     def __init__(
-        self, source: str, device: str, dtype: str, backend: str = "auto", zero: bool = False
+        self,
+        source: str,
+        device: str,
+        dtype: str,
+        backend: str = "auto",
+        zero: bool = False,
+        replicas: tuple[int, int] = (0, 0),
+        cluster: str = "",
     ) -> None:
         """With ``zero`` on a ZeroGPU Space: models are on the CPU, and draw on a GPU in processes
         of their own. ``line`` admits whoever uses them, within the limits of the environment.
+        ``replicas`` of ``source`` draw, with as many places each, or those of ``cluster``; other
+        models draw in this process.
         """
         self.device, self.dtype, self.backend, self.zero = (
             "cpu" if zero else device,
@@ -52,8 +63,14 @@ class Models:
             backend,
             zero,
         )
-        self.line = Line(Limits.from_env())
+        self._limits = limits = Limits.from_env()
         pipe = self._loaded(source)
+        if cluster or any(replicas):
+            how = {"dtype": dtype, "backend": backend}
+            use_replicas(pipe, Plan(source, *replicas, cluster, limits.places, device, how))
+            many = max(replicas[1], len(pipe.server.reports))
+            limits = dataclasses.replace(limits, places=many * limits.places)
+        self.line = Line(limits)
         own: Future[Pipeline] = Future()
         own.set_result(pipe)
         self.default = pipe.name
@@ -180,7 +197,7 @@ class Models:
 
     def _loaded(self, source: str) -> Pipeline:
         pipe = load(source, device=self.device, dtype=self.dtype, backend=self.backend)
-        pipe.max_requests, pipe.max_waiting = self.line.limits.places, self.line.limits.waiting
+        pipe.max_requests, pipe.max_waiting = self._limits.places, self._limits.waiting
         if self.zero:
             use_zero_gpu(pipe)
         return pipe

@@ -173,6 +173,10 @@ def test_demo_hands_everything_to_the_page(cli: Cli, monkeypatch: pytest.MonkeyP
             "bfloat16",
             "--backend",
             "eager",
+            "--replicas",
+            "2-8",
+            "--cluster",
+            "auto",
         )
         == 0
     )
@@ -183,6 +187,8 @@ def test_demo_hands_everything_to_the_page(cli: Cli, monkeypatch: pytest.MonkeyP
                 "device": "cpu",
                 "dtype": "float32",
                 "backend": "auto",
+                "replicas": (0, 0),
+                "cluster": "",
                 "host": None,
                 "port": None,
                 "share": False,
@@ -195,6 +201,8 @@ def test_demo_hands_everything_to_the_page(cli: Cli, monkeypatch: pytest.MonkeyP
                 "device": "cuda:1",
                 "dtype": "bfloat16",
                 "backend": "eager",
+                "replicas": (2, 8),
+                "cluster": "auto",
                 "host": "0.0.0.0",
                 "port": 8000,
                 "share": True,
@@ -231,3 +239,11 @@ def test_help_loads_nothing_heavy(run_python: Callable[..., Any]) -> None:
         "except SystemExit: print(sys.modules.keys() & {'torch', 'pydantic', 'gradio'})"
     )
     assert run_python("-c", code).stdout.splitlines() == [f"aim {aim.__version__}", "set()"]
+
+
+def test_replicas_that_are_no_number(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("demo", "--replicas", "many") == 2
+    assert cli.err.startswith("error: --replicas is 'many'; it must be a number from 1 to")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli("evaluate", "--replicas", "2") == 2
+    assert "torchrun starts processes that draw, and so does --replicas" in cli.err

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aim.ops.triton import TRITON
 from aim.sampling import RowParams, Rows, active, draw_guided, explain, pick
 
 
@@ -53,14 +54,25 @@ class Guesses:
         return torch.cat([last.unsqueeze(1), self.codes[: len(last), : width - 1]], 1)
 
 
-def draw_window(logits: Tensor, rows: Rows, guesses: Guesses) -> Tensor:
+def draw_window(
+    logits: Tensor, rows: Rows, guesses: Guesses, limits: Tensor | None = None
+) -> Tensor:
     """Settle what a pass over ``guesses`` gives: logits (R, W, V) of slots 0 ... R-1 -> how many
-    codes of each row are settled (R,) int64, 0 where nothing is drawn.
+    codes of each row are settled (R,) int64, 0 where nothing is drawn, and at most ``limits (S,)``.
 
     Writes to ``rows`` what as many calls of ``sampling.draw_rows`` write, and to ``guesses`` what
     the next pass reads: what was drawn behind a wrong guess; for a position that enters the window
-    what the logits of the position above it say, of the last one where there is none.
+    what the logits of the position above it say, of the last one where there is none. With
+    Triton's kernels nothing waits for the device, and a CUDA graph can hold the call.
     """
+    if TRITON and logits.device.type == "cuda":
+        from aim.ops.triton import draw, draw_ahead
+
+        if draw.supports(logits[0]):
+            starts = rows.positions[: len(logits)].clone()
+            return draw_ahead.draw_window_fused(
+                logits, starts, limits, guesses.codes, guesses.line, guesses.since, **vars(rows)
+            )
     count, width = logits.shape[:2]
     counts = torch.zeros(count, dtype=torch.int64, device=logits.device)
     positions, total = rows.positions[:count], rows.drawn.shape[1]
@@ -79,6 +91,8 @@ def draw_window(logits: Tensor, rows: Rows, guesses: Guesses) -> Tensor:
 
     right = guesses.codes[one, : width - 1] == codes[:, :-1]
     kept = (1 + right.long().cumprod(1).sum(1)).minimum(total - start)
+    if limits is not None:
+        kept = kept.minimum(limits[one])
     settled = step < kept.unsqueeze(1)
     slot = one.unsqueeze(1).expand(-1, width)
     rows.drawn[slot[settled], at[settled]] = codes[settled]

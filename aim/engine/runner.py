@@ -199,16 +199,16 @@ class Runner:
         self._queue.drain()
 
     def _step(self, rows: int, width: int) -> None:
-        positions = self._rows.positions[:rows]
+        last, at = self._rows.last[:rows], self._rows.positions[:rows]
+        if self._guesses is not None:  # who has all may be here still
+            at = torch.where(at < self._rows.drawn.shape[1], at, -1)
         if width > 1 and self._guesses is not None:
-            at, items = positions.clone(), self._guesses.items(self._rows.last[:rows], width)
+            items = self._guesses.items(last, width)
             logits = self._window_model.advance(items, at, self._cond, self._state)
-            counts = draw_window(logits, self._rows, self._guesses)
+            counts = draw_window(logits, self._rows, self._guesses, self._state.limits)
             self._window_model.settle(counts, at, self._state)
-            return
-        # of shape (R, V)
-        logits = self.model.step(self._rows.last[:rows], positions, self._cond, self._state)
-        draw_rows(logits, self._rows)
+        else:
+            draw_rows(self.model.step(last, at, self._cond, self._state), self._rows)
 
     @contextmanager
     def _idle(self) -> Iterator[None]:

@@ -51,7 +51,7 @@ def mix_reference(
     both float32; updates the window.
     """
     heads, channels, size = window.base.shape[1:]
-    inner, taps = heads * channels, window.ring.shape[1]
+    inner, taps, held = heads * channels, len(weights.taps), window.ring.shape[1]
     out, squares = (
         torch.zeros(len(projected), *shape, device=projected.device) for shape in ((inner,), ())
     )
@@ -60,10 +60,10 @@ def mix_reference(
             continue
         past = pos - int(origins[row])
         z, new, dt = projected[row].float().split([inner, inner + 2 * size, heads])
-        window.ring[row, pos % taps] = new
+        window.ring[row, pos % held] = new
         mixed = weights.tap_bias.clone()
         for k in range(min(taps, pos + 1)):
-            mixed += window.ring[row, (pos - k) % taps].float() * weights.taps[taps - 1 - k]
+            mixed += window.ring[row, (pos - k) % held].float() * weights.taps[taps - 1 - k]
         x, B, C = torch.nn.functional.silu(mixed).split([inner, size, size])
         dt = torch.nn.functional.softplus(dt + weights.dt_bias)
         window.decay[row, :, past] = dt * weights.A + (

@@ -88,3 +88,42 @@ def assert_draws_the_same(eager: Any, fast: Any) -> None:
     assert sorted(want) == [0, 1, 2]
     assert all(len(set(codes)) > 3 for codes in want.values())
     assert drawn(fast) == want
+
+
+def assert_windows_are_the_steps(
+    eager: Any, fast: Any, state: Any, width: int, far: float, limited: bool
+) -> None:
+    """Rows that start one after another, keep as many items as they like, and are at their end at
+    last: the logits of what they keep, and of what more was guessed right, are the eager steps'.
+    """
+    rows, total, vocabulary = state.slots, fast.config.num_tokens, fast.config.vocab_size
+    codes, labels = codes_of(fast, rows), torch.arange(rows) % 6
+    read = torch.cat([codes[:, :1], codes[:, :-1]], 1)  # what item i is; the first is the class
+    cond = fast.condition(labels)
+    want = eager(codes[:, :-1], labels)
+    positions = -torch.arange(rows) * 2
+    generator = torch.Generator("cpu").manual_seed(width)
+    passes = 0
+    while bool((positions < total).any()):
+        live = (positions >= 0) & (positions < total)
+        at = torch.where(live, positions, -1)
+        items = at.unsqueeze(1) + torch.arange(width)
+        right = torch.randint(1, width + 1, (rows,), generator=generator, device="cpu").to(DEVICE)
+        true = read.gather(1, items.clamp(0, total - 1))
+        wrong = torch.arange(width) >= right.unsqueeze(1)
+        guesses = torch.where(wrong, (true + 1) % vocabulary, true)
+        logits = fast.advance(guesses, at, cond, state)
+        right = right.minimum(total - positions) * live
+        kept = right
+        if limited:
+            kept = torch.where(live, right.minimum(state.limits), 0)
+            assert (kept[live] > 0).all()
+        assert logits.shape == (rows, width, vocabulary)
+        for row in live.nonzero().flatten().tolist():
+            start, count = int(positions[row]), int(kept[row])
+            got = logits[row, :count]
+            assert distance(got, want[row, start : start + count]) < far, (row, start, count)
+        fast.settle(kept, at, state)
+        positions = torch.where(live, positions + kept, positions + (positions < 0))
+        passes += 1
+    assert passes > total // width

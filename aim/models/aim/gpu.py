@@ -18,6 +18,7 @@ from aim.models.aim.layer import Layer
 from aim.models.aim.model import AiM
 from aim.models.aim.state import HistoryState
 from aim.models.aim.step_weights import gained_condition, mix_weights, norm_weights
+from aim.models.interface import WIDEST
 from aim.models.traffic import Traffic, aim_matrices
 from aim.ops.triton.decode.common import overlaps
 from aim.ops.triton.decode.few_rows import linear_in, linear_out, out_parts
@@ -25,14 +26,15 @@ from aim.ops.triton.decode.norm import add_norm, begin
 from aim.ops.triton.decode.rows import FEW, SHORT, SOME
 from aim.ops.triton.decode.some_rows import out_shares, product, wide_product
 from aim.ops.triton.decode.window import mix
+from aim.ops.triton.decode.window_ahead import mix_ahead
 from aim.ops.triton.decode.window_fold import fold
 
 OFTEN = 16  # items between two folds
 
 
 class GPUAiM:
-    """``AiM.condition``, ``new_state``, ``prefill`` and ``step`` of ``model``, whose weights it
-    shares and must not change any more.
+    """``AiM.condition``, ``new_state``, ``prefill``, ``step``, ``advance`` and ``settle`` of
+    ``model``, whose weights it shares and must not change any more.
 
     Raises InvalidInput for a model whose sizes the kernels do not take: head and state size must be
     powers of two of 16 or more.
@@ -80,47 +82,74 @@ class GPUAiM:
         ]
         return torch.cat([cond.flatten(1), *offsets], 1)
 
-    def new_state(self, slots: int) -> HistoryState:
-        """An empty state for ``slots`` rows. The history is longer for large pools, whose steps are
-        bound by it.
+    def new_state(self, slots: int, window: int = 1) -> HistoryState:
+        """An empty state for ``slots`` rows, each with up to ``window`` items in an ``advance``.
+        The history is longer for large pools, whose steps are bound by it.
         """
         c, weight = self.config, self.model.embeddings.word_embeddings.weight
-        lead, window = (c.n_layer, slots), self._window(slots)
+        spare = WIDEST if window > 1 else 0
+        lead, held = (c.n_layer, slots), self._window(slots) + spare
+        origins = torch.zeros(1, slots, dtype=torch.int32, device=weight.device)
         return HistoryState(
-            weight.new_zeros(*lead, c.d_conv, c.conv_dim),
-            weight.new_zeros(*lead, c.nheads, window, c.headdim),
-            weight.new_zeros(*lead, window, c.d_state),
-            weight.new_zeros(*lead, c.nheads, window, dtype=torch.float32),
+            weight.new_zeros(*lead, c.d_conv + spare, c.conv_dim),
+            weight.new_zeros(*lead, c.nheads, held, c.headdim),
+            weight.new_zeros(*lead, held, c.d_state),
+            weight.new_zeros(*lead, c.nheads, held, dtype=torch.float32),
             weight.new_zeros(*lead, c.nheads, c.headdim, c.d_state),
-            torch.zeros(1, slots, dtype=torch.int32, device=weight.device),
+            origins,
+            spare,
+            torch.zeros_like(origins[0]) if spare else None,
         )
 
     def step(self, codes: Tensor, positions: Tensor, cond: Tensor, state: HistoryState) -> Tensor:
         """As ``AiM.step``: codes (R,), positions (R,) int64, cond and state pooled by slot ->
         logits (R, V) float32.
         """
-        codes, positions = codes.contiguous(), positions.contiguous()  # a column of a table, say
-        c, lap = self.config, self._overlap
-        count, width = codes.shape[0], c.d_model
-        new = state.base.new_empty
-        residual, x = new(count, width, dtype=torch.float32), new(count, width)
-        table, places = (
-            self.model.embeddings.word_embeddings.weight,
-            self.model.embeddings.position_embeddings.weight,
-        )
-        begin(
-            codes, positions, state.origin, table, places, cond, residual, x, 4 * width, 3 * width,
-            c.position_offset, state.first, OFTEN, c.norm_eps, lap,
-        )  # fmt: skip
+        positions = positions.contiguous()  # a column of a table, say
+        c, lap, count = self.config, self._overlap, len(codes)
+        residual, x = self._begin(codes.contiguous(), positions, cond, state)
         layers = self._step_few if self.dtype != torch.float32 and count <= FEW else self._step_many
         layers(residual, x, positions, cond, state)
         if not self._folds(count):
             fold(state.windows(), positions, state.origin, count, state.first, OFTEN, lap)
+        table = self.model.embeddings.word_embeddings.weight
         if layers == self._step_few:
-            logits = new(count, c.vocab_size, dtype=torch.float32)
+            logits = x.new_empty(count, c.vocab_size, dtype=torch.float32)
             linear_in(x, table, logits, overlap=lap)
             return logits
         return wide_product(x, table)
+
+    def advance(
+        self, guesses: Tensor, positions: Tensor, cond: Tensor, state: HistoryState
+    ) -> Tensor:
+        """As ``AiM.advance``: guesses (R, W), W of 2 or more, positions (R,) int64 -> logits (R, W,
+        V) float32. No more items may be settled than ``state.limits`` says.
+        """
+        width = guesses.shape[1]
+        positions = positions.contiguous()
+        residual, x = self._begin(guesses.flatten(), positions, cond, state, width)
+        self._step_many(residual, x, positions, cond, state, width)
+        logits = wide_product(x, self.model.embeddings.word_embeddings.weight)
+        return logits.view(*guesses.shape, -1)
+
+    def settle(self, counts: Tensor, positions: Tensor, state: HistoryState) -> None:
+        """As ``AiM.settle``: keep the first ``counts (R,)`` items that ``advance`` has read."""
+        last = positions + counts - 1
+        fold(state.windows(), last, state.origin, len(counts), state.first, OFTEN, self._overlap)
+
+    def _begin(
+        self, codes: Tensor, positions: Tensor, cond: Tensor, state: HistoryState, width: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Residual and x (R W, D) of the items that a pass reads, codes (R W,) of W = ``width``."""
+        c, words = self.config, self.model.embeddings.word_embeddings.weight
+        residual = words.new_empty(len(codes), c.d_model, dtype=torch.float32)
+        x = words.new_empty(len(codes), c.d_model)
+        begin(
+            codes, positions, state.origin, words, self.model.embeddings.position_embeddings.weight,
+            cond, residual, x, 4 * c.d_model, 3 * c.d_model, c.position_offset, state.first, OFTEN,
+            c.norm_eps, self._overlap, state.limits, width,
+        )  # fmt: skip
+        return residual, x
 
     def traffic(self, rows: int) -> Traffic:
         """Bytes that a step has to move: weights, and on average over a sequence what ``rows`` rows
@@ -166,6 +195,7 @@ class GPUAiM:
                 OFTEN,
                 True,
                 lap,
+                state.first,
             )
             gate, gain = (5 + 3 * i) * width, None if last else (7 + 3 * i) * width
             linear_out(mixed, out, squares, residual, cond, gate, gain, x, sums, c.norm_eps, lap)
@@ -181,9 +211,17 @@ class GPUAiM:
         )
 
     def _step_many(
-        self, residual: Tensor, x: Tensor, positions: Tensor, cond: Tensor, state: HistoryState
+        self,
+        residual: Tensor,
+        x: Tensor,
+        positions: Tensor,
+        cond: Tensor,
+        state: HistoryState,
+        items: int = 1,
     ) -> None:
-        """The same for more rows and for float32, five kernels a layer."""
+        """The same for more rows and for float32, and for several ``items`` of each, five kernels a
+        layer.
+        """
         c, lap = self.config, self._overlap
         count, width = x.shape
         folds = self._folds(count)
@@ -199,18 +237,11 @@ class GPUAiM:
                 product(x, into, projected, lap)
             else:
                 projected = F.linear(x, into)[None]
-            mix(
-                projected[0],
-                state.layer(i),
-                self._mixing[i],
-                positions,
-                state.origin,
-                mixed,
-                squares,
-                OFTEN,
-                folds,
-                lap,
-            )
+            operands = projected[0], state.layer(i), self._mixing[i], positions, state.origin
+            if items > 1:
+                mix_ahead(*operands, mixed, squares, OFTEN, state.first, items, lap)
+            else:
+                mix(*operands, mixed, squares, OFTEN, folds, lap, state.first)
             if ours:
                 product(mixed, out, update, lap)
             else:
@@ -231,6 +262,7 @@ class GPUAiM:
                 (5 + 3 * i) * width,
                 twice,
                 lap,
+                items,
             )
 
     def _window(self, slots: int) -> int:

@@ -34,15 +34,20 @@ class MambaState(Pool):
 @dataclass(frozen=True)
 class HistoryState(Pool):
     """What every layer remembers, for a pool of slots: a state as it stood at ``origin``, and the
-    items since (``ops.window``).
+    items since (``ops.window``), and of those of a pass that are not settled.
     """
 
-    ring: Tensor  # (L, S, d_conv, conv_dim)
+    ring: Tensor  # (L, S, K, conv_dim), K at least d_conv
     items: Tensor  # (L, S, nheads, W, headdim)
     keys: Tensor  # (L, S, W, d_state)
     decay: Tensor  # (L, S, nheads, W) float32
     base: Tensor  # (L, S, nheads, headdim, d_state)
     origins: Tensor  # (1, S) int32, items in ``base``, of all layers
+    spare: int = 0  # items of a pass that the window has room for behind those it keeps
+    limits: Tensor | None = None  # (S,) int32, how many items of a pass may be settled, no slot's
+
+    def _pooled(self) -> dict[str, Tensor]:
+        return {**self.windows()._asdict(), "origins": self.origins}
 
     @property
     def origin(self) -> Tensor:
@@ -52,12 +57,12 @@ class HistoryState(Pool):
     @property
     def first(self) -> int:
         """Items that are kept before the first fold."""
-        return self.keys.shape[2]
+        return self.keys.shape[2] - self.spare
 
     def take(self, slots: Tensor, items: int, conv: Tensor, ssm: Tensor) -> None:
         """As ``MambaState.take``."""
         past = conv.shape[2]
-        at = torch.arange(items - past, items, device=slots.device) % (past + 1)
+        at = torch.arange(items - past, items, device=slots.device) % self.ring.shape[2]
         self.ring[:, slots[:, None], at] = conv.to(self.ring.dtype)
         self.base[:, slots] = ssm.to(self.base.dtype)
         self.origin[slots] = items

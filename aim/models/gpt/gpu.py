@@ -19,6 +19,7 @@ from aim.models.gpt.layer import Layer
 from aim.models.gpt.model import GPT
 from aim.ops.attention import rotary_table
 from aim.ops.triton.decode.attention import add_norm, attend, embed, gate
+from aim.ops.triton.decode.attention_ahead import attend_ahead
 from aim.ops.triton.decode.common import overlaps
 from aim.ops.triton.decode.few_rows import linear_in, linear_out, out_parts
 from aim.ops.triton.decode.rows import FEW, SOME
@@ -37,8 +38,8 @@ class _Weights(NamedTuple):
 
 
 class GPUGPT:
-    """``GPT.condition``, ``new_state``, ``prefill`` and ``step`` of ``model``, whose weights must
-    not change any more.
+    """``GPT.condition``, ``new_state``, ``prefill``, ``step``, ``advance`` and ``settle`` of
+    ``model``, whose weights must not change any more.
 
     It shares the weights but for w1 and w3, of which it holds a copy. Raises InvalidInput for a
     model whose sizes the kernels do not take: a head's must be a power of two of 16 or more, and 16
@@ -66,8 +67,10 @@ class GPUGPT:
             model.norm.weight.detach(),
         ]
 
-    def new_state(self, slots: int) -> CacheState:
-        """An empty cache for ``slots`` rows, in the model's dtype."""
+    def new_state(self, slots: int, window: int = 1) -> CacheState:
+        """An empty cache for ``slots`` rows, in the model's dtype; it has room for any
+        ``window``.
+        """
         cache = self.model.new_state(slots)
         return CacheState(
             cache.keys,
@@ -79,7 +82,24 @@ class GPUGPT:
         """As ``GPT.step``: codes (R,), positions (R,) int64, cond and state pooled by slot ->
         logits (R, V) float32.
         """
-        codes, positions = codes.contiguous(), positions.contiguous()  # a column of a table, say
+        return self._lines(codes.contiguous(), positions, cond, state)
+
+    def advance(
+        self, guesses: Tensor, positions: Tensor, cond: Tensor, state: CacheState
+    ) -> Tensor:
+        """As ``GPT.advance``: guesses (R, W), positions (R,) int64 -> logits (R, W, V) float32."""
+        width = guesses.shape[1]
+        logits = self._lines(guesses.flatten(), positions, cond, state, width)
+        return logits.view(*guesses.shape, -1)
+
+    def settle(self, counts: Tensor, positions: Tensor, state: CacheState) -> None:
+        """As ``GPT.settle``, which is nothing here: what is beyond a position is never read."""
+
+    def _lines(
+        self, codes: Tensor, positions: Tensor, cond: Tensor, state: CacheState, width: int = 1
+    ) -> Tensor:
+        """Logits (R width, V) of the items that a pass reads, codes (R width,)."""
+        positions = positions.contiguous()  # a column of a table, say
         c, words = self.config, self.model.tok_embeddings.weight
         residual = words.new_empty(len(codes), c.d_model, dtype=torch.float32)
         x = words.new_empty(len(codes), c.d_model)
@@ -93,12 +113,13 @@ class GPUGPT:
             x,
             c.norm_eps,
             self._overlap,
+            width,
         )
         if self.dtype == torch.float32 or len(codes) > SOME:
-            return self._step_many(residual, x, positions, state)
-        return (self._step_few if len(codes) <= FEW else self._step_some)(
-            residual, x, positions, state
-        )
+            return self._step_many(residual, x, positions, state, width)
+        if width == 1 and len(codes) <= FEW:
+            return self._step_few(residual, x, positions, state)
+        return self._step_some(residual, x, positions, state, width)
 
     def _step_few(
         self, residual: Tensor, x: Tensor, positions: Tensor, state: CacheState
@@ -149,9 +170,9 @@ class GPUGPT:
         return logits
 
     def _step_some(
-        self, residual: Tensor, x: Tensor, positions: Tensor, state: CacheState
+        self, residual: Tensor, x: Tensor, positions: Tensor, state: CacheState, width: int
     ) -> Tensor:
-        """The same for up to a few dozen rows."""
+        """The same for up to a few dozen rows, or items of rows."""
         c, lap, count = self.config, self._overlap, len(x)
         projected, mixed, hidden = (
             x.new_empty(count, 3 * c.d_model),
@@ -161,7 +182,7 @@ class GPUGPT:
         sums = x.new_empty(count, tiles(c.d_model), dtype=torch.float32)
         for i, w in enumerate(self._layers):
             product_in(x, w.wqkv, projected, sums if i else None, False, c.norm_eps, lap)
-            attend(projected, state.keys[i], state.values[i], self._turns, positions, mixed, lap)
+            self._attend(projected, positions, state, i, mixed, width)
             product_out(mixed, w.wo, residual, w.ffn_norm, x, sums, state.arrived, lap)
             product_in(x, w.w13, hidden, sums, True, c.norm_eps, lap)
             product_out(hidden, w.w2, residual, self._after[i], x, sums, state.arrived, lap)
@@ -170,25 +191,33 @@ class GPUGPT:
         return logits
 
     def _step_many(
-        self, residual: Tensor, x: Tensor, positions: Tensor, state: CacheState
+        self, residual: Tensor, x: Tensor, positions: Tensor, state: CacheState, width: int
     ) -> Tensor:
         """The same for more rows and for float32, by a library's products."""
         c, lap = self.config, self._overlap
         mixed, hidden = torch.empty_like(x), x.new_empty(len(x), c.d_ffn)
         for i, w in enumerate(self._layers):
-            attend(
-                F.linear(x, w.wqkv),
-                state.keys[i],
-                state.values[i],
-                self._turns,
-                positions,
-                mixed,
-                lap,
-            )
+            self._attend(F.linear(x, w.wqkv), positions, state, i, mixed, width)
             add_norm(residual, F.linear(mixed, w.wo), w.ffn_norm, x, c.norm_eps, lap)
             gate(F.linear(x, w.w13), hidden, lap)
             add_norm(residual, F.linear(hidden, w.w2), self._after[i], x, c.norm_eps, lap)
         return wide_product(x, self.model.output.weight)
+
+    def _attend(
+        self,
+        projected: Tensor,
+        positions: Tensor,
+        state: CacheState,
+        i: int,
+        mixed: Tensor,
+        width: int,
+    ) -> None:
+        """Of layer i: projected (R width, 3 D) -> mixed (R width, D)."""
+        cache = state.keys[i], state.values[i], self._turns, positions
+        if width == 1:
+            attend(projected, *cache, mixed, self._overlap)
+        else:
+            attend_ahead(projected, *cache, mixed, width, self._overlap)
 
 
 def _prepare(layer: Layer) -> _Weights:

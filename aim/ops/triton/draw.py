@@ -9,6 +9,8 @@ Multiplications and additions are not fused where the twin rounds twice. Needs T
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -201,26 +203,10 @@ def _note(notes, logits, stride, row, other, scale, codes, code, peak, V: tl.con
 
 
 @triton.jit
-def _draw(
-    logits, positions, partner, settings, weights, seed, explain, last, drawn, notes,
-    stride, slots, T, V: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr,
-):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    codes = tl.arange(0, BLOCK)
-    wait(OVERLAP)
-    other, position = tl.load(partner + row), tl.load(positions + row)
-    if (other < 0) | (position < 0) | (position >= T):
-        return
-    cond, uncond = _two_rows(logits, stride, row, other, codes, V)
-    settings += row
-    scale = _guidance(settings, weights, slots, position, T)
+def pick(score, settings, slots, seed, position, codes, V: tl.constexpr):
+    """``sampling.pick`` of one row: guided logits (BLOCK,) less their maximum, -inf beyond V."""
     heat = tl.load(settings + TEMPERATURE * slots)
-    following = tl.load(positions + other) + 1
-    noise = tl.where(heat > 0, _gumbel(_uniform(codes, tl.load(seed + row), position)), 0.0)
-
-    score = _guide(cond, uncond, scale, codes, V)
-    peak = tl.max(score, 0)
-    score -= peak
+    noise = tl.where(heat > 0, _gumbel(_uniform(codes, seed, position)), 0.0)
     if heat > 0:
         if heat != 1.0:
             score = tl.div_rn(score, heat)
@@ -228,21 +214,55 @@ def _draw(
         least = tl.load(settings + MIN_P * slots)
         if (k > 0) | (p < 1.0) | (least > -INF):
             score = _truncate(score, k, p, least, V)
-    code = tl.argmax(score + noise, 0)
+    return tl.argmax(score + noise, 0)
+
+
+@triton.jit
+def draw_lines(
+    logits, positions, partner, settings, weights, seed, explain, last, drawn, notes,
+    codes_out, lines, stride, slots, T, V: tl.constexpr, BLOCK: tl.constexpr, W: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):  # fmt: skip
+    """W of 1 moves rows on by a code. With more, each row has W lines of logits from its position
+    on, and is left where it is: ``codes_out`` (R, W) int64 is what they draw, ``lines`` (R, W, V)
+    float16 their guided logits less the maximum.
+    """
+    line = tl.program_id(0).to(tl.int64)
+    row, w = line // W, line % W
+    codes = tl.arange(0, BLOCK)
+    wait(OVERLAP)
+    other, position = tl.load(partner + row), tl.load(positions + row)
+    if (other < 0) | (position < 0) | (position + w >= T):
+        return
+    following = tl.load(positions + other) + 1
+    position += w
+    other_line = other * W + w
+    cond, uncond = _two_rows(logits, stride, line, other_line, codes, V)
+    settings += row
+    scale = _guidance(settings, weights, slots, position, T)
+
+    score = _guide(cond, uncond, scale, codes, V)
+    peak = tl.max(score, 0)
+    score -= peak
+    code = pick(score, settings, slots, tl.load(seed + row), position, codes, V)
     code = tl.where(peak < INF, tl.where(peak > -INF, code, 0), -1)
 
     tl.store(drawn + row * T + position, code)
-    tl.store(last + row, code)
-    tl.store(last + other, code)
-    tl.store(positions + row, position + 1)
-    tl.store(positions + other, following)
+    if W == 1:
+        tl.store(last + row, code)
+        tl.store(last + other, code)
+        tl.store(positions + row, position + 1)
+        tl.store(positions + other, following)
+    else:
+        tl.store(codes_out + line, code)
+        tl.store(lines + line * V + codes, score.to(tl.float16), mask=codes < V)
     if tl.load(explain + row):
         _note(
             notes + (row * T + position) * NOTES,
             logits,
             stride,
-            row,
-            other,
+            line,
+            other_line,
             scale,
             codes,
             code,
@@ -280,11 +300,19 @@ def draw_fused(
         and drawn.is_contiguous()
         and notes.is_contiguous()
     )
-    block = max(triton.next_power_of_2(codes), 16)
-    _draw[(rows,)](
+    draw_lines[(rows,)](
         logits, positions, partner, params, weights, seed, explain, last, drawn, notes,
-        logits.stride(0), params.stride(0), drawn.shape[1], codes, block,
-        **options(
-            overlaps(logits.device), num_warps=min(max(block // 256, 4), 32), enable_fp_fusion=False
-        ),
+        drawn, drawn, logits.stride(0), params.stride(0), drawn.shape[1], codes, block(codes), 1,
+        **launch(logits),
     )  # fmt: skip
+
+
+def block(codes: int) -> int:
+    """What a program takes of so many codes."""
+    return max(triton.next_power_of_2(codes), 16)
+
+
+def launch(logits: Tensor) -> dict[str, Any]:
+    """Options of a kernel that draws from logits (R, V)."""
+    warps = min(max(block(logits.shape[1]) // 256, 4), 32)
+    return options(overlaps(logits.device), num_warps=warps, enable_fp_fusion=False)

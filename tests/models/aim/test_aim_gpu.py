@@ -22,6 +22,7 @@ from tests.models.fused import (
     assert_copies_go_on,
     assert_draws_the_same,
     assert_same_bits_in_any_company,
+    assert_windows_are_the_steps,
     at,
     codes_of,
     distance,
@@ -50,15 +51,16 @@ def pair(dtype: torch.dtype = torch.float32, **changes: object) -> tuple[AiM, GP
     return eager, GPUAiM(eager)
 
 
-def poisoned(model: GPUAiM, slots: int, first: int = 0) -> HistoryState:
+def poisoned(model: GPUAiM, slots: int, first: int = 0, window: int = 1) -> HistoryState:
     """A state in which rows were before, with a history of ``first`` items if given."""
-    state = model.new_state(slots)
+    state = model.new_state(slots, window)
     if first:
+        held = first + state.spare
         state = dataclasses.replace(
             state,
-            items=state.items[:, :, :, :first].contiguous(),
-            keys=state.keys[:, :, :first].contiguous(),
-            decay=state.decay[..., :first].contiguous(),
+            items=state.items[:, :, :, :held].contiguous(),
+            keys=state.keys[:, :, :held].contiguous(),
+            decay=state.decay[..., :held].contiguous(),
         )
     for part in state.windows():
         part.fill_(float("nan"))
@@ -126,6 +128,17 @@ def test_bfloat16_over_a_fold_with_rows_of_different_ages(rows: int):
         follow(eager, fast, labels, ages=[0, 4, -40][:rows], steps=18, first=16, prefilled={1: 3})
         < BFLOAT16
     )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "far"),
+    [(torch.float32, 16, FLOAT32), (torch.float32, 5, FLOAT32), (torch.bfloat16, 4, BFLOAT16)],
+)
+def test_what_is_kept_of_a_pass_is_the_steps(dtype: torch.dtype, width: int, far: float):
+    """Over two folds."""
+    eager, fast = pair(dtype, headdim=32)
+    state = poisoned(fast, 3, 16, width)
+    assert_windows_are_the_steps(eager, fast, state, width, far, limited=True)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 7])

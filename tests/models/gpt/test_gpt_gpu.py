@@ -20,6 +20,7 @@ from tests.models.fused import (
     assert_copies_go_on,
     assert_draws_the_same,
     assert_same_bits_in_any_company,
+    assert_windows_are_the_steps,
     at,
     codes_of,
     distance,
@@ -82,6 +83,18 @@ def test_steps_of_rows_of_different_ages(
             eager.step(at(codes, positions), positions, cond, memory),
         )
         assert distance(got[busy], want[busy]) < far
+    assert not state.arrived.any()
+
+
+@DTYPES
+@pytest.mark.parametrize(("width", "most"), [(2, SOME), (4, SOME), (16, SOME), (4, 2)])
+def test_what_is_kept_of_a_pass_is_the_steps(
+    monkeypatch: pytest.MonkeyPatch, width: int, most: int, dtype: torch.dtype, far: float
+):
+    monkeypatch.setattr(gpt_gpu, "SOME", most)
+    eager, fast = pair(dtype)
+    state = poisoned(fast, 3)
+    assert_windows_are_the_steps(eager, fast, state, width, far, limited=False)
     assert not state.arrived.any()
 
 

@@ -16,6 +16,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction, KernelInterface
 
+from aim.ahead import Guesses
 from aim.config import VQConfig
 from aim.models.aim.gpu import GPUAiM
 from aim.models.gpt.gpu import GPUGPT
@@ -23,6 +24,7 @@ from aim.models.vq.gpu import decode_vectors
 from aim.models.vq.model import VQ
 from aim.ops.triton import draw
 from aim.ops.triton.conv import convolve
+from aim.ops.triton.draw_ahead import draw_window_fused
 from aim.ops.triton.scan import scan_mixing
 from aim.sampling import Rows
 from tests.tiny import random_gpt, random_model
@@ -58,6 +60,12 @@ ROWS = {
     (90, torch.float32): (144,),
     (80, torch.bfloat16): (2, 64, 144),
 }
+# and of passes of several items each
+AHEAD = {
+    (90, torch.bfloat16): ((1, 2), (2, 16), (32, 2)),
+    (90, torch.float32): ((2, 4),),
+    (80, torch.bfloat16): ((2, 16),),
+}
 
 
 def steps(dtype: torch.dtype) -> None:
@@ -70,11 +78,27 @@ def steps(dtype: torch.dtype) -> None:
         for rows in ROWS[now.capability, dtype]:
             codes = torch.zeros(rows, dtype=torch.int64)
             fast.step(codes, codes, fast.condition(codes), fast.new_state(rows))
+        for rows, width in AHEAD[now.capability, dtype]:
+            codes, guesses = torch.zeros(rows, dtype=torch.int64), torch.zeros(rows, width).long()
+            state = fast.new_state(rows, width)
+            fast.advance(guesses, codes, fast.condition(codes), state)
+            fast.settle(codes, codes, state)
 
 
 def draws(dtype: torch.dtype) -> None:
     rows = Rows.new(4, 256)
     draw.draw_fused(torch.zeros(4, 500, dtype=dtype), **vars(rows))
+    guesses = Guesses.new(4, 16, 256, 500)
+    for width, limits in ((2, None), (16, torch.zeros(4, dtype=torch.int32))):
+        draw_window_fused(
+            torch.zeros(4, width, 500),
+            torch.zeros(4, dtype=torch.int64),
+            limits,
+            guesses.codes,
+            guesses.line,
+            guesses.since,
+            **vars(rows),
+        )
 
 
 def decodes(dtype: torch.dtype) -> None:

@@ -12,6 +12,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from aim.ops.attention import rotary_table
 from aim.ops.linear import linear_in_reference, linear_out_reference, product_reference
 from aim.ops.triton.decode import attention as kernels
+from aim.ops.triton.decode import attention_ahead as ahead
 from aim.ops.triton.decode.attention import (
     add_norm,
     attend,
@@ -21,6 +22,7 @@ from aim.ops.triton.decode.attention import (
     gate,
     gate_reference,
 )
+from aim.ops.triton.decode.attention_ahead import attend_ahead
 from aim.ops.triton.decode.few_rows import (
     linear_in,
     linear_out,
@@ -230,3 +232,64 @@ def test_product_out_adds_its_shares_up(dtype: torch.dtype, rows: int, features:
         close(squares.sum(1), wanted.square().sum(1), dtype)
         assert behind.isnan().all()
         same(arrived, torch.zeros_like(arrived))
+
+
+def check_attend_ahead(
+    positions: list[int],
+    width: int,
+    heads: int,
+    size: int,
+    grid: int,
+    dtype: torch.dtype,
+    broken: int | None = None,
+) -> None:
+    """With ``broken``, items from that one on are not finite."""
+    rows, room, channels, total = len(positions), 32 * -(-(grid**2) // 32), heads * size, grid**2
+    keys, values, at = aged(positions, heads, size, room, dtype)
+    turns = rotary_table(grid, size, 10000.0, DEVICE)
+    projected = random(rows, width, 3 * channels, seed=7, dtype=dtype)
+    if broken is not None:
+        projected[:, broken:, : 2 * channels], projected[:, broken:, 2 * channels :] = (
+            NAN,
+            torch.inf,
+        )
+    wanted_keys, wanted_values = keys.clone(), values.clone()
+    wanted = poison(rows, width, channels)
+    for w in range(width):
+        now = torch.where((at < 0) | (at + w >= total), -1, at + w)
+        one = attend_reference(projected[:, w], wanted_keys, wanted_values, turns, now)
+        wanted[now[:rows] >= 0, w] = one[now[:rows] >= 0]
+    out, behind = guarded(rows * width, channels, dtype)
+    settle()
+    attend_ahead(projected.flatten(0, 1), keys, values, turns, at, out, width, OVERLAP)
+    got = out.view(rows, width, -1)[:, :broken]
+    inside = ((at[:rows, None] + torch.arange(width, device=DEVICE)) < total)[:, :broken]
+    assert got[at[:rows] < 0].isnan().all()
+    close(got[inside], wanted[:, :broken][inside], dtype)
+    if broken is None:
+        close(keys, wanted_keys, dtype)
+        close(values, wanted_values, dtype)
+    assert behind.isnan().all()
+
+
+@DTYPES
+@pytest.mark.parametrize("plan", [(16, 1), (32, 2), (256, 8)])
+@pytest.mark.parametrize("width", [2, 5, 16])
+def test_attend_ahead_at_every_age(
+    monkeypatch: pytest.MonkeyPatch, width: int, plan: tuple[int, int], dtype: torch.dtype
+):
+    monkeypatch.setattr(ahead, "_plan", lambda programs: plan)
+    check_attend_ahead([0, -1, 1, 17, 63], width, 2, 16, 8, dtype)
+
+
+@DTYPES
+def test_an_item_that_is_not_finite_spoils_none_before_it(dtype: torch.dtype):
+    check_attend_ahead([0, 7, 40], 4, 1, 16, 8, dtype, broken=2)
+
+
+@pytest.mark.gpu
+@DTYPES
+@pytest.mark.parametrize(("rows", "width"), [(2, 16), (1, 4), (32, 2)])
+def test_attend_ahead_at_the_sizes_of_gpt_b(rows: int, width: int, dtype: torch.dtype):
+    ages = [(-1, 0, 7, 100, 255, 254, 31)[i % 7] for i in range(rows)]
+    check_attend_ahead(ages, width, 12, 64, 16, dtype)

@@ -6,19 +6,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")
 from aim.ops.triton.decode import window as mixing
 from aim.ops.triton.decode.window_fold import fold
-from aim.ops.window import MixWeights, Window, fold_reference, mix_reference
+from aim.ops.window import Window, fold_reference, mix_reference
 from tests.ops.triton.decoding import (
-    DEVICE,
+    AGES,
     DTYPES,
     NAN,
     OVERLAP,
+    aged,
     close,
     guarded,
+    mix_weights,
     random,
     same,
     settle,
@@ -26,66 +27,7 @@ from tests.ops.triton.decoding import (
 
 # the interpreter computes with NaN what it then masks
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-AGES = {  # position, items before the origin
-    "idle": (-1, 3),
-    "at its class": (0, 0),
-    "with fewer items than taps": (2, 0),
-    "inside the first window": (40, 0),
-    "at the end of the first window": (63, 0),
-    "just folded": (64, 64),
-    "since a fold": (70, 64),
-    "at the end of a later window": (79, 64),
-    "since a prefill": (3, 2),
-    "at the end of the window since a prefill": (20, 5),
-}
 OFTEN = 16
-
-
-def aged(
-    ages: list[tuple[int, int]],
-    layers: int,
-    heads: int,
-    channels: int,
-    size: int,
-    held: int,
-    dtype: torch.dtype,
-    slots: int = 1,
-) -> tuple[Window, Tensor, Tensor]:
-    """A window (L, S, ...), positions, origins of rows of these ages and ``slots`` more; NaN where
-    nothing was ever written.
-    """
-    total, width = len(ages) + slots, heads * channels + 2 * size
-    positions, origins = (torch.tensor([*part, *[9] * slots]) for part in zip(*ages, strict=True))
-    shapes = (
-        (4, width),
-        (heads, held, channels),
-        (held, size),
-        (heads, held),
-        (heads, channels, size),
-    )
-    parts = [random(layers, total, *shape, seed=i) for i, shape in enumerate(shapes)]
-    parts[1] *= 0.3
-    parts[3] = -parts[3].abs().cumsum(-1) * 0.2
-    for row, (pos, origin) in enumerate(ages):
-        past = max(pos, 0) - origin
-        parts[0][:, row, max(pos, 0) :] = NAN
-        parts[1][:, row, :, max(past, 0) :] = NAN
-        parts[2][:, row, max(past, 0) :] = NAN
-        parts[3][:, row, :, max(past, 0) :] = NAN
-        if origin == 0:
-            parts[4][:, row] = NAN
-    types = (dtype, dtype, dtype, torch.float32, dtype)
-    window = Window(*(part.to(kind) for part, kind in zip(parts, types, strict=True)))
-    return window, positions.to(DEVICE), origins.to(DEVICE, torch.int32)
-
-
-def mix_weights(heads: int, channels: int, size: int) -> MixWeights:
-    inner = heads * channels
-    dt_bias = random(heads, seed=13)
-    dt_bias[0] = -100.0  # dt underflows, and is divided by
-    rates = -random(heads, seed=14).abs() - 0.1
-    conv = random(4, inner + 2 * size, seed=11) * 0.5, random(inner + 2 * size, seed=12)
-    return MixWeights(*conv, dt_bias, rates, random(heads, seed=15), random(inner, seed=16))
 
 
 def check_mix(

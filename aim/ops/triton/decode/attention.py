@@ -29,20 +29,22 @@ def _embed(
     eps,
     D: tl.constexpr,
     BLOCK: tl.constexpr,
+    W: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
-    row = tl.program_id(0)
+    line = tl.program_id(0)
+    row = line // W
     d = tl.arange(0, BLOCK)
     inside = d < D
     wait(OVERLAP)
-    pos = tl.load(positions + row).to(tl.int32)
-    code = tl.minimum(tl.maximum(tl.load(codes + row), 0), vocabulary - 1)
+    pos = tl.load(positions + row).to(tl.int32) + line % W
+    code = tl.minimum(tl.maximum(tl.load(codes + line), 0), vocabulary - 1)
     is_code, is_class = d < tl.where(pos == 0, 0, D), d < tl.where(pos == 0, D, 0)
     r = tl.load(words + code * D + d, mask=is_code, other=0.0).to(tl.float32)
     r += tl.load(classes + row.to(tl.int64) * D + d, mask=is_class, other=0.0).to(tl.float32)
-    tl.store(residual + row * D + d, r, mask=inside)
+    tl.store(residual + line * D + d, r, mask=inside)
     tl.store(
-        x + row * D + d, _gained(r, weight, d, inside, eps, D).to(x.dtype.element_ty), mask=inside
+        x + line * D + d, _gained(r, weight, d, inside, eps, D).to(x.dtype.element_ty), mask=inside
     )
 
 
@@ -134,17 +136,17 @@ def _attend(
 
 def embed(
     codes: Tensor, positions: Tensor, words: Tensor, classes: Tensor, weight: Tensor,
-    residual: Tensor, x: Tensor, eps: float, overlap: bool = False,
+    residual: Tensor, x: Tensor, eps: float, overlap: bool = False, width: int = 1,
 ) -> None:  # fmt: skip
     """The item that each row reads, as residual (R, D) float32 and, normed with ``weight`` (D,), as
-    x (R, D).
+    x (R, D); with a ``width`` as many of each row, codes (R width,).
 
     codes, positions (S,) int64, words (V, D); classes (S, D), read instead of a code at position 0.
     """
-    rows, width = residual.shape
-    _embed[(rows,)](
-        codes, positions, words, classes, weight, residual, x, words.shape[0], eps,
-        width, triton.next_power_of_2(width), **options(overlap, num_warps=_warps(width)),
+    lines, channels = residual.shape
+    _embed[(lines,)](
+        codes, positions, words, classes, weight, residual, x, words.shape[0], eps, channels,
+        triton.next_power_of_2(channels), width, **options(overlap, num_warps=_warps(channels)),
     )  # fmt: skip
 
 

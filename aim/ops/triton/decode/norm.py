@@ -28,28 +28,35 @@ def _gained(r, gain, d, inside, eps, D: tl.constexpr):
 
 @triton.jit
 def _begin(
-    codes, positions, origins, words, places, cond, cond_stride, residual, x, gain, shift,
+    codes, positions, origins, limits, words, places, cond, cond_stride, residual, x, gain, shift,
     vocabulary, longest, offset, first, often, eps,
-    D: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr,
+    D: tl.constexpr, BLOCK: tl.constexpr, W: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0)
+    line = tl.program_id(0)
+    row, w = line // W, line % W
     d = tl.arange(0, BLOCK)
     inside = d < D
     wait(OVERLAP)
     pos = tl.load(positions + row).to(tl.int32)
     origin = tl.load(origins + row)
-    full = pos - origin >= tl.where(origin == 0, first, often)
-    tl.store(origins + row, tl.where(pos <= 0, 0, tl.where(full, pos, origin)), mask=pos >= 0)
+    if w == 0:
+        full = pos - origin >= tl.where(origin == 0, first, often)
+        moved = tl.where(pos <= 0, 0, tl.where(full, pos, origin))
+        tl.store(origins + row, moved, mask=pos >= 0)
+        if W > 1:
+            room = moved + tl.where(moved == 0, first, often) - pos
+            tl.store(limits + row, room, mask=pos >= 0)
+    pos += w
     cond += row.to(tl.int64) * cond_stride
-    code = tl.minimum(tl.maximum(tl.load(codes + row), 0), vocabulary - 1)
+    code = tl.minimum(tl.maximum(tl.load(codes + line), 0), vocabulary - 1)
     place = tl.minimum(tl.maximum(pos - 1 + offset, 0), longest - 1)
     is_code, is_class = d < tl.where(pos == 0, 0, D), d < tl.where(pos == 0, D, 0)
     r = tl.load(words + code * D + d, mask=is_code, other=0.0).to(tl.float32)
     r += tl.load(places + place * D + d, mask=is_code, other=0.0).to(tl.float32)
     r += tl.load(cond + d, mask=is_class, other=0.0).to(tl.float32)
-    tl.store(residual + row * D + d, r, mask=inside)
+    tl.store(residual + line * D + d, r, mask=inside)
     tl.store(
-        x + row * D + d,
+        x + line * D + d,
         _modulated(r, cond, gain, shift, d, inside, eps, D).to(x.dtype.element_ty),
         mask=inside,
     )
@@ -59,12 +66,12 @@ def _begin(
 def _add_norm(
     residual, update, squares, parts, inner, gate, cond, cond_stride, gain, shift, weight, x, eps,
     D: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, SHARES: tl.constexpr,
-    ADD: tl.constexpr, TWICE: tl.constexpr, OVERLAP: tl.constexpr,
+    ADD: tl.constexpr, TWICE: tl.constexpr, W: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     d = tl.arange(0, BLOCK)
     inside = d < D
-    cond += row.to(tl.int64) * cond_stride
+    cond += (row // W).to(tl.int64) * cond_stride
     wait(OVERLAP)
     r = tl.load(residual + row * D + d, mask=inside, other=0.0)
     if ADD:
@@ -97,44 +104,47 @@ def _warps(width: int) -> int:
 def begin(
     codes: Tensor, positions: Tensor, origins: Tensor, words: Tensor, places: Tensor, cond: Tensor,
     residual: Tensor, x: Tensor, gain: int, shift: int, position_offset: int, first: int,
-    often: int, eps: float, overlap: bool = False,
+    often: int, eps: float, overlap: bool = False, limits: Tensor | None = None, width: int = 1,
 ) -> None:  # fmt: skip
     """The item that each row reads, as residual (R, D) float32 and, normed and modulated for the
     first layer, as x (R, D).
 
     codes, positions (S,) int64; words (V, D), places (num_tokens + 1, D); cond (S, C) with the
     class embedding at column 0 and the first layer's gain and shift at the columns given. Moves
-    ``origins`` (S,) int32 on where ``fold`` has folded.
+    ``origins`` (S,) int32 on where ``fold`` has folded. With a ``width`` it is as many items of
+    each row, codes (R width,), and ``limits`` (S,) int32 is written, how many fill the window.
     """
-    rows, width = residual.shape
-    _begin[(rows,)](
-        codes, positions, origins, words, places, cond, cond.stride(0), residual, x, gain, shift,
-        words.shape[0], places.shape[0], position_offset, first, often, eps,
-        width, triton.next_power_of_2(width), **options(overlap, num_warps=_warps(width)),
+    lines, channels = residual.shape
+    _begin[(lines,)](
+        codes, positions, origins, origins if limits is None else limits, words, places, cond,
+        cond.stride(0), residual, x, gain, shift,
+        words.shape[0], places.shape[0], position_offset, first, often, eps, channels,
+        triton.next_power_of_2(channels), width, **options(overlap, num_warps=_warps(channels)),
     )  # fmt: skip
 
 
 def add_norm(
     residual: Tensor, cond: Tensor, gain: int, shift: int, x: Tensor, eps: float,
     update: Tensor | None = None, squares: Tensor | None = None, inner: int = 1, gate: int = 0,
-    twice: Tensor | None = None, overlap: bool = False,
+    twice: Tensor | None = None, overlap: bool = False, width: int = 1,
 ) -> None:  # fmt: skip
     """``residual += gate * update / rms(squares)``, where an update is given, then ``x =
     rms_norm(residual) * gain + shift``.
 
     residual (R, D) float32, update (shares, R, D) to be added up, squares (R, parts) whose sum over
     ``inner`` is the mean square, cond (S, C) with gate, gain and shift at the columns given.
-    ``twice`` (D,) is the weight of a norm in between, for the final layer.
+    ``twice`` (D,) is the weight of a norm in between, for the final layer. With a ``width`` as many
+    rows share one of cond.
     """
-    rows, width = residual.shape
+    rows, channels = residual.shape
     add = update is not None and squares is not None
     parts = squares.shape[1] if squares is not None else 1
     shares = len(update) if update is not None else 1
     _add_norm[(rows,)](
         residual, update if add else residual, squares if add else residual, parts, inner, gate,
         cond, cond.stride(0), gain, shift, residual if twice is None else twice, x, eps,
-        width, triton.next_power_of_2(width), triton.next_power_of_2(parts), shares, add,
-        twice is not None, **options(overlap, num_warps=_warps(width)),
+        channels, triton.next_power_of_2(channels), triton.next_power_of_2(parts), shares, add,
+        twice is not None, width, **options(overlap, num_warps=_warps(channels)),
     )  # fmt: skip
 
 

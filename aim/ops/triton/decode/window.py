@@ -48,8 +48,8 @@ def _emit(y, z, weight, head, out, squares, P: tl.constexpr):
 @triton.jit
 def _recall_window(
     projected, items, keys, decay, base, norm, pos, count, skip, scores, out, squares,
-    P: tl.constexpr, N: tl.constexpr, HEADS: tl.constexpr, FIRST: tl.constexpr, FOLD: tl.constexpr,
-    STAGES: tl.constexpr, OVERLAP: tl.constexpr,
+    P: tl.constexpr, N: tl.constexpr, HEADS: tl.constexpr, HELD: tl.constexpr, FIRST: tl.constexpr,
+    FOLD: tl.constexpr, STAGES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """While the whole past is in the window."""
     n, p, s, head = tl.arange(0, N), tl.arange(0, P), tl.arange(0, FIRST), tl.arange(0, HEADS)
@@ -63,21 +63,21 @@ def _recall_window(
     wait(OVERLAP)
     if pos >= 0:
         score = tl.load(scores + s, mask=s < count - 1, other=0.0)
-        now = tl.load(items + head[:, None] * FIRST * P + (count - 1) * P + p[None, :]).to(
+        now = tl.load(items + head[:, None] * HELD * P + (count - 1) * P + p[None, :]).to(
             tl.float32
         )
         y = now * (tl.load(skip + head) + tl.load(scores + count - 1))[:, None]
-        last = tl.load(decay + head * FIRST + count - 1)
+        last = tl.load(decay + head * HELD + count - 1)
         for j in tl.range(HEADS, num_stages=STAGES):
             if HEADS > 1:
-                us = tl.load(tile + j * FIRST * P, mask=(s < count)[:, None], other=0.0)
+                us = tl.load(tile + j * HELD * P, mask=(s < count)[:, None], other=0.0)
             l = _one(last, j, HEADS)
-            kept = _kept(l, decay + j * FIRST, s, count)
+            kept = _kept(l, decay + j * HELD, s, count)
             acc = _times(tl.trans(us), kept * score, tl.zeros((P, 16), tl.float32))
             y += tl.where((head == j)[:, None], (tl.sum(acc, 1) / 16)[None, :], 0.0)
             if FOLD:
                 if count == FIRST:
-                    whole = tl.load(tile + j * FIRST * P).to(tl.float32) * kept[:, None]
+                    whole = tl.load(tile + j * HELD * P).to(tl.float32) * kept[:, None]
                     bs = tl.load(keys + s[:, None] * N + n[None, :])
                     state = dot(tl.trans(whole).to(bs.dtype), bs, tl.zeros((P, N), tl.float32))
                     tl.store(
@@ -90,7 +90,7 @@ def _recall_window(
 @triton.jit
 def _recall_state(
     projected, items, keys, decay, base, norm, pos, count, skip, query, scores, out, squares,
-    P: tl.constexpr, N: tl.constexpr, HEADS: tl.constexpr, FIRST: tl.constexpr, OFTEN: tl.constexpr,
+    P: tl.constexpr, N: tl.constexpr, HEADS: tl.constexpr, HELD: tl.constexpr, OFTEN: tl.constexpr,
     FOLD: tl.constexpr, STAGES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Once there is a state, with a few items since."""
@@ -104,22 +104,22 @@ def _recall_state(
     wait(OVERLAP)
     if pos >= 0:
         score = tl.load(scores + s, mask=s < count - 1, other=0.0)
-        now = tl.load(items + head[:, None] * FIRST * P + (count - 1) * P + p[None, :]).to(
+        now = tl.load(items + head[:, None] * HELD * P + (count - 1) * P + p[None, :]).to(
             tl.float32
         )
         y = now * (tl.load(skip + head) + tl.load(scores + count - 1))[:, None]
-        last = tl.load(decay + head * FIRST + count - 1)
+        last = tl.load(decay + head * HELD + count - 1)
         c = tl.load(query + n)
         for j in tl.range(HEADS, num_stages=STAGES):
             if HEADS > 1:
                 state = tl.load(tile + j * P * N)
             us = tl.load(
-                items + (j * FIRST + s[:, None]) * P + p[None, :],
+                items + (j * HELD + s[:, None]) * P + p[None, :],
                 mask=(s < count)[:, None],
                 other=0.0,
             )
             l = _one(last, j, HEADS)
-            kept = _kept(l, decay + j * FIRST, s, count)
+            kept = _kept(l, decay + j * HELD, s, count)
             acc = _times(state, c, tl.zeros((P, 16), tl.float32)) * tl.exp(l)
             acc = _times(tl.trans(us), kept * score, acc)
             y += tl.where((head == j)[:, None], (tl.sum(acc, 1) / 16)[None, :], 0.0)
@@ -140,8 +140,8 @@ def _recall(
     projected, items, keys, decay, base, norm, positions, origins, skip, query, scores, out,
     squares,
     H: tl.constexpr, P: tl.constexpr, N: tl.constexpr, HEADS: tl.constexpr, TWICE: tl.constexpr,
-    FIRST: tl.constexpr, OFTEN: tl.constexpr, FOLD: tl.constexpr, STAGES: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    HELD: tl.constexpr, FIRST: tl.constexpr, OFTEN: tl.constexpr, FOLD: tl.constexpr,
+    STAGES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """HEADS heads of a row; where there is a state, TWICE HEADS for each TWICE-th program, and
     nothing for the others.
@@ -151,11 +151,11 @@ def _recall(
     origin = tl.load(origins + row)
     count = tl.minimum(pos - origin, FIRST - 1) + 1
     block = row * H + group * HEADS
-    items += block * FIRST * P
-    decay += block * FIRST
+    items += block * HELD * P
+    decay += block * HELD
     base += block * P * N
-    keys += row * FIRST * N
-    scores += row * FIRST
+    keys += row * HELD * N
+    scores += row * HELD
     squares += block
     skip += block
     out += block * P
@@ -164,18 +164,19 @@ def _recall(
     if origin == 0:
         _recall_window(
             projected, items, keys, decay, base, norm, pos, count, skip, scores, out, squares,
-            P, N, HEADS, FIRST, FOLD, STAGES, OVERLAP,
+            P, N, HEADS, HELD, FIRST, FOLD, STAGES, OVERLAP,
         )  # fmt: skip
     elif group % TWICE == 0:
         _recall_state(
             projected, items, keys, decay, base, norm, pos, count, skip, query + row * N, scores,
-            out, squares, P, N, HEADS * TWICE, FIRST, OFTEN, FOLD, STAGES, OVERLAP,
+            out, squares, P, N, HEADS * TWICE, HELD, OFTEN, FOLD, STAGES, OVERLAP,
         )  # fmt: skip
 
 
 def mix(
     projected: Tensor, window: Window, weights: MixWeights, positions: Tensor, origins: Tensor,
     out: Tensor, squares: Tensor, often: int, folds: bool, overlap: bool = False,
+    first: int | None = None,
 ) -> None:  # fmt: skip
     """One item of every row that is not idle, in two kernels: the first takes the item into the
     window, the second recalls.
@@ -184,25 +185,26 @@ def mix(
     origins (S,) int32. Writes out (R, I), the mixed item times silu(z) and the norm's weight but
     not divided by its root mean square, and squares (R, H) float32, whose sum over a row, divided
     by I, is the mean square that is missing. ``often`` is how many items a window takes up once its
-    origin has moved, a power of two of 16 or more; one that is full is folded here if ``folds``,
-    else by ``fold``.
+    origin has moved, a power of two of 16 or more, and ``first`` how many before: by default as
+    many as there is room for. One that is full is folded here if ``folds``, else by ``fold``.
     """
     rows = projected.shape[0]
     _, count, channels, size = window.base.shape
-    held = window.keys.shape[1]
+    held, ring = window.keys.shape[1], window.ring.shape[1]
+    first = first or held
     new = squares.new_empty
     skip, query, scores = new(rows, count), new(rows, size), new(rows, held)
-    heads, together, shares = 8 if count % 8 == 0 else 1, *_crew(rows, held)
+    heads, together, shares = 8 if count % 8 == 0 else 1, *_crew(rows, first)
     take[(rows * shares + count // heads * triton.cdiv(rows, together),)](
         projected, *window[:4], *weights[:5], positions, origins, skip, query, scores, rows, shares,
-        held, count, channels, size, window.ring.shape[1], heads, together, SHARE,
+        held, count, channels, size, len(weights.taps), ring, heads, together, SHARE,
         **options(overlap, num_warps=4),
     )  # fmt: skip
     heads, warps, stages = _plan(rows, count)
     twice = 2 if rows > table.RECALLED_ONCE and count % (2 * heads) == 0 else 1
     _recall[(count // heads, rows)](
         projected, *window[1:], weights.norm, positions, origins, skip, query, scores, out, squares,
-        count, channels, size, heads, twice, held, often, folds, stages,
+        count, channels, size, heads, twice, held, first, often, folds, stages,
         **options(overlap, num_warps=warps),
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ SHARE = 32  # items of the window that are scored at once
 
 
 @triton.jit
-def _remembered(ring, taps, bias, pos, channel, width, K: tl.constexpr):
+def _remembered(ring, taps, bias, pos, channel, width, K: tl.constexpr, RING: tl.constexpr):
     """The convolution at ``channel`` but for the new item; ``ring``, ``pos`` and ``channel``
     broadcast to what comes out.
     """
@@ -19,7 +19,7 @@ def _remembered(ring, taps, bias, pos, channel, width, K: tl.constexpr):
     for k in tl.static_range(K - 1):
         t = pos - (K - 1) + k
         past = tl.load(
-            ring + ((t + K) % K) * width + channel,
+            ring + ((t + RING) % RING) * width + channel,
             mask=channel < tl.where(t >= 0, width, 0),
             other=0.0,
         )
@@ -31,8 +31,8 @@ def _remembered(ring, taps, bias, pos, channel, width, K: tl.constexpr):
 def take(
     projected, ring, items, keys, decay, taps, tap_bias, dt_bias, A, D, positions, origins, skip,
     query, scores, rows, shares,
-    W, H: tl.constexpr, P: tl.constexpr, N: tl.constexpr, K: tl.constexpr, HEADS: tl.constexpr,
-    ROWS: tl.constexpr, SPAN: tl.constexpr, OVERLAP: tl.constexpr,
+    W, H: tl.constexpr, P: tl.constexpr, N: tl.constexpr, K: tl.constexpr, RING: tl.constexpr,
+    HEADS: tl.constexpr, ROWS: tl.constexpr, SPAN: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """The first ``rows * shares`` programs score the windows; each of the others takes HEADS heads
     of ROWS rows.
@@ -44,7 +44,7 @@ def take(
         _score(
             projected, ring, keys, taps, tap_bias, positions, origins, query, scores,
             program // shares, program % shares, shares,
-            W, H, P, N, K, SPAN, OVERLAP,
+            W, H, P, N, K, RING, SPAN, OVERLAP,
         )  # fmt: skip
     else:
         program -= rows * shares
@@ -56,9 +56,9 @@ def take(
         past = tl.minimum(pos - tl.load(origins + row, mask=row < rows, other=0), W - 1)
         p = tl.arange(0, P)[None, None, :]
         channel = h[None, :, None] * P + p  # (1, HEADS, P)
-        own = ring + row[:, None, None] * K * width
+        own = ring + row[:, None, None] * RING * width
         # of shape (ROWS, HEADS, P)
-        known = _remembered(own, taps, tap_bias, pos[:, None, None], channel, width, K)
+        known = _remembered(own, taps, tap_bias, pos[:, None, None], channel, width, K, RING)
         tap = tl.load(taps + (K - 1) * width + channel).to(tl.float32)
         head = row[:, None] * H + h[None, :]  # (ROWS, HEADS)
         log = decay + head * W + past[:, None]
@@ -77,7 +77,7 @@ def take(
         x = silu(known + new.to(tl.float32) * tap)
         dt = tl.maximum(softplus(dt.to(tl.float32) + step_bias), 1e-30)  # it is divided by
         tl.store(log, before + dt * rate, mask=heads)
-        tl.store(own + (pos % K)[:, None, None] * width + channel, new, mask=live)
+        tl.store(own + (pos % RING)[:, None, None] * width + channel, new, mask=live)
         # D x is this times dt x, which the window has
         tl.store(skip + head, through / dt, mask=heads)
         place = items + (head * W + past[:, None])[:, :, None] * P + p
@@ -87,8 +87,8 @@ def take(
 @triton.jit
 def _score(
     projected, ring, keys, taps, tap_bias, positions, origins, query, scores, row, share, shares, W,
-    H: tl.constexpr, P: tl.constexpr, N: tl.constexpr, K: tl.constexpr, SPAN: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    H: tl.constexpr, P: tl.constexpr, N: tl.constexpr, K: tl.constexpr, RING: tl.constexpr,
+    SPAN: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """C . B_s for a share of a row's window; the first share also takes in the new B and C."""
     inner: tl.constexpr = H * P
@@ -97,17 +97,17 @@ def _score(
     span = share * SPAN + tl.arange(0, SPAN)
     pos = tl.load(positions + row).to(tl.int32)
     past = tl.minimum(pos - tl.load(origins + row), W - 1)
-    ring += row * K * width
+    ring += row * RING * width
     projected += row * (2 * inner + 2 * N + H) + 2 * inner + n
     keys += row * W * N + n
     newest = taps + (K - 1) * width + inner + n
     bs = tl.load(keys[None, :] + span[:, None] * N, mask=(span < past)[:, None], other=0.0)
     known_b, tap_b = (
-        _remembered(ring, taps, tap_bias, pos, inner + n, width, K),
+        _remembered(ring, taps, tap_bias, pos, inner + n, width, K, RING),
         tl.load(newest).to(tl.float32),
     )
     known_c, tap_c = (
-        _remembered(ring, taps, tap_bias, pos, inner + N + n, width, K),
+        _remembered(ring, taps, tap_bias, pos, inner + N + n, width, K, RING),
         tl.load(newest + N).to(tl.float32),
     )
     wait(OVERLAP)
@@ -125,7 +125,7 @@ def _score(
             bs = ahead
         if share == 0:
             b = silu(known_b + new_b.to(tl.float32) * tap_b)
-            at = ring + (pos % K) * width + inner + n
+            at = ring + (pos % RING) * width + inner + n
             tl.store(at, new_b)
             tl.store(at + N, new_c)
             tl.store(keys + past * N, b.to(keys.dtype.element_ty))

@@ -1,0 +1,119 @@
+"""The kernels of AiM's mixing of several items equal the readable twin item by item, at every age
+of a row; what they must not read is NaN, and so are guesses.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="Triton is not installed")
+from aim.ops.triton.decode.window_ahead import mix_ahead
+from aim.ops.window import MixWeights, Window, mix_reference
+from tests.ops.triton.decoding import (
+    AGES,
+    DTYPES,
+    NAN,
+    OVERLAP,
+    aged,
+    close,
+    guarded,
+    mix_weights,
+    random,
+    same,
+    settle,
+)
+
+# the interpreter computes with NaN what it then masks
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+OFTEN = 16
+
+
+def one_by_one(
+    projected: Tensor, twin: Window, weights: MixWeights, positions: Tensor, origins: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The twin over projected (R, W, E)."""
+    made = []
+    for w in range(projected.shape[1]):
+        at = torch.where(positions < 0, positions, positions + w)
+        made.append(mix_reference(projected[:, w], twin, weights, at, origins))
+    out, squares = (torch.stack(part, 1) for part in zip(*made, strict=True))
+    return out, squares
+
+
+def check(
+    ages: list[tuple[int, int]],
+    heads: int,
+    channels: int,
+    width: int,
+    dtype: torch.dtype,
+    size: int = 16,
+    broken: int | None = None,
+) -> None:
+    """With ``broken``, items from that one on are not finite."""
+    held, rows = 64, len(ages)
+    pool, positions, origins = aged(ages, 1, heads, channels, size, held, dtype, spare=16)
+    weights = mix_weights(heads, channels, size)
+    window, twin = (Window(*(part[0].clone() for part in pool)) for _ in range(2))
+    inner = heads * channels
+    projected = random(rows, width, 2 * inner + 2 * size + heads, seed=7, dtype=dtype)
+    if broken is not None:
+        projected[:, broken:] = torch.tensor([NAN, torch.inf])[: width - broken].repeat(width)[
+            : width - broken, None
+        ]
+    wanted, sums = one_by_one(projected, twin, weights, positions, origins)
+    out, behind = guarded(rows * width, inner, dtype)
+    squares, behind_squares = guarded(rows * width, heads, torch.float32)
+    settle()
+    mix_ahead(
+        projected.flatten(0, 1), window, weights, positions, origins, out, squares, OFTEN, held,
+        width, OVERLAP,
+    )  # fmt: skip
+    idle = positions[:rows] < 0
+    kept = width if broken is None else broken
+    got, got_sums = out.view(rows, width, -1), squares.view(rows, width, -1).sum(-1)
+    for row, (pos, origin) in enumerate(ages):
+        if pos < 0:
+            assert got[row].isnan().all() and got_sums[row].isnan().all()
+            continue
+        # what may be settled, and one more
+        sure = min(kept, width if origin else held - pos + 1)
+        close(got[row, :sure], wanted[row, :sure], dtype)
+        close(got_sums[row, :sure], sums[row, :sure], dtype)
+        assert broken is not None or got[row].isfinite().all()
+    if broken is None:
+        same(window.ring, twin.ring)
+        for part, value in zip(window, twin, strict=True):
+            close(part, value, dtype)
+    for part, before in zip(window, pool, strict=True):
+        same(part[rows:], before[0, rows:])
+        same(part[:rows][idle], before[0, :rows][idle])
+    same(window.base, pool.base[0])
+    assert behind.isnan().all()
+    assert behind_squares.isnan().all()
+
+
+@DTYPES
+@pytest.mark.parametrize("width", [2, 5, 16])
+def test_items_at_every_age(dtype: torch.dtype, width: int):
+    check(list(AGES.values()), 2, 32, width, dtype)
+
+
+@DTYPES
+def test_several_heads_to_a_program(dtype: torch.dtype):
+    check(list(AGES.values()), 8, 16, 4, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("broken", [1, 3])
+def test_an_item_that_is_not_finite_spoils_none_before_it(dtype: torch.dtype, broken: int):
+    check(list(AGES.values()), 1, 16, 8, dtype, broken=broken)
+
+
+@pytest.mark.gpu
+@DTYPES
+@pytest.mark.parametrize("width", [2, 16])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_items_at_the_sizes_of_aim_b(rows: int, width: int, dtype: torch.dtype):
+    check(list(AGES.values()) * rows, 24, 64, width, dtype, 128)

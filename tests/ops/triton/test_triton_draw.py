@@ -24,6 +24,7 @@ import triton
 import triton.language as tl
 
 from aim.ops.triton import draw as drawing
+from aim.ops.triton import noise
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -37,14 +38,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning"
 @triton.jit
 def uniform_kernel(seeds, positions, out, V, BLOCK: tl.constexpr):
     row, codes = tl.program_id(0), tl.arange(0, BLOCK)
-    u = drawing._uniform(codes, tl.load(seeds + row), tl.load(positions + row))
+    u = noise.uniform(codes, tl.load(seeds + row), tl.load(positions + row))
     tl.store(out + row * V + codes, u, mask=codes < V)
 
 
 @triton.jit
 def gumbel_kernel(u, out, count, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(out + i, drawing._gumbel(tl.load(u + i, mask=i < count, other=0.5)), mask=i < count)
+    tl.store(out + i, noise.gumbel(tl.load(u + i, mask=i < count, other=0.5)), mask=i < count)
 
 
 def uniforms(seeds: Tensor, positions: Tensor, codes: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 
 from aim.config import GPTConfig
 from aim.engine.engine import Engine
+from aim.engine.passes import OFF, Passes, Widths, up_to, widest
 from aim.engine.requests import Request
 from aim.engine.runner import Runner
 from aim.engine.scheduler import Running
@@ -28,8 +29,9 @@ from aim.settings import AHEAD, BACKEND_ALIASES, BACKENDS
 
 log = logging.getLogger("aim")
 
-WINDOWED = ("cpu", "eager")  # those whose step may read several codes of a picture
-AUTO = {"gpu": 1, "cpu": 1, "mamba-ssm": 1, "eager": 1}  # how many, where measured to be faster
+WINDOWED = ("gpu", "cpu", "eager")  # those whose step may read several codes of a picture
+# how many, where measured to be faster; in bfloat16 alone, as float32 has its shapes of products
+AUTO: dict[str, Widths] = {"gpu": OFF, "cpu": OFF, "mamba-ssm": OFF, "eager": OFF}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Backend:
     name: str  # one of ``BACKENDS``, but for auto
     model: Decoder
     reason: str = ""
-    widest: int = 1  # items of a row in one step
+    widths: Widths = OFF  # items of a row in one step, where it is more than one
 
     def describe(self) -> str:
         """In words, with the reason."""
@@ -53,7 +55,7 @@ class Backend:
     def engine(self, max_requests: int = 16, max_waiting: int = 64) -> Engine:
         """An engine on it; arguments as of ``Engine``."""
         captured = self.name != "eager"
-        return Engine(self.model, max_requests, max_waiting, captured, self.widest)
+        return Engine(self.model, max_requests, max_waiting, captured, self.widths)
 
 
 def describe(name: str, reason: str = "") -> str:
@@ -67,21 +69,21 @@ def describe(name: str, reason: str = "") -> str:
     return f"{way} ({reason})" if reason else way
 
 
-def widest(ahead: str | int, backend: str) -> int:
-    """How many items of a row a step of ``backend`` may read: for "auto" what ``AUTO`` says, 1 for
-    "off". InvalidInput for what is none of ``AHEAD``, and for a number where a step reads one.
+def looked(ahead: str | int, backend: str, dtype: torch.dtype) -> Widths:
+    """How many items of a row a step of ``backend`` may read: for "auto" what ``AUTO`` says, one
+    for "off". InvalidInput for what is none of ``AHEAD``, and for a number where a step reads one.
     """
     wanted = str(ahead)
     if wanted not in AHEAD:
         raise InvalidInput(f"ahead is {ahead!r}; it must be one of {', '.join(AHEAD)}")
     if wanted in ("auto", "off"):
-        return AUTO[backend] if wanted == "auto" else 1
+        return AUTO[backend] if wanted == "auto" and dtype != torch.float32 else OFF
     if backend not in WINDOWED:
         raise InvalidInput(
             f"ahead is {ahead!r}, but the backend is {backend!r}, whose step reads one code a "
             f"picture; take auto or off, or the backend {' or '.join(WINDOWED)}"
         )
-    return int(wanted)
+    return up_to(int(wanted))
 
 
 def check(wanted: str, device: torch.device) -> str:
@@ -109,14 +111,14 @@ def pick(model: Prior, wanted: str = "auto", ahead: str | int = "auto") -> Backe
     runs, for a CPU on one, else eager, with a line in the log on a GPU.
 
     On a GPU it tries a few steps, which compiles kernels. InvalidInput for a name that is none, for
-    one that does not run here, and for "mamba-ssm" with a Transformer; ``ahead`` as of ``widest``.
+    one that does not run here, and for "mamba-ssm" with a Transformer; ``ahead`` as of ``looked``.
     """
-    widest(ahead, "cpu")  # before anything is compiled
-    backend = _pick(model, wanted)
-    return replace(backend, widest=widest(ahead, backend.name))
+    looked(ahead, "cpu", model.dtype)  # before anything is compiled
+    backend = _pick(model, wanted, looked(ahead, "gpu", model.dtype))
+    return replace(backend, widths=looked(ahead, backend.name, model.dtype))
 
 
-def _pick(model: Prior, wanted: str) -> Backend:
+def _pick(model: Prior, wanted: str, widths: Widths) -> Backend:
     reason = check(wanted, model.device)
     wanted = BACKEND_ALIASES.get(wanted, wanted)
     if wanted == "eager":
@@ -131,7 +133,7 @@ def _pick(model: Prior, wanted: str) -> Backend:
         return Backend("cpu", CPUGPT(model) if _is_gpt(model) else CPUAiM(cast(AiM, model)))
     if not reason:
         try:
-            return Backend("gpu", _gpu(model))
+            return Backend("gpu", _gpu(model, widths))
         except (
             Exception
         ) as error:  # whatever is wrong with the installation, eager PyTorch does not need it
@@ -175,7 +177,7 @@ def _obstacle(device: torch.device) -> str:
     return ""
 
 
-def _gpu(model: Prior) -> Decoder:
+def _gpu(model: Prior, widths: Widths) -> Decoder:
     """The model with fused kernels, tried out. Raises whatever goes wrong."""
     if _is_gpt(model):  # imported here, as both import Triton
         from aim.models.gpt.gpu import GPUGPT
@@ -185,7 +187,7 @@ def _gpu(model: Prior) -> Decoder:
         from aim.models.aim.gpu import GPUAiM
 
         ours = GPUAiM(cast(AiM, model))
-    if not _try(ours):
+    if not _try(ours, widths):
         raise GenerationError("the step cannot be captured")
     return ours
 
@@ -205,14 +207,14 @@ def _mamba_ssm(model: AiM) -> Backend:
     return Backend("mamba-ssm", theirs, reason)
 
 
-def _try(model: Decoder) -> bool:
+def _try(model: Decoder, widths: Widths = OFF) -> bool:
     """Two steps of ``model`` in an engine of one request; whether they were captured."""
     entry = Running(Request(0), [0, 1])
-    runner = Runner(model, 2)
+    runner = Runner(model, 2, widest=widest(widths))
+    rows, passes = runner.sizes[-1], Passes(runner, widths)
     runner.admit([entry])
     runner.arrange([entry])
     for _ in range(2):
-        runner.step(runner.sizes[-1])
-        entry.step += 1
+        runner.step(rows, passes.width(rows))
     runner.fetch([entry]).wait()
     return runner.graphs.captures > 0

@@ -15,7 +15,7 @@ import numpy as np
 from aim.checks import whole
 from aim.engine.graphs import Graphs
 from aim.engine.memory import limit
-from aim.engine.passes import Passes
+from aim.engine.passes import OFF, Passes, Widths, widest
 from aim.engine.requests import (
     LAST,
     Cancelled,
@@ -42,7 +42,7 @@ class Engine:
     ``submit`` and ``cancel`` may be called from any thread at any time; ``step`` and
     ``run`` by one at a time. In float32 a request's codes are the same alone and in any batch, in
     any order of arrival. On a GPU fewer than ``max_requests`` run where memory is short, with a
-    line in the log, and the step is a graph unless ``captured`` is False. ``widest`` as of
+    line in the log, and the step is a graph unless ``captured`` is False. ``widths`` as of
     ``Passes``.
     """
 
@@ -52,15 +52,15 @@ class Engine:
         max_requests: int = 16,
         max_waiting: int = 64,
         captured: bool = True,
-        widest: int = 1,
+        widths: Widths = OFF,
     ) -> None:
         max_requests = whole("max_requests", max_requests, 1)
         max_waiting = whole("max_waiting", max_waiting, 0)
         self.model = model
         self._total: int = model.config.num_tokens
         self.max_requests = max_requests = limit(model, max_requests)  # how many run at once
-        self._runner = Runner(model, 2 * max_requests, captured, widest)
-        self._passes = Passes(self._runner, widest)
+        self._runner = Runner(model, 2 * max_requests, captured, widest(widths))
+        self._passes = Passes(self._runner, widths)
         self._scheduler = Scheduler(max_requests, max_waiting, self._runner.sizes)
         self._lock = threading.Lock()  # of the scheduler and of what follows
         # outside the lock: a garbage collector may cancel, inside any line of code

@@ -4,51 +4,79 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from aim.engine.runner import Runner
 from aim.engine.scheduler import Running
 from aim.engine.transfer import HostCopy
 from aim.ops.linear import MOST
 
+# (rows, items): of up to so many rows a pass reads so many items each, of more one. Ascending rows
+Widths: TypeAlias = tuple[tuple[int, int], ...]
+OFF: Widths = ()
+# passes whose end the host has not heard of: enough to keep a GPU busy, and no more, as those who
+# wait join behind them
+UNHEARD = 2
+
+
+def up_to(items: int) -> Widths:
+    """As many items as ``items``, a power of two, in products of so few rows that a row's bits are
+    the same in all of them.
+    """
+    return tuple((MOST >> i, 1 << i) for i in range(items.bit_length() - 1, 0, -1))
+
+
+def widest(widths: Widths) -> int:
+    """The most items that a pass reads of a row."""
+    return max((items for _, items in widths), default=1)
+
 
 class Passes:
-    """One item of every row in a pass, or with ``widest`` of 2, 4, 8 or 16 up to so many, of which
-    the device says how many codes they settled (``aim.ahead``).
+    """One item of every row in a pass, or as many as ``widths`` says, of which the device says how
+    many codes they settled (``aim.ahead``).
     """
 
-    def __init__(self, runner: Runner, widest: int = 1) -> None:
-        self._runner, self._widest = runner, widest
+    def __init__(self, runner: Runner, widths: Widths = OFF) -> None:
+        self._runner, self._widths = runner, widths
         # not taken up yet: how many codes each slot has, and who was where
         self._late: deque[tuple[HostCopy, list[tuple[Running, int]]]] = deque()
 
     def width(self, rows: int) -> int:
-        """Items of a row in a pass of ``rows`` rows: as many as there may be, in products of so few
-        that a row's bits are the same in all of them.
-        """
-        width = self._widest
-        while width > 1 and rows * width > MOST:
-            width //= 2
-        return width
+        """Items of a row in a pass of ``rows`` rows."""
+        return next((items for most, items in self._widths if rows <= most), 1)
 
     def run(self, rows: int, running: Mapping[int, Running]) -> list[tuple[Running, int]]:
-        """Order a pass of ``rows`` rows for ``running``, by id -> who got further, as far as it is
-        known, and how many codes it has.
+        """Order a pass of ``rows`` rows for ``running``, by id, unless all of them turn out to be
+        done -> who got further, as far as it is known, and how many codes it has.
         """
-        self._runner.step(rows, self.width(rows))
-        if self._widest == 1:
+        if not self._widths:
+            self._runner.step(rows)
             for entry in running.values():
                 entry.passes += 1
             return [(entry, entry.step + 1) for entry in running.values()]
-        here = [(entry, entry.slots[0]) for entry in running.values()]
-        self._late.append((self._runner.places(), here))
-        further: dict[int, tuple[Running, int]] = {}
-        while self._late and self._late[0][0].done():
-            copy, there = self._late.popleft()
+        reached = {one: entry.step for one, entry in running.items()}
+        self._hear(running, reached, UNHEARD - 1)
+        if any(step < self._runner.total for step in reached.values()):
+            self._runner.step(rows, self.width(rows))
+            here = [(entry, entry.slots[0]) for entry in running.values()]
+            self._late.append((self._runner.places(), here))
+            self._hear(running, reached, UNHEARD)
+        return [
+            (entry, reached[one]) for one, entry in running.items() if reached[one] > entry.step
+        ]
+
+    def _hear(self, running: Mapping[int, Running], reached: dict[int, int], most: int) -> None:
+        """Take up what has come of passes, and wait until no more than ``most`` are left."""
+        while self._late:
+            copy, there = self._late[0]
+            if len(self._late) > most:
+                copy.wait()
+            elif not copy.done():
+                break
+            self._late.popleft()
             [places] = copy.arrays()
             for entry, slot in there:
-                request_id, step = entry.request.id, int(places[slot])
-                _, before = further.get(request_id, (entry, entry.step))
-                if running.get(request_id) is entry and step > before:
-                    further[request_id] = entry, step
+                one, step = entry.request.id, int(places[slot])
+                if running.get(one) is entry and step > reached[one]:
+                    reached[one] = step
                     entry.passes += 1
-        return list(further.values())

@@ -59,6 +59,7 @@ class Runner:
     def __init__(self, model: Decoder, slots: int, captured: bool = True, widest: int = 1) -> None:
         self.model = model
         self.device = model.device
+        self.total = model.config.num_tokens  # codes of a picture
         self.sizes = batch_sizes(model.device, model.dtype, slots)
         self.together = (
             1 if self.device.type == "cpu" else min(MOST_TOGETHER, max(TOGETHER, slots // 2))
@@ -201,7 +202,7 @@ class Runner:
     def _step(self, rows: int, width: int) -> None:
         last, at = self._rows.last[:rows], self._rows.positions[:rows]
         if self._guesses is not None:  # who has all may be here still
-            at = torch.where(at < self._rows.drawn.shape[1], at, -1)
+            at = torch.where(at < self.total, at, -1)
         if width > 1 and self._guesses is not None:
             items = self._guesses.items(last, width)
             logits = self._window_model.advance(items, at, self._cond, self._state)

@@ -194,6 +194,47 @@ def test_a_bfloat16_request_alone_is_the_same_every_time(prior: str) -> None:
 
 
 @either_prior
+def test_drawing_ahead_in_float32_gives_the_codes_of_one_by_one(prior: str) -> None:
+    model, requests = backend(torch.float32, prior=prior).model, mixed(12)
+    want = finished(list(Engine(model, 4).run(requests)))
+    for items in (2, 8, 16):
+        engine = Engine(model, 4, widths=((8, items),))
+        assert finished(list(engine.run(requests))) == want
+        assert finished(staggered(engine, requests)) == want
+        assert engine.graphs.captures == 1
+
+
+@either_prior
+def test_drawing_ahead_in_bfloat16_a_seed_is_the_same_every_time(prior: str) -> None:
+    model = backend(torch.bfloat16, prior=prior).model
+    for items in (2, 16):
+        engine = Engine(model, 2, widths=((4, items),))
+        request = Request(1, SamplingParams(3.0), seed=5)
+        others = [r for r in mixed(20) if r.rows == 2]
+        made = [
+            finished(list(engine.run([request, other])))[request.id] for other in others[:3]
+        ] + [finished(list(engine.run([other, request])))[request.id] for other in others[:3]]
+        assert made[1:] == made[:1] * 5
+        assert engine.graphs.captures == 1
+
+
+@either_prior
+def test_drawing_ahead_who_comes_and_goes_leaves_nothing(prior: str) -> None:
+    engine = Engine(backend(torch.bfloat16, prior=prior).model, 8, widths=((4, 16), (16, 4)))
+    for count in (1, 2, 4, 8):  # every size of batch once
+        list(engine.run(mixed(count)))
+    captures = engine.graphs.captures
+    for _ in range(2):
+        requests = mixed(60, preview_every=8, explain=True)
+        events = staggered(engine, requests, every=3)
+        assert len(finished(events)) == len(requests)
+        for event in events:
+            if isinstance(event, Progress):
+                assert len(event.codes) == event.step
+    assert engine.graphs.captures == captures
+
+
+@either_prior
 def test_capturing_in_the_middle_changes_nothing(prior: str) -> None:
     first, rest = Request(1, SamplingParams(3.0), seed=5), mixed(5)
 

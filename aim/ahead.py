@@ -55,10 +55,17 @@ class Guesses:
 
 
 def draw_window(
-    logits: Tensor, rows: Rows, guesses: Guesses, limits: Tensor | None = None
+    logits: Tensor,
+    items: Tensor,
+    starts: Tensor,
+    rows: Rows,
+    guesses: Guesses,
+    limits: Tensor | None = None,
 ) -> Tensor:
-    """Settle what a pass over ``guesses`` gives: logits (R, W, V) of slots 0 ... R-1 -> how many
-    codes of each row are settled (R,) int64, 0 where nothing is drawn, and at most ``limits (S,)``.
+    """Settle what a pass over ``guesses`` gives: logits (R, W, V) of slots 0 ... R-1, which read
+    items (R, W) at positions ``starts (R,)`` and on -> how many codes of each row are settled (R,)
+    int64, at most ``limits (S,)``. ``starts`` are the rows' positions, negative where idle, and
+    where all is drawn: there it is 0.
 
     Writes to ``rows`` what as many calls of ``sampling.draw_rows`` write, and to ``guesses`` what
     the next pass reads: what was drawn behind a wrong guess; for a position that enters the window
@@ -69,18 +76,14 @@ def draw_window(
         from aim.ops.triton import draw, draw_ahead
 
         if draw.supports(logits[0]):
-            starts = rows.positions[: len(logits)].clone()
-            return draw_ahead.draw_window_fused(
-                logits, starts, limits, guesses.codes, guesses.line, guesses.since, **vars(rows)
-            )
+            state = starts, limits, guesses.codes, guesses.line, guesses.since
+            return draw_ahead.draw_window_fused(logits, items, *state, **vars(rows))
     count, width = logits.shape[:2]
-    counts = torch.zeros(count, dtype=torch.int64, device=logits.device)
-    positions, total = rows.positions[:count], rows.drawn.shape[1]
-    live = (rows.partner[:count] >= 0) & (positions >= 0) & (positions < total)
-    one = live.nonzero().squeeze(1)  # (K,)
+    counts, total = torch.zeros_like(starts), rows.drawn.shape[1]
+    one = ((rows.partner[:count] >= 0) & (starts >= 0)).nonzero().squeeze(1)  # (K,)
     if not len(one):
         return counts
-    two, start = rows.partner[one], positions[one]
+    two, start = rows.partner[one], starts[one]
     step = torch.arange(width, device=logits.device)
     at = start.unsqueeze(1) + step  # (K, W)
     cond, uncond = logits[one].flatten(0, 1), logits[two].flatten(0, 1)
@@ -89,7 +92,7 @@ def draw_window(
     flat, guided = draw_guided(cond, uncond, _of(own, each), at.clamp(max=total - 1).flatten())
     codes = flat.view(-1, width)
 
-    right = guesses.codes[one, : width - 1] == codes[:, :-1]
+    right = items[one, 1:] == codes[:, :-1]
     kept = (1 + right.long().cumprod(1).sum(1)).minimum(total - start)
     if limits is not None:
         kept = kept.minimum(limits[one])
@@ -118,7 +121,7 @@ def draw_window(
     for slots in (one, two):
         rows.last[slots], counts[slots] = last, kept
         guesses.codes[slots, : width - 1] = coming
-    positions += counts
+    rows.positions[:count] += counts
     return counts
 
 

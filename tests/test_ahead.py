@@ -65,8 +65,9 @@ def ahead(model: Any, seed: int, width: int, guess: int | None = None) -> tuple[
         if guess is not None:
             guesses.codes.fill_(guess)
         at = torch.where(rows.positions < c.num_tokens, rows.positions, -1)
-        logits = model.advance(guesses.items(rows.last, width), at, cond, state)
-        model.settle(draw_window(logits, rows, guesses), at, state)
+        items = guesses.items(rows.last, width)
+        logits = model.advance(items, at, cond, state)
+        model.settle(draw_window(logits, items, at, rows, guesses), at, state)
         passes += 1
         assert passes <= c.num_tokens
     return rows, passes

@@ -206,7 +206,7 @@ class Runner:
         if width > 1 and self._guesses is not None:
             items = self._guesses.items(last, width)
             logits = self._window_model.advance(items, at, self._cond, self._state)
-            counts = draw_window(logits, self._rows, self._guesses, self._state.limits)
+            counts = draw_window(logits, items, at, self._rows, self._guesses, self._state.limits)
             self._window_model.settle(counts, at, self._state)
         else:
             draw_rows(self.model.step(last, at, self._cond, self._state), self._rows)

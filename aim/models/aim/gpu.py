@@ -134,8 +134,8 @@ class GPUAiM:
 
     def settle(self, counts: Tensor, positions: Tensor, state: HistoryState) -> None:
         """As ``AiM.settle``: keep the first ``counts (R,)`` items that ``advance`` has read."""
-        last = positions + counts - 1
-        fold(state.windows(), last, state.origin, len(counts), state.first, OFTEN, self._overlap)
+        place = positions, state.origin, len(counts), state.first, OFTEN
+        fold(state.windows(), *place, self._overlap, counts)
 
     def _begin(
         self, codes: Tensor, positions: Tensor, cond: Tensor, state: HistoryState, width: int = 1

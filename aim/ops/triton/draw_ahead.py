@@ -16,7 +16,7 @@ INF: tl.constexpr = tl.constexpr(float("inf"))
 
 @triton.jit
 def _settle(
-    codes, lines, starts, was, partner, settings, seed, limits, last, positions, counts, guesses,
+    codes, lines, starts, items, partner, settings, seed, limits, last, positions, counts, guesses,
     kept_lines, since, slots, T, room, G,
     V: tl.constexpr, BLOCK: tl.constexpr, W: tl.constexpr, LIMITED: tl.constexpr,
     OVERLAP: tl.constexpr,
@@ -28,10 +28,12 @@ def _settle(
     w, v = tl.arange(0, COLUMNS), tl.arange(0, BLOCK)
     wait(OVERLAP)
     other, start = tl.load(partner + row), tl.load(starts + row)
-    if (other < 0) | (start < 0) | (start >= T):
+    if start < 0:
+        tl.store(counts + row, 0)
+    if (other < 0) | (start < 0):
         return
     drawn = tl.load(codes + row * W + w, mask=w < W, other=-3)
-    guessed = tl.load(was + row * (W - 1) + w, mask=w < W - 1, other=-2)
+    guessed = tl.load(items + row * W + 1 + w, mask=w < W - 1, other=-2)
     kept = 1 + tl.min(tl.where(drawn == guessed, COLUMNS, w), 0)
     kept = tl.minimum(kept, (T - start).to(tl.int32))
     if LIMITED:
@@ -71,13 +73,13 @@ def _settle(
 
 
 def draw_window_fused(
-    logits: Tensor, starts: Tensor, limits: Tensor | None, guesses: Tensor, line: Tensor,
-    since: Tensor, positions: Tensor, partner: Tensor, params: Tensor, weights: Tensor,
-    seed: Tensor, explain: Tensor, last: Tensor, drawn: Tensor, notes: Tensor,
+    logits: Tensor, items: Tensor, starts: Tensor, limits: Tensor | None, guesses: Tensor,
+    line: Tensor, since: Tensor, positions: Tensor, partner: Tensor, params: Tensor,
+    weights: Tensor, seed: Tensor, explain: Tensor, last: Tensor, drawn: Tensor, notes: Tensor,
 ) -> Tensor:  # fmt: skip
-    """``aim.ahead.draw_window``: logits (R, W, V) float32, starts (R,) int64 a copy of where rows
-    are, limits (S,) int32 of how many codes may be settled, the buffers of ``aim.ahead.Guesses``
-    and those of ``aim.sampling.Rows`` -> counts (R,) int64.
+    """``aim.ahead.draw_window``: logits (R, W, V) float32, items (R, W) and starts (R,) int64,
+    limits (S,) int32, the buffers of ``aim.ahead.Guesses`` and those of ``aim.sampling.Rows`` ->
+    counts (R,) int64.
 
     Unlike its twin it writes what is not settled, too, to ``drawn`` and ``notes``, behind a row's
     position.
@@ -85,16 +87,16 @@ def draw_window_fused(
     rows, width, size = logits.shape
     assert width <= COLUMNS.value and rows <= len(partner) and logits.is_contiguous()
     assert params.stride(1) == 1 and drawn.is_contiguous() and notes.is_contiguous()
-    assert line.is_contiguous() and guesses.is_contiguous()
+    assert line.is_contiguous() and guesses.is_contiguous() and items.is_contiguous()
     total, options = drawn.shape[1], launch(logits[0])
-    counts, codes = starts.new_zeros(rows), starts.new_empty(rows, width)
-    lines, was = line.new_empty(rows, width, size), guesses[:rows, : width - 1].clone()
+    counts, codes = starts.new_empty(rows), starts.new_empty(rows, width)
+    lines = line.new_empty(rows, width, size)
     draw_lines[(rows * width,)](
         logits, positions, partner, params, weights, seed, explain, last, drawn, notes,
         codes, lines, size, params.stride(0), total, size, block(size), width, **options,
     )  # fmt: skip
     _settle[(width, rows)](
-        codes, lines, starts, was, partner, params, seed, starts if limits is None else limits,
+        codes, lines, starts, items, partner, params, seed, starts if limits is None else limits,
         last, positions, counts, guesses, line, since, params.stride(0), total, guesses.shape[1],
         line.shape[1], size, block(size), width, limits is not None, **options,
     )  # fmt: skip

@@ -92,6 +92,7 @@ def draws(dtype: torch.dtype) -> None:
     for width, limits in ((2, None), (16, torch.zeros(4, dtype=torch.int32))):
         draw_window_fused(
             torch.zeros(4, width, 500),
+            torch.zeros(4, width, dtype=torch.int64),
             torch.zeros(4, dtype=torch.int64),
             limits,
             guesses.codes,

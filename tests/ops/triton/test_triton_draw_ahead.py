@@ -61,25 +61,31 @@ def test_what_is_settled_and_guessed(width: int, widest: int, tokens: int, limit
     logits = torch.randn(count, width, size, generator=generator) * 3
     logits[0, 1:, 5] = torch.nan  # broken, where its guess was right or not
     limits = None if limit is None else torch.full((count,), limit, dtype=torch.int32)
+    starts = torch.where(rows.positions < tokens, rows.positions, -1)
+
+    def items(guesses: Guesses) -> Tensor:
+        return guesses.items(rows.last, width)
+
     for right in (0, 1, 2, width - 1):
         # what the first items draw, which is then guessed
         before = Rows(**{name: part.clone() for name, part in vars(rows).items()})
         own = Guesses(**{name: part.clone() for name, part in vars(guesses).items()})
         for _ in range(right):
             seen = Rows(**{name: part.clone() for name, part in vars(before).items()})
-            counts = draw_window(
-                logits, seen, Guesses(**{n: p.clone() for n, p in vars(own).items()})
-            )
+            copied = Guesses(**{n: p.clone() for n, p in vars(own).items()})
+            counts = draw_window(logits, items(own), starts, seen, copied)
             for row in range(count):
                 kept, at = int(counts[row]), int(before.positions[row])
                 owner = row if int(rows.partner[row]) >= 0 else row - 1
                 if 0 < kept < width:
                     own.codes[row, kept - 1] = seen.drawn[owner, at + kept - 1]
         ours, mine = on_device(before), on_device(own)
-        want = draw_window(logits, before, own, limits)
+        read = items(own)
+        want = draw_window(logits, read, starts, before, own, limits)
         got = draw_window_fused(
             logits.to(DEVICE),
-            ours["positions"].clone(),
+            read.to(DEVICE),
+            starts.to(DEVICE),
             None if limits is None else limits.to(DEVICE),
             mine["codes"],
             mine["line"],

@@ -15,15 +15,17 @@ from aim.ops.window import Window
 
 @triton.jit
 def _fold(
-    items, keys, decay, base, positions, origins, slots, layers, first, often, W,
+    items, keys, decay, base, positions, origins, counts, slots, layers, first, often, W,
     H: tl.constexpr, P: tl.constexpr, N: tl.constexpr, HEADS: tl.constexpr, LAYERS: tl.constexpr,
-    SPAN: tl.constexpr, OVERLAP: tl.constexpr,
+    SPAN: tl.constexpr, COUNTED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     group, row = tl.program_id(0), tl.program_id(1)
     wait(OVERLAP)
     pos = tl.load(positions + row).to(tl.int32)
     origin = tl.load(origins + row)
     count = pos - origin + 1
+    if COUNTED:
+        count += tl.load(counts + row).to(tl.int32) - 1
     if (pos >= 0) & (count == tl.where(origin == 0, first, often)):
         p, n, span = tl.arange(0, P), tl.arange(0, N), tl.arange(0, SPAN)
         for i in range(HEADS * LAYERS):
@@ -61,9 +63,10 @@ def fold(
     first: int,
     often: int,
     overlap: bool = False,
+    counts: Tensor | None = None,
 ) -> None:
     """Bring h up to date in every layer of the rows whose window is full, before their positions
-    advance.
+    advance: by one, or by ``counts`` (R,).
 
     ``windows`` has the layers in front. ``first`` is how many items a window holds while its origin
     is 0, ``often`` afterwards. The next step's ``origins`` are to be what they were, or the
@@ -75,7 +78,8 @@ def fold(
     few = rows * count <= FEW_FOLDED
     heads, each = (1, 4) if few else (4 if count % 4 == 0 else 1, layers)
     _fold[(count // heads, rows, triton.cdiv(layers, each))](
-        windows.items, windows.keys, windows.decay, windows.base, positions, origins, slots, layers,
-        first, often, windows.keys.shape[2], count, channels, size, heads, each, 16,
+        windows.items, windows.keys, windows.decay, windows.base, positions, origins,
+        positions if counts is None else counts, slots, layers, first, often,
+        windows.keys.shape[2], count, channels, size, heads, each, 16, counts is not None,
         **options(overlap, num_warps=4),
     )  # fmt: skip

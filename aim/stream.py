@@ -106,6 +106,18 @@ class Stream(Iterator[Frame]):
         if self._subscription is not None:
             self._subscription.close()
 
+    @property
+    def more(self) -> bool:
+        """Whether the next frame is here."""
+        return self._subscription is not None and self._subscription.more
+
+    def rest(self, seconds: float) -> None:
+        """Let frames of drawings that go on be for so long; the newest are had after it. With a
+        crowd, whom each frame wakes, the engine would wait for all of them.
+        """
+        if self._subscription is not None:
+            self._subscription.rest(seconds)
+
     def _submit(self) -> None:
         server = self._serve()
         if self._subscription is None:

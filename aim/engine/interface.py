@@ -62,6 +62,13 @@ class Feed(Iterator[Event], Protocol):
     def pending(self) -> int:
         """How many requests have not told their last."""
 
+    @property
+    def more(self) -> bool:
+        """Whether the next event is here."""
+
+    def rest(self, seconds: float) -> None:
+        """Wait for no Progress for so long."""
+
     def submit(self, request: Request) -> None:
         """One more request."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,6 +48,14 @@ class Mailbox:
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
         self._news = threading.Condition()
+        self._hushed_until = 0.0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def hush(self, seconds: float) -> None:
+        """Nobody is woken by a Progress for so long."""
+        self._hushed_until = time.monotonic() + seconds
 
     def put(self, event: Event) -> None:
         """One more event, from any thread."""
@@ -56,14 +65,24 @@ class Mailbox:
                     self._events.remove(old)
                     break
             self._events.append(event)
-            self._news.notify_all()
+            if not isinstance(event, Progress) or time.monotonic() >= self._hushed_until:
+                self._news.notify_all()
 
     def take(self, timeout: float) -> Event | None:
-        """The next event, None where there is none within ``timeout`` seconds."""
+        """The next event, None where there is none within ``timeout`` seconds, or nothing but
+        Progress while it is hushed.
+        """
+        end = time.monotonic() + timeout
         with self._news:
-            if not self._events:
-                self._news.wait(timeout)
-            return self._events.popleft() if self._events else None
+            while not self._events or all(isinstance(one, Progress) for one in self._events):
+                now = time.monotonic()
+                hushed = self._hushed_until - now
+                if self._events and hushed <= 0:
+                    break
+                if now >= end:
+                    return None
+                self._news.wait(min(end - now, hushed) if hushed > 0 else end - now)
+            return self._events.popleft()
 
 
 class Source(Protocol):
@@ -96,6 +115,15 @@ class Subscription(Iterator[Event]):
     def pending(self) -> int:
         """How many requests have not told their last."""
         return len(self._pending)
+
+    @property
+    def more(self) -> bool:
+        """Whether the next event is here."""
+        return len(self._mailbox) > 0
+
+    def rest(self, seconds: float) -> None:
+        """Wait for no Progress for so long: each wakes a thread, for which the engine's waits."""
+        self._mailbox.hush(seconds)
 
     def submit(self, request: Request) -> None:
         """One more request. Raises what ``Engine.submit`` raises, and GenerationError once the

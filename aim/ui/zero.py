@@ -108,6 +108,8 @@ class ZeroSubscription(Iterator[Event]):
     before its next event.
     """
 
+    more = False  # nothing comes before it is asked for
+
     def __init__(self, server: ZeroServer) -> None:
         self._server = server
         self._todo: list[Request] = []
@@ -119,6 +121,9 @@ class ZeroSubscription(Iterator[Event]):
     def pending(self) -> int:
         """How many requests have not told their last."""
         return len(self._pending)
+
+    def rest(self, seconds: float) -> None:
+        """There is nobody else who would wait."""
 
     def submit(self, request: Request) -> None:
         """One more request: of the call that begins next."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -113,6 +114,23 @@ def test_a_slow_client_finds_the_newest_progress(server: Server, gated: Gated) -
     assert until(lambda: server.engine.idle, 60)
     assert until(lambda: server.tally.finished == 1, 60)
     assert [type(e) for e in stream] == [Finished], "a preview that is out of date is not sent"
+
+
+def test_nobody_who_rests_is_woken_by_progress(server: Server, gated: Gated) -> None:
+    stream = server.stream(Request(1, GUIDED, preview_every=1))
+    gated.permit(1)
+    assert isinstance(next(stream), Started)
+    stream.rest(0.5)
+    began = time.monotonic()
+    gated.permit(3)
+    progress = next(stream)
+    assert isinstance(progress, Progress)
+    assert time.monotonic() - began >= 0.5
+    assert not stream.more, "the newest alone is had"
+    stream.rest(60)
+    gated.release()
+    assert isinstance(next(stream), Finished), "what is done is told at once"
+    assert time.monotonic() - began < 50
 
 
 @pytest.mark.parametrize("steps", [0, 5])

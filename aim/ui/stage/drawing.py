@@ -115,10 +115,13 @@ class Drawing:
                     step = sum(one.step for one in begun)
                     place, note = min(one.place for one in begun), frame.note
                     state = "preparing" if note else "waiting" if place else "drawing"
-                    if step < total and (told != (state, place, note) or pace.due()):
+                    # several pictures move together
+                    due = told != (state, place, note) or (not stream.more and pace.due())
+                    if step < total and due:
                         told = state, place, note
                         image = pace.shown(step, preview)
                         yield view(state, place=place, note=note, image=image)
+                        stream.rest(pace.left)
             codes = [frame.codes for frame in latest if frame is not None]
             if sum(map(len, codes)) < total:
                 yield view("stopped")
@@ -163,6 +166,11 @@ class _Pace:
         rare = min(1 / MIN_FPS, (now - self._began) / 8)
         self._next_view = now + max(1 / MAX_FPS, rare, _Pace._drawing / VIEWS_A_SECOND)
         return True
+
+    @property
+    def left(self) -> float:
+        """Seconds to the next view."""
+        return self._next_view - time.monotonic()
 
     def shown(self, step: int, draw: Callable[[], Image.Image]) -> Image.Image | None:
         """The picture that ``draw`` makes of ``step`` codes, if one is due."""

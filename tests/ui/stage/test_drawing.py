@@ -16,6 +16,7 @@ from aim.engine import Engine, Request, Server
 from aim.errors import QueueFull
 from aim.pipeline import Pipeline
 from aim.settings import Limits
+from aim.stream import Stream
 from aim.ui.line import Line
 from aim.ui.stage import drawing
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing
@@ -91,6 +92,17 @@ def test_views_come_no_faster_than_a_page_takes_them(
         view.state == "drawing" and view.step > 0 for view in Drawing().views(pipe, [request()], 1)
     )
     assert 2 <= count <= (time.monotonic() - started) * 5 + 1
+
+
+def test_a_drawing_wakes_for_what_is_shown(make_pipe: Make, monkeypatch: pytest.MonkeyPatch):
+    frames = []
+    real = Stream._frame
+    monkeypatch.setattr(Stream, "_frame", lambda *of: frames.append(of) or real(*of))
+    pipe, brake = make_pipe()
+    brake.seconds = 0.004  # a count every 32 ms
+    views = list(Drawing().views(pipe, [request()], 0))
+    assert 256 / COUNT_EVERY > len(frames) >= len(views) > 5
+    assert len(frames) <= len(views) + 3
 
 
 def test_a_slow_decoder_takes_its_share_of_everybody_and_no_more(

@@ -30,7 +30,7 @@ class Limits:
 
     places: int = _limit("AIM_PLACES", 16, 1, 4096, "pictures that a model draws at once")
     waiting: int = _limit("AIM_WAITING", 64, 0, 4096, "more that wait in its line")
-    share: int = _limit("AIM_SHARE", 8, 1, 4096, "pieces of work of one visitor at once")
+    share: int = _limit("AIM_SHARE", 24, 1, 4096, "pictures of one visitor at once")
     address_share: int = _limit("AIM_ADDRESS_SHARE", 80, 1, 4096, "of all at one address")
     keep_minutes: int = _limit("AIM_KEEP_MINUTES", 60, 1, 10080, "min that files are kept")
     download_minutes: int = _limit("AIM_DOWNLOAD_MINUTES", 60, 1, 1440, "min to fetch a model")

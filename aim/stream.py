@@ -77,6 +77,7 @@ class Stream(Iterator[Frame]):
         first frame was taken; ``image`` makes what codes look like.
         """
         self.requests = tuple(requests)
+        self.most = len(self.requests)  # that are under way at once; may change at any time
         self._serve, self._image = serve, image
         self._subscription: Feed | None = None
         self._todo = deque(self.requests)
@@ -126,7 +127,7 @@ class Stream(Iterator[Frame]):
         # one in line for all of them, so that a sweep of many takes nobody's place
         while (
             self._todo
-            and self._subscription.pending < engine.max_requests
+            and self._subscription.pending < min(self.most, engine.max_requests)
             and (engine.room > 0 or not self._waiting)
         ):
             try:

@@ -63,6 +63,7 @@ class Health:
         yield GaugeMetricFamily("aim_ready", "Whether the page's own model is warm.", ready)
         line = self.models.line
         yield GaugeMetricFamily("aim_work", "Pieces of work that run or wait.", line.busy)
+        yield GaugeMetricFamily("aim_pictures", "Pictures they have under way.", line.pictures)
         yield CounterMetricFamily("aim_refused", "Pieces of work not let in.", line.refused)
         pipes = self.models.loaded
         of = ("model", "version", "package", "device")

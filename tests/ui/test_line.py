@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -14,6 +16,9 @@ from aim.errors import AimError, QueueFull
 from aim.settings import Limits
 from aim.ui.line import Line, Owner
 from aim.ui.page import Page as Blocks
+from aim.ui.stage.drawing import Drawing
+
+Make = Callable[..., Any]
 
 
 class Work:
@@ -33,17 +38,54 @@ def owner(session: str, address: str = "1.2.3.4") -> Owner:
 def test_each_has_a_share_and_all_together_a_bound() -> None:
     line = Line(Limits(share=2, address_share=3, places=3, waiting=1))
     with line.admit(owner("a"), Work()), line.admit(owner("a"), Work()):
-        with pytest.raises(QueueFull, match=r"2 drawings of yours .* press Stop"):
+        with pytest.raises(QueueFull, match=r"2 pictures of yours .* press Stop"):
             line.admit(owner("a"), Work()).__enter__()
         with line.admit(owner("b"), Work()):
-            with pytest.raises(QueueFull, match="3 drawings are under way here for your address"):
+            with pytest.raises(QueueFull, match="3 pictures are under way here for your address"):
                 line.admit(owner("c"), Work()).__enter__()
             with line.admit(owner("c", "5.6.7.8"), Work()):
-                with pytest.raises(QueueFull, match="4 others draw or wait here"):
+                with pytest.raises(QueueFull, match="4 pictures are drawn or wait here"):
                     line.admit(owner("d", "9.9.9.9"), Work()).__enter__()
                 assert (line.busy, line.refused) == (4, 3)
     with line.admit(owner("a"), Work()):
         assert line.busy == 1
+
+
+def test_work_counts_by_its_pictures() -> None:
+    line = Line(Limits(places=4, waiting=8, share=6, address_share=12))
+    sweep, grid, other, late = Work(), Work(), Work(), Work()
+    with line.admit(owner("a"), sweep):
+        assert line.pictures == 1
+        assert line.claim(sweep, 9) == 4, "as many as are drawn at once"
+        with line.admit(owner("a"), grid):
+            assert line.claim(grid, 9) == 2, "what is left of its share"
+            with pytest.raises(QueueFull, match="6 pictures of yours"):
+                line.admit(owner("a"), Work()).__enter__()
+            with line.admit(owner("b"), other):
+                assert line.claim(other, 9) == 2, "half of the line is for those who come"
+                with line.admit(owner("c"), late):
+                    assert line.claim(late, 9) == 1 and line.pictures == 9
+                    assert line.claim(sweep, 3) == 3, "it has three left"
+                    assert line.claim(late, 9) == 1, "more than half are still waiting"
+                    assert line.claim(sweep, 1) == 1 and line.claim(late, 9) == 3
+        assert line.claim(sweep, 0) == 1
+    assert line.pictures == 0
+
+
+def test_a_sweep_has_as_many_under_way_as_it_may(make_pipe: Make) -> None:
+    pipe, brake = make_pipe()
+    brake.seconds = 0.002
+    line = Line(Limits(places=16, waiting=8, share=3))
+    drawing = Drawing(owner("a"), line)
+    most, state = 0, ""
+    with line.admit(owner("a"), drawing):
+        for view in drawing.views(pipe, [Request(0, seed=i, preview_every=8) for i in range(5)], 0):
+            most = max(most, pipe.server.engine.running + pipe.server.engine.waiting)
+            assert line.pictures <= 3
+            state = view.state
+        assert state == "done" and line.pictures == 1
+    assert most == 3
+    pipe.close()
 
 
 def test_at_the_end_nobody_is_let_in_and_who_is_left_is_stopped() -> None:

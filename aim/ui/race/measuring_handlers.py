@@ -41,7 +41,7 @@ class MeasuringActions:
 
     def __init__(self, models: Models, screen: MeasuringScreen) -> None:
         self.models, self.screen = models, screen
-        self.sessions = Sessions(lambda _: Measurement(), models.line)
+        self.sessions = Sessions(lambda *_: Measurement(), models.line)
 
     def stop(self, request: gr.Request) -> None:
         """Stop what this session measures, within one step of a model."""

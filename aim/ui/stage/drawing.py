@@ -18,6 +18,7 @@ from aim.engine import Request
 from aim.errors import GenerationError
 from aim.images import write
 from aim.pipeline import Frame, Pipeline, Stream
+from aim.ui.line import Line
 
 # codes between two counts; a count costs nothing, so it does not follow the preview rate
 COUNT_EVERY = 8
@@ -58,9 +59,9 @@ class Drawing:
     any, at any time.
     """
 
-    def __init__(self, owner: Sequence[str] = ()) -> None:
-        """``owner`` as of a ``Request``."""
-        self._owner = tuple(owner)
+    def __init__(self, owner: Sequence[str] = (), line: Line | None = None) -> None:
+        """``owner`` as of a ``Request``; ``line`` has admitted it."""
+        self._owner, self._line = tuple(owner), line
         self._stream: Stream | None = None
         self._stopped = False
 
@@ -106,11 +107,20 @@ class Drawing:
         def preview() -> Image.Image:
             return arrange([pipe.preview(frame.codes) if frame else None for frame in latest])
 
+        def claim() -> None:
+            """Have as many under way at once as there is room for."""
+            if self._line is not None and len(requests) > 1:
+                left = sum(frame is None or not frame.done for frame in latest)
+                stream.most = self._line.claim(self, left)
+
         try:
+            claim()
             next(stream)  # the empty one
             with _Pace(preview_every * len(requests)) as pace:
                 for frame in () if self._stopped else stream:
                     latest[frame.number] = frame
+                    if frame.done:
+                        claim()
                     begun = [one for one in latest if one is not None]
                     step = sum(one.step for one in begun)
                     place, note = min(one.place for one in begun), frame.note

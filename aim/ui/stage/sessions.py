@@ -18,7 +18,7 @@ class Sessions(Generic[T]):
     of them does, and ``line`` admits it.
     """
 
-    def __init__(self, make: Callable[[Owner], T], line: Line) -> None:
+    def __init__(self, make: Callable[[Owner, Line], T], line: Line) -> None:
         self._make, self._line = make, line
         self._running: defaultdict[str, set[T]] = defaultdict(set)
         self._begun = 0
@@ -40,7 +40,7 @@ class Sessions(Generic[T]):
         now.
         """
         owner = Owner.of(request)
-        mine, session = self._make(owner), owner.session
+        mine, session = self._make(owner, self._line), owner.session
         with self._line.admit(owner, mine):
             with self._lock:
                 self._running[session].add(mine)

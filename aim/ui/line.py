@@ -125,6 +125,13 @@ class Line:
             return f"{here} pictures are drawn or wait here; try again in a moment."
         return ""
 
+    def stop(self, session: str) -> None:
+        """Stop all that a session does."""
+        with self._lock:
+            theirs = [one.work for one in self._work.values() if one.owner.session == session]
+        for work in theirs:
+            work.stop()
+
     def end(self, seconds: float = 2.0) -> int:
         """Let nobody in any more, and stop who is here, who hear of it within ``seconds``; returns
         how many that were.

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from aim.errors import AimError, InvalidInput, let_go
 from aim.settings import Limits, Settings
 from aim.ui import address, direct, temporary
-from aim.ui.idle import Idle
+from aim.ui.idle import Idle, Unheard, watch
 from aim.ui.stage.updates import explain, plain
 from aim.ui.temporary import Sweeper
 
@@ -38,8 +38,8 @@ class Refusal(gr.Error):
 
 class Visits(StateHolder):
     """What Gradio remembers of sessions: values alone, where it would describe every component
-    again for each. That is for links to a state, which this page makes otherwise, and cost up to
-    1 MB a session and half of the event loop's time.
+    again for each. That is for links to a state, which this page makes otherwise, and took a fifth
+    of the event loop's time.
     """
 
     def __getitem__(self, session_id: str) -> SessionState:
@@ -98,7 +98,9 @@ class Page(gr.Blocks):
             self._own = set(temporary.files_in(self.config, self._place))
             self.app.state_holder.__class__ = Visits
             self.sweeper.start()
-            Idle(self.server, self.limits.receive_seconds).start()
+            seconds = self.limits.receive_seconds
+            unheard = Unheard(self._queue, seconds, self.stop)
+            watch(self.server, Idle(self.server, seconds).look, unheard.look)
             return launched
         except OSError as error:
             what = "a port" if port is None else f"port {port}"
@@ -113,9 +115,14 @@ class Page(gr.Blocks):
         self.sweeper.stop()
         super().close(verbose)
 
+    def stop(self, session: str) -> None:
+        """End all that a session does."""
+        if hasattr(self, "health"):
+            self.health.models.line.stop(session)
+
     def forget(self) -> set[str]:
-        """Forget sessions without an open page that were away for as long as files are kept;
-        returns the files that are on somebody's screen.
+        """Forget sessions without an open page that were away for as long as files are kept, and
+        messages that nobody fetched; returns the files that are on somebody's screen.
         """
         states, shown = self.app.state_holder, self._own.copy()
         away = datetime.now() - timedelta(minutes=self.limits.keep_minutes)
@@ -127,6 +134,12 @@ class Page(gr.Blocks):
                 continue
             values = [config.get("props", {}).get("value") for config in state.components]
             shown.update(temporary.files_in([values, state.state_data], self._place))
+        queue = self._queue
+        busy = {event.session_hash for event in list(queue.event_ids_to_events.values())}
+        for session in {*queue.pending_messages_per_session, *queue.pending_event_ids_session}:
+            if session not in states.session_data and session not in busy:
+                queue.pending_messages_per_session.pop(session, None)
+                queue.pending_event_ids_session.pop(session, None)
         return shown
 
     def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:

@@ -120,3 +120,16 @@ def test_gradio_makes_no_summary_of_calls_and_looks_for_them_without_a_rush(page
     assert "complete" in httpx.get(f"{api}/call/classes/{event}").text
     assert not queue.event_analytics and not queue.cached_event_analytics_summary["functions"]
     assert queue.sleep_when_free >= 0.01
+
+
+def test_messages_that_nobody_fetched_go_with_their_session(page: Page) -> None:
+    api, holder = page.url.rstrip("/") + "/gradio_api", page.blocks.app.state_holder
+    queue: Any = page.blocks._queue
+    event = httpx.post(f"{api}/call/classes", json={"data": [""]}).json()["event_id"]
+    assert until(lambda: event not in queue.event_ids_to_events)
+    page.blocks.forget()
+    assert event in queue.pending_messages_per_session, "somebody may still come for them"
+    holder.session_data.pop(event)
+    page.blocks.forget()
+    assert event not in queue.pending_messages_per_session
+    assert event not in queue.pending_event_ids_session

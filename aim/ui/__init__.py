@@ -38,6 +38,7 @@ from aim.ui.visit.layout import visit_below
 __all__ = ["LAUNCH", "build", "launch", "serve"]
 
 _TITLE = "AiM"
+_SKIP = '<a class="aim-skip" href="#tabs">Skip the settings</a>'  # for whoever goes by keyboard
 _LOOK = 0.1  # seconds between two looks at whether to end
 _WARM_SECONDS = 5.0  # of model time, before anybody asks
 
@@ -93,7 +94,7 @@ def build(
         head = gr.Markdown(_headline(pipe, 0), elem_classes="aim-head")
         with gr.Row(elem_classes="aim-page"):
             boxes, settings = settings_column(models, offered)
-            with gr.Tabs(elem_id="tabs"):
+            with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
                 with gr.Tab("Generate", id="generate"):
                     actions = generate_tab(models, page.drawings, boxes, played)
                 with gr.Tab("Inside", id="inside"):
@@ -206,7 +207,7 @@ def _headline(pipe: Pipeline, rate: float) -> str:
     speed = f", here about {rate:,.0f} a second" if rate else ""
     codes = pipe.model.config.num_tokens
     what = f"A Mamba-2 model draws a picture as {codes} codes, one after another{speed}."
-    return f"# AiM\n{what} {sentence(pipe)}"
+    return f"# AiM\n{what} {sentence(pipe)} {_SKIP}"
 
 
 def _warm_up(models: Models, health: Health) -> None:

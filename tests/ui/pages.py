@@ -52,16 +52,6 @@ class Page:
 
 
 def show(tab: Any, name: str) -> None:
-    """Open the page's tab ``name``, which on a phone is in the menu of those that do not fit."""
-    found, menu = (
-        tab.get_by_role("tab", name=name, exact=True),
-        tab.locator(".overflow-menu > button").first,
-    )
+    """Open the page's tab ``name``."""
     tab.wait_for_function("() => window.aim")
-    tab.wait_for_timeout(300)  # Gradio measures which tabs fit
-    assert until(lambda: found.is_visible() or menu.is_visible())
-    if found.is_visible():
-        found.click()
-    else:
-        menu.click()
-        tab.locator(".overflow-dropdown button", has_text=name).first.click()
+    tab.get_by_role("tab", name=name, exact=True).click()

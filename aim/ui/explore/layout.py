@@ -88,7 +88,7 @@ def explore_tab(models: Models, drawing: Actions, boxes: Boxes) -> ExploreAction
         **hidden,
     )
     stop.click(drawing.stop, None, None, queue=False, **hidden)
-    stage.click(actions.cut, None, rows, queue=False, **hidden)
+    stage.click(actions.cut, None, rows, queue=False, trigger_mode="always_last", **hidden)
     rows.change(lambda rows: gr.update(cut=rows), rows, stage, queue=False, **hidden)
     given.upload(actions.take, [given, boxes.model, branches], list(screen), **hidden)
     grown.click(actions.choose, branches, list(screen), **hidden)

@@ -27,7 +27,10 @@ function point(what, place) {
   painted = "";
 }
 
+let answered = 0; // until when answers to what was chosen before are none to this
+
 function choose(place) {
+  answered = performance.now() + 3000;
   point("mark", place);
   trigger("click", place);
 }
@@ -65,7 +68,13 @@ seen.querySelector(".aim-steps").addEventListener("click", ({ target }) => {
   const { line, column } = film.mark || { line: 0, column: 0 };
   choose({ picture: 0, line: inside(line + down), column: inside(column + right) });
 });
-const marked = () => props.mark && point("mark", { picture: 0, ...props.mark });
+const marked = () => {
+  if (!props.mark) return;
+  const late = ["line", "column"].some((one) => props.mark[one] !== film.mark?.[one]);
+  if (late && performance.now() < answered) return;
+  answered = 0;
+  point("mark", { picture: 0, ...props.mark });
+};
 watch("mark", marked);
 marked();
 new ResizeObserver(fit).observe(chart.canvas);

@@ -93,5 +93,8 @@ def inside_tab(models: Models, drawing: Actions, boxes: Boxes) -> InsideActions:
     kind.change(actions.show, [kind, notes], [stage, key], **hidden)
     for box in (row, column):
         box.change(actions.tell, [row, column, notes], [choice, stage], **hidden)
-    stage.click(actions.point, None, [row, column], queue=False, **hidden)
+    # whoever goes on before an answer has come is not held up
+    stage.click(
+        actions.point, None, [row, column], queue=False, trigger_mode="always_last", **hidden
+    )
     return actions

@@ -14,13 +14,12 @@ from aim.bench.race import Race
 from aim.pipeline import Pipeline
 from aim.ui.assets import text
 from aim.ui.generate.recorded import address, packed, unpacked
-from aim.ui.race.charts import number
+from aim.ui.race.charts import number, seconds
 from aim.ui.race.report import replay_of
 from aim.ui.stage.reel import encoded
 
 FILE = "race/recorded.json"
 MODELS = ("aim-s", "gpt-s")
-EVEN = 0.9  # a ratio above that says nothing
 
 
 class Recorded(NamedTuple):
@@ -75,23 +74,16 @@ def opening(pipe: Pipeline) -> dict[str, Any] | None:
 
 
 def sentence(pipe: Pipeline) -> str:
-    """Who was first, in Markdown, for somebody who has not heard of either; empty without a
+    """What was measured, in Markdown, for somebody who has not heard of either; empty without a
     race.
     """
     found = recorded()
     if not found.of(pipe):
         return ""
     own, other = found.replay["racers"]
-    ratio, memory = (own[what] / other[what] for what in ("seconds", "memory"))
-    fast = (
-        "as fast as"
-        if EVEN < ratio < 1 / EVEN
-        else f"{number(1 / ratio)} times as fast as"
-        if ratio < 1
-        else f"{number(ratio)} times as slow as"
-    )
-    machine = found.machine.partition(",")[0]
+    machine, memory = found.machine.partition(",")[0], other["memory"] / own["memory"]
     return (
-        f"In a [race](#race) on {machine} it was {fast} a Transformer of its size, with "
-        f"{memory:.0%} of the memory a picture."
+        f"In a [race](#race) on {machine} a picture took it {seconds(own['seconds'])}, and a "
+        f"Transformer of its size {seconds(other['seconds'])} and {number(memory)} times the "
+        "memory."
     )

@@ -1,16 +1,17 @@
 () => {
   const open = "[role=combobox][aria-expanded=true]";
   const own =
-    "button, a, textarea, select, input[type=radio], [role=listbox], [role=combobox], " +
-    "[aria-haspopup], #inside-row, #inside-column";
-  const DRAW = ["generate", "inside", "explore", "sweep", "blend"];
+    "button, a, textarea:not([rows='1']), select, input[type=radio], [role=listbox], " +
+    "[role=combobox], [aria-haspopup], #inside-row, #inside-column";
+  const DRAW = ["generate", "inside", "explore", "sweep", "blend", "race"];
   const STOP = ["generate", "inside", "explore", "compare", "race", "scaling"].map(
     (tab) => tab + "-stop",
   );
-  const press = (...ids) => {
+  const seen = (ids) => {
     const buttons = ids.map((id) => document.getElementById(id));
-    buttons.find((button) => button?.offsetParent && !button.disabled)?.click();
+    return buttons.find((button) => button?.offsetParent && !button.disabled);
   };
+  const press = (...ids) => seen(ids)?.click();
 
   // A list that is left, by Tab or by a click elsewhere, takes what was typed.
   const leave = (list) => {
@@ -37,13 +38,14 @@
   );
 
   // Enter draws and Esc stops, on the tab that is shown; in a list or on a button Enter means what
-  // it always does.
+  // it always does, and in a picker that is closed there is nothing to take.
+  const drawn = (target) => !target.closest(own) || (!inList && target.closest(".aim-picker"));
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !inList && !document.querySelector("dialog[open]")) {
       document.dispatchEvent(new Event("aim-stop"));
       press(...STOP);
     }
-    if (event.key === "Enter" && !event.isComposing && !event.target.closest(own)) {
+    if (event.key === "Enter" && !event.isComposing && drawn(event.target)) {
       // after the number that Enter ends is taken
       setTimeout(() => press(...DRAW), 60);
     }
@@ -84,15 +86,17 @@
 
   // The tab that is shown is in the address, so that Back leads to the one before.
   const row = ".aim-page > .tabs > .tab-wrapper ";
-  const tabs = () => [
-    ...document.querySelectorAll(`${row} [role=tab], ${row} .overflow-dropdown button`),
-  ];
+  const tabs = () => [...document.querySelectorAll(`${row} [role=tab]`)];
   const called = (tab) => tab.textContent.trim().toLowerCase();
   const show = (name) => tabs().find((tab) => called(tab) === name)?.click();
   const here = () => location.hash.slice(1) || "generate";
   document.addEventListener("click", (event) => {
     const tab = event.target.closest("button");
     const link = event.target.closest('a[href^="#"]'); // to a tab
+    if (link?.matches(".aim-skip")) {
+      event.preventDefault();
+      tabs().find((tab) => tab.ariaSelected === "true")?.focus();
+    }
     if (link && tabs().some((tab) => "#" + called(tab) === link.hash)) {
       event.preventDefault();
       show(link.hash.slice(1));
@@ -103,8 +107,14 @@
     history.pushState(null, "", location.pathname + location.search + name);
   });
   addEventListener("popstate", () => show(here()));
-  // Gradio has measured which tabs fit, perhaps before the page had its layout
-  dispatchEvent(new Event("resize"));
+  // Arrows go from tab to tab.
+  document.addEventListener("keydown", ({ key, target }) => {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[key];
+    const all = [...(target.closest?.("[role=tablist]")?.querySelectorAll("[role=tab]") || [])];
+    const next = by && all[(all.indexOf(target) + by + all.length) % all.length];
+    next?.click();
+    next?.focus();
+  });
   if (location.hash) show(here());
 
   // Pictures, as the browser keeps them, as a file of one kind; rejects in words.
@@ -143,7 +153,10 @@
   // Show the tab that somebody goes on to with a picture, whose settings are taken over.
   const arrive = (tries = 30) => {
     if (document.querySelector("#told .aim-failed")) return;
-    if (tries === 30) show(window.aim.to);
+    if (tries === 30) {
+      show(window.aim.to);
+      setTimeout(() => seen(DRAW)?.focus(), 100); // what was pressed is no longer there
+    }
     if (window.aim.to !== "inside") return;
     const ready = document.getElementById("inside")?.offsetParent;
     if (ready) press("inside");

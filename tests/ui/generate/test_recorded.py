@@ -103,17 +103,17 @@ def test_a_race_is_recorded_with_times_from_elsewhere(
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [((1.0, 1.02), "as fast as"), ((1, 2), "2.00 times as fast"), ((3, 1), "3.00 times as slow")],
+    [((1.0, 1.1), "1.00 s, and a Transformer of its size 1.10 s"), ((3, 0.05), "3.00 s, and a ")],
 )
-def test_the_headline_says_who_was_first(
+def test_the_headline_says_what_was_measured(
     monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], said: str
 ) -> None:
     racers = [{"seconds": s, "memory": m} for s, m in zip(seconds, (1, 4), strict=True)]
     one = race.Recorded(("v", "w"), "2 CPU cores, float32", 1, 1, (), {"racers": racers})
     monkeypatch.setattr(race, "recorded", lambda: one)
     pipe: Any = SimpleNamespace(name="aim-s", version="v")
-    assert race.sentence(pipe).startswith(f"In a [race](#race) on 2 CPU cores it was {said}")
-    assert race.sentence(pipe).endswith("with 25% of the memory a picture.")
+    assert f"on 2 CPU cores a picture took it {said}" in race.sentence(pipe)
+    assert race.sentence(pipe).endswith("s and 4.00 times the memory.")
     pipe.version = "other"
     assert race.sentence(pipe) == ""
 

@@ -1,5 +1,5 @@
-"""The keyboard alone does everything, wide and narrow: the class is picked by typing, each action is
-reached and pressed by keys. One window a width, in which every test begins with a class of its own.
+"""The keyboard alone does everything, wide and narrow: the class is picked by typing, each action
+is reached and pressed by keys. One window a width, in which every test begins with its own class.
 """
 
 from __future__ import annotations
@@ -96,10 +96,11 @@ def pick(tab: Any, typed: str, title: str, box: str = "#class") -> None:
 def choose(tab: Any, box: str, title: str) -> None:
     """Take one of a short list, by arrows."""
     reach(tab, f"{box} input")
-    tab.wait_for_timeout(300)  # what a tab holds is made when it is shown first
+    marked = tab.locator(f"{box} [role=option].active")
     for _ in range(9):
         tab.keyboard.press("ArrowDown")
-        if tab.inner_text(f"{box} [role=option].active").strip().endswith(title):
+        tab.wait_for_timeout(200)  # the list marks it a while later
+        if marked.inner_text().endswith(title):
             break
     tab.keyboard.press("Enter")
     assert until(lambda: tab.input_value(f"{box} input") == title)

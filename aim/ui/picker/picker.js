@@ -148,7 +148,10 @@ window.addEventListener("scroll", (event) => open && !panel.contains(event.targe
 window.addEventListener("resize", () => open && place());
 watch(["value", "choices"], () => {
   entries = [];
-  if (!open) input.value = title();
-  else known();
+  if (open) known();
+  else {
+    input.value = title();
+    if (document.activeElement === input) input.select(); // what is typed replaces it, as before
+  }
 });
 input.value = title();

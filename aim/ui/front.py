@@ -7,9 +7,10 @@ from __future__ import annotations
 import gzip
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache, partial
 from html import escape
+from urllib.parse import urlencode
 
 import brotli
 from gradio.route_utils import get_root_url
@@ -20,16 +21,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aim.errors import AimError
 from aim.images import write
 from aim.pipeline import Pipeline
 from aim.ui.assets import text
 from aim.ui.generate.recorded import recording
 
-TITLE = "AiM: watch a picture being drawn, code by code"
-TOLD = (
-    "A Mamba-2 model draws a picture of any of a thousand things, one code after another, while "
-    "you watch. Look inside, go back and take another way, let it race a Transformer."
-)
+LONGEST = 100  # letters of a class in a link
 CARD = "card.jpg"  # its address below the page's
 _ACROSS, _DOWN, _EACH = 4, 2, 300  # pictures of a card, and pixels of one
 _FOREIGN = re.compile(r'<meta\s+(?:name|property)="(?:og|twitter):[^>]*>\s*')
@@ -43,10 +41,39 @@ _KEEP = "public, max-age=31536000, immutable"
 
 
 class Card:
-    """The picture for messengers: recorded drawings. ``there`` is whether these are of ``pipe``."""
+    """What messengers show: words, and a picture of recorded drawings. ``there`` is whether these
+    are of ``pipe``.
+    """
 
     def __init__(self, pipe: Pipeline) -> None:
         self._pipe, self.there = pipe, recording().of(pipe)
+
+    def named(self, label: str) -> str:
+        """What the class of a link is called; empty for none, and for one that is not known."""
+        label = label[:LONGEST]
+        try:
+            index = self._pipe.resolve(int(label) if label.isdecimal() else label)
+        except AimError:
+            return ""
+        return self._pipe.labels.name(index)
+
+    def tags(self, root: str, name: str) -> dict[str, str]:
+        """By their names, of a page at the address ``root``, opened with a link to the class called
+        ``name`` or with none.
+        """
+        what = f"a picture of {name or f'any of {len(self._pipe.classes)} things'}"
+        title = f"AiM: watch a picture{f' of {name}' if name else ''} being drawn, code by code"
+        told = (
+            f"A Mamba-2 model draws {what}, one code after another, while you watch. Look inside, "
+            "go back and take another way, let it race a Transformer."
+        )
+        tags = {
+            **{"description": told, "og:description": told, "og:type": "website"},
+            "og:url": f"{root}/?{urlencode({'class': name})}" if name else root,
+            "og:title": title,
+            "twitter:card": "summary_large_image" if self.there else "summary",
+        }
+        return {**tags, "og:image": f"{root}/{CARD}"} if self.there else tags
 
     @cached_property
     def jpeg(self) -> bytes:
@@ -58,28 +85,22 @@ class Card:
         return out.getvalue()
 
 
-def dressed(html: str, root: str, pictured: bool) -> str:
-    """The HTML of a page at the address ``root``, with a card in place of Gradio's own, with a
-    picture where it is ``pictured``.
-    """
+def dressed(html: str, tags: Mapping[str, str]) -> str:
+    """The HTML of a page with a card of these ``tags`` in place of Gradio's own."""
     head, config, rest = html.partition(_CONFIG)
     if not config:  # not the page, but something that Gradio says of itself
         return html
-    tags = {"og:type": "website", "og:url": root, "og:title": TITLE, "og:description": TOLD}
-    tags["twitter:card"] = "summary_large_image" if pictured else "summary"
-    if pictured:
-        tags["og:image"] = f"{root}/{CARD}"
-    ours = [f"<title>{escape(TITLE)}</title>", f'<meta name="description" content="{TOLD}" />']
+    ours = [f"<title>{escape(tags['og:title'])}</title>"]
     for name, content in tags.items():
-        kind = "name" if name.startswith("twitter") else "property"
+        kind = "property" if name.startswith("og:") else "name"
         ours.append(f'<meta {kind}="{name}" content="{escape(content)}" />')
     ours.append(f"<style>{text('stage/first.css')}</style>")
     return _FOREIGN.sub("", head).replace("</style>", "</style>" + "".join(ours), 1) + config + rest
 
 
-@lru_cache(maxsize=4)
-def _packed(html: bytes, root: str, pictured: bool, packing: str) -> bytes:
-    return PACKINGS[packing](dressed(html.decode(), root, pictured).encode())
+@lru_cache(maxsize=16)
+def _packed(html: bytes, card: Card, root: str, name: str, packing: str) -> bytes:
+    return PACKINGS[packing](dressed(html.decode(), card.tags(root, name)).encode())
 
 
 class Front:
@@ -122,7 +143,9 @@ class Front:
         accepted = asked.get("accept-encoding", "")
         packing = next(name for name in PACKINGS if name in accepted)
         root = get_root_url(Request(scope), scope["path"], app.root_path or scope["root_path"])
-        made = _packed(body, root.rstrip("/"), app.blocks.card.there, packing)
+        card: Card = app.blocks.card
+        name = card.named(Request(scope).query_params.get("class", ""))
+        made = _packed(body, card, root.rstrip("/"), name, packing)
         headers = MutableHeaders(scope=start)
         headers["Vary"] = "Accept-Encoding"
         if packing:

@@ -8,8 +8,9 @@ import re
 from typing import Any
 
 import httpx
+import pytest
 
-from aim.ui.front import TITLE, dressed
+from aim.ui.front import Card, dressed
 from pages import Page
 
 SHIFTS = """
@@ -30,18 +31,46 @@ def asked(page: Page, path: str = "", **headers: str) -> httpx.Response:
 def test_a_messenger_finds_our_card_and_no_other(page: Page) -> None:
     html = asked(page, **{"x-forwarded-host": "aim.example", "x-forwarded-proto": "https"}).text
     tags = dict(re.findall(r'<meta (?:name|property)="([^"]+)" content="([^"]*)" />', html))
-    assert (tags["og:title"], tags["og:url"]) == (TITLE, "https://aim.example")
-    assert "code after another" in tags["description"] and tags["twitter:card"] == "summary"
+    told = "AiM: watch a picture being drawn, code by code"
+    assert (tags["og:title"], tags["og:url"]) == (told, "https://aim.example")
+    assert f"<title>{told}</title>" in html and tags["og:description"] == tags["description"]
+    assert "a picture of any of 5 things, one code" in tags["description"]
+    assert tags["twitter:card"] == "summary"
     assert html.count("og:title") == 1 and "Gradio!" not in html.partition("<script>")[0]
     assert "og:image" not in tags, "the recorded pictures are of another model"
     assert asked(page, "card.jpg").status_code == 404
 
 
-def test_a_card_has_its_picture_and_nothing_of_a_visitor_is_html() -> None:
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("class=207", "golden retriever"),
+        ("class=Carassius%20auratus&seed=3", "goldfish"),
+        ("class=unicorn", ""),
+        ("class=999", ""),
+        (f"class={'9' * 400}", ""),
+        ("class=%3Cscript%3E&class=x", ""),
+    ],
+)
+def test_the_card_of_a_link_names_its_class(page: Page, query: str, name: str) -> None:
+    html = asked(page, f"?{query}").text
+    tags = dict(re.findall(r'<meta (?:name|property)="([^"]+)" content="([^"]*)" />', html))
+    told = f"a picture of {name}" if name else "a picture"
+    assert tags["og:title"] == f"AiM: watch {told} being drawn, code by code"
+    assert f"<title>{tags['og:title']}</title>" in html
+    assert f"draws {told}" in tags["description"]
+    assert tags["og:url"].endswith("/?class=" + name.replace(" ", "+")) == bool(name)
+    assert "unicorn" not in html and "<script>&" not in html
+
+
+def test_a_card_has_its_picture_and_nothing_of_a_visitor_is_html(page: Page) -> None:
     html = "<head><style>a</style><script>window.gradio_config = {}</script>"
-    made = dressed(html, 'https://a.example/"><script>', pictured=True)
+    card = Card(page.pipe)
+    card.there = True
+    made = dressed(html, card.tags('https://a.example/"><script>', "<b>"))
     assert "https://a.example/&quot;&gt;&lt;script&gt;/card.jpg" in made
-    assert dressed("<p>something else</p>", "", True) == "<p>something else</p>"
+    assert "<b>" not in made and "of &lt;b&gt; being drawn" in made
+    assert dressed("<p>something else</p>", {}) == "<p>something else</p>"
 
 
 def test_the_page_is_compressed_and_assets_are_kept(page: Page) -> None:

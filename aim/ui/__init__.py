@@ -98,7 +98,7 @@ def build(
                 with gr.Tab("Generate", id="generate"):
                     actions = generate_tab(models, page.drawings, boxes, played)
                 with gr.Tab("Inside", id="inside"):
-                    inside_tab(models, actions, boxes)
+                    looking = inside_tab(models, actions, boxes)
                 with gr.Tab("Explore", id="explore"):
                     exploring = explore_tab(models, actions, boxes)
                 with gr.Tab("Compare", id="compare"):
@@ -107,7 +107,7 @@ def build(
                     racing = race_tab(models, actions)
                 with gr.Tab("About", id="about", elem_classes="aim-alone"):
                     about_tab(models)
-            visit_below(boxes, settings, exploring)
+            visit_below(boxes, settings, looking, exploring)
         page.load(None, js=text("stage/page.js"))
         page.load(
             settings.opened, None, boxes.outputs, show_progress="hidden", api_visibility="private"

@@ -103,6 +103,18 @@ class Drawn:
         return movie.frames(images, self.pipe.tokenizer.config.grid)
 
 
+def stopped(
+    pipe: Pipeline, codes: Sequence[np.ndarray], parameters: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What there is of pictures that were stopped, as of ``Drawn.told``: those that were begun."""
+    begun = [
+        (mine, {**its, "codes_drawn": len(mine)})
+        for mine, its in zip(codes, parameters, strict=True)
+        if len(mine)
+    ]
+    return Drawn(pipe, *zip(*begun, strict=True)).told() if begun else []
+
+
 def caption(parameters: dict[str, Any]) -> str:
     """The settings of a picture in one line."""
     sampling = SamplingParams(**{name: parameters[name] for name in INDEX}).describe()

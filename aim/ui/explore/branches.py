@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from aim.checks import whole
+from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui.assets import text
 from aim.ui.stage.reel import served
@@ -67,3 +69,26 @@ def tree(branches: Sequence[Branch], chosen: int) -> list[dict[str, Any]]:
         }
         for one in branches
     ]
+
+
+def parent_of(pipe: Pipeline, branches: Sequence[Branch], chosen: int, rows: Any) -> Branch | None:
+    """The picture numbered ``chosen``, of which ``pipe`` keeps ``rows`` rows; None for no rows.
+    InvalidInput where there is none, and where its codes are not those of the model.
+    """
+    rows = whole("rows kept", rows, 0, pipe.tokenizer.config.grid - 1)
+    if rows == 0:
+        return None
+    if not chosen:
+        raise InvalidInput(
+            f"rows kept is {rows}, and there is no picture yet to keep them of; keep 0, "
+            "or give a picture first"
+        )
+    branch = branches[chosen - 1]
+    if not pipe.reads(branch.pipe):
+        raise InvalidInput(
+            f"picture {chosen} is in codes of {branch.pipe.name}, which {pipe.name} cannot go on "
+            f"from; keep 0 rows, or pick {branch.pipe.name} again"
+        )
+    if (there := len(branch.codes) // pipe.tokenizer.config.grid) < rows:
+        raise InvalidInput(f"rows kept is {rows}; picture {chosen} was stopped after {there} rows")
+    return branch

@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.components import Component
 
-from aim.checks import whole
 from aim.engine import Request
-from aim.errors import AimError, InvalidInput
+from aim.errors import AimError
 from aim.images import write
 from aim.pipeline import Pipeline
 from aim.ui import uploads
-from aim.ui.drawings import Drawings, Drawn, caption
-from aim.ui.explore.branches import GIVEN, Branch, tree
+from aim.ui.drawings import Drawings, Drawn, caption, stopped
+from aim.ui.explore.branches import GIVEN, Branch, parent_of, tree
 from aim.ui.models import Models
-from aim.ui.settings.recall import check_typed, seed_to_draw
+from aim.ui.settings.recall import seed_to_draw
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing, View
 from aim.ui.stage.reel import Reel
 from aim.ui.stage.sessions import Sessions
@@ -163,43 +162,6 @@ class ExploreActions:
         grown = self._grown(pipe, branches, None, 0, GIVEN, "", "encoded", view, reel)
         return {**grown, self.screen.rows: grid // 2, self.screen.progress: status("done", text)}
 
-    def complete(
-        self,
-        picture: str | None,
-        rows: Any,
-        label: Any,
-        seed: int,
-        model: str,
-        request: gr.Request,
-        **sampling: Any,
-    ) -> Iterator[tuple[str | None, dict[str, Any]]]:
-        """Keep the first rows of a picture, of any size and format, and draw the rest as a class.
-        Streams the picture and the progress.
-        """
-        with self.sessions.one(request) as drawing:
-            yield None, status("starting", "Starting …")  # or a cancelled run is never closed
-            pipe = self.models.get(model or self.models.default)
-            grid = pipe.tokenizer.config.grid
-            if picture is None:
-                raise InvalidInput("there is no picture; give one to be finished")
-            rows = whole("rows", rows, 1, grid - 1)
-            index = pipe.resolve(label)
-            params = pipe.params(**sampling)
-            kept = uploads.encoded(pipe, picture)[: rows * grid]
-            shown: str | None = None
-            row, drawn_with = pipe.row(index), check_typed(seed)
-            asked = Request(row, params, drawn_with, COUNT_EVERY, prefix=kept)
-            for view in drawing.views(pipe, [asked], PREVIEW_EVERY):
-                if view.state == "done" and view.image is not None:
-                    made = {**pipe.parameters(index, seed, params), "rows_kept": rows}
-                    stem = write.file_stem(f"{pipe.name} {pipe.title(index)} seed {seed} completed")
-                    shown = keep(
-                        write.png_bytes(view.image, made), f"{stem}.png", self.screen.stage
-                    )
-                elif view.image is not None:
-                    shown = keep(preview_png(view.image), "preview.png", self.screen.stage)
-                yield shown, status(view.state, describe_view(view), view)
-
     def choose(self, branches: Sequence[Branch], event: gr.EventData) -> Update:
         """Go on from the picture that was clicked."""
         branch = branches[int(event.number) - 1]
@@ -221,9 +183,8 @@ class ExploreActions:
         path, made = None, None
         if view.image is not None:
             path = keep(preview_png(view.image), "preview.png", self.screen.stage)
-        if view.state == "stopped" and (drawn := sum(map(len, view.codes))):
-            told = {**parameters, "codes_drawn": drawn}
-            made = Drawn(reel.pipe, view.codes, (told,)).told()
+        if view.state == "stopped":
+            made = stopped(reel.pipe, view.codes, [parameters])
         said = status(view.state, describe_view(view), view)
         return {self.screen.progress: said, self.screen.stage: reel.show(view, path, made=made)}
 
@@ -261,29 +222,6 @@ class ExploreActions:
             self.screen.start: gr.update(interactive=not busy),
             self.screen.stop: gr.update(interactive=busy),
         }
-
-
-def parent_of(pipe: Pipeline, branches: Sequence[Branch], chosen: int, rows: Any) -> Branch | None:
-    """The picture numbered ``chosen``, of which ``pipe`` keeps ``rows`` rows; None for no rows.
-    InvalidInput where there is none, and where its codes are not those of the model.
-    """
-    rows = whole("rows kept", rows, 0, pipe.tokenizer.config.grid - 1)
-    if rows == 0:
-        return None
-    if not chosen:
-        raise InvalidInput(
-            f"rows kept is {rows}, and there is no picture yet to keep them of; keep 0, "
-            "or give a picture first"
-        )
-    branch = branches[chosen - 1]
-    if not pipe.reads(branch.pipe):
-        raise InvalidInput(
-            f"picture {chosen} is in codes of {branch.pipe.name}, which {pipe.name} cannot go on "
-            f"from; keep 0 rows, or pick {branch.pipe.name} again"
-        )
-    if (there := len(branch.codes) // pipe.tokenizer.config.grid) < rows:
-        raise InvalidInput(f"rows kept is {rows}; picture {chosen} was stopped after {there} rows")
-    return branch
 
 
 def _cost(kept: int, view: View) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from aim.ui.explore.branches import Tree
+from aim.ui.explore.completion import Completion
 from aim.ui.explore.handlers import ExploreActions, ExploreScreen
 from aim.ui.generate.handlers import Actions
 from aim.ui.models import Models
@@ -99,7 +100,7 @@ def explore_tab(models: Models, drawing: Actions, boxes: Boxes) -> ExploreAction
         **{"seed": boxes.seed, **boxes.sampling, "model": boxes.model},
     }
     gr.Button(visible=False).click(
-        actions.complete,
+        Completion(models, drawing.sessions, picture).complete,
         inputs_kwargs=whole,
         outputs=[picture, progress],
         api_name="complete",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 import gradio as gr
-import numpy as np
 from gradio.components import Component
 
 from aim.checks import quoted
@@ -16,7 +15,7 @@ from aim.config import SAMPLING, SamplingParams
 from aim.engine import Request
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
-from aim.ui.drawings import Drawings, Drawn
+from aim.ui.drawings import Drawings, Drawn, stopped
 from aim.ui.models import Models
 from aim.ui.settings.recall import check_count, check_typed, seed_to_draw
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing, View
@@ -176,7 +175,8 @@ class Actions:
             more: dict[str, Any] = {}
             if view.state == "stopped":
                 update.update(self._buttons(busy=False))
-                more = {"made": stopped(pipe, index, seeds, params, view.codes), "opens": True}
+                each = tuple(pipe.parameters(index, seed, params) for seed in seeds)
+                more = {"made": stopped(pipe, view.codes, each), "opens": True}
             update[screen.stage] = reel.show(view, picture if view.image else None, **more)
             yield update
 
@@ -216,25 +216,6 @@ class Actions:
 
     def _model(self, name: str) -> Pipeline:
         return self.models.get(name or self.models.default)
-
-
-def stopped(
-    pipe: Pipeline,
-    index: int,
-    seeds: range,
-    params: SamplingParams,
-    codes: Sequence[np.ndarray],
-) -> list[dict[str, Any]]:
-    """What there is of pictures that were stopped, as of ``Drawn.told``: those that were begun."""
-    begun = [
-        (mine, {**pipe.parameters(index, seed, params), "codes_drawn": len(mine)})
-        for seed, mine in zip(seeds, codes, strict=True)
-        if len(mine)
-    ]
-    if not begun:
-        return []
-    mine, parameters = zip(*begun, strict=True)
-    return Drawn(pipe, mine, parameters).told()
 
 
 def check_switch(random_seed: Any) -> bool:

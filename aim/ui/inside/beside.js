@@ -16,6 +16,7 @@ const many = (value) => {
 function words({ line, column }) {
   const where = `Row ${line + 1}, column ${column + 1}`;
   const fact = facts[line * film.value.grid + column];
+  if (fact === null) return `${where}: given, not drawn`;
   if (!fact) return `${where}: not drawn yet`;
   return `${where}: drawn at ${share(fact[0])}, ${many(fact[1])}; pull ${fact[2].toFixed(2)} nats`;
 }

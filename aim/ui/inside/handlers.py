@@ -4,7 +4,7 @@ words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -12,13 +12,13 @@ import numpy as np
 from gradio.components import Component
 
 from aim.checks import whole
+from aim.config import SamplingParams
 from aim.engine import Request
 from aim.pipeline import Pipeline
-from aim.ui.drawings import Drawings, Drawn
-from aim.ui.generate.handlers import stopped
+from aim.ui.drawings import Drawings, Drawn, stopped
 from aim.ui.inside.maps import MAPS, drawn_map, table
 from aim.ui.models import Models
-from aim.ui.settings.recall import seed_to_draw
+from aim.ui.settings.recall import recall, seed_to_draw
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing
 from aim.ui.stage.reel import Reel
 from aim.ui.stage.sessions import Sessions
@@ -36,7 +36,7 @@ PREVIEW_EVERY = 8
 
 
 class InsideScreen(NamedTuple):
-    """The components that looking inside writes to."""
+    """The components that looking inside writes to, and what is asked of it."""
 
     stage: Component
     progress: Component
@@ -46,6 +46,17 @@ class InsideScreen(NamedTuple):
     start: Component
     stop: Component
     seed: Component
+    kind: Component
+    row: Component
+    column: Component
+
+
+class Plan(NamedTuple):
+    """What is to be drawn."""
+
+    parameters: dict[str, Any]
+    params: SamplingParams
+    kept: Sequence[int] | np.ndarray = ()  # codes that are given
 
 
 class Seen(NamedTuple):
@@ -55,6 +66,7 @@ class Seen(NamedTuple):
     codes: np.ndarray  # (n,)
     notes: np.ndarray  # (n, 13)
     value: dict[str, Any]  # of the stage, without a map
+    kept: int  # of the codes, those that were given
 
 
 class InsideActions:
@@ -83,6 +95,40 @@ class InsideActions:
         **sampling: Any,
     ) -> Iterator[Update]:
         """Draw a picture, its map growing with it."""
+
+        def plan(pipe: Pipeline) -> Plan:
+            params, drawn_with = pipe.params(**sampling), seed_to_draw(seed, random_seed)
+            return Plan(pipe.parameters(label, drawn_with, params), params)
+
+        yield from self._draw(model, plan, kind, row, column, request)
+
+    def open(
+        self, kind: str, row: Any, column: Any, request: gr.Request, event: gr.EventData
+    ) -> Iterator[Update]:
+        """Draw a picture of the visit again; rows that it kept of another one are given."""
+        wanted = recall(event._data["parameters"], self.models)
+
+        def plan(pipe: Pipeline) -> Plan:
+            params = pipe.params(**wanted.sampling)
+            parameters = pipe.parameters(wanted.label, wanted.seed, params)  # type: ignore[arg-type]
+            if "rows_kept" not in event._data["parameters"]:
+                return Plan(parameters, params)
+            drawn = Drawn.of([event._data], self.models)
+            rows = drawn.parameters[0]["rows_kept"]
+            kept = drawn.codes[0][: rows * pipe.tokenizer.config.grid]
+            return Plan({**parameters, "rows_kept": rows}, params, kept)
+
+        yield from self._draw(wanted.model or "", plan, kind, row, column, request)
+
+    def _draw(
+        self,
+        model: str,
+        plan: Callable[[Pipeline], Plan],
+        kind: str,
+        row: Any,
+        column: Any,
+        request: gr.Request,
+    ) -> Iterator[Update]:
         screen = self.screen
         with self.sessions.one(request) as drawing:
             yield {**self._busy(True), screen.progress: status("starting", "Starting …")}
@@ -96,12 +142,13 @@ class InsideActions:
                 if pipe is None:
                     yield self._busy(False)
                     return
-                index = pipe.resolve(label)
-                params = pipe.params(**sampling)
-                drawn_with = seed_to_draw(seed, random_seed)
-                yield {screen.seed: drawn_with}
-                asked = Request(pipe.row(index), params, drawn_with, COUNT_EVERY, explain=True)
-                reel = Reel(pipe, pipe.title(index))
+                parameters, params, kept = plan(pipe)
+                index, seed = parameters["class"], parameters["seed"]
+                yield {screen.seed: seed}
+                asked = Request(
+                    pipe.row(index), params, seed, COUNT_EVERY, explain=True, prefix=kept
+                )
+                reel = Reel(pipe, pipe.title(index), begin=len(kept))
                 for view in drawing.views(pipe, [asked], PREVIEW_EVERY):
                     told = status(view.state, describe_view(view), view)
                     yield {screen.progress: told}
@@ -111,14 +158,13 @@ class InsideActions:
                     if view.image is not None:
                         path = keep(preview_png(view.image), "preview.png", screen.stage)
                     if view.state == "done":
-                        parameters = pipe.parameters(index, drawn_with, params)
                         drawn = Drawn(pipe, view.codes, (parameters,))
                         self.drawings.remember(drawn, view.images)
                         made = drawn.told()
                     elif view.state == "stopped":
-                        seeds = range(drawn_with, drawn_with + 1)
-                        made = stopped(pipe, index, seeds, params, view.codes)
-                    seen = Seen(pipe, view.codes[0], view.notes, reel.show(view, path, made=made))
+                        made = stopped(pipe, view.codes, [parameters])
+                    value = reel.show(view, path, made=made)
+                    seen = Seen(pipe, view.codes[0], view.notes, value, len(kept))
                     yield self.show(kind, seen)
                     if view.state in ("done", "stopped"):
                         yield {screen.notes: seen, **self.tell(row, column, seen)}
@@ -131,7 +177,7 @@ class InsideActions:
         """The map of one kind, with its key."""
         if seen is None:
             return {self.screen.key: MAPS[kind].explanation}
-        beside, key = drawn_map(kind, seen.codes, seen.notes, seen.pipe.colours())
+        beside, key = drawn_map(kind, seen.codes, seen.notes, seen.pipe.colours(), seen.kept)
         return {self.screen.stage: {**seen.value, "map": beside}, self.screen.key: key}
 
     def tell(self, row: Any, column: Any, seen: Seen | None) -> Update:
@@ -142,8 +188,9 @@ class InsideActions:
         grid = pipe.tokenizer.config.grid
         row, column = whole("row", row, 1, grid), whole("column", column, 1, grid)
         place = (row - 1) * grid + column - 1
+        html = table(place, seen.codes, seen.notes, pipe.colours(), grid, seen.kept)
         return {
-            self.screen.choice: table(place, seen.codes, seen.notes, pipe.colours(), grid),
+            self.screen.choice: html,
             self.screen.stage: gr.update(mark={"line": row - 1, "column": column - 1}),
         }
 

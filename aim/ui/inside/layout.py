@@ -75,7 +75,9 @@ def inside_tab(models: Models, drawing: Actions, boxes: Boxes) -> InsideActions:
         )
     choice = Shown("", elem_id="choice", elem_classes="aim-report")
     notes = gr.State(None)
-    screen = InsideScreen(stage, progress, key, choice, notes, start, stop, boxes.seed)
+    screen = InsideScreen(
+        stage, progress, key, choice, notes, start, stop, boxes.seed, kind, row, column
+    )
     actions = InsideActions(models, drawing.sessions, screen, drawing.drawings)
     hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     start.click(

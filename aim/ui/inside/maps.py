@@ -23,6 +23,7 @@ STOPS = np.array(
     ],
     np.float64,
 )
+GREY = (143, 161, 172)
 # columns of ``aim.sampling.explain``
 LOG_P, ENTROPY, SHIFT, LIKELIEST, THEIR_CODES = 0, 1, 2, slice(3, 8), slice(8, 13)
 
@@ -61,23 +62,27 @@ def values(kind: str, notes: np.ndarray) -> np.ndarray:
 
 
 def drawn_map(
-    kind: str, codes: np.ndarray, notes: np.ndarray, palette: np.ndarray
+    kind: str, codes: np.ndarray, notes: np.ndarray, palette: np.ndarray, kept: int = 0
 ) -> tuple[dict[str, Any], str]:
-    """Codes (n,), notes (n, 13) on them and colours (V, 3) of the codebook -> what a stage of the
-    tab shows beside the picture, and its key in words.
+    """Codes (n,), of which the first ``kept`` were given, notes (n, 13) on them and colours (V, 3)
+    of the codebook -> what a stage of the tab shows beside the picture, and its key in words.
 
-    ``title``, ``colours`` (n, 3) as base64 of RGB, dark to bright, ``ends`` of the scale in words
-    or None, and ``facts`` (n, 3): log probability, entropy, shift.
+    ``title``, ``colours`` (n, 3) as base64 of RGB, dark to bright, grey for what was given,
+    ``ends`` of the scale in words or None, and ``facts`` (n, 3): log probability, entropy, shift;
+    None for what was given.
     """
     shown, key, ends = MAPS[kind], MAPS[kind].explanation, None
     cells = palette[codes]
-    if len(codes) and kind != "colour":
-        found = values(kind, notes)
+    if len(codes) > kept and kind != "colour":
+        found = values(kind, notes[kept:])
         low, high, mean = float(found.min()), float(found.max()), float(found.mean())
-        cells = _colour((found - low) / (high - low or 1.0))
+        cells[:kept], cells[kept:] = GREY, _colour((found - low) / (high - low or 1.0))
         ends = [_short(kind, low), _short(kind, high)]
         key = f"{key} On average {said(kind, mean)}."
-    facts = notes[:, [LOG_P, ENTROPY, SHIFT]].astype(np.float64).round(3).tolist()
+    if kept:
+        key = f"{key} The first {kept} codes were given, not drawn."
+    facts: list[Any] = notes[:, [LOG_P, ENTROPY, SHIFT]].astype(np.float64).round(3).tolist()
+    facts[:kept] = [None] * min(kept, len(facts))
     colours = base64.b64encode(cells.astype(np.uint8).tobytes()).decode()
     return {"title": shown.title, "colours": colours, "ends": ends, "facts": facts}, key
 
@@ -117,14 +122,23 @@ def _colour(share: np.ndarray) -> np.ndarray:
     return (STOPS[below] * (1 - part) + STOPS[below + 1] * part).round().astype(np.uint8)
 
 
-def table(place: int, codes: np.ndarray, notes: np.ndarray, colours: np.ndarray, grid: int) -> str:
+def table(
+    place: int,
+    codes: np.ndarray,
+    notes: np.ndarray,
+    colours: np.ndarray,
+    grid: int,
+    kept: int = 0,
+) -> str:
     """The choice at ``place``, 0 and on, as HTML: the code drawn, and the five likeliest with their
-    probabilities and colours.
+    probabilities and colours. The first ``kept`` codes were given.
     """
     row, column = divmod(place, grid)
     where = f"Code {place + 1}, row {row + 1}, column {column + 1}"
     if place >= len(codes):
         return f"<p>{where}: not drawn yet.</p>"
+    if place < kept:
+        return f"<p><strong>{where}</strong>: code {codes[place]} was given, not drawn.</p>"
     of = notes[place]
     told = (
         f"<p><strong>{where}</strong>: code {codes[place]} was drawn, at a probability of "

@@ -151,16 +151,10 @@
     navigator.clipboard ? navigator.clipboard.writeText(link).then(copied, shown) : shown();
   };
   // Show the tab that somebody goes on to with a picture, whose settings are taken over.
-  const arrive = (tries = 30) => {
+  const arrive = () => {
     if (document.querySelector("#told .aim-failed")) return;
-    if (tries === 30) {
-      show(window.aim.to);
-      setTimeout(() => seen(DRAW)?.focus(), 100); // what was pressed is no longer there
-    }
-    if (window.aim.to !== "inside") return;
-    const ready = document.getElementById("inside")?.offsetParent;
-    if (ready) press("inside");
-    else if (tries) setTimeout(arrive, 100, tries - 1);
+    show(window.aim.to);
+    setTimeout(() => seen(DRAW)?.focus(), 100); // what was pressed is no longer there
   };
   // draw: what the settings say, on the tab that is shown
   window.aim = { show, draw: () => press(...DRAW), made, save, copy, arrive };

@@ -92,8 +92,6 @@ async function open(one) {
   const say = dialog.querySelector(".aim-saying");
   say.textContent = "";
   large.removeAttribute("src");
-  // what grew out of another picture is not drawn again by its settings alone
-  dialog.querySelector("[data-to=inside]").hidden = "rows_kept" in one.parameters;
   dialog.querySelector(".aim-remove").hidden = !visit.some((other) => same(other) === same(one));
   for (const button of dialog.querySelectorAll("[data-kind], [data-to=explore]")) {
     button.disabled = false;
@@ -114,6 +112,7 @@ function go(to, one) {
   if (dialog.open) dialog.close();
   window.aim.to = to;
   if (to === "explore") trigger("submit", one);
+  if (to === "inside") trigger("input", one);
   trigger("select", one.parameters);
 }
 

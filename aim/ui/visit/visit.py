@@ -13,7 +13,8 @@ from aim.ui.stage.widgets import Shown
 class Visit(Shown):
     """The pictures, newest first, and the one that is shown large. It takes what a ``Stage`` has
     made. When somebody goes on from a picture, it tells ``select``, with the picture's parameters,
-    and where that leads to Explore ``submit``, with the picture (``Drawn.told``).
+    and where that leads to Explore ``submit``, to Inside ``input``, with the picture
+    (``Drawn.told``).
     """
 
     def __init__(self, **kwargs: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from aim.engine import Request
-from aim.ui.explore.handlers import parent_of
+from aim.ui.explore.branches import parent_of
 from pages import Page, show, until
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
@@ -98,6 +98,16 @@ def test_rewind_and_branch(tab: Any, asked: list[Request]) -> None:
     assert asked[2].seed == 77
     assert asked[2].prefix == again.prefix, "the same rows of the same picture"
     assert "3: goldfish (1), 8 rows of 1" in tab.inner_text("#branches")
+    assert until(lambda: tab.is_enabled("#explored [data-to=inside]"))
+    kept = tab.evaluate("() => JSON.parse(localStorage.getItem('aim-visit'))[0]")
+    tab.click("#explored [data-to=inside]")
+    assert until(lambda: tab.locator("#inside-progress .aim-done").count() == 1, 30)
+    inside = asked[3]
+    assert inside.explain and (inside.prefix, inside.seed) == (asked[2].prefix, 77)
+    assert until(lambda: "Row 1, column 1: given, not drawn" in tab.inner_text("#looked"))
+    assert "The first 128 codes were given" in tab.inner_text("#map-key")
+    known = tab.evaluate("() => JSON.parse(localStorage.getItem('aim-visit'))")
+    assert known[0] == kept and len(known) == 3, "the same picture, and no other"
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK"])

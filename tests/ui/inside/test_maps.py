@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aim.ui.inside.maps import MAPS, drawn_map, said, table, values
+from aim.ui.inside.maps import GREY, MAPS, drawn_map, said, table, values
 
 GRID = 4
 COLOURS = np.arange(64 * 3, dtype=np.uint8).reshape(64, 3)
@@ -98,3 +98,14 @@ def test_a_place_that_is_not_drawn() -> None:
     assert (
         table(9, codes, notes, COLOURS, GRID) == "<p>Code 10, row 3, column 2: not drawn yet.</p>"
     )
+
+
+def test_what_was_given_is_told_apart() -> None:
+    codes, notes = noted(6)
+    shown, key = drawn_map("entropy", codes, notes, COLOURS, 2)
+    alone, _ = drawn_map("entropy", codes[2:], notes[2:], COLOURS)
+    assert np.array_equal(cells(shown)[:2], [GREY, GREY]) and shown["ends"] == alone["ends"]
+    assert shown["facts"] == [None, None, *alone["facts"]] and "The first 2 codes" in key
+    assert "was given, not drawn" in table(1, codes, notes, COLOURS, GRID, 2)
+    given, _ = drawn_map("entropy", codes, notes, COLOURS, len(codes))
+    assert given["ends"] is None and set(given["facts"]) == {None}

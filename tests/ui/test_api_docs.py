@@ -4,16 +4,25 @@ from its table.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
 import subprocess
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gradio_client
+import httpx
 import pytest
+from PIL import Image
 
+from aim.config import GPTConfig
+from aim.ui.race import handlers as race_handlers
 from pages import Page
+from tests.tiny import TINY
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 HERE = "http://127.0.0.1:7860"
@@ -65,3 +74,35 @@ def test_javascript(page: Page, browser: Any) -> None:
     assert any(line.startswith("goldfish 7 ") and "/gradio_api/file=" in line for line in said), (
         said
     )
+
+
+def test_what_the_page_shows_under_use_via_api_runs_as_it_stands(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = httpx.get(f"{page.url}gradio_api/info", trust_env=False).json()["named_endpoints"]
+    assert len(told) == 12
+    client = gradio_client.Client(page.url, verbose=False, download_files=str(tmp_path))
+    monkeypatch.setattr(gradio_client, "Client", lambda url: client)
+    monkeypatch.chdir(tmp_path)
+    Image.effect_noise((90, 60), 90).convert("RGB").save("photo.jpg")
+    tiny = {"aim-b": dataclasses.replace(TINY, classes=()), "gpt-b": GPTConfig(64, 2, 2)}
+    specs = {name: SimpleNamespace(config=config) for name, config in tiny.items()}
+    monkeypatch.setattr(import_module("aim.bench.scaling"), "spec_of", specs.get)
+    monkeypatch.setattr(race_handlers, "SCALING_SECONDS", 0.5)
+    results: dict[str, Any] = {}
+    for name, endpoint in told.items():
+        code = endpoint["code_snippets"]["python"]
+        if name == "/race":  # the weights of the pair that is shown are out of reach here
+            assert 'pair="aim-b/gpt-b"' in code
+            code = code.replace("aim-b/gpt-b", "aim-b/gpt-b random")
+        found: dict[str, Any] = {}
+        exec(compile(code, name, "exec"), found)
+        results[name] = found["result"]
+    for name in ("/generate", "/complete", "/sweep", "/blend", "/race", "/scaling"):
+        assert results[name][1]["state"] == "done", (name, results[name])
+    assert results["/random_class"] in page.pipe.classes and len(results["/classes"]) == 5
+    shell = told["/generate"]["code_snippets"]["bash"]
+    done = subprocess.run(
+        ["bash", "-O", "lastpipe", "-c", shell], capture_output=True, text=True, timeout=60
+    )
+    assert "event: complete" in done.stdout, done

@@ -16,7 +16,7 @@ from aim.ui.models import Models
 from aim.ui.settings.handlers import Boxes
 from aim.ui.stage.stage import Stage
 from aim.ui.stage.updates import status
-from aim.ui.stage.widgets import Range, Status, draw_and_stop
+from aim.ui.stage.widgets import Given, Range, Status, Whole, draw_and_stop
 
 _INTRO = (
     "A picture is drawn row by row, and every row follows from those above it. **Draw** one, click "
@@ -65,7 +65,7 @@ def explore_tab(models: Models, drawing: Actions, boxes: Boxes) -> ExploreAction
         elem_classes=["aim-narrow", "aim-note"],
     )
     grown = Tree(elem_id="branches", elem_classes=["aim-narrow", "aim-flush"])
-    given = gr.File(
+    given = Given(
         label="A picture of your own, to be finished",
         type="filepath",
         file_types=["image"],
@@ -95,7 +95,9 @@ def explore_tab(models: Models, drawing: Actions, boxes: Boxes) -> ExploreAction
     grown.click(actions.choose, branches, list(screen), **hidden)
     # in the order of the API, at whose end new ones come
     whole: dict[str, Any] = {
-        **{"picture": given, "rows": rows, "label": boxes.label},
+        "picture": given,
+        "rows": Whole(grid // 2, precision=0, visible=False, label="Rows kept"),
+        "label": boxes.label,
         **{name: boxes.sampling[name] for name in ("cfg_scale", "temperature")},
         **{"seed": boxes.seed, **boxes.sampling, "model": boxes.model},
     }

@@ -42,9 +42,11 @@ class Pick(gr.Radio):
         return payload
 
     def api_info(self) -> dict[str, Any]:
-        """One of the choices, as what they are."""
-        values = [value for _, value in self.choices]
-        return {"enum": values, "type": "integer" if isinstance(values[0], int) else "string"}
+        """One of the choices, which are whole numbers; as an enumeration, examples of calls would
+        quote them.
+        """
+        values = ", ".join(str(value) for _, value in self.choices)
+        return {"type": "integer", "description": f"one of {values}"}
 
 
 class Range(gr.Slider):
@@ -59,6 +61,16 @@ class Range(gr.Slider):
     def api_info(self) -> dict[str, Any]:
         """A number."""
         return {"type": "number"}
+
+
+class Given(gr.File):
+    """A file that somebody gives."""
+
+    is_template = True
+
+    def example_payload(self) -> Any:
+        """For the API's description: a file beside the program."""
+        return {"path": "photo.jpg", "url": "photo.jpg", "meta": {"_type": "gradio.FileData"}}
 
 
 class Whole(gr.Number):

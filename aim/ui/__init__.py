@@ -29,8 +29,8 @@ from aim.ui.inside.layout import inside_tab
 from aim.ui.models import Models, first_class
 from aim.ui.page import Page
 from aim.ui.picker import picker
+from aim.ui.race import recorded
 from aim.ui.race.layout import race_tab
-from aim.ui.race.recorded import sentence
 from aim.ui.settings.layout import settings_column
 from aim.ui.theme import THEME
 from aim.ui.visit.layout import visit_below
@@ -61,7 +61,13 @@ LAUNCH: dict[str, Any] = {
     "run_history": False,
     "footer_links": ["api", "settings"],
     "app_kwargs": {
-        "routes": [*ROUTES, *drawings.ROUTES, *picker.ROUTES, *front.ROUTES],
+        "routes": [
+            *ROUTES,
+            *drawings.ROUTES,
+            *picker.ROUTES,
+            *front.ROUTES,
+            *recorded.ROUTES,
+        ],
         "middleware": [Middleware(front.Front), Middleware(Gate)],
     },
 }
@@ -89,7 +95,7 @@ def build(
         page.limits = models.line.limits
         page.drawings = drawings.Drawings(models)
         pipe = models.get(models.default)
-        page.card = front.Card(pipe)
+        page.card, page.raced = front.Card(pipe), recorded.Opening(pipe)
         played, offered = opening(pipe)
         head = gr.Markdown(_headline(pipe, 0), elem_classes="aim-head")
         with gr.Row(elem_classes="aim-page"):
@@ -207,7 +213,7 @@ def _headline(pipe: Pipeline, rate: float) -> str:
     speed = f", here about {rate:,.0f} a second" if rate else ""
     codes = pipe.model.config.num_tokens
     what = f"A Mamba-2 model draws a picture as {codes} codes, one after another{speed}."
-    return f"# AiM\n{what} {sentence(pipe)} {_SKIP}"
+    return f"# AiM\n{what} {recorded.sentence(pipe)} {_SKIP}"
 
 
 def _warm_up(models: Models, health: Health) -> None:

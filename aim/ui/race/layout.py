@@ -15,7 +15,7 @@ from aim.ui.picker.picker import Picker
 from aim.ui.race.handlers import BATCHES, RaceActions, ScalingActions
 from aim.ui.race.measuring_handlers import MeasuringActions, MeasuringScreen
 from aim.ui.race.pairs import classes, find, offered
-from aim.ui.race.recorded import opening
+from aim.ui.race.recorded import Opening
 from aim.ui.race.replay import Replay
 from aim.ui.race.scaling_report import memory_chart
 from aim.ui.stage.updates import Update, status
@@ -41,7 +41,8 @@ def race_tab(models: Models, drawing: Actions) -> list[MeasuringActions]:
     pair_ = next((pair for pair in known if pair.aim == models.default), known[0])
     labels = classes(pair_, models) or []
     gr.Markdown(_INTRO, elem_classes="aim-about")
-    replay = Replay(opening(models.get(models.default)), elem_id="replay", elem_classes="aim-flush")
+    recorded = Opening(models.get(models.default)).there
+    replay = Replay(recorded=recorded, elem_id="replay", elem_classes="aim-flush")
     with gr.Group(), gr.Row():
         pair = Choice(
             [(p.title, p.name) for p in pairs],

@@ -6,9 +6,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from aim.bench.race import Race
 from aim.pipeline import Pipeline
@@ -71,6 +76,33 @@ def opening(pipe: Pipeline) -> dict[str, Any] | None:
     for racer, codes, image in zip(value["racers"], found.codes, images, strict=True):
         racer |= {"colours": [encoded(palette, codes)], "image": address(image, 90)}
     return value
+
+
+class Opening:
+    """What a ``Replay`` of ``pipe``'s page fetches when its tab is opened. ``there`` is whether
+    there is anything.
+    """
+
+    def __init__(self, pipe: Pipeline) -> None:
+        self._pipe, self.there = pipe, recorded().of(pipe)
+
+    @cached_property
+    def told(self) -> bytes:
+        """The value of the replay, as JSON."""
+        return json.dumps(opening(self._pipe)).encode()
+
+
+async def _opening(request: Request) -> Response:
+    found: Opening = request.app.blocks.raced
+    if not found.there:
+        return PlainTextResponse("There is no race of this model.", 404)
+    told = await run_in_threadpool(lambda: found.told)
+    headers = {"Cache-Control": "max-age=3600"}
+    return Response(told, media_type="application/json", headers=headers)
+
+
+ROUTES = [Route("/race.json", _opening)]
+"""For the server of a page whose ``raced`` is an ``Opening``."""
 
 
 def sentence(pipe: Pipeline) -> str:

@@ -77,8 +77,9 @@ def test_the_race_is_what_the_bundled_models_draw(pipe: Pipeline) -> None:
     assert (found.label, found.seed) == record.RACED == record.SHOWN[0]
     assert np.array_equal(recording().drawings[0].codes, own), "which is drawn above"
     assert np.array_equal(record.drawn(other, found.label, found.seed), others)
-    value = race.opening(pipe)
-    assert value is not None and all(version in value["badge"] for version in found.versions)
+    assert race.Opening(pipe).there
+    value = json.loads(race.Opening(pipe).told)
+    assert all(version in value["badge"] for version in found.versions)
     for racer in value["racers"]:
         assert racer["code_seconds"] == sorted(racer["code_seconds"])
         assert len(racer["code_seconds"]) == 256 and len(racer["colours"]) == 1
@@ -137,6 +138,8 @@ def test_the_first_screen_moves_and_a_picture_draws_its_class(
             time.sleep(0.2)
         assert len(seen) > 4, "nothing moves"
         assert tab.inner_text("#stage .aim-tag").startswith("Recorded: aim-s on ")
+        inside = "(words) => JSON.stringify(window.gradio_config).includes(words)"
+        assert tab.evaluate(inside, "Recorded: ") and not tab.evaluate(inside, "Recorded on ")
         tab.click(".aim-head a[href='#race']")
         tab.wait_for_selector(".aim-replay[data-state=playing]")
         assert tab.inner_text(".aim-badge").startswith("Recorded on ")

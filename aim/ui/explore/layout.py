@@ -91,7 +91,10 @@ def explore_tab(models: Models, drawing: Actions, boxes: Boxes) -> ExploreAction
     stop.click(drawing.stop, None, None, queue=False, **hidden)
     stage.click(actions.cut, None, rows, queue=False, trigger_mode="always_last", **hidden)
     rows.change(lambda rows: gr.update(cut=rows), rows, stage, queue=False, **hidden)
-    given.upload(actions.take, [given, boxes.model, branches], list(screen), **hidden)
+    # it stands in the tree then, and there is room for another
+    given.upload(actions.take, [given, boxes.model, branches], list(screen), **hidden).then(
+        None, None, given, js="() => null", **hidden
+    )
     grown.click(actions.choose, branches, list(screen), **hidden)
     # in the order of the API, at whose end new ones come
     whole: dict[str, Any] = {

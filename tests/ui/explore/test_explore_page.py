@@ -15,7 +15,7 @@ from aim.engine import Request
 from aim.ui.explore.branches import parent_of
 from pages import Page, show, until
 
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
+DESKTOP = {"width": 1280, "height": 900}
 
 
 @pytest.fixture
@@ -32,27 +32,61 @@ def asked(monkeypatch: pytest.MonkeyPatch, page: Page) -> list[Request]:
     return requests
 
 
-@pytest.fixture
-def tab(page: Page, browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    context = browser.new_context(viewport=getattr(request, "param", DESKTOP))
+def opened(served: Page, browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport=DESKTOP)
     context.set_default_timeout(30_000)
     tab = context.new_page()
-    tab.goto(page.url)
+    tab.goto(served.url)
     show(tab, "Explore")
     tab.wait_for_selector("#explore")
     yield tab
     context.close()
 
 
+@pytest.fixture
+def fresh(page: Page, browser: Any) -> Iterator[Any]:
+    """A window in which nothing was explored yet."""
+    yield from opened(page, browser)
+
+
+@pytest.fixture(scope="module")
+def window(served: Page, browser: Any) -> Iterator[Any]:
+    yield from opened(served, browser)
+
+
+@pytest.fixture
+def tab(page: Page, window: Any) -> Any:
+    """One window for all who do not mind what others explored there."""
+    window.get_by_label("Random", exact=True).check()
+    return window
+
+
 def said(tab: Any) -> str:
     return str(tab.inner_text("#explore-progress .aim-text"))
 
 
-def draw(tab: Any, count: int) -> None:
-    """Press Draw, and wait until there are ``count`` pictures."""
+def count(tab: Any) -> int:
+    return int(tab.locator("#branches img").count())
+
+
+def draw(tab: Any) -> int:
+    """Press Draw, and wait until there is one picture more; returns how many there are."""
+    before = count(tab)
     tab.click("#explore")
-    tab.wait_for_function(f"() => document.querySelectorAll('#branches img').length === {count}")
+    assert until(lambda: count(tab) == before + 1)
     assert until(lambda: "256 / 256" in said(tab))
+    return before + 1
+
+
+def give(tab: Any, name: str, content: bytes) -> int:
+    """Give a picture; returns its number."""
+    before = count(tab)
+    tab.set_input_files(
+        "#given input[type=file]", {"name": name, "mimeType": "image/*", "buffer": content}
+    )
+    assert until(lambda: count(tab) == before + 1)
+    assert "Your picture as 16x16 codes keep it" in said(tab)
+    return before + 1
 
 
 def keep_rows(tab: Any, rows: int) -> None:
@@ -61,9 +95,15 @@ def keep_rows(tab: Any, rows: int) -> None:
     box.press("Tab")
 
 
-def test_rewind_and_branch(tab: Any, asked: list[Request]) -> None:
+def test_rewind_and_branch(fresh: Any, asked: list[Request]) -> None:
+    tab = fresh
+    keep_rows(tab, 3)
+    tab.click("#explore")
+    assert until(lambda: "there is no picture yet to keep them of" in said(tab))
+    assert until(lambda: tab.is_enabled("#explore"))
+    keep_rows(tab, 0)
     tab.get_by_label("Random", exact=True).uncheck()
-    draw(tab, 1)
+    draw(tab)
     assert asked[0].prefix == ()
     stage = tab.locator("#explored .aim-stage")
     stage.get_by_role("button", name="Live").click()
@@ -80,7 +120,7 @@ def test_rewind_and_branch(tab: Any, asked: list[Request]) -> None:
     keep_rows(tab, 5)
     assert until(lambda: "The first 5 rows stay" in tab.inner_text("#explored .aim-cut"))
     keep_rows(tab, 8)
-    draw(tab, 2)
+    draw(tab)
     rate = float(tab.inner_text("#explore-progress .aim-rate").split()[0])
     told = re.search(r"128 codes drawn in ([\d.]+) s", tab.inner_text("#branches"))
     assert rate == pytest.approx(128 / float(told[1]), rel=0.05), "only what was drawn counts"
@@ -94,7 +134,7 @@ def test_rewind_and_branch(tab: Any, asked: list[Request]) -> None:
     assert until(lambda: "goes on from 1" in said(tab))
     tab.locator("#seed input").fill("77")
     tab.locator("#seed input").press("Tab")
-    draw(tab, 3)
+    draw(tab)
     assert asked[2].seed == 77
     assert asked[2].prefix == again.prefix, "the same rows of the same picture"
     assert "3: goldfish (1), 8 rows of 1" in tab.inner_text("#branches")
@@ -116,16 +156,11 @@ def test_a_picture_of_one_s_own_is_finished(
 ) -> None:
     out = io.BytesIO()
     Image.effect_noise((90, 60), 90).convert(mode).save(out, "JPEG")
-    tab.set_input_files(
-        "#given input[type=file]",
-        {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": out.getvalue()},
-    )
-    tab.wait_for_function("() => document.querySelectorAll('#branches img').length === 1")
-    assert "Your picture as 16x16 codes keep it" in said(tab)
+    number = give(tab, "photo.jpg", out.getvalue())
     assert tab.input_value("#rows-kept input[type=number]") == "8"
-    draw(tab, 2)
+    draw(tab)
     assert list(asked[0].prefix) == page.pipe.encode(out.getvalue())[:128].tolist()
-    assert "2: goldfish (1), 8 rows of 1" in tab.inner_text("#branches")
+    assert f"{number + 1}: goldfish (1), 8 rows of {number}" in tab.inner_text("#branches")
 
 
 def saved(kind: str) -> bytes:
@@ -145,15 +180,11 @@ def saved(kind: str) -> bytes:
     [("12 megapixels", "photo.jpg"), ("1x1", "dot.png"), ("animated", "waving.gif")],
 )
 def test_pictures_of_every_kind_are_taken(tab: Any, kind: str, name: str) -> None:
-    tab.set_input_files(
-        "#given input[type=file]", {"name": name, "mimeType": "image/*", "buffer": saved(kind)}
-    )
-    tab.wait_for_function("() => document.querySelectorAll('#branches img').length === 1")
-    assert "Your picture as 16x16 codes keep it" in said(tab)
+    give(tab, name, saved(kind))
 
 
-def test_an_upload_of_200_mb_is_refused_and_the_page_goes_on(tab: Any, tmp_path: Path) -> None:
-    path = tmp_path / "huge.png"
+def test_an_upload_of_200_mb_is_refused_and_the_page_goes_on(fresh: Any, tmp_path: Path) -> None:
+    tab, path = fresh, tmp_path / "huge.png"
     with path.open("wb") as file:
         file.truncate(200_000_000)
     tab.set_input_files("#given input[type=file]", path)
@@ -165,7 +196,7 @@ def test_an_upload_of_200_mb_is_refused_and_the_page_goes_on(tab: Any, tmp_path:
     )
     tab.reload()
     show(tab, "Explore")
-    draw(tab, 1)
+    draw(tab)
 
 
 def test_what_is_no_picture_is_refused_and_the_page_goes_on(tab: Any) -> None:
@@ -179,18 +210,11 @@ def test_what_is_no_picture_is_refused_and_the_page_goes_on(tab: Any) -> None:
             in said(tab)
         )
     )
-    draw(tab, 1)
-
-
-def test_rows_of_nothing(tab: Any, page: Page) -> None:
-    keep_rows(tab, 3)
-    tab.click("#explore")
-    assert until(lambda: "there is no picture yet to keep them of" in said(tab))
-    assert tab.is_enabled("#explore")
-    assert page.pipe.server.engine.idle
+    draw(tab)
 
 
 def test_stop(tab: Any, page: Page) -> None:
+    keep_rows(tab, 0)
     page.brake.seconds = 0.05
     tab.click("#explore")
     assert until(lambda: "/ 256" in said(tab))
@@ -198,12 +222,6 @@ def test_stop(tab: Any, page: Page) -> None:
     assert until(lambda: said(tab).startswith("Stopped at"))
     assert until(lambda: tab.is_enabled("#explore"))
     assert page.settle()
-
-
-@pytest.mark.parametrize("tab", [PHONE], indirect=True)
-def test_a_phone_needs_no_sideways_scrolling(tab: Any) -> None:
-    draw(tab, 1)
-    assert tab.evaluate("() => document.documentElement.scrollWidth") <= 360
 
 
 @pytest.mark.parametrize("rows", [-1, 16, 2.5, "8", True, None])

@@ -20,7 +20,7 @@ from aim.images import read, write
 from aim.ui.settings.handlers import Boxes, SettingsActions
 from pages import Page, show, until
 
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
+DESKTOP = {"width": 1280, "height": 900}
 
 
 @pytest.fixture
@@ -385,11 +385,3 @@ def test_presets_and_keys(page: Page, open_tab: Callable[..., Any]) -> None:
     tab.keyboard.press("Enter")
     tab.wait_for_function("() => document.querySelectorAll('#visit li').length === 1")
     assert "guidance 6, temperature 0.9, top-p 0.95" in tab.inner_text("#visit")
-
-
-def test_a_phone_needs_no_sideways_scrolling(open_tab: Callable[..., Any]) -> None:
-    tab = open_tab("", PHONE)
-    tab.get_by_label("4", exact=True).check()
-    generate(tab, 4)
-    tab.click("#share")
-    assert tab.evaluate("() => document.documentElement.scrollWidth") <= 360

@@ -95,7 +95,7 @@ def build(
         page.limits = models.line.limits
         page.drawings = drawings.Drawings(models)
         pipe = models.get(models.default)
-        page.card, page.raced = front.Card(pipe), recorded.Opening(pipe)
+        page.card, page.raced = front.Card(pipe, _told(pipe)), recorded.Opening(pipe)
         played, offered = opening(pipe)
         head = gr.Markdown(_headline(pipe, 0), elem_classes="aim-head")
         with gr.Row(elem_classes="aim-page"):
@@ -209,11 +209,16 @@ def _at_a_desktop() -> bool:
 
 
 def _headline(pipe: Pipeline, rate: float) -> str:
+    """What stands above the page, in Markdown, with a link past the settings."""
+    return f"# AiM\n{_told(pipe, rate)} {_SKIP}"
+
+
+def _told(pipe: Pipeline, rate: float = 0) -> str:
     """What happens here, in a line, and at how many codes a second; 0 for not known yet."""
     speed = f", here about {rate:,.0f} a second" if rate else ""
     codes = pipe.model.config.num_tokens
     what = f"A Mamba-2 model draws a picture as {codes} codes, one after another{speed}."
-    return f"# AiM\n{what} {recorded.sentence(pipe)} {_SKIP}"
+    return f"{what} {recorded.sentence(pipe)}".rstrip()
 
 
 def _warm_up(models: Models, health: Health) -> None:

@@ -1,5 +1,6 @@
-"""The page's HTML as it goes out: with a card for messengers and with the styles that hold before
-any script has run, compressed; and files whose names change with their content stay in the browser.
+"""The page's HTML as it goes out: with a card for messengers, with words and styles that hold
+before any script has run, compressed; and files whose names change with their content stay in the
+browser.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ LONGEST = 100  # letters of a class in a link
 CARD = "card.jpg"  # its address below the page's
 _ACROSS, _DOWN, _EACH = 4, 2, 300  # pictures of a card, and pixels of one
 _FOREIGN = re.compile(r'<meta\s+(?:name|property)="(?:og|twitter):[^>]*>\s*')
+_LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
+_BODY = "<gradio-app"  # what the scripts fill
 _CONFIG = "<script>window.gradio_config"  # where the head's tags end and values begin
 PACKINGS: dict[str, Callable[[bytes], bytes]] = {  # the best first; "" is in whatever is accepted
     "br": partial(brotli.compress, quality=5),
@@ -41,12 +44,14 @@ _KEEP = "public, max-age=31536000, immutable"
 
 
 class Card:
-    """What messengers show: words, and a picture of recorded drawings. ``there`` is whether these
-    are of ``pipe``.
+    """What is seen before the page is there: in messengers, words and a picture of recorded
+    drawings, ``there`` being whether these are of ``pipe``; in the browser, the ``headline`` in
+    Markdown.
     """
 
-    def __init__(self, pipe: Pipeline) -> None:
+    def __init__(self, pipe: Pipeline, headline: str = "") -> None:
         self._pipe, self.there = pipe, recording().of(pipe)
+        self.headline = _LINK.sub(r"\1", headline)
 
     def named(self, label: str) -> str:
         """What the class of a link is called; empty for none, and for one that is not known."""
@@ -85,8 +90,10 @@ class Card:
         return out.getvalue()
 
 
-def dressed(html: str, tags: Mapping[str, str]) -> str:
-    """The HTML of a page with a card of these ``tags`` in place of Gradio's own."""
+def dressed(html: str, tags: Mapping[str, str], headline: str) -> str:
+    """The HTML of a page with a card of these ``tags`` in place of Gradio's own, and a headline
+    until the page's own is there.
+    """
     head, config, rest = html.partition(_CONFIG)
     if not config:  # not the page, but something that Gradio says of itself
         return html
@@ -95,12 +102,14 @@ def dressed(html: str, tags: Mapping[str, str]) -> str:
         kind = "property" if name.startswith("og:") else "name"
         ours.append(f'<meta {kind}="{name}" content="{escape(content)}" />')
     ours.append(f"<style>{text('stage/first.css')}</style>")
-    return _FOREIGN.sub("", head).replace("</style>", "</style>" + "".join(ours), 1) + config + rest
+    head = _FOREIGN.sub("", head).replace("</style>", "</style>" + "".join(ours), 1)
+    first = f'<header class="aim-before"><h1>AiM</h1><p>{escape(headline)}</p></header>'
+    return head + config + rest.replace(_BODY, first + _BODY, 1)
 
 
 @lru_cache(maxsize=16)
 def _packed(html: bytes, card: Card, root: str, name: str, packing: str) -> bytes:
-    return PACKINGS[packing](dressed(html.decode(), card.tags(root, name)).encode())
+    return PACKINGS[packing](dressed(html.decode(), card.tags(root, name), card.headline).encode())
 
 
 class Front:

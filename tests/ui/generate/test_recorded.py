@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 import aim
 import aim.ui
+import cold
 from aim.bench.race import Race
 from aim.bench.race import race as run_race
 from aim.bench.table import as_json
@@ -119,12 +120,37 @@ def test_the_headline_says_what_was_measured(
     assert race.sentence(pipe) == ""
 
 
-def test_the_first_screen_moves_and_a_picture_draws_its_class(
-    pipe: Pipeline, browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def url(pipe: Pipeline) -> Iterator[str]:
+    """A page on the bundled model, which is warm."""
+    with pytest.MonkeyPatch.context() as patch:
+        # other tests' page has its own
+        patch.setattr(ui_models, "load", lambda *_, **__: pipe)
+        page: Any = aim.ui.build(record.MODEL, device="cpu", dtype="float32")
+        _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **aim.ui.LAUNCH)
+        page.warming.join(60)
+        yield url
+        page.close(verbose=False)
+
+
+def test_a_cold_load_beside_a_bare_page_s(
+    url: str, browser: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ui_models, "load", lambda *_, **__: pipe)  # other tests' page has its own
-    page: Any = aim.ui.build(record.MODEL, device="cpu", dtype="float32")
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **aim.ui.LAUNCH)
+    other = cold.bare()
+    _, bare, _ = other.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    ours = cold.load(browser, url, "#stage .aim-stage[data-loop=true]")
+    theirs = cold.load(browser, bare, "[role=tab]")
+    other.close(verbose=False)
+    with capsys.disabled():
+        print(f"\nthe page: {ours}\na bare one: {theirs}")
+    assert ours.requests <= 1.2 * theirs.requests and ours.size <= 1.2 * theirs.size
+    assert ours.shifted < 0.1, ours.moved
+    assert ours.moving, "nothing moves"
+
+
+def test_the_first_screen_moves_and_a_picture_draws_its_class(
+    url: str, browser: Any, tmp_path: Path
+) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     try:
         tab = context.new_page()
@@ -157,4 +183,3 @@ def test_the_first_screen_moves_and_a_picture_draws_its_class(
         tab.screenshot(path=tmp_path / "drawing.png")
     finally:
         context.close()
-        page.close(verbose=False)

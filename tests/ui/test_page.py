@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -136,6 +137,35 @@ def test_pick_watch_stop_and_take_home(page: Page, open_tab: Any, tmp_path: Path
     tab.wait_for_selector("#progress .aim-drawing")
     tab.wait_for_selector(SAVED.format("png"))
     assert download(tab, SAVED.format("png"), tmp_path / "again").read_bytes() == png.read_bytes()
+
+
+def test_the_stage_keeps_a_pace_to_watch_and_fills_a_large_window(page: Page, open_tab: Any):
+    tab = open_tab({"width": 1920, "height": 1080})
+    shown = "#stage .aim-stage[data-state={}]"
+    tab.get_by_label("1", exact=True).check()
+    tab.click("#generate")
+    tab.wait_for_selector(shown.format("playing"))
+    started = time.monotonic()
+    tab.wait_for_selector(shown.format("done"))
+    assert time.monotonic() - started > 2.5, "as fast as the model, which takes no time here"
+    canvas, visit = (tab.locator(it).bounding_box() for it in ("#stage canvas", "#visit"))
+    assert canvas["width"] > 750 and visit["x"] > canvas["x"] + canvas["width"]
+    assert visit["y"] < 300 and tab.evaluate("document.documentElement.scrollWidth") <= 1920
+
+    tab.locator("#stage .aim-scrub").fill("100")
+    tab.wait_for_selector(shown.format("held") + "[data-shown='100']")
+    assert tab.inner_text("#stage .aim-shown") == "100 / 256"
+    tab.get_by_role("button", name="Live").first.click()
+    tab.locator("#stage .aim-play").click()
+    tab.wait_for_selector(shown.format("done"))
+    tab.locator("#stage .aim-play").click()
+    assert until(lambda: 0 <= tab.evaluate(SHOWN) < 256), "it is replayed"
+    tab.locator("#stage .aim-stage").hover()
+    tab.click("#stage .aim-full")
+    assert until(lambda: tab.evaluate("() => document.fullscreenElement?.className") == "aim-stage")
+    assert until(lambda: tab.locator("#stage canvas").bounding_box()["height"] > 900)
+    tab.click("#stage .aim-full")
+    assert until(lambda: tab.evaluate("() => document.fullscreenElement") is None)
 
 
 def test_nothing_is_fetched_from_elsewhere(page: Page, open_tab: Any):

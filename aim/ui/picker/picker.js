@@ -32,7 +32,7 @@ async function known() {
   const choices = props.choices || [];
   if (!entries.length) entries = prepare(choices, empty);
   entries = prepare(choices, await catalogue());
-  if (open) filter();
+  if (open) filter(true);
 }
 
 function title() {
@@ -50,8 +50,12 @@ function mark(at) {
   else input.removeAttribute("aria-activedescendant");
 }
 
-function fill(query) {
+// `again`: what is known has changed, and not what is typed; then the same list stays as it is, with
+// what is marked in it, or is just being clicked.
+function fill(query, again) {
   const { found, near } = match(entries, query);
+  const same = (entry, i) => entry.index === shown[i].index && entry.why === shown[i].why;
+  if (again && found.length === shown.length && found.every(same)) return;
   shown = found;
   list.replaceChildren(
     ...found.map((entry, i) => {
@@ -75,7 +79,7 @@ function fill(query) {
   mark(near ? -1 : query ? 0 : found.findIndex((entry) => entry.index === props.value));
 }
 
-const filter = () => fill(input.value === title() ? "" : input.value);
+const filter = (again) => fill(input.value === title() ? "" : input.value, again);
 
 function place() {
   const box = input.getBoundingClientRect();

@@ -92,8 +92,7 @@ class SettingsActions:
                 return
             index = None if wanted.label is None else here.resolve(wanted.label)
         except AimError as error:
-            warn(str(error))
-            yield {boxes.told: status("failed", str(error))}
+            yield self._refused(error)
             return
         named = {
             boxes.model: wanted.model,
@@ -109,6 +108,10 @@ class SettingsActions:
             warn(told)
         text = f"The settings are taken over. {told or 'They draw the picture again.'}"
         yield {**known, **fixed, boxes.told: status("idle", text)}
+
+    def _refused(self, error: AimError) -> Update:
+        warn(str(error))
+        return {self.boxes.told: status("failed", str(error))}
 
     def opened(self, request: gr.Request) -> Iterator[Update]:
         """Take over the settings in the link that the page was opened with; without any, a person
@@ -129,7 +132,12 @@ class SettingsActions:
 
     def reread(self, path: str, old: str) -> Iterator[Update]:
         """Take over the settings in a PNG that was dropped."""
-        yield from self.restore(uploads.parameters(path), old)
+        try:
+            values = uploads.parameters(path)
+        except AimError as error:
+            yield self._refused(error)
+        else:
+            yield from self.restore(values, old)
 
     def linked(self, name: str, label: Any, seed: Any, count: Any, *sampling: Any) -> str:
         """The settings in the boxes, as the part of a link behind the question mark."""

@@ -85,7 +85,9 @@ def settings_column(models: Models, offered: list[dict[str, Any]]) -> tuple[Boxe
         list(sampling.values()),
         **private,
     )
-    dropped.upload(actions.reread, [dropped, boxes.current], boxes.outputs, **private)
+    dropped.upload(actions.reread, [dropped, boxes.current], boxes.outputs, **private).then(
+        None, None, dropped, js="() => null", **private
+    )
     share.click(
         actions.linked, [model, label, seed, count, *sampling.values()], link, **private
     ).then(None, link, link, js=text("settings/link.js"), **private).then(

@@ -18,6 +18,8 @@
     const option = document.getElementById(list.getAttribute("aria-activedescendant"));
     option?.dispatchEvent(new MouseEvent("mousedown", { bubbles: true, cancelable: true }));
     list.blur();
+    // Gradio opens its own again at any key
+    setTimeout(() => list.ariaExpanded === "true" && list.dispatchEvent(new FocusEvent("blur")));
   };
   let inList = false; // whether the key that is pressed belongs to a list
   const before = (event) => {

@@ -5,6 +5,7 @@ films, presets, keys.
 from __future__ import annotations
 
 import io
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -249,11 +250,17 @@ def test_other_pngs_are_refused(open_tab: Callable[..., Any]) -> None:
     tab = open_tab()
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "PNG")
-    tab.set_input_files(
-        "#restore input[type=file]",
-        {"name": "a.png", "mimeType": "image/png", "buffer": out.getvalue()},
-    )
-    assert until(lambda: "this picture carries no parameters" in tab.inner_text("body"))
+    for content, words in (
+        (out.getvalue(), "this picture carries no parameters"),
+        (b"junk", "cannot be read as an image"),
+    ):
+        tab.set_input_files(
+            "#restore input[type=file]",
+            {"name": "a.png", "mimeType": "image/png", "buffer": content},
+        )
+        assert until(lambda words=words: words in told(tab)), told(tab)
+        assert tempfile.gettempdir() not in tab.inner_text("body"), "a path of the server"
+        tab.wait_for_selector("#restore input[type=file]", state="attached")
 
 
 def test_a_link_opens_the_page_ready(open_tab: Callable[..., Any]) -> None:
@@ -378,6 +385,9 @@ def test_escape_in_a_list_closes_it_and_draws_on(page: Page, open_tab: Callable[
 
 def test_presets_and_keys(page: Page, open_tab: Callable[..., Any]) -> None:
     tab = open_tab()
+    tab.locator("#preset input").click()
+    tab.keyboard.press("Tab")
+    assert until(lambda: tab.locator("#preset [role=option]").count() == 0), "left by Tab"
     tab.locator("#preset input").click()
     tab.get_by_role("option", name="Vivid").click()
     assert until(lambda: tab.get_by_label("number input for Guidance").first.input_value() == "6")

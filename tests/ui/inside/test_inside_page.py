@@ -70,7 +70,7 @@ def test_maps_while_it_draws_and_after(tab: Any, page: Page, tmp_path: Path) -> 
     tab.screenshot(path=tmp_path / "inside.png", full_page=True)
 
 
-def test_a_code_is_pointed_at_clicked_and_typed(tab: Any) -> None:
+def test_a_code_is_pointed_at_clicked_and_typed(tab: Any, page: Page) -> None:
     draw(tab)
     assert "Code 1, row 1, column 1" in tab.inner_text("#choice")
     for canvas in (tab.locator("#looked canvas").nth(i) for i in (0, 1)):
@@ -95,11 +95,13 @@ def test_a_code_is_pointed_at_clicked_and_typed(tab: Any) -> None:
     assert until(lambda: "row 3, column 6" in tab.inner_text("#choice"))
     tab.mouse.move(5, 5)
     tab.locator("#inside-column input").fill("16")
-    tab.locator("#inside-column input").press("Tab")
+    steps = page.brake.steps
+    tab.locator("#inside-column input").press("Enter")
     assert until(lambda: "row 3, column 16" in tab.inner_text("#choice"))
     assert until(lambda: tab.inner_text("#looked .aim-here").startswith("Row 3, column 16: ")), (
         "the mark went along"
     )
+    assert page.brake.steps == steps, "Enter drew anew"
     tab.locator("#inside-row input").fill("17")
     tab.locator("#inside-row input").press("Tab")
     assert until(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import Counter
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,12 +72,16 @@ class Page(gr.Blocks):
         return self.limits.places + self.limits.waiting + SPARE
 
     def queue(self, **kwargs: Any) -> Any:
-        """As of ``gr.Blocks``, without a summary of all calls after each one, and looking for news
-        less often than a thousand times a second: both took a large part of a core.
+        """As of ``gr.Blocks``, without a summary of all calls after each one, looking for news less
+        often than a thousand times a second, and for Matplotlib once: each took a large part of a
+        core.
         """
         super().queue(**kwargs)
         self._queue.ANALYTICS_MAX_EVENTS = 0
         self._queue.sleep_when_free = self._queue.progress_update_sleep_when_free = _LOOK
+        if find_spec("matplotlib") is None:
+            # Gradio imports it twice an update, which would look through every folder each time
+            sys.modules["matplotlib"] = None  # type: ignore[assignment]
         return self
 
     def launch(self, *, server_port: int | None = None, **kwargs: Any) -> Any:  # type: ignore[override]

@@ -9,6 +9,8 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,9 @@ def test_gradio_makes_no_summary_of_calls_and_looks_for_them_without_a_rush(page
     assert "complete" in httpx.get(f"{api}/call/classes/{event}").text
     assert not queue.event_analytics and not queue.cached_event_analytics_summary["functions"]
     assert queue.sleep_when_free >= 0.01
+    if find_spec("matplotlib") is None:  # which Gradio asks for around every update
+        with pytest.raises(ImportError, match=r"None in sys\.modules"):
+            import_module("matplotlib")
 
 
 def test_messages_that_nobody_fetched_go_with_their_session(page: Page) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
+import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -16,7 +18,7 @@ from typing import Any, cast
 import torch
 
 from aim.config import MODELS
-from aim.engine import Event, Report, Server, Tally
+from aim.engine import Event, Finished, Progress, Report, Server, Tally
 from aim.errors import AimError, InvalidInput
 from aim.pipeline import Pipeline, load
 from aim.serving.fleet import Beat, Call
@@ -29,6 +31,7 @@ HUNG_SECONDS = 30.0  # without an answer, after which it is replaced
 LEAVE_SECONDS = 30.0  # in which a replica that is not needed any more finishes what it draws
 UP_SECONDS, DOWN_SECONDS = 5.0, 120.0  # that there was too much to do, or too little
 BUSY = 0.7  # share of the places that are taken where there are just enough replicas
+CONNECT_SECONDS = 10.0
 STORE_BYTES = 100_000_000  # of Ray's object store, which codes hardly fill
 _CONSTRUCTOR_TRIES = 3
 
@@ -78,21 +81,21 @@ class RayFleet:
     def __init__(self, plan: Plan, application: str) -> None:
         self._ray, self._serve = _packages()
         self._own = not plan.address
+        self._handle: Any = None
         _connect(self._ray, plan.address)
         try:
             self._handle = self._deployed(plan, application)
         except BaseException:
             self.close()
             raise
-        self._draw = self._handle.options(method_name="draw", stream=True)
 
     async def draw(self, call: Call) -> AsyncGenerator[Event, None]:
         """As ``Fleet.draw``."""
-        response = self._draw.remote(call)
+        response = self._handle.options(method_name="draw", stream=True).remote(call)
         ended = False
         try:
             async for event in response:
-                yield event
+                yield _writable(event)
             ended = True
         finally:
             if not ended:
@@ -107,8 +110,10 @@ class RayFleet:
         """As ``Fleet.close``."""
         if not self._ray.is_initialized():  # Python is about to end
             return
-        if self._own:
-            with suppress(Exception):  # what is left ends with Ray
+        with suppress(Exception):  # what is left ends with Ray
+            if self._handle is not None:
+                self._handle.shutdown()
+            if self._own:
                 self._serve.shutdown()
         self._ray.shutdown()
 
@@ -171,11 +176,22 @@ class RayReplica:
         self._replica.check()
 
 
+def _writable(event: Event) -> Event:
+    """With arrays of its own: those that Ray brings can only be read."""
+    if not isinstance(event, (Progress, Finished)):
+        return event
+    notes = None if event.notes is None else event.notes.copy()
+    return replace(event, codes=event.codes.copy(), notes=notes)
+
+
 def _packages() -> tuple[Any, Any]:
     """Ray and its Serve. AimError where they are not installed."""
     # nobody is told that Ray is used, and a busy replica may take a while to say how busy it is
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "1")
+    # a cluster asks for the token that Ray keeps here, and Ray sends it where this was set before
+    if "ray" not in sys.modules and (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
         from ray import serve
@@ -194,9 +210,9 @@ def _connect(ray: Any, address: str) -> None:
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         if address:
+            _knock(address)
             ray.init(address=address, **quiet)
             return
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # others reach its ports, too
         # replicas run what runs here, wherever Python found it
         paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         ray.init(
@@ -206,9 +222,25 @@ def _connect(ray: Any, address: str) -> None:
             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, paths))}},
             **quiet,
         )
+    except InvalidInput:
+        raise
     except Exception as error:
         where = f"the cluster at {address}" if address else "Ray on this machine"
         raise AimError(f"{where} cannot be reached: {_line(error)}") from error
+
+
+def _knock(address: str) -> None:
+    """InvalidInput for an address that streams do not come from, OSError where nobody listens at
+    host:port, for which Ray would wait for minutes.
+    """
+    if address.startswith("ray://"):
+        raise InvalidInput(
+            f"{address} is for Ray's client, which brings no streams; run `ray start --address "
+            "host:6379` on this machine, and give that host:6379, or auto"
+        )
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 
 
 def _shares(plan: Plan, there: Mapping[str, float]) -> tuple[str, dict[str, float]]:

@@ -19,6 +19,7 @@ from aim.serving import ray
 from aim.serving.replicas import Replicas
 from aim.ui.health import Health
 from aim.ui.models import Models
+from tests.loopback import nobody_listens
 from tests.serving.conftest import Rack
 from tests.serving.sockets import Sockets
 from tests.tiny import random_model
@@ -132,6 +133,14 @@ def test_between_two_numbers_as_there_is_work() -> None:
     scaling = ray._number(ray.Plan("a", 2, 8, places=20))["autoscaling_config"]
     assert (scaling["min_replicas"], scaling["max_replicas"]) == (2, 8)
     assert scaling["target_ongoing_requests"] == 14.0
+
+
+def test_addresses_that_will_not_do() -> None:
+    with pytest.raises(InvalidInput, match="is for Ray's client, which brings no streams"):
+        ray._knock("ray://somewhere:10001")
+    with pytest.raises(OSError):
+        ray._knock(nobody_listens().removeprefix("http://"))
+    ray._knock("auto")
 
 
 def test_without_ray(tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

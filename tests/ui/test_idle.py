@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from aim.engine import Request
 from aim.ui.idle import Idle, Unheard
 from pages import Page, until
 
@@ -85,15 +86,16 @@ def test_the_work_of_who_never_listens_ends(page: Page) -> None:
 
 def test_who_hangs_up_in_line_gives_up_the_place(page: Page) -> None:
     page.brake.seconds = 0.1
-    line = page.blocks.health.models.line
+    line, queue = page.blocks.health.models.line, page.blocks._queue
+    others = page.pipe.server.stream(*(Request(0, seed=i) for i in range(16)))
     with httpx.stream("GET", joined(page, "leaves"), timeout=60) as stream:
-        next(stream.iter_lines())
-        assert until(lambda: line.busy == 1)
-    event = next(iter(page.blocks._queue.event_ids_to_events.values()))
-    page.brake.seconds = 3.0  # nothing is told meanwhile
+        assert any("Number 1 in line" in told for told in stream.iter_lines())
+    event = next(iter(queue.event_ids_to_events.values()))
     assert until(lambda: not event.alive, 20)
-    Unheard(page.blocks._queue, 60.0, page.blocks.stop).look(0.0)
-    assert until(lambda: line.busy == 0, 20)
+    assert line.busy == 1, "there is no news for Gradio to notice by"
+    Unheard(queue, 60.0, page.blocks.stop).look(0.0)
+    assert until(lambda: line.busy == 0, 5)
+    others.close()
 
 
 def test_headers_that_do_not_end_are_hung_up_on(page: Page) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import json
 import os
 import random
@@ -18,6 +19,7 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -31,6 +33,7 @@ from aim.ui.page import Page as Blocks
 from aim.ui.page import Refusal
 from aim.ui.stage.updates import DISK, MOST_TOLD, explain, keep, verdict, warn
 from pages import Page
+from tests.fuzz import TIMES
 
 FORM = "<form action=https://elsewhere.example><input type=password></form>"
 ODD: tuple[Any, ...] = (
@@ -65,28 +68,75 @@ def told(client: httpx.Client, api: str, name: str, values: list[Any]) -> str | 
     return text
 
 
+def usual(parameters: list[dict[str, Any]]) -> list[Any]:
+    """Values that an endpoint takes."""
+    return [USUAL.get(p["parameter_name"], p.get("parameter_default")) for p in parameters]
+
+
+def picture(client: httpx.Client, api: str) -> bytes:
+    """The PNG of a drawing, which is the same every time."""
+    asked = client.get(f"{api}/info").json()["named_endpoints"]["/generate"]["parameters"]
+    body = {"data": usual(asked)}
+    event = client.post(f"{api}/call/generate", json=body).json()["event_id"]
+    text = client.get(f"{api}/call/generate/{event}").text
+    assert "event: complete" in text, text
+    done = json.loads(text[text.rindex("data: ") + 6 :])
+    return client.get(f"{api}/file={done[2]['path']}").content
+
+
+def check(text: str | None, what: Any) -> bool:
+    """Whether something was refused, which is in a sentence that tells nothing of the server."""
+    if text is None:
+        return False
+    assert isinstance(text, str) and len(text.split()) > 3, (what, text)
+    assert len(text) <= 3 * MOST_TOLD and "\n" not in text, what
+    for inside in ("Traceback", "gradio/", "/tmp", "site-packages", "<form"):
+        assert inside not in text, (what, text)
+    return True
+
+
 def test_whatever_is_sent_gets_a_sentence_and_the_next_drawing_is_right(page: Page) -> None:
     api, rng = page.url.rstrip("/") + "/gradio_api", random.Random(16)
     refused = 0
     with httpx.Client(timeout=30) as client:
+        right = picture(client, api)
         named = client.get(f"{api}/info").json()["named_endpoints"]
-        for _ in range(70):
+        for _ in range(70 * TIMES):
             name = rng.choice(ENDPOINTS)
-            values = [USUAL.get(p["parameter_name"]) for p in named[f"/{name}"]["parameters"]]
+            values = usual(named[f"/{name}"]["parameters"])
             for _ in range(rng.choice((1, 1, 2))):
                 if values:
                     values[rng.randrange(len(values))] = rng.choice(ODD)
-            text = told(client, api, name, values)
-            if text is None:
+            refused += check(told(client, api, name, values), (name, values))
+        assert refused > 30 * TIMES
+        assert picture(client, api) == right
+
+
+def test_whatever_is_uploaded_gets_a_sentence_and_the_next_drawing_is_right(page: Page) -> None:
+    api, rng = page.url.rstrip("/") + "/gradio_api", random.Random(16)
+    noise, files = Image.effect_noise((48, 40), 60), []
+    for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"):
+        noise.save(out := io.BytesIO(), kind)
+        files.append((f"a.{kind.lower()}", out.getvalue()))
+    names = ("a", FORM, "../../etc/passwd", "x" * 300 + ".png", "a.svg", "\u202egnp.exe", ".png")
+    refused = 0
+    with httpx.Client(timeout=30) as client:
+        right = picture(client, api)
+        for _ in range(20 * TIMES):
+            name, whole = rng.choice(files)
+            data = bytearray(whole)
+            for _ in range(rng.choice((0, 1, 20))):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            data = data[: rng.choice((len(data), rng.randrange(len(data))))]
+            sent = {"files": (rng.choice((name, *names)), bytes(data))}
+            came = client.post(f"{api}/upload", files=sent)
+            if came.status_code != 200:
+                refused += check(came.json()["detail"], sent)
                 continue
-            refused += 1
-            assert isinstance(text, str) and len(text.split()) > 3, (name, values, text)
-            assert len(text) <= 3 * MOST_TOLD and "\n" not in text, (name, values)
-            for inside in ("Traceback", "gradio/", "/tmp", "site-packages", "<form"):
-                assert inside not in text, (name, values, text)
-        assert refused > 30
-        last = told(client, api, "generate", [1, "tiny", 2.0])
-    assert last is None
+            given = {"path": came.json()[0], "meta": {"_type": "gradio.FileData"}}
+            refused += check(told(client, api, "complete", [given, 8, 1]), sent)
+        assert refused > 5 * TIMES
+        assert picture(client, api) == right
 
 
 def test_nothing_is_fetched_for_a_visitor(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -68,9 +69,10 @@ def sent(
             made: Any = block.postprocess(value)
             if isinstance(made, GradioModel | GradioRootModel):
                 made = made.model_dump()
-            if any(not path.startswith(place) for path in _paths(made)):
+            try:
+                value = traverse(made, partial(_kept, place=place), is_file_obj_with_meta)
+            except LookupError:
                 return None
-            value = traverse(made, lambda file: _file(file["path"]), is_file_obj_with_meta)
         else:
             return None
         answer.append(value)
@@ -81,11 +83,11 @@ def sent(
     return answer
 
 
-def _paths(value: Any) -> list[str]:
-    """Of the files in a value of any kind."""
-    found: list[str] = []
-    traverse(value, lambda file: found.append(file["path"]), is_file_obj_with_meta)
-    return found
+def _kept(file: dict[str, Any], place: str) -> dict[str, Any]:
+    """As of ``_file``; LookupError for one that is elsewhere."""
+    if not file["path"].startswith(place):
+        raise LookupError(file["path"])
+    return _file(file["path"])
 
 
 def _file(path: str, name: str | None = None) -> dict[str, Any]:

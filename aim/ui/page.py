@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 from collections import Counter
+from contextlib import suppress
 from datetime import datetime, timedelta
 from importlib.util import find_spec
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
@@ -77,6 +78,10 @@ class Page(gr.Blocks):
         core.
         """
         super().queue(**kwargs)
+        for fn in self.fns.values():  # Gradio reads them at every update; as text they are parsed
+            function = getattr(fn.fn, "__func__", fn.fn)
+            with suppress(AttributeError, NameError, TypeError):
+                function.__annotations__ = get_type_hints(function)
         self._queue.ANALYTICS_MAX_EVENTS = 0
         self._queue.sleep_when_free = self._queue.progress_update_sleep_when_free = _LOOK
         if find_spec("matplotlib") is None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from aim.errors import AimError
 from aim.ui import crowd
+from aim.ui.stage.drawing import MIN_FPS
 from aim.ui.visitors import _visit
 from pages import Page
 
@@ -33,11 +35,13 @@ def test_a_picture_costs_few_events_and_bytes(page: Page) -> None:
     values = [block.value for block in fn.inputs]
     values[:2] = [1, "tiny"]
     visit = _visit(page.url.rstrip("/"), index, 1, 0.1, values)
+    began = time.monotonic()
     with ThreadPoolExecutor(1) as own:  # a browser's test has left its loop running in this thread
         found = json.loads(own.submit(asyncio.run, visit).result())
+    late = max(0.0, time.monotonic() - began - 4)  # on a machine that does other things, too
     assert not found["wrong"]
     assert len(found["first"]) == 1
-    assert 5 <= found["events"][0] <= 30
+    assert 5 <= found["events"][0] <= 30 + MIN_FPS * late
     assert found["bytes"][0] <= 30_000
 
 

@@ -24,8 +24,8 @@ from aim.ui.line import Line
 COUNT_EVERY = 8
 MAX_FPS = 12  # what a page takes in well: it gets the newest state, not every state
 MIN_FPS = 2  # later in a long drawing: the browser keeps the pace in between
-# views a second of everybody together: each costs some 3 ms of the process that also draws
-VIEWS_A_SECOND = 120
+# views a second of everybody together: each costs some 2 ms of the process that also draws
+VIEWS_A_SECOND = 60
 # of the time, for everybody together: on a CPU the image decoder takes it from the model
 PREVIEW_SHARE = 0.08
 MAX_WAIT = 3.0  # seconds for the next picture, after one that was slow for once
@@ -125,10 +125,12 @@ class Drawing:
                     step = sum(one.step for one in begun)
                     place, note = min(one.place for one in begun), frame.note
                     state = "preparing" if note else "waiting" if place else "drawing"
+                    # at once where the state is another, but not to say that nothing is drawn yet;
                     # several pictures move together
-                    due = told != (state, place, note) or (not stream.more and pace.due())
-                    if step < total and due:
-                        told = state, place, note
+                    now = state, place, note
+                    news = told != now and (told[0] or state != "drawing" or step > kept)
+                    if step < total and (news or (not stream.more and pace.due())):
+                        told = now
                         image = pace.shown(step, preview)
                         yield view(state, place=place, note=note, image=image)
                         stream.rest(pace.left)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aim.ops.triton import TRITON
+from aim.ops.triton import TRITON, runs_kernels
 from aim.sampling import RowParams, Rows, active, draw_guided, explain, pick
 
 
@@ -49,9 +49,20 @@ class Guesses:
         for part in (self.codes, self.line, self.since):
             part[dst] = part[src]
 
-    def items(self, last: Tensor, width: int) -> Tensor:
-        """What a pass of ``width`` items reads: the last codes (R,), then guesses -> (R, W)."""
-        return torch.cat([last.unsqueeze(1), self.codes[: len(last), : width - 1]], 1)
+
+def read_window(rows: Rows, guesses: Guesses, count: int, width: int) -> tuple[Tensor, Tensor]:
+    """What a pass of ``width`` items of the first ``count`` slots reads (R, W), their last codes
+    and guesses; and at what positions (R,) it begins, negative where idle or where all is drawn.
+    """
+    total = rows.drawn.shape[1]
+    if TRITON and runs_kernels(rows.last.device):
+        from aim.ops.triton import draw_ahead
+
+        buffers = rows.last, guesses.codes, rows.positions
+        return draw_ahead.read_window(*buffers, total, count, width)
+    last, positions = rows.last[:count], rows.positions[:count]
+    items = torch.cat([last.unsqueeze(1), guesses.codes[:count, : width - 1]], 1)
+    return items, torch.where(positions < total, positions, -1)
 
 
 def draw_window(
@@ -60,23 +71,22 @@ def draw_window(
     starts: Tensor,
     rows: Rows,
     guesses: Guesses,
-    limits: Tensor | None = None,
 ) -> Tensor:
     """Settle what a pass over ``guesses`` gives: logits (R, W, V) of slots 0 ... R-1, which read
     items (R, W) at positions ``starts (R,)`` and on -> how many codes of each row are settled (R,)
-    int64, at most ``limits (S,)``. ``starts`` are the rows' positions, negative where idle, and
-    where all is drawn: there it is 0.
+    int64. Both are of ``read_window``; where ``starts`` is negative, none is.
 
     Writes to ``rows`` what as many calls of ``sampling.draw_rows`` write, and to ``guesses`` what
     the next pass reads: what was drawn behind a wrong guess; for a position that enters the window
-    what the logits of the position above it say, of the last one where there is none. With
-    Triton's kernels nothing waits for the device, and a CUDA graph can hold the call.
+    what the logits of the position above it say if they are older than this pass, else those of the
+    position W before. With Triton's kernels nothing waits for the device, and a CUDA graph can hold
+    the call.
     """
     if TRITON and logits.device.type == "cuda":
         from aim.ops.triton import draw, draw_ahead
 
         if draw.supports(logits[0]):
-            state = starts, limits, guesses.codes, guesses.line, guesses.since
+            state = starts, guesses.codes, guesses.line, guesses.since
             return draw_ahead.draw_window_fused(logits, items, *state, **vars(rows))
     count, width = logits.shape[:2]
     counts, total = torch.zeros_like(starts), rows.drawn.shape[1]
@@ -94,14 +104,11 @@ def draw_window(
 
     right = items[one, 1:] == codes[:, :-1]
     kept = (1 + right.long().cumprod(1).sum(1)).minimum(total - start)
-    if limits is not None:
-        kept = kept.minimum(limits[one])
     settled = step < kept.unsqueeze(1)
     slot = one.unsqueeze(1).expand(-1, width)
     rows.drawn[slot[settled], at[settled]] = codes[settled]
-    guesses.line[slot[settled], at[settled] % guesses.line.shape[1]] = (
-        guided[settled.flatten()] - guided[settled.flatten()].amax(-1, keepdim=True)
-    ).half()
+    lines = (guided - guided.amax(-1, keepdim=True)).half()
+    guesses.line[slot[settled], at[settled] % guesses.line.shape[1]] = lines[settled.flatten()]
     told = settled & rows.explain[slot]
     if bool(told.any()):
         some = told.flatten()
@@ -109,14 +116,25 @@ def draw_window(
             cond[some], uncond[some], guided[some], flat[some]
         )
 
-    # where a window has moved on by ``kept``, the codes that were drawn behind wrong guesses ...
+    # where a window has moved on by ``kept``, the codes that were drawn behind wrong guesses, and
+    # guesses of what has entered it
     after = kept.unsqueeze(1) + step[:-1]  # (K, W - 1), counted from ``start``
     coming = codes.gather(1, after.clamp(max=width - 1))
     enters = (after >= width) & (start.unsqueeze(1) + after < total)
-    if bool(enters.any()):  # ... and what has entered it
-        who, _ = enters.nonzero().unbind(1)
-        entered = (start.unsqueeze(1) + after)[enters]
-        coming[enters] = _guess(guesses, _of(own, who), one[who], (start + kept)[who], entered)
+    who, _ = enters.nonzero().unbind(1)
+    if len(who):
+        entered, grid = (start.unsqueeze(1) + after)[enters], guesses.line.shape[1]
+        above = entered - grid
+        older = (above < start[who]) & (above >= guesses.since[one[who]])
+        coming[enters] = pick(
+            torch.where(
+                older.unsqueeze(1),
+                guesses.line[one[who], above % grid],
+                lines.view(-1, width, lines.shape[1])[who, entered - start[who] - width],
+            ).float(),
+            _of(own, who),
+            entered,
+        )
     last = codes.gather(1, kept.unsqueeze(1) - 1).squeeze(1)
     for slots in (one, two):
         rows.last[slots], counts[slots] = last, kept
@@ -134,14 +152,3 @@ def _params(rows: Rows, slots: Tensor) -> RowParams:
 def _of(params: RowParams, rows: Tensor) -> RowParams:
     """Of rows (M,) of them, which may be there several times."""
     return dataclasses.replace(params, values=params.values[:, rows], seed=params.seed[rows])
-
-
-def _guess(
-    guesses: Guesses, params: RowParams, slots: Tensor, ends: Tensor, positions: Tensor
-) -> Tensor:
-    """Codes (K,) that enter at positions (K,), of slots (K,) settled up to ``ends (K,)``."""
-    grid = guesses.line.shape[1]
-    above = positions - grid
-    known = (above >= guesses.since[slots]) & (above < ends)
-    source = torch.where(known, above, ends - 1) % grid
-    return pick(guesses.line[slots, source].float(), params, positions)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aim.ahead import Guesses, draw_window
+from aim.ahead import Guesses, draw_window, read_window
 from aim.config import SamplingParams
 from aim.sampling import BROKEN, Rows, draw_rows
 from tests.tiny import random_gpt, random_model
@@ -64,8 +64,7 @@ def ahead(model: Any, seed: int, width: int, guess: int | None = None) -> tuple[
     while bool(((rows.positions >= 0) & (rows.positions < c.num_tokens)).any()):
         if guess is not None:
             guesses.codes.fill_(guess)
-        at = torch.where(rows.positions < c.num_tokens, rows.positions, -1)
-        items = guesses.items(rows.last, width)
+        items, at = read_window(rows, guesses, SLOTS, width)
         logits = model.advance(items, at, cond, state)
         model.settle(draw_window(logits, items, at, rows, guesses), at, state)
         passes += 1

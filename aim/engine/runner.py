@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aim.ahead import Guesses, draw_window
+from aim.ahead import Guesses, draw_window, read_window
 from aim.config import INDEX
 from aim.engine import transfer
 from aim.engine.graphs import Graphs
-from aim.engine.requests import Mix
+from aim.engine.requests import Mix, Request
 from aim.engine.scheduler import Running
 from aim.engine.transfer import HostCopy
 from aim.models.interface import Decoder, State, WindowDecoder
@@ -64,6 +64,7 @@ class Runner:
         self.together = (
             1 if self.device.type == "cpu" else min(MOST_TOGETHER, max(TOGETHER, slots // 2))
         )
+        self._made: dict[int, Tensor] = {}  # conditions of those in line, by id of the request
         self._no_class: Mix = ((model.config.num_classes, 1.0),)
         self._queue = transfer.device_queue(self.device)
         self.graphs = Graphs(self._queue, self._step, self._idle, captured)
@@ -87,18 +88,19 @@ class Runner:
                 **{"positions": positions, "partner": partner, "seed": seed},
             )
 
-    def admit(self, joined: Sequence[Running]) -> None:
+    def admit(self, joined: Sequence[Running], line: Iterable[Request] = ()) -> None:
         """Fill the condition of up to ``together`` new requests' slots; their state is cleared by
-        their first step, or by their prefix.
+        their first step, or by their prefix. Those who wait in ``line`` have theirs made along, as
+        far as it costs nothing, so that a GPU need not wait for the host when they join.
         """
         with self._queue.work():
-            conditions = self._condition([entry.request.mix for entry in joined])
+            conditions = self._conditions([entry.request for entry in joined], line)
             firsts, seconds = (
                 [entry.slots[0] for entry in joined],
                 [entry.slots[1] for entry in joined if len(entry.slots) > 1],
             )
             at = self._queue.send(torch.tensor(firsts + seconds))
-            self._cond[at[: len(firsts)]] = conditions[: len(firsts)]
+            self._cond[at[: len(firsts)]] = conditions
             self._cond[at[len(firsts) :]] = self._null
             for entry in joined:
                 if entry.request.prefix:
@@ -200,16 +202,16 @@ class Runner:
         self._queue.drain()
 
     def _step(self, rows: int, width: int) -> None:
+        if width > 1 and self._guesses is not None:
+            items, at = read_window(self._rows, self._guesses, rows, width)
+            logits = self._window_model.advance(items, at, self._cond, self._state)
+            counts = draw_window(logits, items, at, self._rows, self._guesses)
+            self._window_model.settle(counts, at, self._state)
+            return
         last, at = self._rows.last[:rows], self._rows.positions[:rows]
         if self._guesses is not None:  # who has all may be here still
             at = torch.where(at < self.total, at, -1)
-        if width > 1 and self._guesses is not None:
-            items = self._guesses.items(last, width)
-            logits = self._window_model.advance(items, at, self._cond, self._state)
-            counts = draw_window(logits, items, at, self._rows, self._guesses, self._state.limits)
-            self._window_model.settle(counts, at, self._state)
-        else:
-            draw_rows(self.model.step(last, at, self._cond, self._state), self._rows)
+        draw_rows(self.model.step(last, at, self._cond, self._state), self._rows)
 
     @contextmanager
     def _idle(self) -> Iterator[None]:
@@ -234,6 +236,20 @@ class Runner:
                 shares = self._queue.send(torch.tensor(weights[1:], dtype=torch.float32))
                 embedding.copy_(first + (shares[:, None] * ways).sum(0))
         return embeddings
+
+    def _conditions(self, joined: Sequence[Request], line: Iterable[Request]) -> Tensor:
+        """Of requests, made before or now, and of those in line for later."""
+        made = self._made
+        new = [request for request in joined if request.id not in made]
+        line = list(line)
+        if new:
+            after = [request for request in line if request.id not in made]
+            new += after[: max(0, self.together - len(new))]
+            rows = self._condition([request.mix for request in new])
+            made |= {request.id: row for request, row in zip(new, rows, strict=False)}
+        conditions = torch.stack([made[request.id] for request in joined])
+        self._made = {one.id: made[one.id] for one in line if one.id in made}
+        return conditions
 
     def _condition(self, mixes: Sequence[Mix]) -> Tensor:
         """Of up to ``together`` mixes, then of no class. Always as many rows at once: the same

@@ -23,10 +23,6 @@ class State(Protocol):
     def slots(self) -> int:
         """How many rows can be remembered."""
 
-    @property
-    def limits(self) -> Tensor | None:
-        """How many items of each row (slots,) the last ``advance`` may settle; None for all."""
-
     def __iter__(self) -> Iterator[Tensor]:
         """The tensors, (layers, slots, ...) each."""
 
@@ -94,6 +90,6 @@ class WindowDecoder(Decoder[S], Protocol[S]):
 
     def settle(self, counts: Tensor, positions: Tensor, state: S, /) -> None:
         """Keep the first ``counts (R,)`` items of each row that the last ``advance``, at
-        ``positions (R,)``, has read, at most ``limits``: the state is then that of as many steps. 0
-        for an idle row.
+        ``positions (R,)``, has read: the state is then that of as many steps. At least one, which
+        is no guess, and 0 for an idle row.
         """

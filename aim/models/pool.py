@@ -16,8 +16,6 @@ class Pool:
     zero.
     """
 
-    limits: Tensor | None = None  # (slots,), how many items of a pass may be settled; None: all
-
     def _pooled(self) -> dict[str, Tensor]:
         """The fields that slots share."""
         return vars(self)

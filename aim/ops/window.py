@@ -92,7 +92,7 @@ def fold_reference(
     for row in range(rows):
         pos, origin = int(positions[row]), int(origins[row])
         count = pos - origin + 1
-        if pos < 0 or count != (often if origin else first):
+        if pos < 0 or count < (often if origin else first):
             continue
         decay = windows.decay[:, row, :, :count]  # (L, H, count)
         items = (

@@ -133,7 +133,7 @@ class CPUAiM:
         for ssm, *parts in zip(rows.ssm, dtx, B, decay, strict=True):  # of a layer
             for row, count in enumerate(kept):
                 one = ssm[row]  # (H, P, N)
-                for i in range(count):
+                for i in range(1, count):
                     x, b, share = (part[row, i] for part in parts)
                     one.mul_(share[:, None, None])
                     one.view(c.d_inner, -1).addcmul_(x.unsqueeze(1), b.unsqueeze(0))
@@ -157,8 +157,8 @@ class CPUAiM:
         read: Tensor,
         ahead: Tensor,
     ) -> Tensor:
-        """``_mix`` of W items a row, (R, W, D), which leaves conv and ssm alone; ``read`` (R, W,
-        ...) is what ``settle`` wants, ``ahead`` has room for a state.
+        """``_mix`` of W items a row, (R, W, D), which leaves conv alone and takes ssm to the first
+        of them; ``read`` (R, W, ...) is what ``settle`` wants, ``ahead`` has room for a state.
         """
         c, m = self.config, mixer.small
         inner, end, width = c.d_inner, c.d_inner + c.conv_dim, x.shape[1]
@@ -181,9 +181,9 @@ class CPUAiM:
         torch.mul(heads, dt.unsqueeze(-1), out=dtx.unflatten(-1, heads.shape[-2:]))
         torch.exp(dt * m.A, out=decay)
         for i in range(width):
-            y = state_step(
-                ahead if i else ssm, heads[:, i], dt[:, i], m.A, B[:, i], C[:, i], m.D, ahead
-            )
+            # the first is no guess: it is kept
+            before, after = ahead if i > 1 else ssm, ahead if i else ssm
+            y = state_step(before, heads[:, i], dt[:, i], m.A, B[:, i], C[:, i], m.D, after)
             torch.mul(y.flatten(-2), gate[:, i], out=gated[:, i, :-1])
         made = (gated[..., :-1] * m.norm).div_(_lengths(gated)).to(self.dtype)
         return mixer.out(made.flatten(0, 1)).view(*x.shape[:2], -1)

@@ -88,7 +88,7 @@ class GPUAiM:
         """
         c, weight = self.config, self.model.embeddings.word_embeddings.weight
         spare = WIDEST if window > 1 else 0
-        lead, held = (c.n_layer, slots), self._window(slots) + spare
+        lead, held = (c.n_layer, slots), max(self._window(slots), 2 * spare)
         origins = torch.zeros(1, slots, dtype=torch.int32, device=weight.device)
         return HistoryState(
             weight.new_zeros(*lead, c.d_conv + spare, c.conv_dim),
@@ -98,7 +98,6 @@ class GPUAiM:
             weight.new_zeros(*lead, c.nheads, c.headdim, c.d_state),
             origins,
             spare,
-            torch.zeros_like(origins[0]) if spare else None,
         )
 
     def step(self, codes: Tensor, positions: Tensor, cond: Tensor, state: HistoryState) -> Tensor:
@@ -123,7 +122,7 @@ class GPUAiM:
         self, guesses: Tensor, positions: Tensor, cond: Tensor, state: HistoryState
     ) -> Tensor:
         """As ``AiM.advance``: guesses (R, W), W of 2 or more, positions (R,) int64 -> logits (R, W,
-        V) float32. No more items may be settled than ``state.limits`` says.
+        V) float32.
         """
         width = guesses.shape[1]
         positions = positions.contiguous()
@@ -147,7 +146,7 @@ class GPUAiM:
         begin(
             codes, positions, state.origin, words, self.model.embeddings.position_embeddings.weight,
             cond, residual, x, 4 * c.d_model, 3 * c.d_model, c.position_offset, state.first, OFTEN,
-            c.norm_eps, self._overlap, state.limits, width,
+            c.norm_eps, self._overlap, width,
         )  # fmt: skip
         return residual, x
 
@@ -239,7 +238,7 @@ class GPUAiM:
                 projected = F.linear(x, into)[None]
             operands = projected[0], state.layer(i), self._mixing[i], positions, state.origin
             if items > 1:
-                mix_ahead(*operands, mixed, squares, OFTEN, state.first, items, lap)
+                mix_ahead(*operands, mixed, squares, OFTEN, items, lap)
             else:
                 mix(*operands, mixed, squares, OFTEN, folds, lap, state.first)
             if ours:

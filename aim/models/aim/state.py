@@ -44,7 +44,6 @@ class HistoryState(Pool):
     base: Tensor  # (L, S, nheads, headdim, d_state)
     origins: Tensor  # (1, S) int32, items in ``base``, of all layers
     spare: int = 0  # items of a pass that the window has room for behind those it keeps
-    limits: Tensor | None = None  # (S,) int32, how many items of a pass may be settled, no slot's
 
     def _pooled(self) -> dict[str, Tensor]:
         return {**self.windows()._asdict(), "origins": self.origins}
@@ -56,7 +55,7 @@ class HistoryState(Pool):
 
     @property
     def first(self) -> int:
-        """Items that are kept before the first fold."""
+        """Items that are kept before the first fold, so many that a pass finds room behind them."""
         return self.keys.shape[2] - self.spare
 
     def take(self, slots: Tensor, items: int, conv: Tensor, ssm: Tensor) -> None:

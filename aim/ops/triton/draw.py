@@ -156,12 +156,12 @@ def pick(score, settings, slots, seed, position, codes, V: tl.constexpr):
 @triton.jit
 def draw_lines(
     logits, positions, partner, settings, weights, seed, explain, last, drawn, notes,
-    codes_out, lines, stride, slots, T, V: tl.constexpr, BLOCK: tl.constexpr, W: tl.constexpr,
+    made, kept, since, stride, slots, T, G, V: tl.constexpr, BLOCK: tl.constexpr, W: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """W of 1 moves rows on by a code. With more, each row has W lines of logits from its position
-    on, and is left where it is: ``codes_out`` (R, W) int64 is what they draw, ``lines`` (R, W, V)
-    float16 their guided logits less the maximum.
+    on, and is left where it is: ``made`` (2, R, W) int64 is what they draw, and what is guessed of
+    the positions W further; ``kept`` (S, G, V) float16 and ``since`` are of ``aim.ahead.Guesses``.
     """
     line = tl.program_id(0).to(tl.int64)
     row, w = line // W, line % W
@@ -190,8 +190,19 @@ def draw_lines(
         tl.store(positions + row, position + 1)
         tl.store(positions + other, following)
     else:
-        tl.store(codes_out + line, code)
-        tl.store(lines + line * V + codes, score.to(tl.float16), mask=codes < V)
+        tl.store(made + line, code)
+        own = score.to(tl.float16)
+        kept += row * G * V
+        # two items of a pass may have the same place
+        tl.store(kept + position % G * V + codes, own, mask=codes < tl.where(w + G >= W, V, 0))
+        above = position + W - G
+        if position + W < T:
+            if (above < position - w) & (above >= tl.load(since + row)):
+                own = tl.load(kept + above % G * V + codes, mask=codes < V, other=0.0)
+            score = own.to(tl.float32)
+            score = tl.where((codes < V) & (score <= 0), score, -INF)  # it may be NaN
+            guess = pick(score, settings, slots, tl.load(seed + row), position + W, codes, V)
+            tl.store(made + tl.num_programs(0) + line, tl.minimum(guess, V - 1).to(tl.int64))
     if tl.load(explain + row):
         _note(
             notes + (row * T + position) * NOTES,
@@ -238,8 +249,8 @@ def draw_fused(
     )
     draw_lines[(rows,)](
         logits, positions, partner, params, weights, seed, explain, last, drawn, notes,
-        drawn, drawn, logits.stride(0), params.stride(0), drawn.shape[1], codes, block(codes), 1,
-        **launch(logits),
+        drawn, drawn, drawn, logits.stride(0), params.stride(0), drawn.shape[1], 1, codes,
+        block(codes), 1, **launch(logits),
     )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""The draw of a window of guesses as two Triton kernels, which wait for no host; ``aim.ahead`` has
-the PyTorch twin and says what is computed.
+"""What a pass over guesses begins and ends with, as Triton kernels that wait for no host;
+``aim.ahead`` has the PyTorch twins and says what is computed.
 """
 
 from __future__ import annotations
@@ -8,96 +8,87 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aim.ops.triton.decode.common import COLUMNS, wait
-from aim.ops.triton.draw import block, draw_lines, launch, pick
+from aim.ops.triton.decode.common import COLUMNS, options, overlaps, wait
+from aim.ops.triton.draw import block, draw_lines, launch
 
-INF: tl.constexpr = tl.constexpr(float("inf"))
+
+@triton.jit
+def _read(last, guesses, positions, items, starts, T, room, W: tl.constexpr, OVERLAP: tl.constexpr):
+    row, w = tl.program_id(0), tl.arange(0, COLUMNS)
+    wait(OVERLAP)
+    pos = tl.load(positions + row)
+    tl.store(starts + row, tl.where(pos < T, pos, -1))
+    code = tl.load(guesses + row * room + w - 1, mask=(w > 0) & (w < W), other=0)
+    tl.store(items + row * W + w, tl.where(w == 0, tl.load(last + row), code), mask=w < W)
 
 
 @triton.jit
 def _settle(
-    codes, lines, starts, items, partner, settings, seed, limits, last, positions, counts, guesses,
-    kept_lines, since, slots, T, room, G,
-    V: tl.constexpr, BLOCK: tl.constexpr, W: tl.constexpr, LIMITED: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    made, starts, items, partner, last, positions, counts, guesses, T, room,
+    W: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """How many of a row's W codes are settled; program i keeps the logits of the i-th, and makes
-    the i-th guess of the pass after.
-    """
-    i, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    w, v = tl.arange(0, COLUMNS), tl.arange(0, BLOCK)
+    """How many of a row's W codes are settled, and what the next pass reads."""
+    row, w = tl.program_id(0).to(tl.int64), tl.arange(0, COLUMNS)
     wait(OVERLAP)
     other, start = tl.load(partner + row), tl.load(starts + row)
     if start < 0:
         tl.store(counts + row, 0)
-    if (other < 0) | (start < 0):
-        return
-    drawn = tl.load(codes + row * W + w, mask=w < W, other=-3)
-    guessed = tl.load(items + row * W + 1 + w, mask=w < W - 1, other=-2)
-    kept = 1 + tl.min(tl.where(drawn == guessed, COLUMNS, w), 0)
-    kept = tl.minimum(kept, (T - start).to(tl.int32))
-    if LIMITED:
-        kept = tl.minimum(kept, tl.load(limits + row))
-    if i == 0:
+    elif other >= 0:
+        drawn = tl.load(made + row * W + w, mask=w < W, other=-3)
+        guessed = tl.load(items + row * W + 1 + w, mask=w < W - 1, other=-2)
+        kept = 1 + tl.min(tl.where(drawn == guessed, COLUMNS, w), 0)
+        kept = tl.minimum(kept, (T - start).to(tl.int32))
         code = tl.sum(tl.where(w == kept - 1, drawn, 0), 0)
-        tl.store(last + row, code)
-        tl.store(last + other, code)
-        tl.store(positions + row, start + kept)
-        tl.store(positions + other, tl.load(starts + other) + kept)
-        tl.store(counts + row, kept)
-        tl.store(counts + other, kept)
-    lines += row * W * V
-    kept_lines += row * G * V
-    if (i < kept) & (i + G >= kept):
-        own = tl.load(lines + i * V + v, mask=v < V, other=0.0)
-        tl.store(kept_lines + (start + i) % G * V + v, own, mask=v < V)
-    if i < W - 1:
-        after = kept + i  # counted from ``start``
-        code = tl.sum(tl.where(w == after, drawn, 0), 0)
-        if (after >= W) & (start + after < T):  # it enters the window
-            above = after - G
-            settled = (above < kept) & (start + above >= tl.load(since + row))
-            source = tl.where(settled, above, kept - 1)
-            if source < 0:
-                score = tl.load(kept_lines + (start + source) % G * V + v, mask=v < V, other=0.0)
-            else:
-                score = tl.load(lines + source * V + v, mask=v < V, other=0.0)
-            score = score.to(tl.float32)
-            score = tl.where((v < V) & (score <= 0), score, -INF)  # it may be NaN
-            peak = tl.max(score, 0)
-            score -= tl.where(peak > -INF, peak, 0.0)
-            code = pick(score, settings + row, slots, tl.load(seed + row), start + after, v, V)
-            code = tl.minimum(code, V - 1).to(tl.int64)
-        tl.store(guesses + row * room + i, code)
-        tl.store(guesses + other * room + i, code)
+        following = tl.load(starts + other) + kept
+        after = kept + w  # counted from ``start``
+        entered = tl.num_programs(0) * W - W  # from a code to what is guessed W behind it
+        place = row * W + after + tl.where(after < W, 0, entered)
+        here = w < tl.where(after < T - start, W - 1, 0)
+        coming = tl.load(made + place, mask=here, other=0)
+        for one in tl.static_range(2):
+            whose = row if one == 0 else other
+            tl.store(last + whose, code)
+            tl.store(positions + whose, start + kept if one == 0 else following)
+            tl.store(counts + whose, kept)
+            tl.store(guesses + whose * room + w, coming, mask=w < W - 1)
+
+
+def read_window(
+    last: Tensor, guesses: Tensor, positions: Tensor, total: int, rows: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """``aim.ahead.read_window``: items (rows, width) and where they begin (rows,), both int64."""
+    items, starts = last.new_empty(rows, width), last.new_empty(rows)
+    _read[(rows,)](
+        last, guesses, positions, items, starts, total, guesses.shape[1], width,
+        **options(overlaps(last.device), num_warps=1),
+    )  # fmt: skip
+    return items, starts
 
 
 def draw_window_fused(
-    logits: Tensor, items: Tensor, starts: Tensor, limits: Tensor | None, guesses: Tensor,
-    line: Tensor, since: Tensor, positions: Tensor, partner: Tensor, params: Tensor,
-    weights: Tensor, seed: Tensor, explain: Tensor, last: Tensor, drawn: Tensor, notes: Tensor,
+    logits: Tensor, items: Tensor, starts: Tensor, guesses: Tensor, line: Tensor, since: Tensor,
+    positions: Tensor, partner: Tensor, params: Tensor, weights: Tensor, seed: Tensor,
+    explain: Tensor, last: Tensor, drawn: Tensor, notes: Tensor,
 ) -> Tensor:  # fmt: skip
-    """``aim.ahead.draw_window``: logits (R, W, V) float32, items (R, W) and starts (R,) int64,
-    limits (S,) int32, the buffers of ``aim.ahead.Guesses`` and those of ``aim.sampling.Rows`` ->
-    counts (R,) int64.
+    """``aim.ahead.draw_window``: logits (R, W, V) float32, items (R, W) and starts (R,) int64, the
+    buffers of ``aim.ahead.Guesses`` and those of ``aim.sampling.Rows`` -> counts (R,) int64.
 
-    Unlike its twin it writes what is not settled, too, to ``drawn`` and ``notes``, behind a row's
-    position.
+    Unlike its twin it writes what is not settled, too, to ``drawn``, ``notes`` and ``line``, behind
+    a row's position.
     """
     rows, width, size = logits.shape
     assert width <= COLUMNS.value and rows <= len(partner) and logits.is_contiguous()
     assert params.stride(1) == 1 and drawn.is_contiguous() and notes.is_contiguous()
     assert line.is_contiguous() and guesses.is_contiguous() and items.is_contiguous()
-    total, options = drawn.shape[1], launch(logits[0])
-    counts, codes = starts.new_empty(rows), starts.new_empty(rows, width)
-    lines = line.new_empty(rows, width, size)
+    total = drawn.shape[1]
+    counts, made = starts.new_empty(rows), starts.new_empty(2, rows, width)
     draw_lines[(rows * width,)](
         logits, positions, partner, params, weights, seed, explain, last, drawn, notes,
-        codes, lines, size, params.stride(0), total, size, block(size), width, **options,
+        made, line, since, size, params.stride(0), total, line.shape[1], size, block(size), width,
+        **launch(logits[0]),
     )  # fmt: skip
-    _settle[(width, rows)](
-        codes, lines, starts, items, partner, params, seed, starts if limits is None else limits,
-        last, positions, counts, guesses, line, since, params.stride(0), total, guesses.shape[1],
-        line.shape[1], size, block(size), width, limits is not None, **options,
+    _settle[(rows,)](
+        made, starts, items, partner, last, positions, counts, guesses, total, guesses.shape[1],
+        width, **options(overlaps(logits.device), num_warps=1),
     )  # fmt: skip
     return counts

@@ -100,7 +100,7 @@ def test_what_is_kept_of_a_pass_is_the_steps(
     monkeypatch.setattr(gpt_gpu, "SOME", most)
     eager, fast = pair(dtype)
     state = poisoned(fast, 2)
-    assert_windows_are_the_steps(eager, fast, state, width, far, limited=False)
+    assert_windows_are_the_steps(eager, fast, state, width, far)
     assert not state.arrived.any()
 
 

@@ -24,7 +24,7 @@ from aim.models.vq.gpu import decode_vectors
 from aim.models.vq.model import VQ
 from aim.ops.triton import draw
 from aim.ops.triton.conv import convolve
-from aim.ops.triton.draw_ahead import draw_window_fused
+from aim.ops.triton.draw_ahead import draw_window_fused, read_window
 from aim.ops.triton.scan import scan_mixing
 from aim.sampling import Rows
 from tests.tiny import random_gpt, random_model
@@ -89,12 +89,10 @@ def draws(dtype: torch.dtype) -> None:
     rows = Rows.new(4, 256)
     draw.draw_fused(torch.zeros(4, 500, dtype=dtype), **vars(rows))
     guesses = Guesses.new(4, 16, 256, 500)
-    for width, limits in ((2, None), (16, torch.zeros(4, dtype=torch.int32))):
+    for width in (2, 16):
         draw_window_fused(
             torch.zeros(4, width, 500),
-            torch.zeros(4, width, dtype=torch.int64),
-            torch.zeros(4, dtype=torch.int64),
-            limits,
+            *read_window(rows.last, guesses.codes, rows.positions, 256, 4, width),
             guesses.codes,
             guesses.line,
             guesses.since,

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from aim import ahead
 from aim.ahead import Guesses, draw_window
 from aim.config import SamplingParams
 from aim.sampling import Rows
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from aim.ops.triton.draw_ahead import draw_window_fused
+from aim.ops.triton.draw_ahead import draw_window_fused, read_window
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 POISON = -77
@@ -51,8 +52,7 @@ def placed(positions: list[int], width: int, widest: int, tokens: int, size: int
 
 
 @pytest.mark.parametrize(("width", "widest", "tokens"), [(2, 16, 36), (4, 4, 36), (16, 16, 49)])
-@pytest.mark.parametrize("limit", [None, 3])
-def test_what_is_settled_and_guessed(width: int, widest: int, tokens: int, limit: int | None):
+def test_what_is_settled_and_guessed(width: int, widest: int, tokens: int):
     size = 37
     positions = [9, 0, tokens - 2, tokens, 21]
     generator = torch.Generator().manual_seed(width)
@@ -60,12 +60,6 @@ def test_what_is_settled_and_guessed(width: int, widest: int, tokens: int, limit
     count = len(rows.positions)
     logits = torch.randn(count, width, size, generator=generator) * 3
     logits[0, 1:, 5] = torch.nan  # broken, where its guess was right or not
-    limits = None if limit is None else torch.full((count,), limit, dtype=torch.int32)
-    starts = torch.where(rows.positions < tokens, rows.positions, -1)
-
-    def items(guesses: Guesses) -> Tensor:
-        return guesses.items(rows.last, width)
-
     for right in (0, 1, 2, width - 1):
         # what the first items draw, which is then guessed
         before = Rows(**{name: part.clone() for name, part in vars(rows).items()})
@@ -73,20 +67,21 @@ def test_what_is_settled_and_guessed(width: int, widest: int, tokens: int, limit
         for _ in range(right):
             seen = Rows(**{name: part.clone() for name, part in vars(before).items()})
             copied = Guesses(**{n: p.clone() for n, p in vars(own).items()})
-            counts = draw_window(logits, items(own), starts, seen, copied)
+            counts = draw_window(logits, *ahead.read_window(rows, own, count, width), seen, copied)
             for row in range(count):
                 kept, at = int(counts[row]), int(before.positions[row])
                 owner = row if int(rows.partner[row]) >= 0 else row - 1
                 if 0 < kept < width:
                     own.codes[row, kept - 1] = seen.drawn[owner, at + kept - 1]
         ours, mine = on_device(before), on_device(own)
-        read = items(own)
-        want = draw_window(logits, read, starts, before, own, limits)
+        read = ahead.read_window(before, own, count, width)
+        same = read_window(ours["last"], mine["codes"], ours["positions"], tokens, count, width)
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(same, read, strict=True))
+        start = before.positions.clone()
+        want = draw_window(logits, *read, before, own)
         got = draw_window_fused(
             logits.to(DEVICE),
-            read.to(DEVICE),
-            starts.to(DEVICE),
-            None if limits is None else limits.to(DEVICE),
+            *same,
             mine["codes"],
             mine["line"],
             mine["since"],
@@ -95,7 +90,7 @@ def test_what_is_settled_and_guessed(width: int, widest: int, tokens: int, limit
         assert torch.equal(got.cpu(), want)
         for name in ("positions", "last", "partner", "seed"):
             assert torch.equal(ours[name].cpu(), getattr(before, name)), name
-        assert int(want.max()) == min(right + 1, width, limit or width)
+        assert int(want.max()) == min(right + 1, width)
         for row, position in enumerate(before.positions.tolist()):
             upto = max(position, 0)
             assert torch.equal(ours["drawn"][row, :upto].cpu(), before.drawn[row, :upto])
@@ -109,4 +104,7 @@ def test_what_is_settled_and_guessed(width: int, widest: int, tokens: int, limit
                 assert torch.equal(
                     mine["codes"][row, width - 1 :].cpu(), guesses.codes[row, width - 1 :]
                 )
-        torch.testing.assert_close(mine["line"][1:].cpu(), own.line[1:], rtol=0, atol=0)
+                settled = torch.arange(int(start[row]), upto)[-own.line.shape[1] :]
+                if rows.partner[row] >= 0 and width <= own.line.shape[1]:
+                    place = settled % own.line.shape[1]
+                    assert torch.equal(mine["line"][row, place].cpu(), own.line[row, place])

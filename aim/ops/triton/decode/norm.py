@@ -28,7 +28,7 @@ def _gained(r, gain, d, inside, eps, D: tl.constexpr):
 
 @triton.jit
 def _begin(
-    codes, positions, origins, limits, words, places, cond, cond_stride, residual, x, gain, shift,
+    codes, positions, origins, words, places, cond, cond_stride, residual, x, gain, shift,
     vocabulary, longest, offset, first, often, eps,
     D: tl.constexpr, BLOCK: tl.constexpr, W: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
@@ -43,9 +43,6 @@ def _begin(
         full = pos - origin >= tl.where(origin == 0, first, often)
         moved = tl.where(pos <= 0, 0, tl.where(full, pos, origin))
         tl.store(origins + row, moved, mask=pos >= 0)
-        if W > 1:
-            room = moved + tl.where(moved == 0, first, often) - pos
-            tl.store(limits + row, room, mask=pos >= 0)
     pos += w
     cond += row.to(tl.int64) * cond_stride
     code = tl.minimum(tl.maximum(tl.load(codes + line), 0), vocabulary - 1)
@@ -104,7 +101,7 @@ def _warps(width: int) -> int:
 def begin(
     codes: Tensor, positions: Tensor, origins: Tensor, words: Tensor, places: Tensor, cond: Tensor,
     residual: Tensor, x: Tensor, gain: int, shift: int, position_offset: int, first: int,
-    often: int, eps: float, overlap: bool = False, limits: Tensor | None = None, width: int = 1,
+    often: int, eps: float, overlap: bool = False, width: int = 1,
 ) -> None:  # fmt: skip
     """The item that each row reads, as residual (R, D) float32 and, normed and modulated for the
     first layer, as x (R, D).
@@ -112,12 +109,11 @@ def begin(
     codes, positions (S,) int64; words (V, D), places (num_tokens + 1, D); cond (S, C) with the
     class embedding at column 0 and the first layer's gain and shift at the columns given. Moves
     ``origins`` (S,) int32 on where ``fold`` has folded. With a ``width`` it is as many items of
-    each row, codes (R width,), and ``limits`` (S,) int32 is written, how many fill the window.
+    each row, codes (R width,).
     """
     lines, channels = residual.shape
     _begin[(lines,)](
-        codes, positions, origins, origins if limits is None else limits, words, places, cond,
-        cond.stride(0), residual, x, gain, shift,
+        codes, positions, origins, words, places, cond, cond.stride(0), residual, x, gain, shift,
         words.shape[0], places.shape[0], position_offset, first, often, eps, channels,
         triton.next_power_of_2(channels), width, **options(overlap, num_warps=_warps(channels)),
     )  # fmt: skip

@@ -52,7 +52,7 @@ def _recall_window(
     FOLD: tl.constexpr, STAGES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """While the whole past is in the window."""
-    n, p, s, head = tl.arange(0, N), tl.arange(0, P), tl.arange(0, FIRST), tl.arange(0, HEADS)
+    n, p, s, head = tl.arange(0, N), tl.arange(0, P), tl.arange(0, HELD), tl.arange(0, HEADS)
     where = head[:, None] * P + p[None, :]
     tile = items + s[:, None] * P + p[None, :]
     # by the kernel before the one before
@@ -77,8 +77,11 @@ def _recall_window(
             y += tl.where((head == j)[:, None], (tl.sum(acc, 1) / 16)[None, :], 0.0)
             if FOLD:
                 if count == FIRST:
-                    whole = tl.load(tile + j * HELD * P).to(tl.float32) * kept[:, None]
-                    bs = tl.load(keys + s[:, None] * N + n[None, :])
+                    whole = tl.load(tile + j * HELD * P, mask=(s < FIRST)[:, None], other=0.0)
+                    whole = whole.to(tl.float32) * kept[:, None]
+                    bs = tl.load(
+                        keys + s[:, None] * N + n[None, :], mask=(s < FIRST)[:, None], other=0.0
+                    )
                     state = dot(tl.trans(whole).to(bs.dtype), bs, tl.zeros((P, N), tl.float32))
                     tl.store(
                         base + (j * P + p[:, None]) * N + n[None, :],
@@ -149,7 +152,7 @@ def _recall(
     group, row = tl.program_id(0), tl.program_id(1)
     pos = tl.load(positions + row).to(tl.int32)
     origin = tl.load(origins + row)
-    count = tl.minimum(pos - origin, FIRST - 1) + 1
+    count = tl.minimum(pos - origin, HELD - 1) + 1
     block = row * H + group * HEADS
     items += block * HELD * P
     decay += block * HELD
@@ -185,8 +188,9 @@ def mix(
     origins (S,) int32. Writes out (R, I), the mixed item times silu(z) and the norm's weight but
     not divided by its root mean square, and squares (R, H) float32, whose sum over a row, divided
     by I, is the mean square that is missing. ``often`` is how many items a window takes up once its
-    origin has moved, a power of two of 16 or more, and ``first`` how many before: by default as
-    many as there is room for. One that is full is folded here if ``folds``, else by ``fold``.
+    origin has moved, a power of two of 16 or more, and ``first`` how many before: as many as there
+    is room for, a power of two, too, if None. One that is full is folded here if ``folds``, else by
+    ``fold``.
     """
     rows = projected.shape[0]
     _, count, channels, size = window.base.shape
@@ -194,7 +198,7 @@ def mix(
     first = first or held
     new = squares.new_empty
     skip, query, scores = new(rows, count), new(rows, size), new(rows, held)
-    heads, together, shares = 8 if count % 8 == 0 else 1, *_crew(rows, first)
+    heads, together, shares = 8 if count % 8 == 0 else 1, *_crew(rows, held)
     take[(rows * shares + count // heads * triton.cdiv(rows, together),)](
         projected, *window[:4], *weights[:5], positions, origins, skip, query, scores, rows, shares,
         held, count, channels, size, len(weights.taps), ring, heads, together, SHARE,

@@ -145,7 +145,7 @@ def _take_ahead(
 def _recall_ahead(
     projected, items, decay, base, norm, positions, origins, skip, query, scores, out, squares,
     W: tl.constexpr, HELD: tl.constexpr, H: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
-    HEADS: tl.constexpr, FIRST: tl.constexpr, LATER: tl.constexpr, OVERLAP: tl.constexpr,
+    HEADS: tl.constexpr, LATER: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """HEADS heads of all items of a row; a column is an item."""
     first, row = tl.program_id(0) * HEADS, tl.program_id(1)
@@ -156,7 +156,7 @@ def _recall_ahead(
         if origin == 0:
             _columns(
                 projected, items, decay, base, norm, pos - origin, row, first, skip, query, scores,
-                out, squares, W, HELD, H, P, N, HEADS, FIRST, False,
+                out, squares, W, HELD, H, P, N, HEADS, HELD, False,
             )  # fmt: skip
         else:
             _columns(
@@ -171,7 +171,7 @@ def _columns(
     W: tl.constexpr, HELD: tl.constexpr, H: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     HEADS: tl.constexpr, SPAN: tl.constexpr, STATE: tl.constexpr,
 ):  # fmt: skip
-    """Items beyond SPAN are left out: none that may be settled reads them."""
+    """The window has at most SPAN items."""
     w, s = tl.arange(0, COLUMNS), tl.arange(0, SPAN)
     n, p = tl.arange(0, N), tl.arange(0, P)
     inner: tl.constexpr = H * P
@@ -222,24 +222,23 @@ def _columns(
 
 def mix_ahead(
     projected: Tensor, window: Window, weights: MixWeights, positions: Tensor, origins: Tensor,
-    out: Tensor, squares: Tensor, often: int, first: int, width: int, overlap: bool = False,
+    out: Tensor, squares: Tensor, often: int, width: int, overlap: bool = False,
 ) -> None:  # fmt: skip
     """``width`` items of every row that is not idle, at most 16, from its position on: as
     ``window.mix``, but for what follows.
 
-    projected (R width, E), out and squares have a line an item. The window has room for ``width``
-    items behind ``first``, and the ring for as many less one behind the convolution's. Nothing is
-    folded, and items behind a full window are computed without it being folded, in part even
-    without each other: they may be looked at, but not settled.
+    projected (R width, E), out and squares have a line an item. The window, a power of two, has
+    room for the items behind those that it keeps, fewer than ``often`` once its origin has moved,
+    and the ring for as many less one behind the convolution's. Nothing is folded.
     """
     lines = projected.shape[0]
     rows = lines // width
     _, count, channels, size = window.base.shape
     held, ring, taps = window.keys.shape[1], window.ring.shape[1], len(weights.taps)
-    assert held >= first + width and ring >= taps - 1 + width and width <= COLUMNS.value <= often
+    assert held >= often + width and ring >= taps - 1 + width and width <= COLUMNS.value <= often
     new = squares.new_empty
     skip, query, scores = new(lines, count), new(lines, size), new(lines, held)
-    heads, shares = 8 if count % 8 == 0 else 1, triton.cdiv(first, SHARE)
+    heads, shares = 8 if count % 8 == 0 else 1, triton.cdiv(held, SHARE)
     _take_ahead[(lines * (shares + 1 + count // heads),)](
         projected, *window[:4], *weights[:5], positions, origins, skip, query, scores, lines,
         shares, width, held, count, channels, size, taps, ring, heads, SHARE,
@@ -248,6 +247,6 @@ def mix_ahead(
     heads = 4 if rows > table.A_HEAD_EACH and count % 4 == 0 else 1
     _recall_ahead[(count // heads, rows)](
         projected, window.items, window.decay, window.base, weights.norm, positions, origins, skip,
-        query, scores, out, squares, width, held, count, channels, size, heads, first, 2 * often,
+        query, scores, out, squares, width, held, count, channels, size, heads, 2 * often,
         **options(overlap, num_warps=4),
     )  # fmt: skip

@@ -26,7 +26,7 @@ def _fold(
     count = pos - origin + 1
     if COUNTED:
         count += tl.load(counts + row).to(tl.int32) - 1
-    if (pos >= 0) & (count == tl.where(origin == 0, first, often)):
+    if (pos >= 0) & (count >= tl.where(origin == 0, first, often)):
         p, n, span = tl.arange(0, P), tl.arange(0, N), tl.arange(0, SPAN)
         for i in range(HEADS * LAYERS):
             layer = tl.program_id(2) * LAYERS + i // HEADS
@@ -66,7 +66,7 @@ def fold(
     counts: Tensor | None = None,
 ) -> None:
     """Bring h up to date in every layer of the rows whose window is full, before their positions
-    advance: by one, or by ``counts`` (R,).
+    advance: by one, or by ``counts`` (R,), which may take them beyond it.
 
     ``windows`` has the layers in front. ``first`` is how many items a window holds while its origin
     is 0, ``often`` afterwards. The next step's ``origins`` are to be what they were, or the

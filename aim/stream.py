@@ -35,7 +35,8 @@ class Frame:
     yet, RGB at the end; a notebook shows it. ``place`` is the place in line, 0 for a request that
     runs. ``note`` says what is waited for otherwise, empty for nothing. ``notes`` (step, 13)
     float32 are those of ``aim.sampling.explain``, if they were asked for and there are codes.
-    ``number`` says which request of the stream it is of, from 0.
+    ``number`` says which request of the stream it is of, from 0; ``passes`` how often the model has
+    run for it, fewer times than there are codes where it looks ahead.
     """
 
     step: int
@@ -47,6 +48,7 @@ class Frame:
     note: str = ""
     notes: np.ndarray | None = None
     number: int = 0
+    passes: int = 0
 
     @property
     def done(self) -> bool:
@@ -146,10 +148,16 @@ class Stream(Iterator[Frame]):
         if isinstance(event, Preparing):
             return replace(frame, note=event.message)
         if isinstance(event, (Progress, Finished)):
-            codes, notes = event.codes, event.notes
-            frame = replace(frame, step=len(codes), codes=codes, seconds=event.seconds, notes=notes)
+            frame = replace(
+                frame,
+                step=len(event.codes),
+                codes=event.codes,
+                seconds=event.seconds,
+                notes=event.notes,
+                passes=event.passes,
+            )
             self._latest[event.request_id] = frame
-            return replace(frame, image=self._image(codes))
+            return replace(frame, image=self._image(event.codes))
         if isinstance(event, Failed):
             if isinstance(event.error, AimError):
                 raise event.error

@@ -31,7 +31,12 @@ log = logging.getLogger("aim")
 
 WINDOWED = ("gpu", "cpu", "eager")  # those whose step may read several codes of a picture
 # how many, where measured to be faster; in bfloat16 alone, as float32 has its shapes of products
-AUTO: dict[str, Widths] = {"gpu": OFF, "cpu": OFF, "mamba-ssm": OFF, "eager": OFF}
+AUTO: dict[str, Widths] = {
+    "gpu": ((4, 16), (8, 8)),
+    "cpu": ((2, 4),),
+    "mamba-ssm": OFF,
+    "eager": OFF,
+}
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,10 @@ class Engine:
         max_waiting = whole("max_waiting", max_waiting, 0)
         self.model = model
         self._total: int = model.config.num_tokens
-        self.max_requests = max_requests = limit(model, max_requests)  # how many run at once
+        # how many run at once
+        self.max_requests = max_requests = limit(model, max_requests, widest(widths))
         self._runner = Runner(model, 2 * max_requests, captured, widest(widths))
-        self._passes = Passes(self._runner, widths)
+        self.passes = Passes(self._runner, widths)
         self._scheduler = Scheduler(max_requests, max_waiting, self._runner.sizes)
         self._lock = threading.Lock()  # of the scheduler and of what follows
         # outside the lock: a garbage collector may cancel, inside any line of code
@@ -68,8 +69,8 @@ class Engine:
         self._places = Places()
         self._changed = False
         self._rows = 0  # of the batch
-        # copies under way, in order: of each request in one, and how many codes it had
-        self._copies: deque[tuple[HostCopy, list[tuple[Running, int]]]] = deque()
+        # copies under way, in order: of each request in one, how many codes and passes it had
+        self._copies: deque[tuple[HostCopy, list[tuple[Running, int, int]]]] = deque()
         self._leaving: dict[int, Running] = {}  # drawn, and out of the batch, but not told
         # the size of batch last told of, and to whom
         self._prepared: tuple[int, set[int]] = 0, set()
@@ -135,11 +136,11 @@ class Engine:
             if self._changed or self._places.due:
                 self._change(events)
             if running:
-                if not graphs.ready(self._rows, self._passes.width(self._rows)) and (
+                if not graphs.ready(self._rows, self.passes.width(self._rows)) and (
                     notice := self._notice()
                 ):
                     return events + notice
-                told = self._passes.run(self._rows, running)
+                told = self.passes.run(self._rows, running)
                 if due := [one for one, step in told if one.reach(step) or step == self._total]:
                     self._tell(due)
         except Exception as error:  # of the model: all of its rows are lost, the line is not
@@ -193,10 +194,10 @@ class Engine:
             if self._leave(request_id):
                 events.append(Cancelled(request_id))
         with self._lock:
-            joined = self._scheduler.admit()
+            joined, line = self._scheduler.admit(), tuple(self._scheduler.waiting)
             events += self._places.news(self._scheduler.places())
         for i in range(0, len(joined), self._runner.together):
-            events += self._join(joined[i : i + self._runner.together])
+            events += self._join(joined[i : i + self._runner.together], line)
         with self._lock:
             moves = self._scheduler.compact()
         if moves:
@@ -205,9 +206,9 @@ class Engine:
         if self._scheduler.running:
             self._runner.arrange(self._scheduler.running.values())
 
-    def _join(self, joined: Sequence[Running]) -> list[Event]:
+    def _join(self, joined: Sequence[Running], line: Sequence[Request]) -> list[Event]:
         try:
-            self._runner.admit(joined)
+            self._runner.admit(joined, line)
         except Exception as error:  # theirs alone
             return [self._fail(entry, error) for entry in joined]
         return [Started(entry.request.id) for entry in joined]
@@ -228,7 +229,8 @@ class Engine:
         """
         copy = self._runner.fetch(told)
         with self._lock:
-            self._copies.append((copy, [(entry, entry.told(self._total)) for entry in told]))
+            parts = [(entry, entry.told(self._total), entry.passes) for entry in told]
+            self._copies.append((copy, parts))
             for entry in told:
                 if entry.step == self._total:
                     self._leaving[entry.request.id] = entry
@@ -244,24 +246,26 @@ class Engine:
                 if wait:
                     started, wait = time.perf_counter(), False
                     copy.wait()
-                    for entry, _ in told:
+                    for entry, *_ in told:
                         entry.seconds += time.perf_counter() - started
                 elif not copy.done():
                     break
                 codes, notes = copy.arrays()
             except Exception as error:  # the device is in trouble
                 self._copies.popleft()
-                events += [self._fail(entry, error) for entry, _ in told if not entry.gone]
+                events += [self._fail(entry, error) for entry, *_ in told if not entry.gone]
                 continue
             self._copies.popleft()
             explained = iter(notes)
-            for (entry, step), row in zip(told, codes, strict=True):
+            for (entry, step, passes), row in zip(told, codes, strict=True):
                 why = next(explained)[:step] if entry.request.explain else None
                 if not entry.gone:
-                    events.append(self._report(entry, row[:step], why))
+                    events.append(self._report(entry, row[:step], passes, why))
         return events
 
-    def _report(self, entry: Running, codes: np.ndarray, notes: np.ndarray | None) -> Event:
+    def _report(
+        self, entry: Running, codes: np.ndarray, passes: int, notes: np.ndarray | None
+    ) -> Event:
         """What to tell of a request that had ``codes``; one that is done or broken leaves."""
         request_id, step = entry.request.id, len(codes)
         if codes.min() == BROKEN:
@@ -269,9 +273,9 @@ class Engine:
             text = f"the model's output was not finite at code {at}; its weights may be damaged"
             return self._fail(entry, GenerationError(text))
         if step < self._total:
-            return Progress(request_id, step, self._total, codes, entry.seconds, notes)
+            return Progress(request_id, step, self._total, codes, entry.seconds, notes, passes)
         self._leave(request_id)
-        return Finished(request_id, codes, entry.seconds, notes)
+        return Finished(request_id, codes, entry.seconds, notes, passes)
 
     def _fail(self, entry: Running, error: Exception) -> Failed:
         self._leave(entry.request.id)
@@ -287,7 +291,7 @@ class Engine:
             if entry is not None:
                 entry.gone = True
                 self._copies = deque(
-                    one for one in self._copies if not all(other.gone for other, _ in one[1])
+                    one for one in self._copies if not all(other.gone for other, *_ in one[1])
                 )
             self._changed |= here
             return here

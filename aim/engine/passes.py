@@ -38,6 +38,7 @@ class Passes:
 
     def __init__(self, runner: Runner, widths: Widths = OFF) -> None:
         self._runner, self._widths = runner, widths
+        self.count = 0  # ordered so far
         # not taken up yet: how many codes each slot has, and who was where
         self._late: deque[tuple[HostCopy, list[tuple[Running, int]]]] = deque()
 
@@ -49,18 +50,21 @@ class Passes:
         """Order a pass of ``rows`` rows for ``running``, by id, unless all of them turn out to be
         done -> who got further, as far as it is known, and how many codes it has.
         """
-        if not self._widths:
-            self._runner.step(rows)
-            for entry in running.values():
-                entry.passes += 1
-            return [(entry, entry.step + 1) for entry in running.values()]
+        width = self.width(rows)
         reached = {one: entry.step for one, entry in running.items()}
-        self._hear(running, reached, UNHEARD - 1)
+        self._hear(running, reached, UNHEARD - 1 if width > 1 else 0)
         if any(step < self._runner.total for step in reached.values()):
-            self._runner.step(rows, self.width(rows))
-            here = [(entry, entry.slots[0]) for entry in running.values()]
-            self._late.append((self._runner.places(), here))
-            self._hear(running, reached, UNHEARD)
+            self._runner.step(rows, width)
+            self.count += 1
+            if width > 1:
+                here = [(entry, entry.slots[0]) for entry in running.values()]
+                self._late.append((self._runner.places(), here))
+                self._hear(running, reached, UNHEARD)
+            else:  # nobody need say
+                for one, entry in running.items():
+                    if reached[one] < self._runner.total:
+                        reached[one] += 1
+                        entry.passes += 1
         return [
             (entry, reached[one]) for one, entry in running.items() if reached[one] > entry.step
         ]

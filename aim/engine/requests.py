@@ -139,7 +139,7 @@ class Preparing:
 @dataclass(frozen=True, eq=False)
 class Progress:
     """``codes`` (step,) int64 are drawn of ``total``, those of a prefix included, after ``seconds``
-    of model time.
+    of model time and ``passes`` of the model, of which one may draw several (``aim.ahead``).
 
     ``notes`` (step, 13) float32 are those of ``aim.sampling.explain``, None if the request did not
     ask; zero for codes of a prefix.
@@ -151,18 +151,20 @@ class Progress:
     codes: np.ndarray
     seconds: float
     notes: np.ndarray | None = None
+    passes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """All ``codes`` (total,) int64, after ``seconds`` of model time; ``notes`` (total, 13) as in
-    ``Progress``.
+    """All ``codes`` (total,) int64, after ``seconds`` of model time; ``notes`` (total, 13) and
+    ``passes`` as in ``Progress``.
     """
 
     request_id: int
     codes: np.ndarray
     seconds: float
     notes: np.ndarray | None = None
+    passes: int = 0
 
 
 @dataclass(frozen=True)

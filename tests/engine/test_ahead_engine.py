@@ -9,7 +9,7 @@ import torch
 
 from aim.config import SamplingParams
 from aim.engine import Engine, Request
-from aim.engine.backend import looked, pick
+from aim.engine.backend import AUTO, looked, pick
 from aim.engine.passes import OFF, Passes, up_to, widest
 from aim.engine.requests import Cancelled, Finished, Progress
 from aim.engine.runner import Runner
@@ -105,6 +105,26 @@ def test_a_pipeline_draws_as_far_ahead_as_it_is_asked_to(ahead: Any, width: int)
 def test_another_number_is_refused(ahead: Any) -> None:
     with pytest.raises(InvalidInput, match=r"ahead is .*auto, off, 2, 4, 8, 16"):
         pick(random_gpt(), "eager", ahead)
+
+
+def test_auto_is_a_table_in_bfloat16_and_off_in_float32() -> None:
+    for backend, widths in AUTO.items():
+        assert looked("auto", backend, torch.bfloat16) == widths
+        assert (
+            looked("auto", backend, torch.float32) == looked("off", backend, torch.bfloat16) == OFF
+        )
+        rows = [most for most, _ in widths]
+        assert rows == sorted(rows) and all(rows * items <= 64 for rows, items in widths)
+
+
+def test_passes_of_one_code_are_not_waited_for(queue: LateQueue) -> None:
+    """A batch that is too large to be looked ahead of, then one that is not."""
+    queue.lag = 5
+    model = CPUGPT(random_gpt(3))
+    want, _ = told(Engine(model, 4), requests())
+    engine = Engine(model, 4, widths=((4, 8),))
+    assert told(engine, requests())[0] == want
+    engine.drain()
 
 
 def test_a_backend_whose_step_reads_one_code_refuses_a_number() -> None:

@@ -327,6 +327,10 @@ class TestMemory:
         made = sum(part.nbytes for part in tiny_model.new_state(6))
         assert pool_bytes(tiny_model, 6) > made
         assert pool_bytes(tiny_model, 12) == 2 * pool_bytes(tiny_model, 6)
+        c = tiny_model.config  # lines of logits: 64 in a pass, and a grid's line of a slot's
+        ahead = 4 * 4 * (64 - 6) * c.vocab_size + 6 * 2 * 4 * c.vocab_size
+        read = sum(part.nbytes for part in tiny_model.new_state(6, 16)) - made
+        assert pool_bytes(tiny_model, 6, 16) == pool_bytes(tiny_model, 6) + ahead + read
         vast = SimpleNamespace(
             config=tiny_model.config,
             device=tiny_model.device,

@@ -465,3 +465,23 @@ def test_codes_are_equal_at_the_size_of_a_real_vocabulary(
     ]
     events = list(Engine(model).run(requests))
     assert all(codes_of(events, r) == alone(model, r) for r in requests)
+
+
+def test_conditions_of_those_in_line_are_made_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_gpt()
+    asked = [Request(i % 5, SamplingParams(2.0), seed=i) for i in range(9)]
+    want = [e.codes.tolist() for e in Engine(model, 9).run(asked) if isinstance(e, Finished)]
+    engine, made = Engine(model, 1, 8), []
+    engine._runner.together = 4
+    monkeypatch.setattr(
+        engine._runner, "_condition", lambda mixes: made.append(len(mixes)) or real(mixes)
+    )
+    real = type(engine._runner)._condition.__get__(engine._runner)
+    got = []
+    for event in engine.run(asked):
+        if isinstance(event, Started) and event.request_id == asked[2].id:
+            engine.cancel(asked[3].id)
+        got += [event.codes.tolist()] if isinstance(event, Finished) else []
+    assert got == want[:3] + want[4:]
+    assert made == [4, 4, 1]
+    assert not engine._runner._made

@@ -78,7 +78,7 @@ def random_prior(prior: str, dtype: torch.dtype) -> Prior:
 @lru_cache
 def backend(dtype: torch.dtype, wanted: str = "gpu", prior: str = "aim") -> Backend:
     """A random model on the backend that is wanted."""
-    return pick(random_prior(prior, dtype), wanted)
+    return pick(random_prior(prior, dtype), wanted, "off")
 
 
 def mixed(count: int, **changes: object) -> list[Request]:

@@ -47,6 +47,7 @@ class View:
     # (n, 13) on those of the first, as of ``aim.sampling.explain``, where they were asked for
     notes: np.ndarray | None = None
     kept: int = 0  # of ``step``, codes that were given and not drawn
+    passes: int = 0  # of the model, of all pictures
 
     @property
     def rate(self) -> float:
@@ -102,7 +103,9 @@ class Drawing:
             seconds = max((frame.seconds for frame in begun), default=0.0)
             notes = latest[0].notes if latest[0] else None
             step = sum(map(len, codes))
-            return View(state, step, total, seconds, codes=codes, notes=notes, kept=kept, **more)
+            passes = sum(frame.passes for frame in begun)
+            seen = View(state, step, total, seconds, codes=codes, notes=notes, kept=kept, **more)
+            return replace(seen, passes=passes)
 
         def preview() -> Image.Image:
             return arrange([pipe.preview(frame.codes) if frame else None for frame in latest])

@@ -107,7 +107,8 @@ def describe_view(view: View) -> str:
     if view.state == "stopped":
         return f"Stopped at {view.step} / {view.total} codes"
     if view.state == "done":
-        return f"{view.total} / {view.total} codes in {view.seconds:.1f} s"
+        passes = f"{view.passes} passes, " if 0 < view.passes < view.total - view.kept else ""
+        return f"{view.total} / {view.total} codes in {passes}{view.seconds:.1f} s"
     return f"{view.step} / {view.total} codes"
 
 

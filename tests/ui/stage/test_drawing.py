@@ -13,6 +13,7 @@ import pytest
 
 from aim.config import SamplingParams
 from aim.engine import Engine, Request, Server
+from aim.engine.passes import up_to
 from aim.errors import QueueFull
 from aim.pipeline import Pipeline
 from aim.settings import Limits
@@ -79,6 +80,17 @@ def test_what_is_prepared_is_told(make_pipe: Make, monkeypatch: pytest.MonkeyPat
     assert describe_view(told) == told.note
     assert not any(view.note for view in views if view is not told)
     assert views[-1].state == "done"
+
+
+def test_passes_are_told_where_they_are_fewer_than_codes(make_pipe: Make):
+    pipe, _ = make_pipe()
+    [*_, one_by_one] = Drawing().views(pipe, [request()], 0)
+    assert (one_by_one.passes, "passes" in describe_view(one_by_one)) == (256, False)
+    pipe.server.close()
+    pipe._server = Server(Engine(pipe.model, widths=up_to(8)))
+    [*_, ahead] = Drawing().views(pipe, [request(), request()], 0)
+    assert 2 * 32 <= ahead.passes < 2 * 256
+    assert describe_view(ahead).startswith(f"512 / 512 codes in {ahead.passes} passes, ")
 
 
 def test_views_come_no_faster_than_a_page_takes_them(

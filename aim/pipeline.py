@@ -109,8 +109,9 @@ class Pipeline(Codec):
         import) or eager, auto being gpu or cpu; up to ``max_requests`` images are drawn at once.
         PyTorch's CPU threads are set to AIM_THREADS, on a CPU without it to one less than there are
         cores. ``ahead``, auto, off, 2, 4, 8 or 16, is how many codes of an image a step looks at,
-        guessing what comes next: in float32 the same image in fewer steps. Auto is off; mamba-ssm
-        cannot. InvalidInput, CheckpointError or HubError say what is wrong.
+        guessing what comes next: in float32 the same image in fewer steps. Auto is by the number of
+        images, and off in float32; mamba-ssm cannot. InvalidInput, CheckpointError or HubError say
+        what is wrong.
         """
         where, what = prepare(device, dtype, Settings.from_env().threads)
         check(backend, where)

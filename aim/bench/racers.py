@@ -67,6 +67,8 @@ class Racer:
     images_per_second: float  # decoding included, at the median
     warmup_seconds: float  # of the first batch, compilation included, capture not
     capture_seconds: float  # of CUDA graphs
+    passes: int  # of the model, for a batch
+    codes_per_pass: float
     memory_bytes: int
     peak_memory_bytes: int | None
     # recurrent state or cache of one picture, both rows where there is guidance
@@ -152,17 +154,20 @@ class RacerRun:
             images_per_second=batch / whole.median,
             warmup_seconds=self.warmup_seconds,
             capture_seconds=self.engine.graphs.capture,
+            passes=self._taken,
+            codes_per_pass=tokens / self._taken,
             memory_bytes=self.weights + pool_bytes(model, 2 * batch),
             peak_memory_bytes=self.peak,
             sequence_bytes=sum(part.nbytes for part in state_shapes(model, rows)) // batch,
             weight_bytes=moved.weights,
             state_bytes=moved.state,
             floor_ms=moved.floor_ms(bandwidth),
-            floor_fraction=moved.floor_ms(bandwidth) * tokens / (1e3 * codes.median),
+            floor_fraction=moved.floor_ms(bandwidth) * self._taken / (1e3 * codes.median),
         )
 
     def _lap(self) -> tuple[Pictures, Lap]:
         drawn = timed(self.engine, self._requests, self.pipe.device, self._stop)
+        self._taken = len(drawn.ends)
         started = time.perf_counter()
         images = decode_images(self._image_decoder, drawn.codes, self._stop)
         seconds = time.perf_counter() - started

@@ -93,8 +93,16 @@ class Drawn(NamedTuple):
     """A batch of codes and when they were there."""
 
     codes: np.ndarray  # (B, T)
-    at: list[float]  # seconds from submission to code i of every request, T of them, ascending
-    seconds: float  # from submission to all of them on the host
+    ends: list[float]  # seconds from submission to the end of each pass of the model, ascending
+    seconds: float  # from submission to all codes on the host
+
+    @property
+    def at(self) -> list[float]:
+        """Seconds from submission to code i of every request, T of them: where there are fewer
+        passes as if each drew as many codes.
+        """
+        tokens, passes = self.codes.shape[1], len(self.ends)
+        return [self.ends[-(-(i + 1) * passes // tokens) - 1] for i in range(tokens)]
 
 
 def timed(
@@ -105,17 +113,17 @@ def timed(
     On a CUDA device codes are there when an event behind their step has happened (``Clock``),
     elsewhere when ``Engine.step`` returns. The engine must have drawn such a batch before.
     """
-    clock, started = Clock(device, engine.work), time.perf_counter()
+    clock, started, before = Clock(device, engine.work), time.perf_counter(), engine.passes.count
     clock.mark()
     codes = draw(engine, requests, clock.mark, stop)
     seconds = time.perf_counter() - started
     engine.drain()
-    return Drawn(codes, list(accumulate(clock.laps()[: engine.model.config.num_tokens])), seconds)
+    return Drawn(codes, list(accumulate(clock.laps()[: engine.passes.count - before])), seconds)
 
 
 def step_seconds(engine: Engine, requests: Sequence[Request], device: torch.device) -> list[float]:
     """Seconds of every step of a batch, in order, as ``timed`` takes them."""
-    return [b - a for a, b in pairwise([0.0, *timed(engine, requests, device).at])]
+    return [b - a for a, b in pairwise([0.0, *timed(engine, requests, device).ends])]
 
 
 def first_code_seconds(engine: Engine, requests: Sequence[Request]) -> float:

@@ -29,9 +29,9 @@ class Speed:
     unless the name says otherwise.
 
     ``step_ms`` is the median over the steps of one batch, ``step_ms_mean`` the time of all codes
-    over their number. Pictures are uint8 on the host. Bytes are of one step, averaged over a
-    sequence; ``floor_ms`` is what they take at the machine's copy bandwidth, ``floor_fraction``
-    that over ``step_ms_mean``.
+    over the number of ``passes``, fewer than codes where the model looks ahead. Pictures are uint8
+    on the host. Bytes are of one step, averaged over a sequence; ``floor_ms`` is what they take at
+    the machine's copy bandwidth, ``floor_fraction`` that over ``step_ms_mean``.
     """
 
     batch: int
@@ -51,6 +51,8 @@ class Speed:
     warmup_seconds: float  # of the first batch, compilation included, capture not
     capture_seconds: float  # of CUDA graphs
     captures: int
+    passes: int
+    codes_per_pass: float
     peak_memory_bytes: int | None  # see PeakMemory
     reserved_memory_bytes: int | None  # captured graphs included; None without CUDA
     weight_bytes: int
@@ -142,7 +144,8 @@ def measure(
         Spread.of([sum(r) for r in runs]),
     )
     say(f"batch {batch}: steps and the first code")
-    steps = Spread.of(step_seconds(engine, requests_for(model, batch), device))
+    every = step_seconds(engine, requests_for(model, batch), device)
+    steps, passes = Spread.of(every), len(every)
     first_code = Spread.of(
         [first_code_seconds(engine, requests_for(model, batch)) for _ in range(repeats)]
     )
@@ -155,7 +158,7 @@ def measure(
     engine.drain()
     rows = sum(request.rows for request in requests_for(model, batch))
     moved = model.traffic(rows)
-    mean = 1e3 * codes.median / config.num_tokens
+    mean = 1e3 * codes.median / passes
     return Speed(
         batch=batch,
         rows=rows,
@@ -173,6 +176,8 @@ def measure(
         warmup_seconds=first - capture_seconds,
         capture_seconds=capture_seconds,
         captures=captures,
+        passes=passes,
+        codes_per_pass=config.num_tokens / passes,
         peak_memory_bytes=memory.used(),
         reserved_memory_bytes=memory.reserved(),
         weight_bytes=moved.weights,

@@ -39,6 +39,8 @@ def _spread(value: Spread, unit: float = 1.0) -> str:
 ROWS: tuple[tuple[str, Cell], ...] = (
     ("a step, ms", lambda s: f"{s.step_ms:.3f}"),
     ("a step, ms, mean", lambda s: f"{s.step_ms_mean:.3f}"),
+    ("passes", lambda s: str(s.passes)),
+    ("codes a pass", lambda s: f"{s.codes_per_pass:.2f}"),
     ("codes, s", lambda s: _seconds(s.codes_seconds)),
     ("codes and pictures, s", lambda s: _seconds(s.seconds)),
     ("  least to most", lambda s: f"{_seconds(s.seconds_min)} - {_seconds(s.seconds_max)}"),
@@ -96,6 +98,8 @@ RACER: tuple[tuple[str, Callable[[Racer], str]], ...] = (
     ("parameters, M", lambda r: f"{r.parameters / 1e6:.1f}"),
     ("backend", lambda r: r.backend),
     ("weights", lambda r: r.version),
+    ("passes", lambda r: str(r.passes)),
+    ("codes a pass", lambda r: f"{r.codes_per_pass:.2f}"),
     ("codes, s", lambda r: _spread(r.codes_seconds)),
     ("first code, ms", lambda r: _spread(r.first_code_seconds, 1e3)),
     ("decoding, s", lambda r: _spread(r.decode_seconds)),

@@ -23,7 +23,7 @@ def test_codes_come_by_the_device_s_clock_and_before_the_host_has_them_all(batch
         assert drawn.images.shape == (batch, 128, 128, 3)
         for lap in racer.laps:
             assert len(lap.code_seconds) == 256
-            assert all(a < b for a, b in zip(lap.code_seconds, lap.code_seconds[1:], strict=False))
+            assert all(a <= b for a, b in zip(lap.code_seconds, lap.code_seconds[1:], strict=False))
             assert 0.5 * lap.codes_seconds < lap.code_seconds[-1] < lap.codes_seconds + 1e-3
         assert racer.peak_memory_bytes is not None
         assert 2 * racer.parameters < racer.peak_memory_bytes < 20 * racer.memory_bytes

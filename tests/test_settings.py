@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aim.errors import InvalidInput
-from aim.settings import Settings
+from aim.settings import Limits, Settings
 
 
 def test_nothing_set_gives_the_defaults():
@@ -124,3 +124,15 @@ def test_bad_values_name_the_variable(name: str, value: str, way_out: str):
 def test_settings_do_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().device = "cpu"  # type: ignore[misc]
+
+
+def test_a_page_s_limits_are_read_and_refused_by_name():
+    assert Limits.from_env({}) == Limits()
+    for one in dataclasses.fields(Limits):
+        variable, low, high, _ = one.metadata["is"]
+        for value in (low, high):
+            read = Limits.from_env({variable: f" {value} "})
+            assert read == dataclasses.replace(Limits(), **{one.name: value})
+        for bad in (low - 1, high + 1, "many", "1.5"):
+            with pytest.raises(InvalidInput, match=rf"{variable} is .*\[{low}, {high}\]"):
+                Limits.from_env({variable: str(bad)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,6 +71,18 @@ def test_work_counts_by_its_pictures() -> None:
                     assert line.claim(sweep, 1) == 1 and line.claim(late, 9) == 3
         assert line.claim(sweep, 0) == 1
     assert line.pictures == 0
+
+
+def test_twelve_sweeps_of_one_client_leave_a_newcomer_a_place() -> None:
+    line, limits = Line(Limits()), Limits()
+    with ExitStack() as sweeps:
+        for i in range(12):
+            sweep = Work()
+            sweeps.enter_context(line.admit(owner(f"sweep {i}"), sweep))
+            line.claim(sweep, 16)
+        for i in range(limits.waiting // 2 - 12):
+            sweeps.enter_context(line.admit(owner(f"new {i}"), Work()))
+        assert line.refused == 0
 
 
 def test_a_sweep_has_as_many_under_way_as_it_may(make_pipe: Make) -> None:

@@ -71,7 +71,7 @@ def compare_tab(models: Models, boxes: Boxes) -> CompareActions:
         png = gr.DownloadButton(
             "PNG", interactive=False, elem_id="compare-png", size="md", min_width=80
         )
-        stop = gr.Button("Stop", interactive=False, elem_id="compare-stop", min_width=80)
+        stop = gr.Button("Stop", interactive=False, elem_id="compare-stop", size="md", min_width=80)
     actions = CompareActions(models, CompareScreen(picture, progress, png, (start, mix), stop))
     outputs = [picture, progress, png, start, mix, stop]
     hidden: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}

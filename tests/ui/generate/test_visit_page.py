@@ -47,6 +47,24 @@ def open_tab(page: Page, browser: Any) -> Iterator[Callable[..., Any]]:
         context.close()
 
 
+@pytest.fixture(scope="module")
+def window(served: Page, browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport=DESKTOP)
+    context.set_default_timeout(30_000)
+    tab = context.new_page()
+    tab.goto(served.url + "?count=1")
+    tab.wait_for_selector("#generate")
+    yield tab
+    context.close()
+
+
+@pytest.fixture
+def tab(page: Page, window: Any) -> Any:
+    """One window for all who do not mind what others drew there."""
+    show(window, "Generate")
+    return window
+
+
 def said(tab: Any) -> str:
     return str(tab.inner_text("#progress .aim-text"))
 
@@ -108,8 +126,7 @@ def test_four_at_once_are_those_drawn_alone(
             assert Image.open(io.BytesIO(archive.read(name))).tobytes() == image.tobytes()
 
 
-def test_nine_stop_together(page: Page, open_tab: Callable[..., Any]) -> None:
-    tab = open_tab()
+def test_nine_stop_together(page: Page, tab: Any) -> None:
     tab.get_by_label("9", exact=True).check()
     page.brake.seconds = 0.05
     tab.click("#generate")
@@ -219,15 +236,12 @@ def test_a_restored_png_makes_the_identical_picture(
     assert Image.open(saved(tab, "#stage [data-kind=png]", tmp_path)).tobytes() == image.tobytes()
 
 
-def test_a_png_from_elsewhere_says_where_it_differs(
-    page: Page, open_tab: Callable[..., Any]
-) -> None:
+def test_a_png_from_elsewhere_says_where_it_differs(page: Page, tab: Any) -> None:
     inside = {
         **page.pipe.parameters(1, 3, page.pipe.sampling),
         "dtype": "bfloat16",
         "version": "fedcba987654",
     }
-    tab = open_tab()
     name = "#restore input[type=file]"
     tab.set_input_files(
         name,
@@ -246,8 +260,7 @@ def test_a_png_from_elsewhere_says_where_it_differs(
     assert tab.locator("#seed input").input_value() == "3"
 
 
-def test_other_pngs_are_refused(open_tab: Callable[..., Any]) -> None:
-    tab = open_tab()
+def test_other_pngs_are_refused(tab: Any) -> None:
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "PNG")
     for content, words in (
@@ -360,8 +373,7 @@ def test_a_link_with_a_seed_draws(open_tab: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("leave", ["Tab", "click"])
-def test_a_list_that_is_left_takes_what_was_typed(open_tab: Callable[..., Any], leave: str) -> None:
-    tab = open_tab()
+def test_a_list_that_is_left_takes_what_was_typed(tab: Any, leave: str) -> None:
     show(tab, "Explore")
     box = tab.locator("#class input")
     box.click()
@@ -371,8 +383,7 @@ def test_a_list_that_is_left_takes_what_was_typed(open_tab: Callable[..., Any], 
     assert until(lambda: box.input_value() == "tabby (281)")
 
 
-def test_escape_in_a_list_closes_it_and_draws_on(page: Page, open_tab: Callable[..., Any]) -> None:
-    tab = open_tab()
+def test_escape_in_a_list_closes_it_and_draws_on(page: Page, tab: Any) -> None:
     page.brake.seconds = 0.02
     tab.click("#generate")
     tab.wait_for_selector("#progress .aim-drawing")

@@ -95,8 +95,9 @@ def build(
         page.limits = models.line.limits
         page.drawings = drawings.Drawings(models)
         pipe = models.get(models.default)
-        page.card, page.raced = front.Card(pipe, _told(pipe)), recorded.Opening(pipe)
         played, offered = opening(pipe)
+        page.card = front.Card(pipe, _told(pipe), played["image"] if played else "")
+        page.raced = recorded.Opening(pipe)
         head = gr.Markdown(_headline(pipe, 0), elem_classes="aim-head")
         with gr.Row(elem_classes="aim-page"):
             boxes, settings = settings_column(models, offered)

@@ -34,6 +34,10 @@ _ACROSS, _DOWN, _EACH = 4, 2, 300  # pictures of a card, and pixels of one
 _FOREIGN = re.compile(r'<meta\s+(?:name|property)="(?:og|twitter):[^>]*>\s*')
 _LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
 _BODY = "<gradio-app"  # what the scripts fill
+# a link to another tab shows that one
+_ELSEWHERE = (
+    """<script>location.hash && document.querySelector(".aim-before div")?.remove()</script>"""
+)
 _CONFIG = "<script>window.gradio_config"  # where the head's tags end and values begin
 PACKINGS: dict[str, Callable[[bytes], bytes]] = {  # the best first; "" is in whatever is accepted
     "br": partial(brotli.compress, quality=5),
@@ -46,12 +50,19 @@ _KEEP = "public, max-age=31536000, immutable"
 class Card:
     """What is seen before the page is there: in messengers, words and a picture of recorded
     drawings, ``there`` being whether these are of ``pipe``; in the browser, the ``headline`` in
-    Markdown.
+    Markdown, and the ``picture`` that plays, as an address.
     """
 
-    def __init__(self, pipe: Pipeline, headline: str = "") -> None:
+    def __init__(self, pipe: Pipeline, headline: str = "", picture: str = "") -> None:
         self._pipe, self.there = pipe, recording().of(pipe)
-        self.headline = _LINK.sub(r"\1", headline)
+        self._headline, self._picture = _LINK.sub(r"\1", headline), picture
+
+    @property
+    def first(self) -> str:
+        """HTML that holds until the page's own is there."""
+        shown = f'<div style="--picture: url({self._picture})"><i></i><i></i></div>'
+        words = f"<h1>AiM</h1><p>{escape(self._headline)}</p>{shown if self._picture else ''}"
+        return f'<header class="aim-before">{words}</header>{_ELSEWHERE}'
 
     def named(self, label: str) -> str:
         """What the class of a link is called; empty for none, and for one that is not known."""
@@ -90,9 +101,9 @@ class Card:
         return out.getvalue()
 
 
-def dressed(html: str, tags: Mapping[str, str], headline: str) -> str:
-    """The HTML of a page with a card of these ``tags`` in place of Gradio's own, and a headline
-    until the page's own is there.
+def dressed(html: str, tags: Mapping[str, str], first: str) -> str:
+    """The HTML of a page with a card of these ``tags`` in place of Gradio's own, and with what is
+    seen ``first``.
     """
     head, config, rest = html.partition(_CONFIG)
     if not config:  # not the page, but something that Gradio says of itself
@@ -103,13 +114,12 @@ def dressed(html: str, tags: Mapping[str, str], headline: str) -> str:
         ours.append(f'<meta {kind}="{name}" content="{escape(content)}" />')
     ours.append(f"<style>{text('stage/first.css')}</style>")
     head = _FOREIGN.sub("", head).replace("</style>", "</style>" + "".join(ours), 1)
-    first = f'<header class="aim-before"><h1>AiM</h1><p>{escape(headline)}</p></header>'
     return head + config + rest.replace(_BODY, first + _BODY, 1)
 
 
 @lru_cache(maxsize=16)
 def _packed(html: bytes, card: Card, root: str, name: str, packing: str) -> bytes:
-    return PACKINGS[packing](dressed(html.decode(), card.tags(root, name), card.headline).encode())
+    return PACKINGS[packing](dressed(html.decode(), card.tags(root, name), card.first).encode())
 
 
 class Front:

@@ -19,7 +19,9 @@ WATCHED = """
   })).observe({ type: "layout-shift", buffered: true });
   const look = () => {
     const shown = document.querySelector("#stage .aim-stage")?.dataset.shown;
-    if (Number(shown) > 0) window.moving = performance.now();
+    const before = document.querySelector(".aim-before i");
+    const line = before?.checkVisibility() && before.getAnimations()[0]?.currentTime > 250;
+    if (line || Number(shown) > 0) window.moving = performance.now();
     else requestAnimationFrame(look);
   };
   look();

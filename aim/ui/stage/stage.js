@@ -87,6 +87,15 @@ function tellVisit(what, detail) {
   document.dispatchEvent(new CustomEvent("aim-" + what, { detail }));
 }
 
+// Codes of a recording that were seen before this was here.
+function begun(total) {
+  const [painted] = performance.getEntriesByName("first-contentful-paint");
+  const seen = innerWidth >= 1280 && document.querySelector(".aim-before div");
+  if (!painted || !seen) return 0;
+  const share = (performance.now() - painted.startTime) / 1000 / WATCH;
+  return share < 1 ? share * total : 0;
+}
+
 async function take() {
   const value = props.value;
   if (!value) return;
@@ -94,12 +103,13 @@ async function take() {
   if (fresh) {
     film.clear();
     [head, held, rest] = [value.begin || 0, false, 0];
+    if (value.loop && !shown) head = begun(value.grid ** 2);
     if (value.loop && calm.matches) head = value.grid ** 2;
   }
   const before = shown?.run === value.run && shown.state;
   shown = JSON.parse(JSON.stringify(value));
   if (shown.made && shown.state === "done" && before !== "done") tellVisit("made", shown.made);
-  const taken = film.take(shown, head);
+  const taken = film.take(shown, value.loop ? 0 : head);
   for (const one of beside) one.take(shown, fresh);
   root.dataset.known = film.known;
   painted = "";

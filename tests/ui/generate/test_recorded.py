@@ -145,7 +145,26 @@ def test_a_cold_load_beside_a_bare_page_s(
         print(f"\nthe page: {ours}\na bare one: {theirs}")
     assert ours.requests <= 1.2 * theirs.requests and ours.size <= 1.2 * theirs.size
     assert ours.shifted < 0.1, ours.moved
-    assert ours.moving, "nothing moves"
+    assert 0 < ours.moving < ours.painted + 1000, "nothing moves"
+
+
+@pytest.mark.parametrize("width", [1280, 1600, 1920])
+def test_what_plays_first_lies_where_the_stage_will(url: str, browser: Any, width: int) -> None:
+    places = []
+    for script in (False, True):
+        context = browser.new_context(
+            viewport={"width": width, "height": 1080}, java_script_enabled=script
+        )
+        tab = context.new_page()
+        tab.goto(url)
+        found = tab.locator("#stage canvas" if script else ".aim-before div")
+        found.wait_for()
+        if script:
+            tab.wait_for_selector("#count input[value='4']:checked")
+            assert not tab.is_visible(".aim-before div")
+        places.append(found.bounding_box())
+        context.close()
+    assert places[0] == pytest.approx(places[1], abs=1.5)
 
 
 def test_the_first_screen_moves_and_a_picture_draws_its_class(

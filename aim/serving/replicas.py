@@ -230,7 +230,8 @@ class Replicas:
                     if await self._call(entry):
                         return
                 except Exception as error:  # of the replica, or of what carries its events
-                    _log.warning("a drawing begins again, as its replica ended: %s", error)
+                    why = str(error).partition("\n")[0]
+                    _log.warning("a drawing begins again, as its replica ended: %s", why)
             text = f"{ATTEMPTS} replicas ended while they drew this; try again in a moment"
             self._tell(Failed(request_id, GenerationError(text)))
         finally:

@@ -42,7 +42,7 @@ class Fleet(Protocol):
         """
 
     async def beat(self, beat: Beat) -> list[Report]:
-        """Tell every replica, and return what each says of itself."""
+        """Tell every replica, and return what those say of themselves that answer soon."""
 
     def close(self) -> None:
         """Let go of the replicas, and end those that nobody else uses."""

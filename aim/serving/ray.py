@@ -4,6 +4,7 @@ cluster. Ray places them, starts them again, and has as many as there is work fo
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -27,7 +28,8 @@ from aim.serving.replicas import Replicas
 from aim.settings import Settings
 
 HEALTH_SECONDS = 5.0  # between two looks at a replica's health
-HUNG_SECONDS = 30.0  # without an answer, after which it is replaced
+HUNG_SECONDS = 10.0  # without an answer, three times in a row, after which it is replaced
+ANSWER_SECONDS = 2.0  # in which a replica answers a beat
 LEAVE_SECONDS = 30.0  # in which a replica that is not needed any more finishes what it draws
 UP_SECONDS, DOWN_SECONDS = 5.0, 120.0  # that there was too much to do, or too little
 BUSY = 0.7  # share of the places that are taken where there are just enough replicas
@@ -103,7 +105,11 @@ class RayFleet:
 
     async def beat(self, beat: Beat) -> list[Report]:
         """As ``Fleet.beat``."""
-        answers = await self._handle.broadcast("beat", beat).results_async(return_exceptions=True)
+        response = self._handle.broadcast("beat", beat)
+        # in a thread: the way without one gives nothing where a single replica hangs
+        answers = await asyncio.to_thread(
+            response.results, timeout_s=ANSWER_SECONDS, return_exceptions=True
+        )
         return [answer for answer in answers if isinstance(answer, Report)]
 
     def close(self) -> None:

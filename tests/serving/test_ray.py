@@ -112,6 +112,11 @@ def test_nothing_is_lost_or_wrong_when_a_replica_is_killed(
             break
     stream.close()
     assert until(lambda: not any(one.running for one in server.reports), 10), "it was cancelled"
+    (hung, _) = processes(pipe)
+    os.kill(hung, signal.SIGSTOP)
+    assert until(lambda: len(server.reports) == 1, 20), "who answers is heard beside who does not"
+    os.kill(hung, signal.SIGCONT)
+    assert until(lambda: len(server.reports) == 2, 20) and not server.why_not()
     pipe.close()
     assert until(lambda: not processes(pipe), 20), "they end with the cluster of their own"
 

@@ -20,7 +20,7 @@ from aim.config import MODELS
 from aim.errors import AimError, InvalidInput, let_go
 from aim.pipeline import Pipeline, load
 from aim.serving.ray import Plan, use_replicas
-from aim.settings import Limits
+from aim.settings import Limits, Settings
 from aim.ui.line import Line
 from aim.ui.zero import use_zero_gpu
 
@@ -64,9 +64,10 @@ class Models:
             zero,
         )
         self._limits = limits = Limits.from_env()
+        self._ahead = Settings.from_env().ahead
         pipe = self._loaded(source)
         if cluster or any(replicas):
-            how = {"dtype": dtype, "backend": backend}
+            how = {"dtype": dtype, "backend": backend, "ahead": self._ahead}
             use_replicas(pipe, Plan(source, *replicas, cluster, limits.places, device, how))
             many = max(replicas[1], len(pipe.server.reports))
             limits = dataclasses.replace(limits, places=many * limits.places)
@@ -196,7 +197,7 @@ class Models:
             future.set_exception(error)
 
     def _loaded(self, source: str) -> Pipeline:
-        pipe = load(source, device=self.device, dtype=self.dtype, backend=self.backend)
+        pipe = load(source, self.device, self.dtype, self.backend, ahead=self._ahead)
         pipe.max_requests, pipe.max_waiting = self._limits.places, self._limits.waiting
         if self.zero:
             use_zero_gpu(pipe)

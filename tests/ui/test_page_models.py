@@ -11,6 +11,7 @@ import pytest
 import aim.ui
 from aim.errors import AimError, HubError, InvalidInput
 from aim.pipeline import Pipeline
+from aim.settings import Settings
 from aim.ui import models as ui_models
 from aim.ui.models import Models
 from aim.ui.race.pairs import Pair, classes, find, offered
@@ -24,7 +25,8 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """
     calls: list[str] = []
 
-    def load(source: str, device: str, dtype: str, backend: str) -> SimpleNamespace:
+    def load(source: str, device: str, dtype: str, backend: str, ahead: str) -> SimpleNamespace:
+        assert ahead == Settings.from_env().ahead
         calls.append(source)
         if source == "aim-l" and calls.count("aim-l") < 2:
             raise HubError("out of reach")
@@ -39,6 +41,15 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of bundled models, empty."""
     monkeypatch.setattr(ui_models, "bundled_folder", lambda: tmp_path)
     return tmp_path
+
+
+@pytest.mark.parametrize("ahead", ["auto", "off", "8"])
+def test_the_environment_says_how_far_the_page_s_models_look_ahead(
+    loads: list[str], monkeypatch: pytest.MonkeyPatch, ahead: str
+) -> None:
+    monkeypatch.setenv("AIM_AHEAD", ahead)
+    Models("aim-s", "auto", "auto")
+    assert loads == ["aim-s"]
 
 
 def test_the_page_s_own_model_comes_first_and_downloads_say_their_size(

@@ -149,7 +149,7 @@ def test_the_page_takes_it_on_such_a_space(
     pipe, _ = zero
     pipe._server = None
     monkeypatch.setattr(
-        ui_models, "load", lambda source, **settings: asked.update(settings) or pipe
+        ui_models, "load", lambda source, device, *_, **__: asked.update(device=device) or pipe
     )
     models = Models("tiny", "auto", "auto", zero=True)
     assert asked["device"] == "cpu"

@@ -30,6 +30,7 @@ class Sockets:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._open, self._had = Counter[Path](), Counter[Path]()
+        self._kept: list[asyncio.StreamWriter] = []
         self.deaf = self.silent = self.closed = False
 
     async def draw(self, call: Call) -> AsyncGenerator[Event, None]:
@@ -47,7 +48,9 @@ class Sockets:
                     if isinstance(event, LAST):
                         return
             finally:
-                if not self.deaf:
+                if self.deaf:
+                    self._kept.append(writer)  # or it would be closed when nobody holds it
+                else:
                     writer.close()
         finally:
             self._open[path] -= 1

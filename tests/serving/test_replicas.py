@@ -204,11 +204,12 @@ def test_a_cancel_that_is_lost_is_made_good_by_the_next_beat(rack: Rack) -> None
     assert until(lambda: under_way(host) == 2)
     client._fleet.deaf = True  # type: ignore[attr-defined]
     stream.close()
-    gate._left = 10**6  # steps go on, and take some time
+    assert until(lambda: len(host.replica._calls) == 1), "the next beat does not name it"
     gate.open()
     assert isinstance(list(other)[-1], Finished)
-    assert until(lambda: host.server.engine.idle)
     assert kinds(list(stream))[-1] == "Cancelled"
+    assert until(lambda: host.server.engine.idle)
+    assert (host.server.tally.cancelled, host.server.tally.finished) == (1, 1)
 
 
 def test_who_is_not_heard_of_has_nothing_drawn(rack: Rack) -> None:

@@ -30,9 +30,10 @@ from aim.settings import AHEAD, BACKEND_ALIASES, BACKENDS
 log = logging.getLogger("aim")
 
 WINDOWED = ("gpu", "cpu", "eager")  # those whose step may read several codes of a picture
-# how many, where measured to be faster; in bfloat16 alone, as float32 has its shapes of products
+# how many, where measured to be faster; in bfloat16 alone, as float32 has its shapes of products.
+# On a GPU ((4, 16), (8, 8)) would be, once a pass of one item is measured to cost what a step does
 AUTO: dict[str, Widths] = {
-    "gpu": ((4, 16), (8, 8)),
+    "gpu": OFF,
     "cpu": ((2, 4),),
     "mamba-ssm": OFF,
     "eager": OFF,

@@ -54,7 +54,7 @@ def test_a_page(
     (plan,) = two
     assert plan.source == str((tiny_checkpoint / "tiny.safetensors").resolve())
     assert (plan.low, plan.high, plan.places, plan.device) == (2, 2, 3, "cpu")
-    assert plan.options == {"dtype": "float32", "backend": "auto"}
+    assert plan.options == {"dtype": "float32", "backend": "auto", "ahead": "auto"}
     assert models.line.limits.places == 6, "of both"
     pipe.generate([1, 207, 281, 285])
     assert until(lambda: all(one.tally.finished for one in pipe.server.reports))

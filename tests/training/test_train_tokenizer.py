@@ -120,7 +120,9 @@ def test_two_processes_learn_what_one_does(images: Path, network: Path, tmp_path
     assert len(one) == len(two) == 6
     for first, second in zip(one, two, strict=True):
         for name in ("mse", "perceptual", "commitment", "discriminator", "weight", "used"):
-            assert second[name] == pytest.approx(first[name], rel=1e-3, abs=2e-5), (
+            # the weight is a ratio of two gradients' norms, which takes rounding further
+            near = 5e-3 if name == "weight" else 1e-3
+            assert second[name] == pytest.approx(first[name], rel=near, abs=2e-5), (
                 first["step"],
                 name,
             )

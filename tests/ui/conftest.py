@@ -103,7 +103,7 @@ def served(
     attempts: list[str] = []
     really = ui_models.load
 
-    def load(source: str, device: str, dtype: str, backend: str) -> Pipeline:
+    def load(source: str, device: str, dtype: str, backend: str, ahead: str) -> Pipeline:
         if source == "tiny":
             return pipe
         if source not in MODELS:  # another page's, while this one is open

@@ -163,8 +163,11 @@ class Replicas:
             tasks = [beating, *self._tasks.values()]
             for request_id in left:
                 self._tell(Cancelled(request_id))
-            for task in tasks:
-                task.cancel()
+            pending = set(tasks)
+            while pending:  # before Python 3.12 ``wait_for`` may swallow a cancel
+                for task in pending:
+                    task.cancel()
+                _, pending = await asyncio.wait(pending, timeout=0.5)
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _beat(self) -> None:

@@ -16,6 +16,7 @@ from gradio.blocks import convert_component_dict_to_list
 from gradio.data_classes import GradioModel, GradioRootModel
 from gradio.route_utils import API_PREFIX
 from gradio.state_holder import SessionState
+from gradio.utils import is_prop_update
 from gradio_client.utils import (  # type: ignore[import-untyped]
     encode_file_path,
     is_file_obj_with_meta,
@@ -57,7 +58,7 @@ def sent(
         return None
     answer = []
     for block, value in zip(outputs, values, strict=True):
-        if isinstance(value, dict) and value.get("__type__") == "update":
+        if is_prop_update(value):
             if "value" in value or (len(value) > 1 and type(block) is not gr.Button):
                 return None
         elif isinstance(block, FILES):
@@ -78,7 +79,7 @@ def sent(
         answer.append(value)
     if state is not None:  # what is on a screen is kept
         for block, value in zip(outputs, answer, strict=True):
-            if isinstance(block, FILES + MADE):
+            if isinstance(block, FILES + MADE) and not is_prop_update(value):
                 state._update_value_in_config(block._id, value)
     return answer
 

@@ -58,6 +58,16 @@ def test_what_is_sent_is_what_gradio_would_send(page: Page, update: dict[Any, An
             assert values[0] == values[1]  # by which a file on a screen is kept
 
 
+def test_what_an_update_leaves_out_stays_on_the_screen(page: Page, update: dict[Any, Any]) -> None:
+    blocks: Any = page.blocks
+    fn, state = generate(page), SessionState(blocks)
+    picture, progress, *_ = fn.outputs
+    assert direct.sent(fn, update, state, blocks._place)
+    assert direct.sent(fn, {progress: {"state": "starting"}}, state, blocks._place)
+    assert state.config_values[picture._id]["props"]["value"]["path"] == update[picture]
+    assert state.config_values[progress._id]["props"]["value"] == {"state": "starting"}
+
+
 @pytest.mark.parametrize("other", ["file", "nested file", "value", "list", "slider"])
 def test_what_needs_more_is_left_to_gradio(
     page: Page, update: dict[Any, Any], other: str, tmp_path: Any

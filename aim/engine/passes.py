@@ -48,12 +48,14 @@ class Passes:
 
     def run(self, rows: int, running: Mapping[int, Running]) -> list[tuple[Running, int]]:
         """Order a pass of ``rows`` rows for ``running``, by id, unless all of them turn out to be
-        done -> who got further, as far as it is known, and how many codes it has.
+        done -> who got further, as far as it is known, and how many codes it has. A pass of one
+        item, which knows nobody that is done, waits until those have left.
         """
         width = self.width(rows)
         reached = {one: entry.step for one, entry in running.items()}
         self._hear(running, reached, UNHEARD - 1 if width > 1 else 0)
-        if any(step < self._runner.total for step in reached.values()):
+        drawing = [step < self._runner.total for step in reached.values()]
+        if any(drawing) if width > 1 else all(drawing):
             self._runner.step(rows, width)
             self.count += 1
             if width > 1:
@@ -62,9 +64,8 @@ class Passes:
                 self._hear(running, reached, UNHEARD)
             else:  # nobody need say
                 for one, entry in running.items():
-                    if reached[one] < self._runner.total:
-                        reached[one] += 1
-                        entry.passes += 1
+                    reached[one] += 1
+                    entry.passes += 1
         return [
             (entry, reached[one]) for one, entry in running.items() if reached[one] > entry.step
         ]

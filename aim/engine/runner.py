@@ -209,8 +209,6 @@ class Runner:
             self._window_model.settle(counts, at, self._state)
             return
         last, at = self._rows.last[:rows], self._rows.positions[:rows]
-        if self._guesses is not None:  # who has all may be here still
-            at = torch.where(at < self.total, at, -1)
         draw_rows(self.model.step(last, at, self._cond, self._state), self._rows)
 
     @contextmanager

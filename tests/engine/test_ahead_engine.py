@@ -127,6 +127,29 @@ def test_passes_of_one_code_are_not_waited_for(queue: LateQueue) -> None:
     engine.drain()
 
 
+@pytest.mark.parametrize("after", range(1, 16))
+def test_a_pass_of_one_code_begins_when_all_who_are_done_have_left(
+    queue: LateQueue, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Of whom the host has not heard when others join; it needs no look at who is done."""
+    queue.lag = 5
+    model = CPUGPT(random_gpt(3))
+    first, *others = asked = requests()[:3]
+    want, _ = told(Engine(model, 3), asked)
+    engine, step = Engine(model, 3, widths=((4, 8),)), Runner.step
+
+    def checked(runner: Runner, rows: int, width: int = 1) -> None:
+        assert width > 1 or runner._rows.positions[:rows].max() < runner.total
+        step(runner, rows, width)
+
+    monkeypatch.setattr(Runner, "step", checked)
+    engine.submit(first)
+    events = [event for _ in range(after) for event in engine.step()]
+    events += list(engine.run(others))
+    done = {one.request_id: one.codes.tolist() for one in events if isinstance(one, Finished)}
+    assert [done[one.id] for one in asked] == [codes for codes, _ in want]
+
+
 def test_a_backend_whose_step_reads_one_code_refuses_a_number() -> None:
     backend = "mamba-ssm"
     for ahead in ("auto", "off"):

@@ -24,7 +24,7 @@ from aim.ops.triton.decode.common import overlaps
 from aim.ops.triton.decode.few_rows import linear_in, linear_out, out_parts
 from aim.ops.triton.decode.norm import add_norm, begin
 from aim.ops.triton.decode.rows import FEW, SHORT, SOME
-from aim.ops.triton.decode.some_rows import out_shares, product, wide_product
+from aim.ops.triton.decode.some_rows import TILE, narrow, out_shares, product, wide_product
 from aim.ops.triton.decode.window import mix
 from aim.ops.triton.decode.window_ahead import mix_ahead
 from aim.ops.triton.decode.window_fold import fold
@@ -228,12 +228,13 @@ class GPUAiM:
         mixed = x.new_empty(count, c.d_inner)
         squares = x.new_empty(count, c.nheads, dtype=torch.float32)
         if ours:
-            projected = x.new_empty(1, count, self._width)
-            update = x.new_empty(out_shares(width, c.d_inner), count, width, dtype=torch.float32)
+            projected, shares = x.new_empty(1, count, self._width), out_shares(width, c.d_inner)
+            update = x.new_empty(shares, count, width, dtype=torch.float32)
+            tiles = (narrow(self._width), narrow(width, shares)) if items > 1 else (TILE, TILE)
         for i, layer in enumerate(self._layers):
             into, out = layer.mixer.in_proj.weight, layer.mixer.out_proj.weight
             if ours:
-                product(x, into, projected, lap)
+                product(x, into, projected, lap, tiles[0])
             else:
                 projected = F.linear(x, into)[None]
             operands = projected[0], state.layer(i), self._mixing[i], positions, state.origin
@@ -242,7 +243,7 @@ class GPUAiM:
             else:
                 mix(*operands, mixed, squares, OFTEN, folds, lap, state.first)
             if ours:
-                product(mixed, out, update, lap)
+                product(mixed, out, update, lap, tiles[1])
             else:
                 update = F.linear(mixed, out)[None]
             last = i + 1 == len(self._layers)

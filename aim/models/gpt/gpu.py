@@ -23,7 +23,15 @@ from aim.ops.triton.decode.attention_ahead import attend_ahead
 from aim.ops.triton.decode.common import overlaps
 from aim.ops.triton.decode.few_rows import linear_in, linear_out, out_parts
 from aim.ops.triton.decode.rows import FEW, SOME
-from aim.ops.triton.decode.some_rows import product_in, product_out, tiles, wide_product
+from aim.ops.triton.decode.some_rows import (
+    LEAST,
+    TILE,
+    narrow,
+    product_in,
+    product_out,
+    tiles,
+    wide_product,
+)
 
 
 class _Weights(NamedTuple):
@@ -75,7 +83,7 @@ class GPUGPT:
         return CacheState(
             cache.keys,
             cache.values,
-            torch.zeros(tiles(self.config.d_model), dtype=torch.int32, device=self.device),
+            torch.zeros(tiles(self.config.d_model, LEAST), dtype=torch.int32, device=self.device),
         )
 
     def step(self, codes: Tensor, positions: Tensor, cond: Tensor, state: CacheState) -> Tensor:
@@ -179,15 +187,20 @@ class GPUGPT:
             torch.empty_like(x),
             x.new_empty(count, c.d_ffn),
         )
-        sums = x.new_empty(count, tiles(c.d_model), dtype=torch.float32)
+        out, wide, pairs, codes = (
+            narrow(features) if width > 1 else TILE
+            for features in (c.d_model, 3 * c.d_model, 2 * c.d_ffn, c.vocab_size)
+        )
+        sums = x.new_empty(count, tiles(c.d_model, out), dtype=torch.float32)
+        eps, arrived = c.norm_eps, state.arrived
         for i, w in enumerate(self._layers):
-            product_in(x, w.wqkv, projected, sums if i else None, False, c.norm_eps, lap)
+            product_in(x, w.wqkv, projected, sums if i else None, False, eps, lap, wide)
             self._attend(projected, positions, state, i, mixed, width)
-            product_out(mixed, w.wo, residual, w.ffn_norm, x, sums, state.arrived, lap)
-            product_in(x, w.w13, hidden, sums, True, c.norm_eps, lap)
-            product_out(hidden, w.w2, residual, self._after[i], x, sums, state.arrived, lap)
+            product_out(mixed, w.wo, residual, w.ffn_norm, x, sums, arrived, lap, out)
+            product_in(x, w.w13, hidden, sums, True, eps, lap, pairs)
+            product_out(hidden, w.w2, residual, self._after[i], x, sums, arrived, lap, out)
         logits = x.new_empty(count, c.vocab_size, dtype=torch.float32)
-        product_in(x, self.model.output.weight, logits, sums, False, c.norm_eps, lap)
+        product_in(x, self.model.output.weight, logits, sums, False, eps, lap, codes)
         return logits
 
     def _step_many(

@@ -15,7 +15,7 @@ from aim.ops.triton.decode.few_rows import (
     out_parts,
 )
 from aim.ops.triton.decode.norm import add_norm, add_norm_reference, begin, begin_reference
-from aim.ops.triton.decode.some_rows import product
+from aim.ops.triton.decode.some_rows import narrow, product
 from tests.ops.triton.decoding import (
     DEVICE,
     DTYPES,
@@ -120,15 +120,21 @@ def test_add_norm(dtype: torch.dtype, width: int, shares: int):
 
 @DTYPES
 @pytest.mark.parametrize(
-    ("rows", "features", "length", "shares"), [(3, 70, 48, 1), (20, 40, 256, 2), (33, 17, 192, 4)]
+    ("rows", "features", "length", "shares", "tile"),
+    [(3, 70, 48, 1, 64), (20, 40, 256, 2, 16), (33, 17, 192, 4, 32)],
 )
-def test_product(dtype: torch.dtype, rows: int, features: int, length: int, shares: int):
+def test_product(dtype: torch.dtype, rows: int, features: int, length: int, shares: int, tile: int):
     x, weight = random(rows, length, dtype=dtype), random(features, length, seed=1, dtype=dtype)
     out, behind = guarded(shares * rows, features, torch.float32)
     settle()
-    product(x, weight, out.view(shares, rows, features), OVERLAP)
+    product(x, weight, out.view(shares, rows, features), OVERLAP, tile)
     close(out.view(shares, rows, features).sum(0), product_reference(x, weight), dtype)
     assert behind.isnan().all()
+
+
+def test_products_of_few_features_have_narrow_programs():
+    assert [narrow(features) for features in (16, 2048, 4096, 5000, 8192)] == [16, 16, 32, 32, 64]
+    assert narrow(2048, 4) == 64
 
 
 @DTYPES

@@ -199,9 +199,12 @@ def test_linear_out_without_norm_and_gate(dtype: torch.dtype, rows: int):
 @DTYPES
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize(
-    ("rows", "features", "length"), [(3, 70, 48), (20, 130, 256), (33, 18, 192)]
+    ("rows", "features", "length", "tile"),
+    [(3, 70, 48, 64), (20, 130, 256, 16), (33, 18, 192, 32)],
 )
-def test_product_in(dtype: torch.dtype, rows: int, features: int, length: int, gated: bool):
+def test_product_in(
+    dtype: torch.dtype, rows: int, features: int, length: int, gated: bool, tile: int
+):
     x, weight = (
         random(rows, length, dtype=dtype),
         random(features, length, seed=1, dtype=dtype) * length**-0.5,
@@ -209,24 +212,30 @@ def test_product_in(dtype: torch.dtype, rows: int, features: int, length: int, g
     for squares in (None, random(rows, 3, seed=2).square() * length):
         out, behind = guarded(rows, features // 2 if gated else features, dtype)
         settle()
-        product_in(x, weight, out, squares, gated, 1e-2, OVERLAP)
+        product_in(x, weight, out, squares, gated, 1e-2, OVERLAP, tile)
         close(out, linear_in_reference(x, weight, squares, None, 1e-2, gated), dtype)
         assert behind.isnan().all()
 
 
 @DTYPES
 @pytest.mark.parametrize(
-    ("rows", "features", "length"), [(3, 70, 48), (20, 40, 256), (33, 130, 640)]
+    ("rows", "features", "length", "tile"),
+    [(3, 70, 48, 64), (20, 40, 256, 16), (33, 130, 640, 64), (33, 130, 640, 32)],
 )
-def test_product_out_adds_its_shares_up(dtype: torch.dtype, rows: int, features: int, length: int):
+def test_product_out_adds_its_shares_up(
+    dtype: torch.dtype, rows: int, features: int, length: int, tile: int
+):
     x, weight = random(rows, length, dtype=dtype), random(features, length, seed=1, dtype=dtype)
     residual, gain = random(rows, features, seed=3), random(features, seed=4)
-    arrived = torch.zeros(tiles(features) + 1, dtype=torch.int32, device=DEVICE)
+    arrived = torch.zeros(tiles(features, tile) + 1, dtype=torch.int32, device=DEVICE)
     for _ in range(2):  # what it counts with is zero again
         wanted = residual + product_reference(x, weight)
-        (scaled, behind), squares = guarded(rows, features, dtype), poison(rows, tiles(features))
+        (scaled, behind), squares = (
+            guarded(rows, features, dtype),
+            poison(rows, tiles(features, tile)),
+        )
         settle()
-        product_out(x, weight, residual, gain, scaled, squares, arrived, OVERLAP)
+        product_out(x, weight, residual, gain, scaled, squares, arrived, OVERLAP, tile)
         close(residual, wanted, dtype)
         close(scaled, wanted * gain, dtype)
         close(squares.sum(1), wanted.square().sum(1), dtype)

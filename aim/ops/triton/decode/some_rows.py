@@ -12,7 +12,8 @@ from torch import Tensor
 
 from aim.ops.triton.decode.common import dot, options, silu, wait
 
-TILE = 64  # features of a program
+TILE, LEAST = 64, 16  # features of a program, and the fewest of one
+PROGRAMS = 128  # at least, where several items of a row are read: a GPU's multiprocessors
 
 
 @triton.jit
@@ -40,25 +41,37 @@ def _product(
     )
 
 
-def product(x: Tensor, weight: Tensor, out: Tensor, overlap: bool = False) -> None:
+def product(
+    x: Tensor, weight: Tensor, out: Tensor, overlap: bool = False, tile: int = TILE
+) -> None:
     """``x W^T`` in shares: x (R, K) of up to ``rows.SOME`` rows, weight (F, K) -> out (S, R, F),
-    whose sum over S it is; K a multiple of 16 S.
+    whose sum over S it is; K a multiple of 16 S. ``tile`` as of ``narrow``.
     """
     rows, length = x.shape
     shares, features = len(out), weight.shape[0]
-    block, piece, stages, warps = _tile(rows, features, length // shares)
-    _product[(triton.cdiv(features, block), shares)](
+    piece, stages, warps = _pieces(length // shares)
+    _product[(triton.cdiv(features, tile), shares)](
         x, weight, out, rows, features, length, max(16, triton.next_power_of_2(rows)),
-        block, piece, length // shares // piece, stages, **options(overlap, num_warps=warps),
+        tile, piece, length // shares // piece, stages, **options(overlap, num_warps=warps),
     )  # fmt: skip
 
 
-def _tile(rows: int, features: int, length: int) -> tuple[int, int, int, int]:
-    """Features of a program, what it sums at a time, stages, warps."""
+def _pieces(length: int) -> tuple[int, int, int]:
+    """What a program sums at a time, stages, warps."""
     piece = 128
     while length % piece:
         piece //= 2
-    return TILE, piece, 4, 4
+    return piece, 4, 4
+
+
+def narrow(features: int, shares: int = 1) -> int:
+    """Features of a program where several items of a row are read: fewer than ``TILE`` where that
+    makes fewer than ``PROGRAMS``.
+    """
+    tile = TILE
+    while tile > LEAST and triton.cdiv(features, tile) * shares < PROGRAMS:
+        tile //= 2
+    return tile
 
 
 def out_shares(features: int, length: int) -> int:
@@ -172,19 +185,20 @@ def product_in(
     gated: bool = False,
     eps: float = 1e-5,
     overlap: bool = False,
+    tile: int = TILE,
 ) -> None:
     """``x W^T``, divided by rms where ``squares`` (R, parts) holds the partial sums of squares
     behind it; x (R, K) of up to ``rows.SOME`` rows.
 
     weight (F, K), K a multiple of 16; out (R, F), or (R, F / 2) with ``gated``, where features 2i
-    and 2i + 1 make ``silu(y_2i) * y_2i+1``.
+    and 2i + 1 make ``silu(y_2i) * y_2i+1``; ``tile`` as of ``narrow``.
     """
     rows, length = x.shape
     features, parts = weight.shape[0], 1 if squares is None else squares.shape[1]
-    block, piece, stages, warps = _tile(rows, features, length)
-    _product_in[(triton.cdiv(features, block),)](
+    piece, stages, warps = _pieces(length)
+    _product_in[(triton.cdiv(features, tile),)](
         x, weight, x if squares is None else squares, out, rows, features, parts, eps,
-        length, max(16, triton.next_power_of_2(rows)), block, piece, length // piece, stages,
+        length, max(16, triton.next_power_of_2(rows)), tile, piece, length // piece, stages,
         triton.next_power_of_2(parts), squares is not None, gated,
         **options(overlap, num_warps=warps),
     )  # fmt: skip
@@ -199,28 +213,29 @@ def product_out(
     squares: Tensor,
     arrived: Tensor,
     overlap: bool = False,
+    tile: int = TILE,
 ) -> None:
     """``residual += x W^T``, and what the next ``product_in`` needs: scaled = residual x gain and
     squares (R, ``tiles``).
 
     x (R, K) of up to ``rows.SOME`` rows, weight (F, K), residual (R, F) float32, gain (F,),
     scaled (R, F); arrived (at least ``tiles``,) int32 is zero, and zero again afterwards: a buffer
-    that no other stream uses meanwhile.
+    that no other stream uses meanwhile. ``tile`` as of ``narrow``.
     """
     rows, length = x.shape
     features, shares = weight.shape[0], _shares(weight.shape[0], length)
-    block, piece, stages, warps = _tile(rows, features, length // shares)
-    _product_out[(tiles(features), shares)](
+    piece, stages, warps = _pieces(length // shares)
+    _product_out[(tiles(features, tile), shares)](
         x, weight, residual.new_empty(shares, rows, features), arrived, residual, gain, scaled,
         squares, rows, features,
-        length, max(16, triton.next_power_of_2(rows)), block, piece, length // shares // piece,
+        length, max(16, triton.next_power_of_2(rows)), tile, piece, length // shares // piece,
         shares, stages, **options(overlap, num_warps=warps),
     )  # fmt: skip
 
 
-def tiles(features: int) -> int:
+def tiles(features: int, tile: int = TILE) -> int:
     """How many partial sums a row ``product_out`` leaves."""
-    return triton.cdiv(features, TILE)
+    return triton.cdiv(features, tile)
 
 
 def _shares(features: int, length: int) -> int:

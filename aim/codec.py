@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from aim.images import read, write
-from aim.models.image_decoder import ImageDecoder
+from aim.models.image_decoder import ImageDecoder, kept_size
 from aim.models.preview import Previewer
 from aim.models.vq.model import VQ
 
@@ -23,6 +23,7 @@ class Codec:
     def __init__(self, tokenizer: VQ) -> None:
         self.tokenizer = tokenizer
         self._image_decoder, self._previewer = ImageDecoder(tokenizer), Previewer(tokenizer)
+        self._reducing: dict[int, ImageDecoder] = {}  # by the size that they reduce pictures to
 
     @property
     def rough_previews(self) -> bool:
@@ -36,15 +37,21 @@ class Codec:
         mine, theirs = (one.tokenizer.quantize.embedding.weight for one in (self, other))
         return mine.shape == theirs.shape and bool(torch.equal(mine, theirs))
 
-    def picture(self, codes: np.ndarray) -> Image.Image:
-        """The RGB image of all its codes (num_tokens,)."""
-        return self.pictures([codes])[0]
+    def picture(self, codes: np.ndarray, size: int | str | None = None) -> Image.Image:
+        """The RGB image of all its codes (num_tokens,); ``size`` as of ``pictures``."""
+        return self.pictures([codes], size)[0]
 
-    def pictures(self, codes: Iterable[np.ndarray]) -> list[Image.Image]:
-        """The RGB images of all their codes, in order, decoded while the next codes are awaited.
-        See ``ImageDecoder`` for what is equal.
+    def pictures(
+        self, codes: Iterable[np.ndarray], size: int | str | None = None
+    ) -> list[Image.Image]:
+        """The RGB images of all their codes, in order, decoded while the next codes are awaited;
+        reduced to ``size`` pixels each way where that is given. See ``ImageDecoder`` for what is
+        equal. InvalidInput for a size that is larger than what the model draws.
         """
-        return [Image.fromarray(pixels) for pixels in self._image_decoder.images(codes)]
+        side, decoder = kept_size(size, self.tokenizer.config), self._image_decoder
+        if side != self.tokenizer.config.output_size:
+            decoder = self._reducing.setdefault(side, ImageDecoder(self.tokenizer, side))
+        return [Image.fromarray(pixels) for pixels in decoder.images(codes)]
 
     def preview(self, codes: np.ndarray) -> Image.Image | None:
         """The first codes (n,) as an RGBA image, transparent where nothing is drawn; None for

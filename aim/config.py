@@ -98,8 +98,7 @@ class AiMConfig:
     mixer_drop: checks.Share = 0.0
     # added to an image code's position in `step` and `prefill`; 1 for official weights
     position_offset: checks.ZeroOrOne = 0
-    # ImageNet index of each class row; empty: classes of the model's own
-    classes: checks.ClassIndices = ()
+    classes: checks.ClassIndices = ()  # ImageNet index of each row; empty: of the model's own
     class_names: checks.ClassNames = ()  # of the model's own classes; empty: they have none
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
@@ -150,21 +149,18 @@ class GPTConfig:
     token_drop: checks.Share = 0.0
     resid_drop: checks.Share = 0.0  # of what attention adds
     ffn_drop: checks.Share = 0.0  # of what the feed-forward network adds
-    # ImageNet index of each class row; empty: classes of the model's own
-    classes: checks.ClassIndices = ()
+    classes: checks.ClassIndices = ()  # ImageNet index of each row; empty: of the model's own
     class_names: checks.ClassNames = ()  # of the model's own classes; empty: they have none
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def __post_init__(self) -> None:
         if self.d_model % (4 * self.n_head):
             raise InvalidInput(
-                f"n_head {self.n_head} does not cut d_model {self.d_model} into heads of a "
-                "multiple of 4"
+                f"n_head {self.n_head} must cut d_model {self.d_model} into heads of 4, 8, 12 ..."
             )
         if math.isqrt(self.num_tokens) ** 2 != self.num_tokens:
             raise InvalidInput(
-                f"num_tokens is {self.num_tokens}; it must be a square, as the codes are a square "
-                "grid"
+                f"num_tokens is {self.num_tokens}; it must be a square: codes are a square grid"
             )
         _check_classes(self)
 
@@ -175,9 +171,7 @@ class GPTConfig:
 
     @property
     def d_ffn(self) -> int:
-        """Hidden channels of the feed-forward network: 8/3 of d_model, rounded up to
-        ``multiple_of``.
-        """
+        """Hidden channels of the feed-forward network: 8/3 d_model, up to a ``multiple_of``."""
         return -(-int(8 * self.d_model / 3) // self.multiple_of) * self.multiple_of
 
     @property
@@ -259,26 +253,27 @@ class ModelSpec:
 
 
 VQ_F16 = VQConfig()
+VQ_F16_384 = dataclasses.replace(VQ_F16, image_size=384)  # the same weights, on larger images
 VQ_F4 = VQConfig(image_size=64, codebook_size=2048, z_channels=128, ch=64, ch_mult=(1, 2, 2))
 VQ_S = dataclasses.replace(VQ_F4, codebook_size=4096, decoder_ch_mult=(1, 1, 2, 2))
 
 
 def _imagenet(d_model: int, n_layer: int, cfg_scale: float, num_groups: int = 4) -> AiMConfig:
-    return AiMConfig(
-        d_model,
-        n_layer,
-        adaln_group=num_groups > 1,
-        num_groups=num_groups,
-        position_offset=1,
-        sampling=SamplingParams(cfg_scale=cfg_scale),
-    )
+    sampling, group = SamplingParams(cfg_scale=cfg_scale), num_groups > 1
+    sizes = AiMConfig(d_model, n_layer, adaln_group=group, num_groups=num_groups)
+    return dataclasses.replace(sizes, position_offset=1, sampling=sampling)
 
 
 LLAMAGEN = "FoundationVision/LlamaGen"
 
 
-def _llamagen(d_model: int, n_layer: int, n_head: int, cfg_scale: float = 2.0) -> GPTConfig:
-    return GPTConfig(d_model, n_layer, n_head, sampling=SamplingParams(cfg_scale=cfg_scale))
+def _llamagen(width: int, layers: int, heads: int, cfg: float = 2.0, codes: int = 256) -> GPTConfig:
+    return GPTConfig(width, layers, heads, num_tokens=codes, sampling=SamplingParams(cfg_scale=cfg))
+
+
+def _llamagen_384(size: str, megabytes: int, config: GPTConfig) -> ModelSpec:
+    name, file = f"gpt-{size.lower()}-384", f"c2i_{size}_384.pt"
+    return ModelSpec(name, config, VQ_F16_384, "hub", LLAMAGEN, megabytes, file)
 
 
 AIM_S = AiMConfig(768, 8, vocab_size=4096, num_classes=286, num_groups=2, d_state=64)
@@ -296,5 +291,10 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec("gpt-b", _llamagen(768, 12, 12), VQ_F16, "hub", LLAMAGEN, 740, "c2i_B_256.pt"),
         ModelSpec("gpt-l", _llamagen(1024, 24, 16), VQ_F16, "hub", LLAMAGEN, 1670, "c2i_L_256.pt"),
         ModelSpec("gpt-xl", _llamagen(1280, 36, 20, 1.75), VQ_F16, "none"),
+        _llamagen_384("B", 740, _llamagen(768, 12, 12, 2.0, 576)),
+        _llamagen_384("L", 1670, _llamagen(1024, 24, 16, 2.0, 576)),
+        _llamagen_384("XL", 3390, _llamagen(1280, 36, 20, 1.75, 576)),
+        _llamagen_384("XXL", 5930, _llamagen(1536, 48, 24, 1.75, 576)),
+        _llamagen_384("3B", 12680, _llamagen(3200, 24, 32, 1.65, 576)),
     )
 }

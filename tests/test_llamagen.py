@@ -134,13 +134,15 @@ def test_several_threads_may_load(write: Write):
     )
 
 
-@pytest.mark.parametrize(
-    "name, config", [("GPT-B", "gpt-b"), ("GPT-L", "gpt-l"), ("GPT-XL", "gpt-xl")]
-)
-def test_the_configuration_is_read_off_the_released_tensors(name: str, config: str):
-    shapes = json.loads(LAYOUT.read_text())[name]["tensors"]
+@pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].repo == LLAMAGEN])
+def test_the_configuration_is_read_off_the_released_tensors(name: str):
+    spec = MODELS[name]
+    official = "GPT-" + name.split("-")[1].upper()
+    shapes = json.loads(LAYOUT.read_text())[official]["tensors"]
     weights = {tensor: torch.empty(shape, device="meta") for tensor, shape in shapes.items()}
-    assert llamagen._inferred(Path("some.pt"), weights, 256) == MODELS[config].config
+    size = llamagen._image_size(Path(spec.file), weights)
+    assert size == spec.tokenizer.image_size
+    assert llamagen._inferred(Path("some.pt"), weights, (size // 16) ** 2) == spec.config
 
 
 @pytest.mark.parametrize(
@@ -294,13 +296,13 @@ def test_a_vocabulary_that_the_tokenizer_lacks_is_named(write: Write):
 
 @pytest.fixture
 def hub(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """Their repository with two tiny models, named gpt-b and gpt-l."""
-    for name, seed in (("gpt-b", 0), ("gpt-l", 1)):
-        model = tiny_gpt(seed)
+    """Their repository with two tiny models, named gpt-b and gpt-l, and one of a larger grid."""
+    for name, seed, grid in (("gpt-b", 0, 4), ("gpt-l", 1, 4), ("gpt-xxl-384", 2, 6)):
+        model = tiny_gpt(seed, num_tokens=grid**2)
         write({"model": model.state_dict(), "args": SETTINGS}, f"{name}.pt")
-        monkeypatch.setitem(
-            MODELS, name, replace(MODELS[name], config=model.config, file=f"{name}.pt")
-        )
+        tokenizer = replace(llamagen.VQ_F16, image_size=4 * grid)
+        spec = replace(MODELS[name], config=model.config, tokenizer=tokenizer, file=f"{name}.pt")
+        monkeypatch.setitem(MODELS, name, spec)
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with served(Hub(LLAMAGEN, files, "gpt-b.pt"), tmp_path / "cache", monkeypatch) as hub:
         yield hub
@@ -311,7 +313,10 @@ def test_two_models_of_one_repository(hub: Hub, monkeypatch: pytest.MonkeyPatch)
         loaded = load_model(name)
         assert loaded.name == name
         assert_equal(loaded.model, tiny_gpt(seed))
-    assert [hub.downloads(name) for name in sorted(hub.files)] == [1, 1, 1]
+    assert [hub.downloads(name) for name in sorted(hub.files)] == [1, 1, 0, 1]
+    larger = load_model("gpt-xxl-384")
+    assert larger.model.config.num_tokens == 36
+    assert larger.tokenizer.config.output_size == 24, "what the table says, not the file"
     monkeypatch.setenv("HF_ENDPOINT", nobody_listens())
     assert_equal(load_model("gpt-b").model, tiny_gpt())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -373,4 +378,6 @@ def test_the_repository_is_no_model(hub: Hub):
 
 
 def test_the_tokenizer_is_the_one_of_the_models_on_the_hub():
-    assert {spec.tokenizer for spec in MODELS.values() if spec.file} == {VQ_F16}
+    for spec in MODELS.values():
+        if spec.file:
+            assert replace(spec.tokenizer, image_size=256) == VQ_F16

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from aim.checkpoint.config_json import from_values, usual_sampling
 from aim.checkpoint.weights import Form, Network, blank, fill, fingerprint
-from aim.config import VQ_F16, GPTConfig
+from aim.config import VQ_F16, GPTConfig, VQConfig
 from aim.errors import CheckpointError
 from aim.models.gpt.model import GPT
 from aim.models.vq.model import VQ
@@ -40,18 +40,24 @@ _allowing = threading.Lock()  # what may be unpickled is a setting of the proces
 
 
 def load_llamagen(
-    path: Path, device: torch.device, dtype: torch.dtype, config: GPTConfig | None = None
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    known: tuple[GPTConfig, VQConfig] | None = None,
 ) -> tuple[GPT, VQ, str]:
     """The prior in ``path``, the tokenizer beside it, and a fingerprint of the prior's weights.
 
-    Without ``config`` the prior's is read off its tensors. They do not tell how many codes an image
-    has: the trainer's settings do, if the file holds them, or the name of a published file; it is
-    256 otherwise.
+    Without ``known``, the configurations of both, the prior's is read off its tensors. They do not
+    tell how many codes an image has: the trainer's settings do, if the file holds them, or the name
+    of a published file; it is 256 otherwise.
     """
     stored = _unpickle(path)
     weights = _weights(path, stored)
-    tokenizer = dataclasses.replace(VQ_F16, image_size=_image_size(path, stored))
-    config = config or _inferred(path, weights, tokenizer.grid**2)
+    if known:
+        config, tokenizer = known
+    else:
+        tokenizer = dataclasses.replace(VQ_F16, image_size=_image_size(path, stored))
+        config = _inferred(path, weights, tokenizer.grid**2)
     beside = path.with_name(TOKENIZER)
     if not beside.is_file():
         raise CheckpointError(

@@ -111,10 +111,10 @@ def _from_hub(name: str, on_hub: HubModel, device: torch.device, dtype: torch.dt
     folder = fetch(on_hub)
     model: Prior
     try:
-        if name in MODELS and isinstance(config := MODELS[name].config, GPTConfig):
-            model, tokenizer, version = load_llamagen(
-                folder / MODELS[name].file, device, dtype, config
-            )
+        spec = MODELS.get(name)
+        if spec and isinstance(spec.config, GPTConfig):
+            known = spec.config, spec.tokenizer
+            model, tokenizer, version = load_llamagen(folder / spec.file, device, dtype, known)
         else:
             model, tokenizer, version = load_official(folder, device, dtype)
         _check_fit(model, tokenizer, folder)

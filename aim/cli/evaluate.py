@@ -95,6 +95,14 @@ def evaluate(
             rich_help_panel=FIGURES,
         ),
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Pixels each way that pictures are reduced to, bicubically: 256 for what LlamaGen "
+            "draws at 384. Default: as drawn.",
+            rich_help_panel=FIGURES,
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at once in each process.")] = 64,
     npz: Annotated[bool, typer.Option(help="Also ADM's samples.npz.")] = True,
     model: Model = None,
@@ -142,7 +150,7 @@ def evaluate(
         usual = run.preset(preset, pipe.model.config)
         params = usual.params.replace(**sampling)
         drawn = _classes(pipe, classes) if classes else None
-        images = SampleSet(pipe, out, count or usual.images, params, seed, batch, drawn)
+        images = SampleSet(pipe, out, count or usual.images, params, seed, batch, drawn, size)
         names = features or ([INCEPTION] if reference or inception else [])
         networks = [
             load_features(

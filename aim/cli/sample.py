@@ -29,6 +29,12 @@ def sample(
     count: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 1,
     seed: Annotated[int, typer.Option(help="Image i is drawn with seed + i.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("samples"),
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Pixels each way that pictures are reduced to, bicubically. Default: as drawn."
+        ),
+    ] = None,
     gif: Annotated[bool, typer.Option("--gif", help="Also a GIF of each drawing.")] = False,
     sheet: Annotated[
         bool, typer.Option("--sheet", help="Also one sheet of all images, a class a row.")
@@ -48,10 +54,13 @@ def sample(
     from PIL import Image
 
     from aim.images import write
+    from aim.models.image_decoder import kept_size
 
     chosen = settings(model=model, device=device, dtype=dtype, backend=backend, ahead=ahead)
     with progress() as bar:
         pipe = load(chosen)
+        kept = kept_size(size, pipe.tokenizer.config)
+        reduced = {"size": kept} if kept != pipe.tokenizer.config.output_size else {}
         labels = [pipe.resolve(label) for label in classes for _ in range(count)]
         params = pipe.params(**sampling)
         images: list[Image.Image] = []
@@ -59,10 +68,11 @@ def sample(
         drawing = pipe.draw(labels, seed, params, bar.move)  # checks its input first
         files = _Files(out, force)
         for i, codes in enumerate(drawing):
-            image = pipe.picture(codes)
+            image = pipe.picture(codes, size)
             stem = write.file_stem(f"{pipe.name} {pipe.title(labels[i])} seed {seed + i}")
             files.write(
-                f"{stem}.png", write.png_bytes(image, pipe.parameters(labels[i], seed + i, params))
+                f"{stem}.png",
+                write.png_bytes(image, {**pipe.parameters(labels[i], seed + i, params), **reduced}),
             )
             if gif:
                 files.write(f"{stem}.gif", _gif(pipe, codes))

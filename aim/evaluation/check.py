@@ -12,7 +12,6 @@ import torch
 from aim.errors import AimError
 from aim.evaluation.samples import PICTURES, SampleSet
 from aim.images import read
-from aim.models.image_decoder import ImageDecoder
 
 REDRAWN = 4  # images that the self-check draws again
 # of a level: how far a rounded pixel may be from its exact value, and what decoding twice may add
@@ -69,16 +68,14 @@ def _check_pixels(images: SampleSet, indices: Sequence[int]) -> dict[str, Any]:
     equal, errors = 0, []
     for (i, codes), pixels in zip(
         drawn,
-        ImageDecoder(images.pipe.tokenizer).images(codes for _, codes in drawn),
+        images.decoder.images(codes for _, codes in drawn),
         strict=True,
     ):
         if i is None:
             continue
         file = images.there(i)
         with torch.inference_mode():
-            decoded = images.pipe.tokenizer.decode(
-                torch.from_numpy(codes)[None].to(images.pipe.device)
-            )[0]
+            decoded = images.decoder.exact(torch.from_numpy(codes)[None].to(images.pipe.device))[0]
         exact = 127.5 * (decoded.permute(1, 2, 0).double().cpu().numpy().clip(-1, 1) + 1)
         errors.append(file - exact)
         equal += bool((pixels == file).all())

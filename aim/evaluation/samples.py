@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from aim.evaluation.drawing import balanced_rows
 from aim.evaluation.images import THREADS, batched, write_npz
 from aim.files import replace
 from aim.images import read, write
-from aim.models.image_decoder import ImageDecoder
+from aim.models.image_decoder import ImageDecoder, kept_size
 from aim.pipeline import Pipeline
 from aim.stream import run
 
@@ -36,7 +37,7 @@ SETTINGS, PICTURES, ARRAY = "settings.json", "png", "samples.npz"
 class SampleSet:
     """``count`` images of a pipeline in a folder, ``png/<i>.png``: image i of class row
     ``rows[i]``, drawn with seed ``seed + i``; ``classes`` are those of the model that are drawn,
-    all by default.
+    all by default; ``size``, pixels each way, is what pictures are reduced to, by default not.
 
     So which process draws an image, and with whom in a batch, makes no difference. Pixels are equal
     in float32 on one machine: on a CPU with the same number of PyTorch's threads, on a GPU with the
@@ -53,6 +54,7 @@ class SampleSet:
         seed: int = 0,
         batch: int = 64,
         classes: Sequence[int] | None = None,
+        size: int | str | None = None,
     ) -> None:
         self.pipe, self.folder = pipe, folder
         self.count, self.batch = whole("count", count, 1), whole("batch", batch, 1)
@@ -61,7 +63,7 @@ class SampleSet:
         self.asked = pipe.classes if classes is None else tuple(classes)
         rows = [pipe.labels.row(index) for index in self.asked]
         self.rows = [rows[place] for place in balanced_rows(count, len(rows))]
-        self.size = pipe.tokenizer.config.output_size
+        self.size = kept_size(size, pipe.tokenizer.config)
         self._device = pipe.where[0].partition(":")[0]
         # where a batch's size changes last bits
         self._padded = pipe.device.type == "cuda" and pipe.dtype != torch.float32
@@ -76,6 +78,7 @@ class SampleSet:
             "count": self.count,
             **({} if self.asked == self.pipe.classes else {"classes": list(self.asked)}),
             "seed": self.seed,
+            **self._reduced,
             "device": self._device,
             "dtype": self.pipe.where[1],
             **(
@@ -84,6 +87,17 @@ class SampleSet:
                 else {"batch": self.batch}
             ),
         }
+
+    @cached_property
+    def decoder(self) -> ImageDecoder:
+        """What makes the pictures of their codes."""
+        return ImageDecoder(self.pipe.tokenizer, self.size)
+
+    @property
+    def _reduced(self) -> dict[str, int]:
+        """The size of the pictures, where it is not what the model draws."""
+        drawn = self.size == self.pipe.tokenizer.config.output_size
+        return {} if drawn else {"size": self.size}
 
     def open(self) -> None:
         """Make the folder, or check that what is in it is this set. InvalidInput names what
@@ -194,7 +208,7 @@ class SampleSet:
                 order.append(i)
                 yield drawn
 
-        for pixels in ImageDecoder(self.pipe.tokenizer).images(codes()):
+        for pixels in self.decoder.images(codes()):
             i = order.popleft()
             if i is not None:
                 yield i, pixels
@@ -231,7 +245,7 @@ class SampleSet:
     def _parameters(self, i: int) -> dict[str, Any]:
         """What the file of image i carries; the same whichever process draws it."""
         found = self.pipe.parameters(self.pipe.classes[self.rows[i]], self.seed + i, self.params)
-        return {**found, "device": self._device}
+        return {**found, **self._reduced, "device": self._device}
 
     def _write(self, i: int, pixels: np.ndarray) -> None:
         replace(self.path(i), write.png_bytes(Image.fromarray(pixels), self._parameters(i)))

@@ -36,6 +36,13 @@ def to_bytes(pixels: Tensor) -> Tensor:
     return pixels.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
 
 
+def reduced(pixels: Tensor, size: int) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1], bicubically at ``size`` pixels each way, as LlamaGen's
+    authors do before they measure what was drawn at 384; float32, and perhaps beyond [-1, 1].
+    """
+    return torch.nn.functional.interpolate(pixels.float(), size=(size, size), mode="bicubic")
+
+
 def to_image(pixels: Tensor) -> Image.Image:
     """An RGB image of a tensor (3, H, W), uint8 or in [-1, 1]; values outside are cut off."""
     pixels = pixels if pixels.dtype == torch.uint8 else to_bytes(pixels)

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from aim.checks import quoted
+from aim.config import VQConfig
 from aim.errors import InvalidInput
 from aim.images import write
 from aim.models.vq.model import VQ
@@ -23,6 +25,22 @@ from aim.ops.capture import capture
 SIZES = (1, 4, 16, 64)  # images that are decoded together
 AHEAD = 2  # parts that are being decoded before the first of them is fetched
 T = TypeVar("T")
+
+
+def kept_size(size: Any, config: VQConfig) -> int:
+    """Pixels each way of the pictures that are kept: ``size``, or for None what comes out.
+    InvalidInput for more than that, or for another shape: a model draws one size.
+    """
+    most = config.output_size
+    if size is None:
+        return most
+    number = int(size) if isinstance(size, str) and size.isdecimal() else size
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= most:
+        raise InvalidInput(
+            f"size is {quoted(size)}; this model draws squares of {most}x{most} pixels, which may "
+            "be kept smaller (one whole number), not larger or in another shape"
+        )
+    return number
 
 
 class _OneThread:
@@ -80,11 +98,12 @@ class ImageDecoder:
     In bfloat16 on a GPU images are decoded together, ``chunk`` at most, and a pixel may differ by
     rounding between numbers of images. Elsewhere each is decoded alone, so that equal codes are
     equal pixels. On a GPU with fused kernels the decoder is recorded for each of ``SIZES`` when
-    that is first needed, and all of this runs on a stream of its own.
+    that is first needed, and all of this runs on a stream of its own. With a ``size`` pictures
+    are reduced to it, before they are rounded.
     """
 
-    def __init__(self, vq: VQ) -> None:
-        self._vq = vq
+    def __init__(self, vq: VQ, size: int | None = None) -> None:
+        self._vq, self._size = vq, kept_size(size, vq.config)
         self.device = vq.quant_conv.weight.device
         self._sizes = (
             _sizes(vq) if self.device.type == "cuda" and vq.dtype == torch.bfloat16 else (1,)
@@ -145,8 +164,8 @@ class ImageDecoder:
         """Codes (n, num_tokens) on the device -> images (n, H, W, 3) uint8 on the device, in order
         with the current stream.
         """
-        side = self._vq.config.output_size
-        pixels = torch.empty(len(codes), side, side, 3, dtype=torch.uint8, device=self.device)
+        shape = len(codes), self._size, self._size, 3
+        pixels = torch.empty(shape, dtype=torch.uint8, device=self.device)
         lengths = list(_parts(len(codes), self._sizes))
         parts = zip(codes.split(lengths), pixels.split(lengths), strict=True)
         if not self._records:
@@ -165,8 +184,16 @@ class ImageDecoder:
             current.wait_stream(self._stream)
         return pixels
 
+    def exact(self, codes: Tensor) -> Tensor:
+        """Codes (n, num_tokens) on the device -> images (n, 3, H, W) in [-1, 1], nearly, before
+        they are rounded.
+        """
+        images = self._vq.decode(codes)
+        whole = self._size == self._vq.config.output_size
+        return images if whole else write.reduced(images, self._size)
+
     def _pixels(self, codes: Tensor) -> Tensor:
-        return write.to_bytes(self._vq.decode(codes)).permute(0, 2, 3, 1)
+        return write.to_bytes(self.exact(codes)).permute(0, 2, 3, 1)
 
     def _record(self, size: int) -> Recorded:
         if size not in self._recorded:

@@ -26,11 +26,20 @@ from tests.golden.weights import fill
 from tests.models.decoders import Decoder
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
-TINY = ["tiny_adaln", "tiny_adaln_group", "gpt_tiny"]
+TINY = ["tiny_adaln", "tiny_adaln_group", "gpt_tiny", "gpt_tiny_24x24"]
 LAYOUT = json.loads((GOLDEN / "official_layout.json").read_text())
 NAMED = {"AiM-B": "aim-b", "AiM-L": "aim-l", "AiM-XL": "aim-xl"}
 LLAMAGEN_LAYOUT = json.loads((GOLDEN / "llamagen_layout.json").read_text())
-LLAMAGEN_NAMED = {"GPT-B": "gpt-b", "GPT-L": "gpt-l", "GPT-XL": "gpt-xl"}
+LLAMAGEN_NAMED = {
+    "gpt-b": "GPT-B",
+    "gpt-l": "GPT-L",
+    "gpt-xl": "GPT-XL",
+    "gpt-b-384": "GPT-B",
+    "gpt-l-384": "GPT-L",
+    "gpt-xl-384": "GPT-XL",
+    "gpt-xxl-384": "GPT-XXL",
+    "gpt-3b-384": "GPT-3B",
+}
 
 
 class Golden(NamedTuple):
@@ -166,16 +175,19 @@ def test_names_shapes_and_counts_are_the_official_ones(official: str):
     assert count(model) == want["params"]
 
 
-@pytest.mark.parametrize("official", LLAMAGEN_NAMED)
-def test_names_shapes_and_counts_are_llamagens(official: str):
-    model, want = (
-        blank(lambda: build(MODELS[LLAMAGEN_NAMED[official]].config)),
-        LLAMAGEN_LAYOUT[official],
-    )
-    assert {name: list(tensor.shape) for name, tensor in model.state_dict().items()} == want[
-        "tensors"
-    ]
+@pytest.mark.parametrize("name", LLAMAGEN_NAMED)
+def test_names_shapes_and_counts_are_llamagens(name: str):
+    spec, want = MODELS[name], LLAMAGEN_LAYOUT[LLAMAGEN_NAMED[name]]
+    assert isinstance(spec.config, GPTConfig)
+    model = blank(lambda: build(spec.config))
+    assert {k: list(tensor.shape) for k, tensor in model.state_dict().items()} == want["tensors"]
     assert count(model) == want["params"]
+    assert spec.config.n_head == want["config"]["n_head"]
+    assert (spec.config.grid, spec.tokenizer.output_size) == (
+        (24, 384) if name.endswith("384") else (16, 256)
+    )
+    if spec.source == "hub":  # float32, with a tokenizer of 288 MB
+        assert abs(spec.download_mb - (4 * want["params"] / 1e6 + 288)) < 11
 
 
 def test_aim_1b_has_1_3_billion_parameters():

@@ -47,7 +47,15 @@ def twin(q: Tensor, keys: Tensor, values: Tensor, counts: list[int]) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("grid", "size", "base"), [(1, 4, 10.0), (3, 12, 100.0), (4, 16, 10000.0), (16, 64, 10000.0)]
+    ("grid", "size", "base"),
+    [
+        (1, 4, 10.0),
+        (3, 12, 100.0),
+        (4, 16, 10000.0),
+        (16, 64, 10000.0),
+        (24, 64, 10000.0),
+        (24, 100, 10000.0),
+    ],
 )
 def test_the_rotary_table_is_the_formula_and_the_class_is_zero(grid: int, size: int, base: float):
     table = rotary_table(grid, size, base, torch.device("cpu"))

@@ -65,6 +65,11 @@ def test_the_page_s_own_model_comes_first_and_downloads_say_their_size(
         ("gpt-s (bundled)", "gpt-s"),
         ("gpt-b (740 MB download)", "gpt-b"),
         ("gpt-l (1.7 GB download)", "gpt-l"),
+        ("gpt-b-384 (740 MB download)", "gpt-b-384"),
+        ("gpt-l-384 (1.7 GB download)", "gpt-l-384"),
+        ("gpt-xl-384 (3.4 GB download)", "gpt-xl-384"),
+        ("gpt-xxl-384 (5.9 GB download)", "gpt-xxl-384"),
+        ("gpt-3b-384 (12.7 GB download)", "gpt-3b-384"),
     ]
     assert loads == ["aim-s"]
 

@@ -4,21 +4,17 @@ JSON for programs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from aim import files
 from aim.cli.options import Ahead, Backend, Device, Dtype, Model, load, plan_of, settings
+from aim.cli.outputs import Outputs
 from aim.cli.progress import progress
 from aim.config import MODELS
 from aim.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,10 +59,35 @@ def speed(
     from aim.bench.table import as_json, as_table
 
     chosen = settings(model=model, device=device, dtype=dtype, backend=backend, ahead=ahead)
-    outputs, batches = _Outputs(json=json), parse_batches(batch)
+    outputs, batches = Outputs(json=json), parse_batches(batch)
     with progress() as bar:
         report = bench(load(chosen, random_weights), batches, repeats, seconds, bar.measuring)
     outputs.finish(as_table(report), as_json(report))
+
+
+@app.command(name="ahead")
+def guess(
+    items: Annotated[
+        str, typer.Option(help="Codes of a picture that a pass looks at.")
+    ] = "2,4,8,16",
+    pictures: Annotated[int, typer.Option(min=1, help="Of each kind.")] = 8,
+    random_weights: RandomWeights = False,
+    json: Json = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    backend: Backend = None,
+) -> None:
+    """How many codes a pass settles that looks ahead, by guidance, temperature, filters and class;
+    codes alone are drawn, and nothing is timed.
+    """
+    from aim.bench import ahead
+
+    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    outputs, widths = Outputs(json=json), ahead.parse_widths(items)
+    with progress() as bar:
+        report = ahead.count(load(chosen, random_weights), widths, pictures, bar.measuring)
+    outputs.finish(ahead.as_table(report), ahead.as_json(report))
 
 
 @app.command()
@@ -100,7 +121,7 @@ def race(
     from aim.bench.table import as_csv, as_json, race_table
 
     chosen = settings(model=model, device=device, dtype=dtype, backend=backend, ahead=ahead)
-    outputs, other = _Outputs(json, csv), replace(chosen, model=_other(chosen.model, against))
+    outputs, other = Outputs(json, csv), replace(chosen, model=_other(chosen.model, against))
     with progress() as bar:
         pipes = [load(one, random_weights) for one in (chosen, other)]
         result, _ = racing.race(pipes, label, batch, laps, say=bar.measuring)
@@ -132,7 +153,7 @@ def scaling(
     from aim.bench.table import as_csv, as_json, scaling_table
 
     chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
-    outputs, names = _Outputs(json, csv), (chosen.model, _other(chosen.model, against))
+    outputs, names = Outputs(json, csv), (chosen.model, _other(chosen.model, against))
     sizes = parse_numbers("tokens", tokens, 2**20), parse_batches(batch)
     where = (chosen.device, chosen.dtype, chosen.backend)
     with progress("Building the models") as bar:
@@ -155,7 +176,7 @@ def page(
     a second they get of it.
     """
     chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
-    outputs, where = _Outputs(json), (chosen.device, chosen.dtype, chosen.backend)
+    outputs, where = Outputs(json), (chosen.device, chosen.dtype, chosen.backend)
     from aim.ui import crowd, probe
 
     measured: Any = crowd if clients else probe
@@ -181,7 +202,7 @@ def bear(
     where a picture was wrong or lost, or somebody refused without a word.
     """
     chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
-    outputs, where = _Outputs(json), (chosen.device, chosen.dtype, chosen.backend)
+    outputs, where = Outputs(json), (chosen.device, chosen.dtype, chosen.backend)
     from aim.ui import load as loads
 
     found = loads.load(chosen.model, *where, clients, 60 * minutes)
@@ -205,7 +226,7 @@ def replicas(
     from aim.bench import replicas as many
 
     chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
-    outputs = _Outputs(json)
+    outputs = Outputs(json)
     with progress() as bar:
         pipe = load(chosen, random_weights)
         plan = plan_of(chosen, batch, random_weights)
@@ -233,7 +254,7 @@ def training(
     from aim.device import pick_device
 
     chosen = settings(model=model, device=device)
-    outputs, sizes, where = _Outputs(json), parse_batches(batch), pick_device(chosen.device)
+    outputs, sizes, where = Outputs(json), parse_batches(batch), pick_device(chosen.device)
     with progress("Building the model") as bar:
         results = []
         for size in sizes:
@@ -241,38 +262,6 @@ def training(
             results.append(throughput(chosen.model, size, steps, where, compile, scan, recompute))
     machine = Machine.of(where)
     outputs.finish(as_table(results, machine), as_json(results, machine))
-
-
-class _Outputs:
-    """Files for a result, None for none. InvalidInput if one cannot be written: better before the
-    measurement than after it.
-    """
-
-    def __init__(self, json: Path | None, csv: Path | None = None) -> None:
-        self._json, self._csv = json, csv
-        for option, path in (("--json", json), ("--csv", csv)):
-            if path is None:
-                continue
-            folder = path.resolve().parent
-            wrong = "" if folder.is_dir() else f"there is no folder {folder}"
-            if wrong := "it is a folder" if path.is_dir() else wrong:
-                raise InvalidInput(
-                    f"cannot write {path}: {wrong}; choose another file with {option}"
-                )
-
-    def finish(
-        self, table: Table, line: str, notes: Sequence[str] = (), csv: str = "", full: str = ""
-    ) -> None:
-        """Print ``table``, ``notes`` and ``line``; write what was asked for, in place of the line
-        perhaps a ``full`` one.
-        """
-        from rich.console import Console
-
-        Console().print(table)
-        print(*notes, line, sep="\n")
-        for path, text in ((self._json, (full or line) + "\n"), (self._csv, csv)):
-            if path is not None:
-                files.replace(path, text)
 
 
 def _other(name: str, against: str | None) -> str:

@@ -50,7 +50,7 @@ def test_alone_it_says_what_can_be_measured(cli: Cli) -> None:
     cli("bench")
     help_text = cli.out + cli.err  # on which of them depends on Click's version
     assert "Usage: aim bench" in help_text
-    for name in ("speed", "race", "scaling", "page", "training"):
+    for name in ("speed", "ahead", "race", "scaling", "page", "training"):
         assert f"│ {name} " in help_text
 
 
@@ -75,6 +75,17 @@ class TestSpeed:
     def test_a_file_s_weights(self, cli: Cli, tiny_checkpoint: Path) -> None:
         assert cli("bench", "speed", "--model", tiny_checkpoint, "--repeats", 1) == 0
         assert json.loads(cli.out.splitlines()[-1])["model"] == "tiny"
+
+
+def test_ahead_prints_codes_a_pass_and_a_line_of_json(cli: Cli, tmp_path: Path) -> None:
+    arguments = words("--random-weights --items 4,2 --pictures 1 --json out.json")
+    assert (cli("bench", "ahead", *arguments), cli.err) == (0, "")
+    *table, line = cli.out.splitlines()
+    found = json.loads(line)
+    assert {one["items"] for one in found["settled"]} == {2, 4}
+    assert any("guidance 6" in row for row in table)
+    assert any("goldfish" in one["what"] for one in found["settled"])
+    assert (tmp_path / "out.json").read_text(encoding="utf-8") == line + "\n"
 
 
 class TestRace:

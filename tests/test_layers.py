@@ -50,6 +50,7 @@ OWNERS = {  # third-party packages that only some places may import
     "mamba_ssm": {"ops"},
     "causal_conv1d": {"ops"},
     "ray": {"serving"},
+    "diffusers": {"bench"},
 }
 FILES = sorted((ROOT / "aim").rglob("*.py"))
 SOURCES = [*FILES, ROOT / "app.py"]

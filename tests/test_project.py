@@ -88,7 +88,10 @@ def test_requirements_agree() -> None:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("aim", ("cuda", "mamba-ssm", "report", "semantic", "serve", "train")), ("tests", ("test",))],
+    [
+        ("aim", ("cuda", "diffusion", "mamba-ssm", "report", "semantic", "serve", "train")),
+        ("tests", ("test",)),
+    ],
 )
 def test_every_package_that_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     declared = PROJECT["project"]["dependencies"] + [

@@ -7,9 +7,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from aim.bench.diffusion import Diffusion
+from aim.bench.diffusion_run import DiffusionRun
 from aim.bench.machine import Machine, copy_bandwidth
 from aim.bench.racers import Lap, Pictures, Racer, RacerRun
 from aim.bench.runs import Spread, Stop, never
@@ -29,7 +32,7 @@ FAIR = 10  # points
 METHOD = (
     "Every model draws the same class with the same seeds, sampler, guidance, number of codes, "
     "precision and tokenizer on the same device, "
-    "in an engine that was warmed up at this batch size; laps run one at a time, in rounds in "
+    "warmed up at this batch size; laps run one at a time, in rounds in "
     "which each model has one, in random order. "
     "Given are medians with the least and the most, and what fills in is a replay of the times "
     "measured in each model's median lap."
@@ -57,7 +60,7 @@ class Race:
 
 
 def race(
-    pipes: Sequence[Pipeline],
+    entries: Sequence[Pipeline | Diffusion],
     label: int | str | None = None,
     batch: int = 1,
     laps: int = LAPS,
@@ -68,12 +71,13 @@ def race(
     progress: Callable[[int, int], object] = lambda done, total: None,
     bandwidth: float | None = None,
 ) -> tuple[Race, tuple[Pictures, ...]]:
-    """Let the models of ``pipes`` race as ``METHOD`` says; also what each drew, in their order.
+    """Let the models of ``entries`` race as ``METHOD`` says; also what each drew, in their order.
 
     Every lap is ``batch`` pictures of class ``label``, an index or name that all know, if left out
     the first such; seeds are ``seed``, ``seed + 1``, ...; ``params`` left out are the first
-    pipeline's. ``say`` and ``progress`` (laps done, their total, a warm-up counted as one) are
-    called between laps only, ``stop`` before every step and picture, so it must be cheap.
+    model's, which is none of diffusion: of ``params`` those take the guidance. ``say`` and
+    ``progress`` (laps done, their total, a warm-up counted as one) are called between laps only,
+    ``stop`` before every step and picture, so it must be cheap.
     ``bandwidth``, in bytes a second, is measured unless given. Nobody else should use the device
     meanwhile.
 
@@ -81,23 +85,29 @@ def race(
     a value out of range; no such class; a batch that does not fit. ``Stopped``: ``stop`` said so.
     Either way the engines, which live no longer than this, are left idle.
     """
-    _comparable(pipes)
-    label = _common(pipes) if label is None else label
-    rows = [pipe.row(pipe.resolve(label)) for pipe in pipes]
+    first = _comparable(entries)
+    label = _common(entries) if label is None else first.resolve(label)
     batch, laps = whole("batch", batch, 1, LARGEST), whole("laps", laps, LAPS, MOST_LAPS)
     if check_seed(seed) + batch - 1 > MAX_SEED:
         raise InvalidInput(
             f"seed is {seed}, and {batch} images take as many seeds; the last one must be at most "
             f"{MAX_SEED}"
         )
-    sampling, device = params or pipes[0].sampling, pipes[0].device
-    order = turns(len(pipes), laps, seed)
+    sampling, device = params or first.sampling, first.device
+    order = turns(len(entries), laps, seed)
     if bandwidth is None:
         say("the memory's bandwidth")
         bandwidth = copy_bandwidth(device)
-    requests = [[Request(row, sampling, seed + i) for i in range(batch)] for row in rows]
+
+    def start(entry: Pipeline | Diffusion) -> RacerRun | DiffusionRun:
+        seeds = range(seed, seed + batch)
+        if isinstance(entry, Diffusion):
+            return DiffusionRun(entry, label, seeds, sampling.cfg_scale, stop)
+        row = entry.row(entry.resolve(label))
+        return RacerRun(entry, [Request(row, sampling, one) for one in seeds], stop)
+
     try:
-        found = _run(pipes, requests, order, bandwidth, say, stop, progress)
+        found = _run(entries, start, order, bandwidth, say, progress)
     except torch.OutOfMemoryError as error:
         raise InvalidInput(
             f"batch is {batch}, which does not fit into the device's memory; choose a smaller one"
@@ -106,16 +116,16 @@ def race(
     result = Race(
         racers=tuple(racer for racer, _ in found),
         order=order,
-        label=pipes[0].resolve(label),
-        title=pipes[0].title(pipes[0].resolve(label)),
+        label=label,
+        title=first.title(label),
         batch=batch,
         laps=laps,
         seed=seed,
         sampling=sampling,
-        tokens=pipes[0].model.config.num_tokens,
-        image_size=pipes[0].tokenizer.config.output_size,
+        tokens=first.model.config.num_tokens,
+        image_size=first.tokenizer.config.output_size,
         device=str(device),
-        dtype=str(pipes[0].dtype).removeprefix("torch."),
+        dtype=str(first.dtype).removeprefix("torch."),
         copy_bandwidth=bandwidth,
         machine=Machine.of(device),
     )
@@ -131,32 +141,32 @@ def turns(racers: int, laps: int, seed: int) -> tuple[int, ...]:
 
 
 def _run(
-    pipes: Sequence[Pipeline],
-    requests: Sequence[Sequence[Request]],
+    entries: Sequence[Pipeline | Diffusion],
+    start: Callable[[Any], RacerRun | DiffusionRun],
     order: Sequence[int],
     bandwidth: float,
     say: Say,
-    stop: Stop,
     progress: Callable[[int, int], object],
 ) -> list[tuple[Racer, Pictures]]:
     """Warm up, then every lap in ``order``; engines and image decoders end with this."""
-    runs: list[RacerRun] = []
-    total = len(pipes) + len(order)
+    runs: list[RacerRun | DiffusionRun] = []
+    total = len(entries) + len(order)
     try:
-        for pipe, batch in zip(pipes, requests, strict=True):
+        for entry in entries:
             progress(len(runs), total)
-            say(f"{pipe.name}: warming up")
-            runs.append(RacerRun(pipe, batch, stop))
+            say(f"{entry.name}: warming up")
+            runs.append(start(entry))
             runs[-1].warm()
         for done, turn in enumerate(order):
-            progress(len(pipes) + done, total)
-            say(f"{pipes[turn].name}: lap {len(runs[turn].laps) + 1} of {len(order) // len(pipes)}")
+            progress(len(entries) + done, total)
+            lap = f"lap {len(runs[turn].laps) + 1} of {len(order) // len(entries)}"
+            say(f"{entries[turn].name}: {lap}")
             runs[turn].run()
         progress(total, total)
         return [(run.result(bandwidth), run.pictures) for run in runs]
     finally:
         for run in runs:
-            run.engine.drain()
+            run.close()
 
 
 def ratios(result: Race) -> list[str]:
@@ -170,11 +180,10 @@ def ratios(result: Race) -> list[str]:
 
 
 def _ratios(first: Racer, other: Racer) -> Iterator[str]:
-    for what, name in (
-        ("codes", "codes_seconds"),
-        ("first code", "first_code_seconds"),
-        ("codes and pictures", "seconds"),
-    ):
+    whole = ("codes and pictures", "seconds")
+    alike = first.codes_per_pass is not None and other.codes_per_pass is not None
+    parts = (("codes", "codes_seconds"), ("first code", "first_code_seconds")) if alike else ()
+    for what, name in (*parts, whole):
         found = Spread.of(
             [
                 getattr(a, name) / getattr(b, name)
@@ -182,7 +191,8 @@ def _ratios(first: Racer, other: Racer) -> Iterator[str]:
             ]
         )
         yield f"{what} {found.median:.2f} ({found.min:.2f} - {found.max:.2f})"
-    yield f"state or cache {first.sequence_bytes / other.sequence_bytes:.2f}"
+    if alike:
+        yield f"state or cache {first.sequence_bytes / other.sequence_bytes:.2f}"
 
 
 def gates(result: Race) -> list[tuple[str, bool]]:
@@ -207,24 +217,33 @@ def gates(result: Race) -> list[tuple[str, bool]]:
     return [*found, (f"{reached} of their own floors, at most {FAIR} points apart", apart <= FAIR)]
 
 
-def _comparable(pipes: Sequence[Pipeline]) -> None:
-    """InvalidInput unless all do the same work."""
-    if len(pipes) < 2:
-        raise InvalidInput(f"a race takes two models or more, not {len(pipes)}")
-    first = pipes[0]
-    for pipe in pipes[1:]:
-        for what, of in _SAME.items():
-            a, b = of(first), of(pipe)
+def _comparable(entries: Sequence[Pipeline | Diffusion]) -> Pipeline:
+    """The first of them; InvalidInput unless all do the same work."""
+    if len(entries) < 2:
+        raise InvalidInput(f"a race takes two models or more, not {len(entries)}")
+    first, *others = entries
+    if isinstance(first, Diffusion):
+        raise InvalidInput(f"{first.name} cannot be the first of a race; name it as the opponent")
+    for other in others:
+        same = {**_SAME, **({} if isinstance(other, Diffusion) else _SAME_CODES)}
+        for what, of in same.items():
+            a, b = of(first), of(other)
             if a != b:
                 raise InvalidInput(
-                    f"{first.name} and {pipe.name} cannot race, as the {what} is {a} and {b}; "
+                    f"{first.name} and {other.name} cannot race, as the {what} is {a} and {b}; "
                     "choose a pair of one kind"
                 )
+    return first
 
 
-_SAME: dict[str, Callable[[Pipeline], object]] = {
-    "device": lambda pipe: pipe.device,
-    "precision": lambda pipe: pipe.dtype,
+_SAME: dict[str, Callable[[Any], object]] = {
+    "device": lambda entry: entry.device,
+    "precision": lambda entry: entry.dtype,
+    "size of a picture": lambda entry: (
+        entry.image_size if isinstance(entry, Diffusion) else entry.tokenizer.config.output_size
+    ),
+}
+_SAME_CODES: dict[str, Callable[[Any], object]] = {
     "number of codes": lambda pipe: pipe.model.config.num_tokens,
     "codebook": lambda pipe: pipe.model.config.vocab_size,
     "tokenizer's configuration": lambda pipe: pipe.tokenizer.config,
@@ -232,9 +251,10 @@ _SAME: dict[str, Callable[[Pipeline], object]] = {
 }
 
 
-def _common(pipes: Sequence[Pipeline]) -> int:
+def _common(entries: Sequence[Pipeline | Diffusion]) -> int:
     """The first class that all know."""
-    for index in pipes[0].classes:
-        if all(index in pipe.classes for pipe in pipes[1:]):
+    for index in entries[0].classes:
+        if all(index in entry.classes for entry in entries[1:]):
             return index
-    raise InvalidInput(f"{' and '.join(pipe.name for pipe in pipes)} have no class in common")
+    names = " and ".join(entry.name for entry in entries)
+    raise InvalidInput(f"{names} have no class in common")

@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,14 +18,17 @@ from aim.engine.memory import pool_bytes, state_shapes
 from aim.models.image_decoder import ImageDecoder
 from aim.pipeline import Pipeline
 
+LAP = ("codes_seconds", "first_code_seconds", "decode_seconds", "seconds")
+
 
 @dataclass(frozen=True)
 class Lap:
     """One timed run of one model: a batch of codes, then its pictures. Seconds."""
 
-    # from submission to code i of every picture of the batch, ascending; see ``runs.timed``
+    # from submission to code i of every picture of the batch, ascending; see ``runs.timed``; of a
+    # diffusion model to the end of step i
     code_seconds: tuple[float, ...]
-    codes_seconds: float  # from submission to all codes on the host
+    codes_seconds: float  # from submission to all codes on the host, or to all latents
     decode_seconds: float  # from there to all pictures as bytes on the host
 
     @property
@@ -50,12 +53,13 @@ class Racer:
     PyTorch's tensors took at the most less what was there before, its own weights excepted, so what
     it takes alone; elsewhere of the whole process. ``weight_bytes`` and ``state_bytes`` are what a
     step must move, on average, ``floor_ms`` what that takes at the machine's copy bandwidth,
-    ``floor_fraction`` that over the mean step.
+    ``floor_fraction`` that over the mean step. A diffusion model has no codes: its passes are its
+    steps, and its floor is what their arithmetic takes, where that is longer.
     """
 
     name: str
     version: str  # of the weights; "random" without any
-    family: str  # AiM or GPT
+    family: str  # AiM, GPT or DiT
     parameters: int  # without the tokenizer
     backend: str
     laps: tuple[Lap, ...]  # in the order in which they were run
@@ -63,12 +67,12 @@ class Racer:
     first_code_seconds: Spread
     decode_seconds: Spread
     seconds: Spread  # codes, then pictures
-    codes_per_second: float  # of the whole batch, at the median
+    codes_per_second: float | None  # of the whole batch, at the median
     images_per_second: float  # decoding included, at the median
     warmup_seconds: float  # of the first batch, compilation included, capture not
     capture_seconds: float  # of CUDA graphs
     passes: int  # of the model, for a batch
-    codes_per_pass: float
+    codes_per_pass: float | None
     memory_bytes: int
     peak_memory_bytes: int | None
     # recurrent state or cache of one picture, both rows where there is guidance
@@ -89,8 +93,16 @@ class Racer:
 class Pictures(NamedTuple):
     """What one racer drew: the same in every lap."""
 
-    codes: np.ndarray  # (B, T) int64
+    codes: np.ndarray | None  # (B, T) int64
     images: np.ndarray  # (B, H, W, 3) uint8
+
+
+def measured(laps: Sequence[Lap]) -> dict[str, Any]:
+    """The fields of a ``Racer`` that follow from its laps alone."""
+    return {
+        "laps": tuple(laps),
+        **{name: Spread.of([getattr(lap, name) for lap in laps]) for name in LAP},
+    }
 
 
 class RacerRun:
@@ -131,13 +143,10 @@ class RacerRun:
 
     def result(self, bandwidth: float) -> Racer:
         """Of all laps."""
-        pipe, model, laps = self.pipe, self.engine.model, tuple(self.laps)
+        pipe, model, times = self.pipe, self.engine.model, measured(self.laps)
         batch, tokens = len(self._requests), model.config.num_tokens
         rows = sum(request.rows for request in self._requests)
-        codes, whole = (
-            Spread.of([lap.codes_seconds for lap in laps]),
-            Spread.of([lap.seconds for lap in laps]),
-        )
+        median = times["codes_seconds"].median
         moved = model.traffic(rows)
         return Racer(
             name=pipe.name,
@@ -145,13 +154,9 @@ class RacerRun:
             family=type(pipe.model).__name__,
             parameters=sum(weight.numel() for weight in pipe.model.parameters()),
             backend=pipe.backend,
-            laps=laps,
-            codes_seconds=codes,
-            first_code_seconds=Spread.of([lap.first_code_seconds for lap in laps]),
-            decode_seconds=Spread.of([lap.decode_seconds for lap in laps]),
-            seconds=whole,
-            codes_per_second=batch * tokens / codes.median,
-            images_per_second=batch / whole.median,
+            **times,
+            codes_per_second=batch * tokens / median,
+            images_per_second=batch / times["seconds"].median,
             warmup_seconds=self.warmup_seconds,
             capture_seconds=self.engine.graphs.capture,
             passes=self._taken,
@@ -162,8 +167,12 @@ class RacerRun:
             weight_bytes=moved.weights,
             state_bytes=moved.state,
             floor_ms=moved.floor_ms(bandwidth),
-            floor_fraction=moved.floor_ms(bandwidth) * self._taken / (1e3 * codes.median),
+            floor_fraction=moved.floor_ms(bandwidth) * self._taken / (1e3 * median),
         )
+
+    def close(self) -> None:
+        """Leave the engine idle."""
+        self.engine.drain()
 
     def _lap(self) -> tuple[Pictures, Lap]:
         drawn = timed(self.engine, self._requests, self.pipe.device, self._stop)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from aim.bench.machine import GIB, Machine
 from aim.bench.race import Race
-from aim.bench.racers import Racer
+from aim.bench.racers import LAP, Racer
 from aim.bench.runs import Spread
 from aim.bench.scaling import Scaling
 from aim.bench.speed import NoRoom, Report, Speed
@@ -99,12 +99,12 @@ RACER: tuple[tuple[str, Callable[[Racer], str]], ...] = (
     ("backend", lambda r: r.backend),
     ("weights", lambda r: r.version),
     ("passes", lambda r: str(r.passes)),
-    ("codes a pass", lambda r: f"{r.codes_per_pass:.2f}"),
-    ("codes, s", lambda r: _spread(r.codes_seconds)),
-    ("first code, ms", lambda r: _spread(r.first_code_seconds, 1e3)),
+    ("codes a pass", lambda r: "-" if r.codes_per_pass is None else f"{r.codes_per_pass:.2f}"),
+    ("codes, or latents, s", lambda r: _spread(r.codes_seconds)),
+    ("first code, or step, ms", lambda r: _spread(r.first_code_seconds, 1e3)),
     ("decoding, s", lambda r: _spread(r.decode_seconds)),
-    ("codes and pictures, s", lambda r: _spread(r.seconds)),
-    ("codes/s", lambda r: f"{r.codes_per_second:,.0f}"),
+    ("time to picture, s", lambda r: _spread(r.seconds)),
+    ("codes/s", lambda r: "-" if r.codes_per_second is None else f"{r.codes_per_second:,.0f}"),
     ("images/s", lambda r: f"{r.images_per_second:.2f}"),
     ("warm-up, s", lambda r: f"{r.warmup_seconds:.2f}"),
     ("capture, s", lambda r: f"{r.capture_seconds:.2f}"),
@@ -172,7 +172,6 @@ def as_json(result: Report | Race | Scaling, timestamps: bool = True) -> str:
     return json.dumps(found, allow_nan=False)
 
 
-LAP = ("codes_seconds", "first_code_seconds", "decode_seconds", "seconds")
 RACE = (
     "lap",
     "model",

@@ -4,17 +4,15 @@ JSON for programs.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from aim.cli.opponents import opponents, other_of, others_of
 from aim.cli.options import Ahead, Backend, Device, Dtype, Model, load, plan_of, settings
 from aim.cli.outputs import Outputs
 from aim.cli.progress import progress
-from aim.config import MODELS
-from aim.errors import InvalidInput
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +23,13 @@ app = typer.Typer(
 Batches = Annotated[str, typer.Option(help="Batch sizes: 1,16,64.")]
 Against = Annotated[
     str | None, typer.Option(help="The other model. Default: of that size, AiM or GPT.")
+]
+Opponents = Annotated[
+    str | None,
+    typer.Option(
+        help="The others: gpt-xl,dit-xl-50,dit-xl-250; DiT is diffusers', dit-xl-50=FOLDER with "
+        "other weights. Default: of that size, AiM or GPT."
+    ),
 ]
 RandomWeights = Annotated[
     bool,
@@ -93,7 +98,7 @@ def guess(
 @app.command()
 def race(
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Images at once.")] = 1,
-    against: Against = None,
+    against: Opponents = None,
     laps: Annotated[int, typer.Option(min=5, help="Of each, after warm-up.")] = 5,
     label: Annotated[
         str | None, typer.Option("--class", help="By name or index. Default: the first.")
@@ -113,7 +118,7 @@ def race(
     backend: Backend = None,
     ahead: Ahead = None,
 ) -> None:
-    """Two models by turns at the same work.
+    """Two models or more by turns at the same work.
 
     Only the file of JSON has the time of every code.
     """
@@ -121,10 +126,11 @@ def race(
     from aim.bench.table import as_csv, as_json, race_table
 
     chosen = settings(model=model, device=device, dtype=dtype, backend=backend, ahead=ahead)
-    outputs, other = Outputs(json, csv), replace(chosen, model=_other(chosen.model, against))
+    outputs, others = Outputs(json, csv), others_of(chosen.model, against)
     with progress() as bar:
-        pipes = [load(one, random_weights) for one in (chosen, other)]
-        result, _ = racing.race(pipes, label, batch, laps, say=bar.measuring)
+        first = load(chosen, random_weights)
+        entries = [first, *opponents(chosen, first, others, random_weights)]
+        result, _ = racing.race(entries, label, batch, laps, say=bar.measuring)
     found = racing.gates(result) if gates else []
     notes = [f"{'ok' if holds else 'missed'}: {what}" for what, holds in found]
     line, full = as_json(result, timestamps=False), as_json(result)
@@ -153,7 +159,7 @@ def scaling(
     from aim.bench.table import as_csv, as_json, scaling_table
 
     chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
-    outputs, names = Outputs(json, csv), (chosen.model, _other(chosen.model, against))
+    outputs, names = Outputs(json, csv), (chosen.model, other_of(chosen.model, against))
     sizes = parse_numbers("tokens", tokens, 2**20), parse_batches(batch)
     where = (chosen.device, chosen.dtype, chosen.backend)
     with progress("Building the models") as bar:
@@ -262,16 +268,3 @@ def training(
             results.append(throughput(chosen.model, size, steps, where, compile, scan, recompute))
     machine = Machine.of(where)
     outputs.finish(as_table(results, machine), as_json(results, machine))
-
-
-def _other(name: str, against: str | None) -> str:
-    """Whom ``name`` is measured against."""
-    if against is not None:
-        return against
-    family, _, size = name.partition("-")
-    other = f"{'gpt' if family == 'aim' else 'aim'}-{size}"
-    if name not in MODELS or other not in MODELS:
-        raise InvalidInput(
-            f"nothing is said of whom {name!r} is measured against; name a model with --against"
-        )
-    return other

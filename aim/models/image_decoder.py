@@ -201,7 +201,7 @@ class ImageDecoder:
             codes = torch.zeros(
                 size, self._vq.config.grid**2, dtype=torch.int64, device=self.device
             )
-            with _tuned(self._vq.dtype == torch.bfloat16):
+            with tuned(self._vq.dtype == torch.bfloat16):
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
                 graph, pixels = capture(
                     lambda: self._pixels(codes).contiguous(), self._stream, self._pool
@@ -246,7 +246,7 @@ def _parts(count: int, sizes: tuple[int, ...]) -> Iterator[int]:
 
 
 @contextmanager
-def _tuned(wanted: bool) -> Iterator[None]:
+def tuned(wanted: bool) -> Iterator[None]:
     """Whether cuDNN tries its algorithms for each new shape and keeps the fastest, or takes the
     likeliest.
     """

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from aim.bench import race, speed
+from aim.bench import diffusion, race, speed
 from aim.bench.machine import Machine
 from aim.config import MODELS, ModelSpec
 from aim.models.prior import build
@@ -18,6 +18,7 @@ from aim.models.vq.model import VQ
 from aim.training.pace import product_parameters
 from aim.ui import probe
 from tests.bench.rivals import CONFIGS
+from tests.bench.test_diffusion import DECODER, TRANSFORMER
 from tests.cli.runner import Cli
 
 
@@ -115,6 +116,24 @@ class TestRace:
         found = json.loads(cli.out.splitlines()[-1])
         assert [racer["name"] for racer in found["racers"]] == ["gpt-tiny", "gpt-tiny"]
         assert [len(racer["laps"]) for racer in found["racers"]] == [6, 6]
+
+    def test_against_diffusion(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("diffusers")
+        monkeypatch.setattr(diffusion, "TRANSFORMER", TRANSFORMER)
+        monkeypatch.setattr(diffusion, "IMAGE_DECODER", DECODER)
+        against = words("--random-weights --class 207 --against gpt-tiny,dit-xl-50,dit-xl-250")
+        assert cli("bench", "race", *against) == 0
+        racers = json.loads(cli.out.splitlines()[-1])["racers"]
+        assert [(racer["name"], racer["family"], racer["passes"]) for racer in racers] == [
+            ("aim-tiny", "AiM", 16),
+            ("gpt-tiny", "GPT", 16),
+            ("dit-xl-50", "DiT", 50),
+            ("dit-xl-250", "DiT", 250),
+        ]
+
+    def test_another_diffusion_is_refused(self, cli: Cli) -> None:
+        assert cli("bench", "race", "--model", "nothing", "--against", "dit-b-50") == 2
+        assert "there is no 'dit-b-50'; choose one of dit-xl-50, dit-xl-250" in cli.err
 
     @pytest.mark.parametrize("holds", [True, False])
     def test_gates_decide_how_it_ends(

@@ -100,6 +100,10 @@ def _bar(racer: Racer, of: Callable[[Racer], Spread]) -> Bar:
     return Bar(racer.name, kind(racer.family), spread.median, spread.min, spread.max)
 
 
+def _rate(value: float | None) -> str:
+    return "-" if value is None else number(value)
+
+
 def _caption(race: Race) -> str:
     many = "1 picture" if race.batch == 1 else f"{race.batch} pictures at once"
     return (
@@ -119,7 +123,7 @@ _BARS: tuple[tuple[str, Callable[[Racer], Spread]], ...] = (
 
 _ROWS: tuple[tuple[str, Callable[[Racer], str]], ...] = (
     ("Parameters", lambda racer: f"{racer.parameters / 1e6:,.1f} M"),
-    ("Codes a second", lambda racer: number(racer.codes_per_second)),
+    ("Codes a second", lambda racer: _rate(racer.codes_per_second)),
     ("Pictures a second", lambda racer: number(racer.images_per_second)),
     ("Time to first code", lambda racer: seconds(racer.first_code_seconds.median)),
     ("Time to picture", lambda racer: seconds(racer.seconds.median)),

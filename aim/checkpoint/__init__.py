@@ -6,6 +6,7 @@ configuration that this package cannot compute. Files are safetensors, but for L
 only tensors and plain values are read: no code runs.
 """
 
+from aim.checkpoint.export import export
 from aim.checkpoint.load import Loaded, is_tokenizer, load_model, load_tokenizer_of
 from aim.checkpoint.official import export_official
 from aim.checkpoint.ours import (
@@ -15,15 +16,18 @@ from aim.checkpoint.ours import (
     save_tokenizer,
     stored_dtype,
 )
+from aim.checkpoint.push import push
 
 __all__ = [
     "Loaded",
     "copy_tokenizer",
+    "export",
     "export_official",
     "is_tokenizer",
     "load_model",
     "load_tokenizer",
     "load_tokenizer_of",
+    "push",
     "save_model",
     "save_tokenizer",
     "stored_dtype",

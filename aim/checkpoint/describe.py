@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from aim.checkpoint.load import bundled_folder, is_tokenizer, load_model
+from aim.checkpoint.load import Loaded, is_tokenizer, load_model, own_prior
 from aim.checkpoint.ours import RESERVED, load_tokenizer
 from aim.checkpoint.weights import content_hash, read_metadata
-from aim.config import MODELS, AiMConfig, PriorConfig, VQConfig
+from aim.config import AiMConfig, PriorConfig, VQConfig
 from aim.models.vq.model import VQ
 
 
@@ -20,14 +20,18 @@ def describe(source: str | Path) -> dict[str, Any]:
     """
     if own := is_tokenizer(source):
         return {"kind": "tokenizer", **_file(own), **_tokenizer(load_tokenizer(own))}
-    model, tokenizer, name, version = load_model(source)
-    config = model.config
-    file = bundled_folder() / f"{source}.safetensors" if source in MODELS else Path(source)
+    return facts(load_model(source), source)
+
+
+def facts(loaded: Loaded, source: str | Path) -> dict[str, Any]:
+    """``describe`` of a model that is ``loaded`` from ``source``."""
+    model, tokenizer, name, version = loaded
+    config, file = model.config, own_prior(source)
     return {
         "kind": "AiM" if isinstance(config, AiMConfig) else "Transformer",
         "name": name,
         "version": version,
-        **(_file(file) if file.suffix == ".safetensors" and file.is_file() else {}),
+        **(_file(file) if file else {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "layers": config.n_layer,
         "width": config.d_model,

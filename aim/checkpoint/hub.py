@@ -8,11 +8,12 @@ HF_HUB_OFFLINE, HF_TOKEN.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Iterator
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aim.errors import HubError
+from aim.errors import CheckpointError, HubError
 from aim.settings import Limits, Settings
 
 
@@ -22,6 +23,8 @@ class HubModel(NamedTuple):
     repo: str  # "owner/name"
     files: tuple[str, ...]  # that make it
     layout: str  # whose: "AiM's"
+    # what else does, by the files in a folder, which has each when the next is asked for
+    rest: Callable[[Path], Iterable[str]] = lambda folder: ()
 
 
 PIECE = 2**16  # bytes
@@ -78,7 +81,7 @@ def fetch(model: HubModel) -> Path:
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    repo, (first, *others), _ = model
+    repo, first = model.repo, model.files[0]
     endpoint = Settings.from_env().hub or constants.ENDPOINT
     # Whatever goes wrong here, the transport's many exceptions included, is the same to a user: no
     # model. The download alone would retry a dead connection for half a minute before it said so,
@@ -96,11 +99,19 @@ def fetch(model: HubModel) -> Path:
         if "tqdm_class" in signature(hf_hub_download).parameters:
             settings["tqdm_class"] = _counting(repo)
         folder = Path(hf_hub_download(repo, first, **settings)).parent
-        for name in others:
+        for name in _others(model, folder):
             hf_hub_download(repo, name, revision=folder.name, **settings)
+    except CheckpointError:  # of a file that is there
+        raise
     except Exception as error:
         raise HubError(_broken_off(model, name, endpoint, error)) from error
     return folder
+
+
+def _others(model: HubModel, folder: Path) -> Iterator[str]:
+    """Names of all files but the first; the reader lets each be there before it asks for more."""
+    yield from model.files[1:]
+    yield from model.rest(folder)
 
 
 def _cached(model: HubModel) -> Path | None:
@@ -115,7 +126,8 @@ def _cached(model: HubModel) -> Path | None:
     if not isinstance(first, str):
         return None
     folder = Path(first).parent
-    return folder if all((folder / name).is_file() for name in model.files) else None
+    whole = all((folder / name).is_file() for name in _others(model, folder))
+    return folder if whole else None
 
 
 def _unreachable(model: HubModel, endpoint: str, error: Exception) -> str:
@@ -139,9 +151,9 @@ def _unreachable(model: HubModel, endpoint: str, error: Exception) -> str:
             f"{repo} is not in the cache and offline mode is on: unset HF_HUB_OFFLINE to fetch it"
         )
     if isinstance(error, errors.HfHubHTTPError):
-        return f"the hub at {endpoint} refused {repo} ({_brief(error)}): try again later"
+        return f"the hub at {endpoint} refused {repo} ({brief(error)}): try again later"
     return (
-        f"the hub at {endpoint} is out of reach and {repo} is not in the cache ({_brief(error)}): "
+        f"the hub at {endpoint} is out of reach and {repo} is not in the cache ({brief(error)}): "
         "check the connection and try again"
     )
 
@@ -152,15 +164,21 @@ def _broken_off(model: HubModel, name: str, endpoint: str, error: Exception) -> 
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return _lacks(model, name)
     return (
-        f"the download of {model.repo} from {endpoint} broke off ({_brief(error)}): try again; "
+        f"the download of {model.repo} from {endpoint} broke off ({brief(error)}): try again; "
         "files fetched whole are kept, and no part of a file is taken for the whole"
     )
 
 
 def _lacks(model: HubModel, name: str) -> str:
-    files = " and ".join(model.files)
-    return f"{model.repo} has no {name}: it is not in {model.layout} official layout, {files}"
+    files = " and ".join(dict.fromkeys((*model.files, name)))
+    ours = "" if model.files[1:] else ", nor in that of `aim push`"
+    return f"{model.repo} has no {name}: it is not in {model.layout} official layout, {files}{ours}"
 
 
-def _brief(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def brief(error: Exception) -> str:
+    """The first line of what an error of the hub's says, without the token that was sent."""
+    from huggingface_hub import get_token
+
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    token = get_token()
+    return said.replace(token, "...") if token else said

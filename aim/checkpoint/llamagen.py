@@ -25,14 +25,28 @@ from aim.checkpoint.config_json import from_values, usual_sampling
 from aim.checkpoint.weights import Form, Network, blank, fill, fingerprint
 from aim.config import VQ_F16, GPTConfig, VQConfig
 from aim.errors import CheckpointError
+from aim.files import replacing
 from aim.models.gpt.model import GPT
+from aim.models.prior import Prior
 from aim.models.vq.model import VQ
+from aim.ops.attention import rotary_table
 
 TOKENIZER = "vq_ds16_c2i.pt"
 SUFFIXES = (".pt", ".pth")
 NESTED = ("model", "module", "state_dict")  # in the order in which the official sampler looks
 IGNORED = ("freqs_cis", "quantize.codebook_used")
+COUNTER_SIZE = 65536
 WORDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+SIZES = {  # what they call a prior, by its width, layers and heads
+    (768, 12, 12): "B",
+    (1024, 24, 16): "L",
+    (1280, 36, 20): "XL",
+    (1536, 48, 24): "XXL",
+    (2560, 48, 40): "XXXL",
+    (2048, 22, 32): "1B",
+    (3200, 24, 32): "3B",
+    (4096, 32, 32): "7B",
+}
 HEAD_DIM = {3200: 100, 4096: 128}  # by d_model; 64 in every other model that they name
 CLASSES, CODES = "cls_embedding.embedding_table.weight", "tok_embeddings.weight"
 
@@ -67,6 +81,51 @@ def load_llamagen(
     _assign(path, model, weights, device)
     _assign(beside, vq, _weights(beside, _unpickle(beside)), device)
     return model, vq, fingerprint(path)
+
+
+def cannot_hold(model: Prior, vq: VQ) -> list[str]:
+    """What of a model LlamaGen's code cannot read in its files; sampling defaults, which are
+    nowhere in them, are not among them.
+    """
+    if not isinstance(model, GPT):
+        return ["a Mamba"]
+    config, usual = model.config, GPTConfig
+    found = [
+        f"{name} {getattr(config, name)!r}"
+        for name in ("multiple_of", "rope_base", "norm_eps")
+        if getattr(config, name) != getattr(usual, name)
+    ]
+    found += [name for name in ("classes", "class_names") if getattr(config, name)]
+    if _size(config) is None:
+        found.append(f"{config.n_layer} layers of {config.d_model} with {config.n_head} heads")
+    if vq.config != dataclasses.replace(VQ_F16, image_size=vq.config.image_size):
+        found.append("a tokenizer other than VQ-16")
+    return found
+
+
+def _size(config: GPTConfig) -> str | None:
+    """What they call a prior of this size."""
+    return SIZES.get((config.d_model, config.n_layer, config.n_head))
+
+
+def export_llamagen(model: GPT, vq: VQ, folder: Path) -> Path:
+    """Write a prior and its tokenizer under their names and in their layout, in the dtypes that
+    they have; the path of the prior. With it goes the rotary table, which their code computes and
+    does not read: of it, a file of any name says how large its images are.
+    """
+    config = model.config
+    turns = rotary_table(config.grid, config.head_dim, config.rope_base, torch.device("cpu"))
+    counter = torch.zeros(COUNTER_SIZE)
+    path = folder / f"c2i_{_size(config)}_{vq.config.image_size}.pt"
+    parts = {
+        path: {**model.state_dict(), IGNORED[0]: turns},
+        folder / TOKENIZER: {**vq.state_dict(), IGNORED[1]: counter},
+    }
+    for file, tensors in parts.items():
+        with replacing(file) as unfinished:
+            kept = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+            torch.save({"model": kept}, unfinished)
+    return path
 
 
 def _unpickle(path: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,14 @@ import torch
 from aim.checkpoint.hub import HubModel, fetch
 from aim.checkpoint.llamagen import SUFFIXES, TOKENIZER, load_llamagen
 from aim.checkpoint.official import CONFIG, WEIGHTS, load_official
-from aim.checkpoint.ours import TOKENIZERS, is_prior, load_prior, load_tokenizer
+from aim.checkpoint.ours import (
+    TOKENIZER_FILE,
+    TOKENIZERS,
+    is_prior,
+    is_pushed,
+    load_prior,
+    load_tokenizer,
+)
 from aim.checkpoint.weights import read_metadata
 from aim.config import LLAMAGEN, MODELS, GPTConfig
 from aim.errors import CheckpointError, InvalidInput
@@ -77,6 +85,19 @@ def is_tokenizer(source: str | Path | None) -> Path | None:
     return path if own and read_metadata(path).get("kind") in TOKENIZERS else None
 
 
+def own_prior(source: str | Path) -> Path | None:
+    """The file of this package, on this disk, with the prior that ``source`` means, if it is in
+    one.
+    """
+    if _on_hub(source) is not None:
+        return None
+    path = _local(source)
+    if path.is_dir():
+        whole = path / WEIGHTS
+        path = whole if whole.exists() or (path / CONFIG).exists() else _only_prior(path)
+    return path if path.suffix == ".safetensors" and path.is_file() and is_prior(path) else None
+
+
 def _name(path: Path) -> str:
     """What a file or folder is called: its own name, but never as another model of MODELS."""
     name = path.stem if path.is_file() else path.name
@@ -116,7 +137,7 @@ def _from_hub(name: str, on_hub: HubModel, device: torch.device, dtype: torch.dt
             known = spec.config, spec.tokenizer
             model, tokenizer, version = load_llamagen(folder / spec.file, device, dtype, known)
         else:
-            model, tokenizer, version = load_official(folder, device, dtype)
+            model, tokenizer, version = _read(folder, device, dtype)
         _check_fit(model, tokenizer, folder)
     except CheckpointError as error:
         raise CheckpointError(
@@ -143,7 +164,14 @@ def _on_hub(source: str | Path) -> HubModel | None:
         if HUB_ID.fullmatch(source) and not os.path.exists(source)
         else ""
     )
-    return HubModel(repo, (CONFIG, WEIGHTS), "AiM's") if repo else None
+    return HubModel(repo, (CONFIG,), "AiM's", _beside) if repo else None
+
+
+def _beside(folder: Path) -> Iterator[str]:
+    """What belongs to the config.json of a repository in ``folder``."""
+    yield WEIGHTS
+    if is_pushed(folder / CONFIG):
+        yield TOKENIZER_FILE
 
 
 def _local(source: str | Path) -> Path:

@@ -28,6 +28,7 @@ from aim.config import VQ_F16, AiMConfig, VQConfig
 from aim.errors import CheckpointError
 from aim.files import replace
 from aim.models.aim.model import AiM
+from aim.models.prior import Prior
 from aim.models.vq.model import VQ
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -45,7 +46,8 @@ SHAPE = (
     "num_groups",
 )
 MIXER = ("d_state", "d_conv", "expand", "headdim")
-OURS = ("classes", "class_names", "sampling", "position_offset", "norm_eps")
+NUMBERS = ("position_offset", "norm_eps")
+OURS = ("classes", "class_names", "sampling", *NUMBERS)
 MUST_BE: dict[str, Any] = {
     "attn_layer_idx": [],
     "d_intermediate": 0,
@@ -146,21 +148,35 @@ def to_official(model: AiM, vq: VQ) -> dict[str, Tensor]:
     return {**named, HEAD: named[EMBEDDINGS], COUNTER: counter}
 
 
-def export_official(model: AiM, vq: VQ, folder: str | Path) -> None:
+def export_official(model: AiM, vq: VQ, folder: str | Path, extended: bool = True) -> None:
     """Write ``model`` and its tokenizer in the official layout, in the dtypes that they have.
 
     The official code reads position i + 1 for code i when it samples, and knows nothing of the keys
     that only this package reads: weights with ``position_offset`` 0 give their right images in this
-    package alone.
+    package alone. Without ``extended`` those keys are left out, whatever is lost.
     """
     folder = Path(folder)
     tensors = to_official(model, vq)
     del tensors[HEAD]
     write(folder / WEIGHTS, tensors, {"format": "pt", HEAD: EMBEDDINGS})
     values = _official_values(model.config)
-    if vq.config != VQ_F16:
+    if not extended:
+        values = {name: value for name, value in values.items() if name not in OURS}
+    elif vq.config != VQ_F16:
         values["tokenizer"] = to_values(vq.config)
     replace(folder / CONFIG, json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def cannot_hold(model: Prior, vq: VQ) -> list[str]:
+    """What of a model the official code cannot read in this layout; its sampling defaults, which
+    are nowhere in it, are not among them.
+    """
+    if not isinstance(model, AiM):
+        return ["a Transformer"]
+    values = _official_values(model.config)
+    beyond = [key for key in OURS if key in values and key != "sampling"]
+    tokenizer = ["a tokenizer other than VQ-f16 at 256x256"] if vq.config != VQ_F16 else []
+    return [f"{key} {values[key]}" if key in NUMBERS else key for key in beyond] + tokenizer
 
 
 def _official_values(config: AiMConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from aim.checkpoint.config_json import from_values, parse_json, to_values
+from aim.checkpoint.config_json import MOST_TEXT, from_values, parse_json, to_values
 from aim.checkpoint.int8 import rounded
 from aim.checkpoint.weights import (
     Network,
@@ -36,6 +36,7 @@ FORMAT = "aim"
 PRIORS: dict[str, type[PriorConfig]] = {"aim": AiMConfig, "gpt": GPTConfig}
 TOKENIZERS = ("vq",)
 RESERVED = ("format", "kind", "config", "version")
+TOKENIZER_FILE = "tokenizer.safetensors"  # beside model.safetensors in a folder for a hub
 STORAGE = "storage"  # of the metadata, where it is not the usual one
 STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
@@ -70,8 +71,20 @@ def copy_tokenizer(source: Path, path: Path, metadata: Mapping[str, str]) -> Non
     """Write the tokenizer of ``source``, the same to the bit, to ``path``, with ``metadata`` added:
     weights in 8 bits that are loaded and saved again may get scales that differ in the last bit.
     """
+    _copy(source, path, _checked(source, TOKENIZERS, "a tokenizer"), metadata)
+
+
+def copy_model(source: Path, path: Path, tokenizer: Path) -> None:
+    """Write the prior of ``source`` to ``path``, and its tokenizer to ``tokenizer`` in the same
+    folder, both the same to the bit.
+    """
+    known = _checked(source, PRIORS, "a prior")
+    copy_tokenizer(source.with_name(known["tokenizer"]), tokenizer, {})
+    _copy(source, path, known, {"tokenizer": tokenizer.name})
+
+
+def _copy(source: Path, path: Path, known: Mapping[str, str], metadata: Mapping[str, str]) -> None:
     _check(metadata)
-    known = _checked(source, TOKENIZERS, "a tokenizer")
     with opened(source) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     write(path, tensors, {**known, **metadata})
@@ -131,6 +144,15 @@ def is_prior(path: Path) -> bool:
     """Whether ``path`` is a prior in this package's format."""
     metadata = read_metadata(path)
     return metadata.get("format") == FORMAT and metadata.get("kind") in PRIORS
+
+
+def is_pushed(config: Path) -> bool:
+    """Whether a ``config.json`` says that its folder is in this package's layout."""
+    try:
+        with config.open(encoding="utf-8") as file:
+            return parse_json(file.read(MOST_TEXT + 1), config).get("format") == FORMAT
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{config} cannot be read: {error}") from error
 
 
 def load_prior(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Prior, VQ, str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from aim._version import __version__
-from aim.cli import bench, demo, evaluate, info, sample, tokenize, train
+from aim.cli import bench, demo, evaluate, export, info, sample, tokenize, train
 from aim.errors import AimError
 
 app = typer.Typer(
@@ -17,7 +17,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (sample.sample, demo.demo, info.info, tokenize.tokenize):
+for command in (
+    sample.sample,
+    demo.demo,
+    info.info,
+    export.export,
+    export.push,
+    tokenize.tokenize,
+):
     app.command()(command)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(bench.app, name="bench")

@@ -276,7 +276,7 @@ def _pairs(tokenizer: VQ, images: Tensor, to: Path) -> None:
     """Images, spread over all of them, each beside what the tokenizer keeps of it."""
     from aim.files import replacing
     from aim.images.write import contact_sheet, to_image
-    from aim.training.tokenizer import reconstruct
+    from aim.training.reconstruct import reconstruct
 
     some = images[:: max(1, len(images) // SHEET)][:SHEET].to(next(tokenizer.parameters()).device)
     pairs = [

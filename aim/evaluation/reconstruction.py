@@ -23,7 +23,7 @@ from aim.training.data.decoding import Decoded, decoded
 from aim.training.data.images import normalize
 from aim.training.data.sources import Images
 from aim.training.perceptual import LPIPS
-from aim.training.tokenizer import psnr, reduced
+from aim.training.reconstruct import psnr, reduced
 
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
 

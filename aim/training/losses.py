@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +13,26 @@ from torch import Tensor, nn
 from aim.training.classifier import VGG
 from aim.training.parallel import ALONE, Processes
 from aim.training.perceptual import LPIPS
+from aim.training.reconstruct import in_parts
+
+
+def at_images(
+    loss: Callable[..., tuple[Tensor, ...]], images: Tensor, *others: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """The gradient of a loss at ``images`` (B, 3, H, W), and its figures, in parts, so that memory
+    does not grow with the batch.
+
+    ``loss`` takes a part of all batches and gives figures, means over it, the first of which is
+    followed; the networks behind it get no gradient.
+    """
+    grads: list[Tensor] = []
+    figures: list[list[Tensor]] = []
+    for share, (part, *rest) in in_parts(images.detach(), *others):
+        leaf = part.requires_grad_()
+        found = [share * figure for figure in loss(leaf, *rest)]
+        grads += torch.autograd.grad(found[0], leaf)
+        figures.append([figure.detach() for figure in found])
+    return torch.cat(grads), [torch.stack(same).sum() for same in zip(*figures, strict=True)]
 
 
 def perceptual_distance(network: VGG | LPIPS, images: Tensor, others: Tensor) -> Tensor:
@@ -57,6 +79,16 @@ class PatchDiscriminator(nn.Module):
 def hinge_loss(real: Tensor, made: Tensor) -> Tensor:
     """The discriminator's loss on its scores."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + made).mean())
+
+
+def learn_to_tell(discriminator: nn.Module, real: Tensor, made: Tensor) -> Tensor:
+    """Add the gradient of the hinge loss on images (B, 3, H, W), in parts; the loss."""
+    total = torch.zeros((), device=real.device)
+    for share, (some, others) in in_parts(real, made):
+        loss = share * hinge_loss(discriminator(some), discriminator(others))
+        loss.backward()
+        total += loss.detach()
+    return total
 
 
 def adaptive_weight(

@@ -58,6 +58,10 @@ class Recipe:
         Every, "Steps in a row whose gradient is not finite, after which the run gives up."
     ] = 10
     compile: Annotated[bool, "Compile the layers with PyTorch."] = False
+    accumulate: Annotated[Count, "Parts of a batch, computed one after another."] = 1
+    checkpoint_layers: Annotated[
+        bool, "Compute layers again in the backward pass instead of keeping what is in them."
+    ] = False
     seed: Annotated[Seed, "Of weights, batches and dropout."] = 0
 
     @property
@@ -117,12 +121,8 @@ class TokenizerRecipe(Recipe):
 class PriorRecipe(Recipe):
     """Settings of stage 2."""
 
-    accumulate: Annotated[Count, "Parts of a batch, computed one after another."] = 1
     class_drop: Annotated[Share, "Labels replaced by no class, for guidance."] = 0.1
     plain_share: Annotated[Share, "Of the samples that are not cropped."] = 0.4
-    checkpoint_layers: Annotated[
-        bool, "Compute layers again in the backward pass instead of keeping what is in them."
-    ] = False
     scan: Annotated[Scan, "Of AiM in training."] = "auto"
 
 

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from aim.config import VQConfig
 from aim.errors import InvalidInput
-from aim.images.write import to_bytes
-from aim.models.vq.blocks import ResBlock
+from aim.models.vq.blocks import AttnBlock, Downsample, ResBlock, Upsample
 from aim.models.vq.model import VQ
 from aim.training.classifier import VGG
 from aim.training.code_use import CodeUse
 from aim.training.data.images import Ahead, ImageSet, crops, normalize
 from aim.training.identity import Identity
 from aim.training.loop import QUIET, Hooks, Network, Trainer, channels_last, check_batch
-from aim.training.losses import PatchDiscriminator, adaptive_weight, hinge_loss, perceptual_distance
+from aim.training.losses import (
+    PatchDiscriminator,
+    adaptive_weight,
+    at_images,
+    learn_to_tell,
+    perceptual_distance,
+)
 from aim.training.optim import adamw
 from aim.training.parallel import Processes
 from aim.training.perceptual import LPIPS
 from aim.training.recipe import TokenizerRecipe
+from aim.training.reconstruct import in_parts, psnr, reconstruct, reduced
 from aim.training.run import Stateful
 from aim.training.semantic import Classifier, FeatureDiscriminator, SemanticHead
 
@@ -37,11 +45,26 @@ class Pixels(Protocol):
         """Images (B, 3, S, S) uint8 of the numbers ``pick`` (B,)."""
 
 
-def _compile_blocks(model: VQ) -> None:
-    """Not whole networks, which take longer to compile than a short run takes."""
+class Part(NamedTuple):
+    """What a part of a batch leaves behind, without gradients."""
+
+    figures: dict[str, Tensor]
+    codes: Tensor  # (B, h * w)
+    features: Tensor  # (B, codebook_dim, h, w)
+    shown: Tensor  # (B, 3, S, S), what the discriminator judges
+
+
+def _prepare_blocks(model: VQ, recipe: TokenizerRecipe) -> None:
+    """Blocks computed again and compiled, as the recipe says; not whole networks, which take longer
+    to compile than a short run takes.
+    """
     torch._dynamo.config.cache_size_limit = 64
     for module in model.modules():
-        if isinstance(module, ResBlock):
+        if recipe.checkpoint_layers and isinstance(
+            module, (ResBlock, AttnBlock, Downsample, Upsample)
+        ):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+        if recipe.compile and isinstance(module, ResBlock):
             module.compile(dynamic=False)
 
 
@@ -119,13 +142,13 @@ class TokenizerTrainer(Trainer[VQ]):
             for i, (images, share) in enumerate(sets)
             if images and share
         ]
-        if recipe.compile:
-            _compile_blocks(self.model)
+        _prepare_blocks(self.model, recipe)
 
     def _ahead(self, images: Pixels, batch: int, number: int) -> tuple[Ahead, int]:
         """This process's shares of shuffled batches, read ahead, and how large a batch is."""
         picks = self._batches(len(images), batch, self.recipe.seed + number)
-        return Ahead(picks, lambda pick: images.pixels(self.processes.share(pick))), batch
+        pin = self.device.type == "cuda"
+        return Ahead(picks, lambda pick: images.pixels(self.processes.share(pick)), pin=pin), batch
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -135,7 +158,7 @@ class TokenizerTrainer(Trainer[VQ]):
         images = self.val.images[:: max(1, len(self.val) // 1000)].to(self.device)
         # each process sees its share; of fewer images than processes, each all
         mine = self.processes.share(images) if len(images) >= self.processes.world else images
-        codes = torch.cat([self.average.encode(normalize(part)) for part in mine.split(250)])
+        codes = torch.cat([self.average.encode(normalize(i)) for _, [i] in in_parts(mine)])
         counts = torch.bincount(codes.flatten(), minlength=len(self.use.counts))
         quality = psnr(reconstruct(self.average, mine), mine)
         sums = torch.tensor([quality * len(mine), len(mine)], device=self.device)
@@ -151,9 +174,33 @@ class TokenizerTrainer(Trainer[VQ]):
         """One update of tokenizer and discriminator on this process's share of a batch; its
         figures.
         """
-        r, device, step = self.recipe, self.device, self.run_state.step
+        r, step = self.recipe, self.run_state.step
         self._prepare(progress)
         targets = self._targets()
+        adversarial = r.adversarial > 0 and progress >= r.adversarial_start
+        batches = zip(*(batch.chunk(r.accumulate) for batch in targets), strict=True)
+        parts = [self._part(list(some), adversarial) for some in batches]
+        for network in filter(None, (self.model, self.head)):
+            self.processes.average_gradients(network)
+        norm, good = self._update()
+        figures = [part.figures for part in parts]
+        out = {name: torch.stack([f[name] for f in figures]).mean() for name in figures[0]}
+        if adversarial and good:
+            shown = torch.cat([part.shown for part in parts])
+            out["discriminator"] = self._discriminator_step(targets[-1], shown)
+        for part in parts:
+            self.use.add(part.codes)
+        out |= {"norm": norm, "used": self.use.used()}
+        early = step in (10, 30, 60, 100)  # a random codebook starts far from the features
+        due = early or (step and step % r.revive_every == 0)
+        if due and progress < 0.5 and not r.decoder_only:
+            features = torch.cat([part.features for part in parts])
+            self.use.revive(self.model.quantize.embedding.weight, features)
+        return out
+
+    def _part(self, targets: list[Tensor], adversarial: bool) -> Part:
+        """Add the gradient of a part of this process's share of a batch."""
+        r, device = self.recipe, self.device
         images = torch.cat([reduced(t, self.model.config.image_size) for t in targets])
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             with torch.set_grad_enabled(not r.decoder_only):
@@ -162,55 +209,35 @@ class TokenizerTrainer(Trainer[VQ]):
                 of_codes = (
                     r.codebook * quantized.codebook_loss + r.commitment * quantized.commitment_loss
                 )
+            figures = {"commitment": quantized.commitment_loss}
             if self.head is not None and self.classifier is not None:
                 seen = self.classifier.semantics(images, self.model.config.grid)
-                semantic = self.head(quantized.vectors, seen)
-                of_codes = of_codes + r.semantic * semantic
+                figures["semantic"] = self.head(quantized.vectors, seen)
+                of_codes = of_codes + r.semantic * figures["semantic"]
             made = self.model.decode_vectors(quantized.vectors)
-            shown = [
-                reduced(part, wanted.shape[-1])
-                for part, wanted in zip(made.split([len(t) for t in targets]), targets, strict=True)
-            ]
-            pixel, perceptual = self._distances(shown, targets)
-            task = pixel + r.perceptual * perceptual
             # gradients meet at the image, so that each network is passed once
-            towards = torch.autograd.grad(task, made, retain_graph=True)[0]
-            adversarial_on = r.adversarial > 0 and progress >= r.adversarial_start
-            if adversarial_on:
+            towards, figures[r.pixel], figures["perceptual"] = self._towards(made, targets)
+            shown = made[-len(targets[-1]) :]
+            if adversarial:
+                fooling = torch.zeros_like(towards)
                 self.discriminator.requires_grad_(False)
-                fooling = torch.autograd.grad(-self.discriminator(shown[-1]).mean(), made)[0]
+                size = targets[-1].shape[-1]
+                fooling[-len(shown) :], _ = at_images(
+                    lambda part: (-self.discriminator(reduced(part, size)).mean(),), shown
+                )
                 weight = adaptive_weight(
                     made, towards, fooling, self.model.last_weight, self.processes
                 )
                 towards = towards + r.adversarial * weight * fooling
+                figures["weight"] = weight
         if r.decoder_only:
-            made.backward(towards)
+            made.backward(towards / r.accumulate)
         else:
-            torch.autograd.backward([made, of_codes], [towards, None])
-        for network in filter(None, (self.model, self.head)):
-            self.processes.average_gradients(network)
-        norm, good = self._update()
-        out = {
-            r.pixel: pixel,
-            "perceptual": perceptual,
-            "commitment": quantized.commitment_loss,
-            "norm": norm,
-        }
-        if self.head is not None:
-            out["semantic"] = semantic
-        if adversarial_on and good:
-            out["discriminator"] = self._discriminator_step(targets[-1], shown[-1].detach())
-            out["weight"] = weight
-        self.use.add(quantized.codes)
-        out["used"] = self.use.used()
-        early = step in (10, 30, 60, 100)  # a random codebook starts far from the features
-        if (
-            not r.decoder_only
-            and progress < 0.5
-            and (early or (step and step % r.revive_every == 0))
-        ):
-            self.use.revive(self.model.quantize.embedding.weight, features.detach())
-        return out
+            wanted = [towards / r.accumulate, torch.full_like(of_codes, 1 / r.accumulate)]
+            torch.autograd.backward([made, of_codes], wanted)
+        kept = {name: figure.detach() for name, figure in figures.items()}
+        judged = reduced(shown.detach(), targets[-1].shape[-1])
+        return Part(kept, quantized.codes, features.detach(), judged)
 
     def _targets(self) -> list[Tensor]:
         """This process's share of a batch, in [-1, 1]: crops of images as large as what goes in,
@@ -224,24 +251,34 @@ class TokenizerTrainer(Trainer[VQ]):
             found.append(images.contiguous(memory_format=torch.channels_last))
         return found
 
-    def _distances(self, made: list[Tensor], wanted: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Pixel and perceptual distance, means over the images of all sizes."""
-        distance = F.mse_loss if self.recipe.pixel == "mse" else F.l1_loss
-        total = sum(len(part) for part in wanted)
-        pairs = list(zip(made, wanted, strict=True))
-        pixel = [len(w) / total * distance(m, w) for m, w in pairs]
-        seen = [len(w) / total * perceptual_distance(self.loss_network, m, w) for m, w in pairs]
-        return torch.stack(pixel).sum(), torch.stack(seen).sum()
+    def _towards(self, made: Tensor, targets: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradient of the pixel and the perceptual distance at the images ``made``, and both,
+        means over the images of all sizes.
+        """
+        r, distance = self.recipe, F.mse_loss if self.recipe.pixel == "mse" else F.l1_loss
+
+        def losses(part: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
+            shown = reduced(part, wanted.shape[-1])
+            pixel = distance(shown, wanted)
+            perceptual = perceptual_distance(self.loss_network, shown, wanted)
+            return pixel + r.perceptual * perceptual, pixel, perceptual
+
+        grads, total = [], torch.zeros(3, device=made.device)
+        for part, wanted in zip(made.split([len(t) for t in targets]), targets, strict=True):
+            share = len(part) / len(made)
+            grad, figures = at_images(losses, part, wanted)
+            grads.append(share * grad)
+            total += share * torch.stack(figures)
+        return torch.cat(grads), total[1], total[2]
 
     def _discriminator_step(self, images: Tensor, made: Tensor) -> Tensor:
         self.discriminator.requires_grad_(True)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
-            loss = hinge_loss(self.discriminator(images), self.discriminator(made))
-        loss.backward()
+            loss = learn_to_tell(self.discriminator, images, made)
         self.processes.average_gradients(self.discriminator)
         self.optimizers[1].step()
         self.optimizers[1].zero_grad(set_to_none=True)
-        return loss.detach()
+        return loss
 
 
 def batch_shares(
@@ -259,31 +296,5 @@ def batch_shares(
             "a tokenizer where that is more than goes in; give them, or take 0"
         )
     for part in (recipe.batch - share, share):
-        check_batch(part, world)
+        check_batch(part, world, recipe.accumulate)
     return recipe.batch - share, share
-
-
-def reduced(images: Tensor, size: int) -> Tensor:
-    """(B, 3, H, H) -> (B, 3, size, size) by area; H is a multiple of ``size``."""
-    factor = images.shape[-1] // size
-    return images if factor == 1 else F.avg_pool2d(images, factor)
-
-
-@torch.no_grad()
-def reconstruct(model: VQ, images: Tensor, batch: int = 250) -> Tensor:
-    """uint8 images (N, 3, S, S), S the size that goes in or the one that comes out -> what the
-    tokenizer keeps of them, uint8 of the same shape.
-    """
-    kept = [
-        model.decode(model.encode(reduced(normalize(part), model.config.image_size)))
-        for part in images.split(batch)
-    ]
-    return to_bytes(torch.cat([reduced(part, images.shape[-1]) for part in kept]))
-
-
-def psnr(made: Tensor, images: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of uint8 images ``made`` to ``images`` (N, 3, S, S),
-    averaged over images.
-    """
-    error = (made.float() - images.float()).square().mean((1, 2, 3))
-    return (20 * torch.log10(255 / error.sqrt().clamp(min=1e-3))).mean().item()

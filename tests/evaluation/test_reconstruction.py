@@ -22,7 +22,7 @@ from aim.models.vq.model import VQ
 from aim.training.data.images import normalize
 from aim.training.data.sources import Images, open_images
 from aim.training.perceptual import LPIPS
-from aim.training.tokenizer import psnr, reconstruct
+from aim.training.reconstruct import psnr, reconstruct
 
 
 @pytest.fixture

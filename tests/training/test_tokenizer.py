@@ -13,14 +13,15 @@ import pytest
 import torch
 
 from aim.config import VQConfig
-from aim.errors import AimError
+from aim.errors import AimError, InvalidInput
 from aim.models.vq.model import VQ
 from aim.training.classifier import VGG
 from aim.training.data.images import Batches, ImageSet, normalize, random_crops
 from aim.training.losses import perceptual_distance
 from aim.training.recipe import TokenizerRecipe
+from aim.training.reconstruct import psnr, reconstruct
 from aim.training.run import Run
-from aim.training.tokenizer import CodeUse, TokenizerTrainer, psnr, reconstruct
+from aim.training.tokenizer import CodeUse, TokenizerTrainer
 
 # a grid of 4x4
 SMALL = VQConfig(
@@ -136,6 +137,68 @@ def test_one_step_follows_the_sum_of_the_losses(train: Any) -> None:
         torch.testing.assert_close(
             got[name], p.grad, atol=1e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+@pytest.mark.parametrize("adversarial_start", [0.0, 2.0])
+def test_less_memory_gives_the_same_gradient(
+    train: Any, monkeypatch: pytest.MonkeyPatch, adversarial_start: float
+) -> None:
+    """Blocks computed again, loss networks that see 2 images at once; a batch in 2 parts, where no
+    weight is balanced over it.
+    """
+    clip, found = torch.nn.utils.clip_grad_norm_, []
+
+    def spy(parameters: Any, limit: float) -> torch.Tensor:
+        parameters = list(parameters)
+        found.append([p.grad.clone() for p in parameters])
+        return clip(parameters, limit)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
+    settings: dict[str, Any] = {"adversarial_start": adversarial_start, "pixel": "l1"}
+    whole = train(100, **settings)
+    figures = whole._step(0.5)
+    monkeypatch.setattr("aim.training.reconstruct.AT_ONCE", 2 * 16**2)
+    settings |= {"checkpoint_layers": True, "accumulate": 1 if adversarial_start == 0 else 2}
+    parts = train(100, **settings)
+    seen = []
+    features = parts.loss_network.features
+
+    def counted(images: torch.Tensor) -> Any:
+        seen.append(len(images))
+        return features(images)
+
+    parts.loss_network.features = counted
+    in_parts = parts._step(0.5)
+    assert set(seen) == {2}
+    assert in_parts.keys() == figures.keys()
+    for name, value in figures.items():
+        torch.testing.assert_close(in_parts[name], value, atol=1e-5, rtol=1e-4)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-6, rtol=1e-3)
+    for one, other in zip(
+        whole.discriminator.parameters(), parts.discriminator.parameters(), strict=True
+    ):
+        torch.testing.assert_close(other, one, atol=1e-4, rtol=0)
+
+
+def test_blocks_computed_again_keep_less(train: Any) -> None:
+    """Bytes that the graph of a decoded image holds."""
+
+    def kept(trainer: TokenizerTrainer) -> int:
+        sizes = {}
+        keep = torch.autograd.graph.saved_tensors_hooks(
+            lambda t: sizes.setdefault(t.data_ptr(), t.nbytes) and t, lambda t: t
+        )
+        with keep:
+            trainer.model.decoder(torch.randn(8, 32, 4, 4))
+        return sum(sizes.values())
+
+    assert kept(train(1, checkpoint_layers=True)) < 0.5 * kept(train(1))
+
+
+def test_a_batch_falls_into_equal_parts(train: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"batch is 8; .* multiple of 1 processes"):
+        train(1, accumulate=3)
 
 
 def test_resumes(train: Any, out: Path) -> None:
@@ -258,7 +321,7 @@ class TestCodeUse:
 
 def test_reconstruct_and_psnr(tiny_vq: VQ, smooth: ImageSet) -> None:
     images = smooth.images[:7]
-    made = reconstruct(tiny_vq, images, batch=3)
+    made = reconstruct(tiny_vq, images)
     assert made.shape == images.shape
     assert made.dtype == torch.uint8
     wanted = tiny_vq.decode(tiny_vq.encode(normalize(images))).clamp(-1, 1).add(1).mul(127.5)

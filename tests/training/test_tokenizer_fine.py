@@ -23,8 +23,9 @@ from aim.models.vq.model import VQ
 from aim.training.data.images import Batches, ImageSet, normalize, random_crops
 from aim.training.perceptual import LPIPS
 from aim.training.recipe import TokenizerRecipe
+from aim.training.reconstruct import psnr, reconstruct
 from aim.training.semantic import SemanticHead
-from aim.training.tokenizer import TokenizerTrainer, batch_shares, psnr, reconstruct
+from aim.training.tokenizer import TokenizerTrainer, batch_shares
 from tests import launching
 
 # 32x32 to a grid of 8x8 to 64x64
@@ -204,7 +205,7 @@ def test_reconstruct_gives_back_the_size_it_was_given(smooth_images: Callable[..
     small = F.interpolate(fine.float(), size=(32, 32), mode="area").round().to(torch.uint8)
     made = model.decode(model.encode(normalize(small)))
     wanted = F.interpolate(made, size=(32, 32), mode="area").clamp(-1, 1).add(1).mul(127.5)
-    got = reconstruct(model, small, batch=2)
+    got = reconstruct(model, small)
     assert (got.float() - wanted).abs().max() < 0.51
     assert reconstruct(model, fine).shape == fine.shape
     assert psnr(reconstruct(model, fine), fine) > 0

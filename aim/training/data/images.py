@@ -92,13 +92,18 @@ class StreamedImages:
 
 class Ahead:
     """What ``load`` makes of every item of an endless iterator, made in a thread ``depth`` items
-    before it is needed.
+    before it is needed; with ``pin``, in memory that a GPU reads while others go on.
     """
 
     def __init__(
-        self, items: Iterator[Tensor], load: Callable[[Tensor], Tensor], depth: int = 2
+        self,
+        items: Iterator[Tensor],
+        load: Callable[[Tensor], Tensor],
+        depth: int = 2,
+        pin: bool = False,
     ) -> None:
-        self._items, self._load, self._depth = items, load, depth
+        self._items, self._depth = items, depth
+        self._load = (lambda item: _pinned(load(item))) if pin else load
         self._pool = ThreadPoolExecutor(1)
         self._waiting: deque[Future[Tensor]] = deque()
 
@@ -107,6 +112,10 @@ class Ahead:
         while len(self._waiting) <= self._depth:
             self._waiting.append(self._pool.submit(self._load, next(self._items)))
         return self._waiting.popleft().result()
+
+
+def _pinned(pixels: Tensor) -> Tensor:
+    return pixels if pixels.is_cuda else pixels.pin_memory()
 
 
 def load_images(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from aim.errors import InvalidInput
-from aim.evaluation.images import THREADS, batched
+from aim.evaluation.images import batched
 from aim.evaluation.metrics import Moments, frechet_distance, ssim
 from aim.evaluation.observe import Features
 from aim.images.write import to_bytes
@@ -113,16 +112,15 @@ def measure_tokenizer(
     compared = {size: _Compared(features, lpips) for size in sizes}
     counts = torch.zeros(config.codebook_size, dtype=torch.long)
     bad: list[str] = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        read = decoded(images, numbers, sizes, pool, bad)
-        for pixels in _alike(read, batch, sizes):
-            wanted = pixels.to(device)
-            codes = model.encode(reduced(normalize(wanted), config.image_size))
-            made = to_bytes(_scaled(model.decode(codes), wanted.shape[-1]))
-            compared[wanted.shape[-1]].add(wanted, made)
-            counts += torch.bincount(codes.flatten().cpu(), minlength=len(counts))
-            if progress:
-                progress(sum(part.count for part in compared.values()) + len(bad), len(numbers))
+    read = decoded(images, numbers, sizes, bad)
+    for pixels in _alike(read, batch, sizes):
+        wanted = pixels.to(device)
+        codes = model.encode(reduced(normalize(wanted), config.image_size))
+        made = to_bytes(_scaled(model.decode(codes), wanted.shape[-1]))
+        compared[wanted.shape[-1]].add(wanted, made)
+        counts += torch.bincount(codes.flatten().cpu(), minlength=len(counts))
+        if progress:
+            progress(sum(part.count for part in compared.values()) + len(bad), len(numbers))
     if not counts.sum():
         raise InvalidInput(f"none of the {len(bad)} images can be read; the first is {bad[0]}")
     share = counts.double() / counts.sum()

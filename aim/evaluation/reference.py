@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,6 @@ from aim.checkpoint.weights import fingerprint
 from aim.errors import InvalidInput
 from aim.evaluation.images import (
     IMAGES,
-    THREADS,
     batched,
     has_images,
     npz_arrays,
@@ -116,10 +114,9 @@ def _from_images(
     seen: list[int] = []
 
     def pixels() -> Iterator[np.ndarray]:
-        with ThreadPoolExecutor(THREADS) as pool:
-            for image in decoded(images, numbers, side, pool, bad, area=features.side > 0):
-                seen.append(image.item)
-                yield image.pixels
+        for image in decoded(images, numbers, side, bad, area=features.side > 0):
+            seen.append(image.item)
+            yield image.pixels
         if not seen:
             raise InvalidInput(f"none of the {len(bad)} images can be read; the first is {bad[0]}")
 

@@ -144,6 +144,7 @@ class Trainer(ABC, Generic[Network]):
             lr=self.optimizers[0].param_groups[0]["lr"],
             images_per_second=round(pace * r.batch, 1),
             **self._speed(pace * r.batch),
+            **_memory(self.device),
             **({"skipped": skipped} if skipped else {}),
             **validated,
         )
@@ -184,6 +185,12 @@ class Trainer(ABC, Generic[Network]):
             self.ema.update_parameters(self.model)
         self.optimizers[0].zero_grad(set_to_none=True)
         return norm, finite
+
+
+def _memory(device: torch.device) -> dict[str, float]:
+    if device.type != "cuda":
+        return {}
+    return {"memory_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2)}
 
 
 def check_batch(batch: int, world: int, accumulate: int = 1) -> None:

@@ -63,7 +63,7 @@ def _prepare_blocks(model: VQ, recipe: TokenizerRecipe) -> None:
         if recipe.checkpoint_layers and isinstance(
             module, (ResBlock, AttnBlock, Downsample, Upsample)
         ):
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+            module.__dict__["forward"] = partial(checkpoint, module.forward, use_reentrant=False)
         if recipe.compile and isinstance(module, ResBlock):
             module.compile(dynamic=False)
 

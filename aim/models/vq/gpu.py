@@ -1,10 +1,10 @@
-"""The tokenizer's decoder for inference on a GPU: the same modules, walked pixel by pixel through
-fused kernels.
+"""The tokenizer for inference on a GPU: the same modules, walked pixel by pixel through fused
+kernels.
 
 Activations are (B, h, w, C) contiguous, which is what cuDNN's fastest convolutions and
 ``ops.triton.group_norm`` read. Biases are left out of 3x3 convolutions, where they would cost a
-pass of their own, and added in the next pass. ``VQ.decode_vectors`` has the plain twin. Imports
-Triton.
+pass of their own, and added in the next pass. ``VQ.features`` and ``VQ.decode_vectors`` have the
+plain twins. Imports Triton.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aim.models.vq.blocks import AttnBlock, Decoder, GroupNorm, Level, ResBlock
+from aim.models.vq.blocks import AttnBlock, Decoder, Encoder, GroupNorm, Level, ResBlock
 from aim.ops.triton.group_norm import Moments, group_norm, join, join_enlarged, moments
 
 CHANNELS = 8  # of a convolution's output at the least, for tensor cores
@@ -34,6 +34,19 @@ def decode_vectors(decoder: Decoder, post_quant_conv: nn.Conv2d, vectors: Tensor
     """
     pixels = vectors.permute(0, 2, 3, 1).to(post_quant_conv.weight.dtype).contiguous()
     return _decoder(decoder, _linear(post_quant_conv, pixels)).permute(0, 3, 1, 2)
+
+
+def features(encoder: Encoder, quant_conv: nn.Conv2d, images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) -> (B, codebook_dim, h, w), not yet of unit length."""
+    x = images.permute(0, 2, 3, 1).to(quant_conv.weight.dtype).contiguous()
+    at = Pixels(*join(_conv(encoder.conv_in, x), encoder.conv_in.bias))
+    for level in encoder.conv_blocks:
+        at = _level(cast(Level, level), at)
+    for part in encoder.mid:
+        at = Pixels(*join(*_branch(part, at)))
+    last = encoder.conv_out
+    h = _conv(last, _norm(encoder.norm_out, at, silu=True)) + cast(Tensor, last.bias)
+    return _linear(quant_conv, h).permute(0, 3, 1, 2)
 
 
 def _decoder(decoder: Decoder, x: Tensor) -> Tensor:
@@ -64,7 +77,11 @@ def _level(level: Level, at: Pixels) -> Pixels:
     if not level.resize:
         return Pixels(*join(*_branch(parts[-1], at)))
     conv = cast(nn.Conv2d, getattr(level, level.resize).conv)
-    return Pixels(*join(_conv(conv, join_enlarged(*_branch(parts[-1], at))), conv.bias))
+    if level.resize == "upsample":
+        x = join_enlarged(*_branch(parts[-1], at))
+    else:
+        x = F.pad(join(*_branch(parts[-1], at))[0], (0, 0, 0, 1, 0, 1))
+    return Pixels(*join(_conv(conv, x), conv.bias))
 
 
 def _branch(part: nn.Module, at: Pixels) -> tuple[Tensor, Tensor | None, Tensor]:

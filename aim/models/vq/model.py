@@ -80,13 +80,12 @@ class VQ(nn.Module):
 
     @property
     def fused(self) -> bool:
-        """Whether images are decoded by ``gpu``: without gradients, on a GPU that runs its
-        kernels.
-        """
+        """Whether ``gpu`` computes: without gradients, on a GPU that runs its kernels."""
         device = self.quant_conv.weight.device
         if not self.fusible or torch.is_grad_enabled() or torch.is_autocast_enabled(device.type):
             return False
-        return fuses_group_norm(device, [self.config.ch * m for m in self.config.decoder_levels])
+        levels = (*self.config.ch_mult, *self.config.decoder_levels)
+        return fuses_group_norm(device, [self.config.ch * m for m in levels])
 
     def to_dtype(self, dtype: torch.dtype) -> VQ:
         """Cast the convolutions in place; norms and codebook stay float32."""
@@ -105,7 +104,13 @@ class VQ(nn.Module):
                 f"images have shape {tuple(images.shape)}; it must be (B, 3, H, W), H and W "
                 f"multiples of {f}"
             )
-        h = self.quant_conv(self.encoder(images.to(self.dtype)))
+        if self.fused:
+            from aim.models.vq import gpu
+
+            with torch.cuda.device(images.device):
+                h = gpu.features(self.encoder, self.quant_conv, images)
+        else:
+            h = self.quant_conv(self.encoder(images.to(self.dtype)))
         return F.normalize(h.float(), dim=1)
 
     def quantize_features(self, features: Tensor) -> Quantized:

@@ -1,22 +1,29 @@
-"""Many images of a source as pixels: decoded ahead by threads, those that cannot be read named,
-counted and left out.
+"""Many images of a source as pixels: decoded ahead by threads or processes, those that cannot be
+read named, counted and left out.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from aim.errors import InvalidInput
 from aim.images.read import open_square
+from aim.settings import Settings
 from aim.training.data.sources import Images
 
 MOST_BAD = 100  # images in a row that cannot be read: then it is not the images
+DEPTH = 128  # images that threads are ahead
+MANY = 5_000  # images, for which processes are worth being started
+MOST_WORKERS = 16
+AT_ONCE = 8  # images that a process hands over together
 
 log = logging.getLogger("aim")
 T = TypeVar("T")
@@ -31,40 +38,90 @@ class Decoded(NamedTuple):
     pixels: np.ndarray  # (S, S, 3) uint8
 
 
+class Reader:
+    """A source as ``Decoded`` images, or what is wrong with them."""
+
+    def __init__(self, source: Images, size: int | Sequence[int], area: bool) -> None:
+        self._source, self._size, self._area = source, size, area
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, item: int) -> Decoded | InvalidInput:
+        try:
+            name, content, row = self._source[item]
+            image = open_square(content, self._size, name, self._area)
+            return Decoded(item, row, np.asarray(image))
+        except InvalidInput as error:
+            return error
+
+
 def decoded(
     source: Images,
     span: Sequence[int],
     size: int | Sequence[int],
-    pool: ThreadPoolExecutor,
     bad: list[str],
-    depth: int = 128,
+    workers: int | None = None,
     area: bool = False,
 ) -> Iterator[Decoded]:
     """The images ``span`` of the source, each scaled and cut to ``size`` pixels as of
-    ``open_square``, in order; at most ``depth`` of them ahead.
+    ``open_square``, in order, a few of them ahead.
 
-    The names of those that cannot be read are logged and appended to ``bad``. InvalidInput if
-    MOST_BAD in a row cannot.
+    They are decoded by ``workers`` processes, or by threads of this one for 0; None is
+    ``reading_workers``. The names of those that cannot be read are logged and appended to ``bad``.
+    InvalidInput if MOST_BAD in a row cannot.
     """
-
-    def read(item: int) -> Decoded | InvalidInput:
-        try:
-            name, content, row = source[item]
-            return Decoded(item, row, np.asarray(open_square(content, size, name, area)))
-        except InvalidInput as error:
-            return error
-
+    reader = Reader(source, size, area)
+    workers = reading_workers(len(span)) if workers is None else workers
+    found = _by_processes(reader, span, workers) if workers else _by_threads(reader, span)
     in_a_row = 0
-    for item, found in zip(span, _ahead(pool, read, span, depth), strict=True):
-        if isinstance(found, Decoded):
+    for item, image in zip(span, found, strict=True):
+        if isinstance(image, Decoded):
             in_a_row = 0
-            yield found
+            yield image
             continue
-        log.warning("skipped: %s", found)
+        log.warning("skipped: %s", image)
         bad.append(source.name(item))
         in_a_row += 1
         if in_a_row == MOST_BAD:
-            raise InvalidInput(f"{MOST_BAD} images in a row cannot be read; the last: {found}")
+            raise InvalidInput(f"{MOST_BAD} images in a row cannot be read; the last: {image}")
+
+
+def reading_workers(images: int) -> int:
+    """How many processes decode so many images: none for few of them, and where processes cannot be
+    forked; else this one's share of the cores.
+    """
+    if images < MANY or sys.platform != "linux":
+        return 0
+    share = len(os.sched_getaffinity(0)) // Settings.from_env().world
+    return min(MOST_WORKERS, share) if share > 1 else 0
+
+
+def _by_processes(
+    reader: Reader, span: Sequence[int], workers: int
+) -> Iterator[Decoded | InvalidInput]:
+    from torch.utils.data import DataLoader
+
+    # forked: a source may hold open files
+    found: Iterable[list[Any]] = DataLoader(
+        reader,  # type: ignore[arg-type]  # it has what is called for
+        batch_size=AT_ONCE,
+        sampler=span,
+        num_workers=min(workers, -(-len(span) // AT_ONCE)),
+        collate_fn=list,
+        multiprocessing_context="fork",
+        prefetch_factor=4,
+    )
+    for some in found:
+        yield from some
+
+
+def _by_threads(reader: Reader, span: Sequence[int]) -> Iterator[Decoded | InvalidInput]:
+    pool = ThreadPoolExecutor()  # PIL decodes outside the interpreter lock
+    try:
+        yield from _ahead(pool, reader.__getitem__, span, DEPTH)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _ahead(

@@ -5,6 +5,7 @@ each. What is left out or guessed is told.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import zipfile
 from collections import Counter
@@ -33,11 +34,14 @@ def open_zip(path: Path, labels: bool) -> Part:
     with listing(path):
         archive = zipfile.ZipFile(path)
         infos = [info for info in archive.infolist() if not info.is_dir()]
-    lock = threading.Lock()
+    lock, process = threading.Lock(), os.getpid()
     called = dict(zip(_names(path, infos), infos, strict=True))
 
     def read(name: str) -> bytes:
+        nonlocal process
         with lock:
+            if os.getpid() != process:  # forked, it would share the place in the file
+                archive.fp, process = path.open("rb"), os.getpid()
             return archive.read(called[name])
 
     return _listed(path, list(called), read, labels)

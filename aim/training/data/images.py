@@ -144,8 +144,7 @@ def in_memory(source: Images, size: int, every: int = 1) -> ImageSet:
     """
     span = range(0, len(source), every)
     bad: list[str] = []
-    with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
-        read = list(decoded(source, span, size, pool, bad))
+    read = list(decoded(source, span, size, bad))
     if not read:
         raise InvalidInput(f"none of the {len(bad)} images can be read; the first is {bad[0]}")
     if bad:

@@ -23,7 +23,6 @@ from aim.training.data.codes import (
     read_file,
     read_index,
     shard_name,
-    tokenizer_version,
     write_index,
 )
 from aim.training.data.sources import Images
@@ -60,11 +59,11 @@ def check(out: Path) -> Index:
 
 
 def settings_of(
-    model: VQ, source: Images, plan: Versions, shard_size: int, seed: int
+    model: VQ, version: str, source: Images, plan: Versions, shard_size: int, seed: int
 ) -> dict[str, Any]:
-    """All that the codes depend on, as JSON values."""
+    """All that the codes depend on, as JSON values; ``version`` as of ``tokenizer_version``."""
     return {
-        "tokenizer": tokenizer_version(model),
+        "tokenizer": version,
         "dtype": str(model.dtype).removeprefix("torch."),
         "image_size": model.config.image_size,
         "codebook_size": model.config.codebook_size,

@@ -7,8 +7,8 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from aim.training.data.codes import (
     code_dtype,
     hash_of,
     shard_name,
+    tokenizer_version,
 )
 from aim.training.data.decoding import decoded
 from aim.training.data.shards import finish, number_of_shards, settings_of, sound, span_of
@@ -58,17 +59,18 @@ def tokenize_shards(
     rank: int = 0,
     world: int = 1,
     workers: int | None = None,
+    dtype: torch.dtype = torch.float32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Encode every image of ``source`` on the model's device into ``out``; see ``Versions`` and
-    ``CodeSet``.
+    ``CodeSet``. The model's convolutions are cast to ``dtype``.
 
     Process ``rank`` of ``world`` makes each shard whose number is ``rank`` modulo ``world``; shards
     that are there and sound are kept, damaged ones made again. Who finds every shard there at the
-    end writes ``codes.json``. Images are decoded by ``workers`` threads. An image that cannot be
-    read is named in the log, counted and left out. ``progress`` is told (images done, of all) in
-    this process. InvalidInput: shards in ``out`` were made with other settings, or too many images
-    in a row cannot be read.
+    end writes ``codes.json``. Images are decoded by ``workers`` processes, see ``decoded``. An
+    image that cannot be read is named in the log, counted and left out. ``progress`` is told
+    (images done, of all) in this process. InvalidInput: shards in ``out`` were made with other
+    settings, or too many images in a row cannot be read.
     """
     for name, value in (("shard_size", shard_size), ("batch", batch), ("world", world)):
         if value < 1:
@@ -76,7 +78,8 @@ def tokenize_shards(
     if not 0 <= rank < world:
         raise InvalidInput(f"rank is {rank}; it must be in [0, {world - 1}]")
     plan, start = Versions.parse(versions), time.monotonic()
-    settings = settings_of(model, source, plan, shard_size, seed)
+    version = tokenizer_version(model)  # whatever it computes in
+    settings = settings_of(model.to_dtype(dtype), version, source, plan, shard_size, seed)
     mine = range(rank, number_of_shards(settings), world)
     shards = {number: sound(out / shard_name(number), number, settings) for number in mine}
     total = sum(len(span_of(number, settings)) for number in mine)
@@ -88,19 +91,13 @@ def tokenize_shards(
     def tell_of(before: int, count: int) -> None:
         tell(before + count, total)
 
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for number in (number for number, shard in shards.items() if shard is None):
-            span = span_of(number, settings)
-            made, bad = _encode(
-                model, source, span, plan, seed, batch, pool, partial(tell_of, done)
-            )
-            shards[number] = _write(
-                out, number, made._replace(tokenizer=settings["tokenizer"]), bad, settings
-            )
-            done, encoded = done + len(span), encoded + len(made.labels)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for number in (number for number, shard in shards.items() if shard is None):
+        span = span_of(number, settings)
+        made, bad = _encode(model, source, span, plan, seed, batch, workers, partial(tell_of, done))
+        shards[number] = _write(
+            out, number, made._replace(tokenizer=settings["tokenizer"]), bad, settings
+        )
+        done, encoded = done + len(span), encoded + len(made.labels)
     made_or_kept = [shard for shard in shards.values() if shard]
     images, skipped = sum(s.images for s in made_or_kept), sum(len(s.skipped) for s in made_or_kept)
     return Report(images, encoded, skipped, time.monotonic() - start, finish(out, settings))
@@ -113,7 +110,7 @@ def _encode(
     plan: Versions,
     seed: int,
     batch: int,
-    pool: ThreadPoolExecutor,
+    workers: int | None,
     tell: Callable[[int], None],
 ) -> tuple[CodeSet, list[str]]:
     """The images ``span`` of the source as codes, and the names of those that cannot be read.
@@ -123,28 +120,27 @@ def _encode(
 
     dtype = code_dtype(config.codebook_size)
     parts: list[Tensor] = []
+    computing: deque[torch.cuda.Event] = deque()  # batches, on a GPU
     labels: list[int] = []
     bad: list[str] = []
-    images = decoded(source, span, plan.side(config.image_size), pool, bad)
+    images = decoded(source, span, plan.side(config.image_size), bad, workers)
     while some := list(islice(images, batch)):
-        pixels = (
-            torch.from_numpy(np.stack([image.pixels for image in some]))
-            .to(device)
-            .permute(0, 3, 1, 2)
-        )
+        stacked = torch.from_numpy(np.stack([image.pixels for image in some]))
+        stacked = stacked.pin_memory() if device.type == "cuda" else stacked
+        pixels = stacked.to(device, non_blocking=True).permute(0, 3, 1, 2)
         draws = torch.stack([plan.draws(seed, image.item) for image in some]).to(device)
-        parts.append(
-            torch.stack(
-                [
-                    model.encode(version).to(dtype)
-                    for version in plan.of(pixels, config.image_size, draws)
-                ]
-            ).cpu()
-        )
+        versions = plan.of(pixels, config.image_size, draws)
+        parts.append(torch.stack([model.encode(version).to(dtype) for version in versions]))
+        if device.type == "cuda":
+            computing.append(torch.cuda.current_stream(device).record_event())
+            if len(computing) > 2:  # the next are read while it computes
+                computing.popleft().synchronize()
         labels += [image.row for image in some]
         tell(some[-1].item - span.start + 1)
     codes = (
-        torch.cat(parts, 1) if parts else torch.empty(plan.number, 0, config.grid**2, dtype=dtype)
+        torch.cat(parts, 1).cpu()
+        if parts
+        else torch.empty(plan.number, 0, config.grid**2, dtype=dtype)
     )
     tell(len(span))
     return CodeSet(

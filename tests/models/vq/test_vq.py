@@ -192,6 +192,30 @@ def test_the_fused_decoder_equals_the_plain_one(
     assert (got - want).norm() < max(0.05 * want.norm(), 1.5 * (plain - want).norm())
 
 
+@pytest.mark.parametrize("name", ["tiny_vq", "larger_vq"])
+@pytest.mark.usefixtures("exact_float32")
+@torch.no_grad()
+def test_the_fused_encoder_equals_the_plain_one(request: pytest.FixtureRequest, name: str):
+    pytest.importorskip("triton", reason="Triton is not installed")
+    from aim.models.vq import gpu
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    vq = copy.deepcopy(request.getfixturevalue(name))
+    make = torch.Generator().manual_seed(3)
+    for name, weight in vq.named_parameters():
+        if "bias" in name or "norm" in name:
+            weight.add_(torch.randn(weight.shape, generator=make) * 0.3)
+    pixels = torch.rand(2, 3, 16, 24, generator=make) * 2 - 1
+    want = vq.quant_conv(vq.encoder(pixels))
+    vq.to(device)
+    got = gpu.features(vq.encoder, vq.quant_conv, pixels.to(device)).cpu()
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=2e-5)
+    vq.to_dtype(torch.bfloat16)
+    got = gpu.features(vq.encoder, vq.quant_conv, pixels.to(device)).cpu()
+    assert got.dtype == torch.bfloat16
+    assert (got.float() - want).norm() < 0.05 * want.norm()
+
+
 def test_decoding_with_gradients_is_never_fused(tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("aim.models.vq.model.fuses_group_norm", lambda device, widths: True)
     vq = copy.deepcopy(tiny_vq)

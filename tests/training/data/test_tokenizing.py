@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +116,70 @@ def test_shards_are_one_set_with_its_classes(shards: Any, source: Images, out: P
     )
     assert read_classes(out) == ((), ("cats", "dogs"))
     assert [shard.images for shard in check(out).shards] == [5, 5, 2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_workers_give_the_same(
+    shards: Any, source: Images, out: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Processes, which share what is open: each must have its own place in a file."""
+    Path(source.name(7)).write_bytes(b"hello")
+    shards(workers=0)
+    root = Path(source.parts[0].where)
+    if kind == "zip":
+        archive = shutil.make_archive(str(out.with_name("images")), "zip", root)
+        source = open_images([archive])
+    caplog.clear()
+    forked = out.with_name("forked")
+    report = shards(source=source, out=forked, workers=2)
+    assert (report.encoded, report.skipped) == (11, 1)
+    assert "dogs/07.png cannot be read as an image" in caplog.text
+    one, other = CodeSet.load(out), CodeSet.load(forked)
+    assert torch.equal(one.codes, other.codes) and torch.equal(one.labels, other.labels)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_a_forked_process_opens_a_zip_file_for_itself(source: Images, out: Path) -> None:
+    out.parent.mkdir(parents=True)
+    root = Path(source.parts[0].where)
+    archive = Path(shutil.make_archive(str(out), "zip", root)).resolve()
+    images = open_images([archive])
+
+    assert images[3].content == source[3].content
+    [held] = [fd for fd in Path("/proc/self/fd").iterdir() if fd.resolve() == archive]
+
+    def place() -> str:
+        return Path("/proc/self/fdinfo", held.name).read_text().splitlines()[0]
+
+    before = place()
+    if (child := os.fork()) == 0:
+        os._exit(images[9].content != source[9].content)
+    assert os.waitpid(child, 0)[1] == 0
+    assert place() == before
+
+
+def test_how_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding.os, "sched_getaffinity", lambda _: set(range(48)), raising=False)
+    monkeypatch.setattr(decoding.sys, "platform", "linux")
+    assert [decoding.reading_workers(n) for n in (4_999, 5_000)] == [0, 16]
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert decoding.reading_workers(10**6) == 6
+    monkeypatch.setattr(decoding.sys, "platform", "darwin")
+    assert decoding.reading_workers(10**6) == 0
+
+
+def test_in_bfloat16_codes_are_still_the_tokenizer_s(
+    shards: Any, tiny_vq: VQ, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards()
+    half = copy.deepcopy(tiny_vq)
+    with pytest.raises(InvalidInput, match="made with other settings, its dtype"):
+        shards(model=half, dtype=torch.bfloat16)
+    to = out.with_name("half")
+    shards(model=copy.deepcopy(tiny_vq), dtype=torch.bfloat16, out=to)
+    assert half.dtype == torch.bfloat16
+    assert CodeSet.load(to).tokenizer == CodeSet.load(out).tokenizer
 
 
 def test_processes_share_the_shards(shards: Any, out: Path) -> None:

@@ -8,9 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,38 +20,58 @@ import httpx
 import pytest
 
 import aim.ui
+from aim.ui.line import ENDING
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 # a step takes long enough for a drawing to be met on its way
-START = """
+SLOW = """
 import runpy, time
 from aim.models.aim.model import AiM
 really = AiM.step
 AiM.step = lambda *args: (time.sleep(0.15), really(*args))[1]
-runpy.run_path("app.py", run_name="__main__")
 """
+# two replicas behind sockets of this machine in place of Ray's
+REPLICAS = """
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from aim.pipeline import load
+from aim.serving import ray
+from aim.serving.replicas import Replicas
+from tests.serving.sockets import Host, Sockets
+def start(pipe, plan):
+    folder = Path(place.name)
+    pipes.extend(load(plan.source, "cpu", backend="eager") for _ in range(2))
+    hosts.extend(Host(folder / f"{i}", one.server, pipe.version) for i, one in enumerate(pipes))
+    return Replicas(Sockets(folder), pipe.model.config, pipe.version, pipe.max_waiting)
+place, pipes, hosts, ray._start = TemporaryDirectory(), [], [], start
+"""
+RUN = 'runpy.run_path("app.py", run_name="__main__")'
 
 
-@pytest.fixture(scope="module")
-def app(
-    tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+@contextmanager
+def serving(
+    model: Path, folder: Path, replicas: bool = False, **more: str
+) -> Iterator[tuple[Any, str]]:
     """app.py on a tiny, slow model, and where it answers."""
+    start = SLOW + REPLICAS + RUN if replicas else SLOW + RUN
+    more |= {"AIM_REPLICAS": "2"} if replicas else {}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     chosen = {
-        "AIM_MODEL": str(tiny_checkpoint),
+        "AIM_MODEL": str(model),
         "AIM_DEVICE": "cpu",
         "AIM_BACKEND": "eager",
         "GRADIO_SERVER_PORT": str(port),
+        **more,
     }
-    log = tmp_path_factory.mktemp("app") / "log"
+    log = folder / "log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-c", START],
+            [sys.executable, "-c", start],
             cwd=ROOT, env=os.environ | chosen, stdout=out, stderr=out,
         )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
@@ -67,6 +88,14 @@ def app(
     finally:
         process.kill()
         process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def app(
+    tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Any, str]]:
+    with serving(tiny_checkpoint, tmp_path_factory.mktemp("app")) as found:
+        yield found
 
 
 def test_app_serves_the_page_on_the_port_that_the_environment_names(app: tuple[Any, str]) -> None:
@@ -93,6 +122,37 @@ def test_told_to_end_it_lets_who_draws_finish(app: tuple[Any, str]) -> None:
     last = json.loads(next(line for line in reversed(rest) if line.startswith("data: "))[6:])
     assert last[1]["state"] == "done"
     assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("replicas", [False, True])
+def test_told_to_end_it_says_goodbye_to_who_is_left(
+    replicas: bool, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    with serving(tiny_checkpoint, tmp_path, replicas, AIM_DRAIN_SECONDS="0") as (process, url):
+        call, names = f"{url}/gradio_api/call", ["generate"] * 4 + ["sweep"]
+        asked = [httpx.post(f"{call}/{one}", json={"data": ["goldfish"]}).json() for one in names]
+        heard: list[list[str]] = [[] for _ in names]
+
+        def listen(i: int) -> None:
+            place = f"{call}/{names[i]}/{asked[i]['event_id']}"
+            with httpx.stream("GET", place, timeout=60) as stream:
+                heard[i].extend(stream.iter_lines())
+
+        listeners = [threading.Thread(target=listen, args=(i,)) for i in range(len(names))]
+        for one in listeners:
+            one.start()
+        assert until(lambda: all("event: generating" in lines for lines in heard), 60)
+        process.send_signal(signal.SIGTERM)
+        for one in listeners:
+            one.join(30)
+        assert process.wait(30) == 0
+    for lines in heard:
+        *_, kind, data, _ = lines
+        assert kind == "event: complete"
+        told = json.loads(data.removeprefix("data: "))[1]
+        assert (told["state"], told["text"]) == ("stopped", ENDING) and told["step"] < told["total"]
+    said = (tmp_path / "log").read_text()
+    assert f"{len(names)} drawings were stopped" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import torch
 
 from aim.config import MODELS
 from aim.engine import Event, Finished, Progress, Report, Server, Tally
+from aim.engine.requests import LAST
 from aim.errors import AimError, InvalidInput
 from aim.pipeline import Pipeline, load
 from aim.serving.fleet import Beat, Call
@@ -97,8 +98,8 @@ class RayFleet:
         ended = False
         try:
             async for event in response:
+                ended = isinstance(event, LAST)  # nobody may ask for what comes after it
                 yield _writable(event)
-            ended = True
         finally:
             if not ended:
                 response.cancel()

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from aim.errors import QueueFull
 from aim.settings import Limits
 
+ENDING = "This server is about to end or to start again; try again in a minute."
 _LOOK = 0.05  # seconds between two looks at whether all are done
 
 
@@ -113,7 +114,7 @@ class Line:
     def _why_not(self, owner: Owner) -> str:
         limits, (mine, near, here) = self.limits, self._sums(owner)
         if self.ending:
-            return "This server is about to end or to start again; try again in a minute."
+            return ENDING
         if mine >= limits.share:
             return (
                 f"{mine} pictures of yours are under way here, which is as many as one may have; "

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -10,6 +14,7 @@ from prometheus_client import generate_latest
 
 from aim.bench import replicas as measured
 from aim.bench.machine import Machine
+from aim.engine import Cancelled, Event, Started
 from aim.errors import AimError, InvalidInput
 from aim.evaluation.samples import SampleSet
 from aim.images import read
@@ -141,6 +146,33 @@ def test_addresses_that_will_not_do() -> None:
     with pytest.raises(OSError):
         ray._knock(nobody_listens().removeprefix("http://"))
     ray._knock("auto")
+
+
+def test_only_a_call_that_has_not_ended_is_cancelled() -> None:
+    cancelled: list[bool] = []
+
+    class Response:
+        async def __aiter__(self) -> AsyncGenerator[Any, None]:
+            yield Started(1)
+            yield Cancelled(1)
+
+        def cancel(self) -> None:
+            cancelled.append(True)
+
+    fleet: Any = object.__new__(ray.RayFleet)
+    asked = SimpleNamespace(remote=lambda call: Response())
+    fleet._handle = SimpleNamespace(options=lambda **_: asked)
+
+    async def listen(last: type[Event]) -> None:
+        async with aclosing(fleet.draw(None)) as events:
+            async for event in events:
+                if isinstance(event, last):
+                    return
+
+    asyncio.run(listen(Cancelled))
+    assert not cancelled, "which costs both sides more than the call"
+    asyncio.run(listen(Started))
+    assert cancelled
 
 
 def test_without_ray(tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

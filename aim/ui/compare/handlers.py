@@ -138,7 +138,7 @@ class CompareActions:
                     )
 
                 for view in drawing.views(pipe, comparison.requests, PREVIEW_EVERY, arrange):
-                    words = {"done": f"{view.total} codes", "stopped": "Stopped"}
+                    words = {"done": f"{view.total} codes", "stopped": view.note or "Stopped"}
                     shown = status(view.state, words.get(view.state, describe_view(view)), view)
                     picture = path = None
                     if view.image is not None and view.state != "done":

@@ -18,7 +18,7 @@ from aim.engine import Request
 from aim.errors import GenerationError
 from aim.images import write
 from aim.pipeline import Frame, Pipeline, Stream
-from aim.ui.line import Line
+from aim.ui.line import ENDING, Line
 
 # codes between two counts; a count costs nothing, so it does not follow the preview rate
 COUNT_EVERY = 8
@@ -41,7 +41,7 @@ class View:
     seconds: float = 0.0  # of model time
     place: int = 0  # in line; 0 once it is drawn
     image: Image.Image | None = None
-    note: str = ""  # what is prepared
+    note: str = ""  # what is prepared, or why the server stopped it
     codes: tuple[np.ndarray, ...] = ()  # (n,) drawn so far, of each
     images: tuple[Image.Image, ...] = ()  # that are done, each by itself
     # (n, 13) on those of the first, as of ``aim.sampling.explain``, where they were asked for
@@ -139,7 +139,8 @@ class Drawing:
                         stream.rest(pace.left)
             codes = [frame.codes for frame in latest if frame is not None]
             if sum(map(len, codes)) < total:
-                yield view("stopped")
+                ends = self._line is not None and self._line.ending
+                yield view("stopped", note=ENDING if ends else "")
                 return
             images = tuple(pipe.pictures(codes))
             yield view("done", image=arrange(images), images=images)

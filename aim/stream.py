@@ -36,7 +36,8 @@ class Frame:
     runs. ``note`` says what is waited for otherwise, empty for nothing. ``notes`` (step, 13)
     float32 are those of ``aim.sampling.explain``, if they were asked for and there are codes.
     ``number`` says which request of the stream it is of, from 0; ``passes`` how often the model has
-    run for it, fewer times than there are codes where it looks ahead.
+    run for it, fewer times than there are codes where it looks ahead. ``guesses`` (n,) are then,
+    beside ``notes``, what it holds for the codes that follow and may still change.
     """
 
     step: int
@@ -49,6 +50,7 @@ class Frame:
     notes: np.ndarray | None = None
     number: int = 0
     passes: int = 0
+    guesses: np.ndarray | None = None
 
     @property
     def done(self) -> bool:
@@ -155,6 +157,7 @@ class Stream(Iterator[Frame]):
                 seconds=event.seconds,
                 notes=event.notes,
                 passes=event.passes,
+                guesses=event.guesses if isinstance(event, Progress) else None,
             )
             self._latest[event.request_id] = frame
             return replace(frame, image=self._image(event.codes))

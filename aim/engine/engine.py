@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
-import numpy as np
-
 from aim.checks import whole
 from aim.engine.graphs import Graphs
 from aim.engine.memory import limit
@@ -27,7 +25,7 @@ from aim.engine.requests import (
     Request,
     Started,
 )
-from aim.engine.runner import Runner
+from aim.engine.runner import Come, Runner, unpack
 from aim.engine.scheduler import Places, Running, Scheduler
 from aim.engine.transfer import HostCopy
 from aim.errors import GenerationError, InvalidInput, QueueFull
@@ -227,7 +225,7 @@ class Engine:
         """Order copies of what these have so far; who has all is out of the batch, and its rows are
         free.
         """
-        copy = self._runner.fetch(told)
+        copy = self._runner.fetch(told, self.passes.width(self._rows))
         with self._lock:
             parts = [(entry, entry.told(self._total), entry.passes) for entry in told]
             self._copies.append((copy, parts))
@@ -250,30 +248,28 @@ class Engine:
                         entry.seconds += time.perf_counter() - started
                 elif not copy.done():
                     break
-                codes, notes = copy.arrays()
+                arrays = copy.arrays()
             except Exception as error:  # the device is in trouble
                 self._copies.popleft()
                 events += [self._fail(entry, error) for entry, *_ in told if not entry.gone]
                 continue
             self._copies.popleft()
-            explained = iter(notes)
-            for (entry, step, passes), row in zip(told, codes, strict=True):
-                why = next(explained)[:step] if entry.request.explain else None
+            for entry, what in unpack(arrays, told, self._total):
                 if not entry.gone:
-                    events.append(self._report(entry, row[:step], passes, why))
+                    events.append(self._report(entry, what))
         return events
 
-    def _report(
-        self, entry: Running, codes: np.ndarray, passes: int, notes: np.ndarray | None
-    ) -> Event:
-        """What to tell of a request that had ``codes``; one that is done or broken leaves."""
+    def _report(self, entry: Running, what: Come) -> Event:
+        """What to tell of a request of which this has come; one that is done or broken leaves."""
+        passes, codes, notes, guesses = what
         request_id, step = entry.request.id, len(codes)
         if codes.min() == BROKEN:
             at = int((codes == BROKEN).argmax())
             text = f"the model's output was not finite at code {at}; its weights may be damaged"
             return self._fail(entry, GenerationError(text))
         if step < self._total:
-            return Progress(request_id, step, self._total, codes, entry.seconds, notes, passes)
+            more = entry.seconds, notes, passes, guesses
+            return Progress(request_id, step, self._total, codes, *more)
         self._leave(request_id)
         return Finished(request_id, codes, entry.seconds, notes, passes)
 

@@ -142,7 +142,9 @@ class Progress:
     of model time and ``passes`` of the model, of which one may draw several (``aim.ahead``).
 
     ``notes`` (step, 13) float32 are those of ``aim.sampling.explain``, None if the request did not
-    ask; zero for codes of a prefix.
+    ask; zero for codes of a prefix. ``guesses`` (n,) int64 are the codes that the model holds for
+    those which follow, and which it may still change; None where it does not look ahead or the
+    request did not ask for notes.
     """
 
     request_id: int
@@ -152,6 +154,7 @@ class Progress:
     seconds: float
     notes: np.ndarray | None = None
     passes: int = 0
+    guesses: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from aim.engine.transfer import HostCopy
 from aim.models.interface import Decoder, State, WindowDecoder
 from aim.sampling import Rows, draw_rows
 
+# of a request: passes, codes, notes and guesses
+Come: TypeAlias = tuple[int, np.ndarray, np.ndarray | None, np.ndarray | None]
 # conditions made at once on a GPU: as many as there can be requests, between these
 TOGETHER, MOST_TOGETHER = 64, 256
 
@@ -175,18 +177,22 @@ class Runner:
         with self._queue.work():
             return self._queue.download([self._rows.positions])
 
-    def fetch(self, entries: Sequence[Running]) -> HostCopy:
+    def fetch(self, entries: Sequence[Running], width: int = 1) -> HostCopy:
         """Copies of all that there is of requests: codes (R, num_tokens), and of those that asked
-        notes (E, num_tokens, 13); only the first ``step`` of a request are its own.
+        notes (E, num_tokens, 13); only the first ``step`` of a request are its own. Of those, after
+        a pass of ``width`` of more than 1, also how many are settled (E,), and what is guessed to
+        follow (E, width - 1).
 
-        Broken codes are ``aim.sampling.BROKEN``.
+        Broken codes are ``aim.sampling.BROKEN``; ``unpack`` reads what has come.
         """
         slots = [entry.slots[0] for entry in entries]
         explained = [entry.slots[0] for entry in entries if entry.request.explain]
+        wanted = [(self._rows.drawn, slots), (self._rows.notes, explained)]
+        if self._guesses is not None and width > 1 and explained:
+            guessed = self._guesses.codes[:, : width - 1]
+            wanted += [(self._rows.positions, explained), (guessed, explained)]
         with self._queue.work():
-            return self._queue.download(
-                [self._pick(self._rows.drawn, slots), self._pick(self._rows.notes, explained)]
-            )
+            return self._queue.download([self._pick(*one).contiguous() for one in wanted])
 
     def _pick(self, pool: Tensor, slots: list[int]) -> Tensor:
         if len(slots) < 2:  # spares the usual case two calls
@@ -255,3 +261,21 @@ class Runner:
         """
         rows = [*mixes, *[self._no_class] * (max(4, self.together) - len(mixes))]
         return self.model.condition(self._embeddings(rows))
+
+
+def unpack(
+    arrays: Sequence[np.ndarray], told: Iterable[tuple[Running, int, int]], total: int
+) -> Iterator[tuple[Running, Come]]:
+    """Of ``fetch``'s copies and its requests, each with codes and passes that are to be told of
+    it. Who is guessed for has all told that is settled.
+    """
+    rows, *explained = arrays
+    each = zip(*explained, strict=True)
+    for (entry, step, passes), codes in zip(told, rows, strict=True):
+        notes = guesses = None
+        if entry.request.explain:
+            notes, *ahead = next(each)
+            if ahead and step <= ahead[0] < total:
+                step, guesses = int(ahead[0]), ahead[1][: total - ahead[0]]
+            notes = notes[:step]
+        yield entry, (passes, codes[:step], notes, guesses)

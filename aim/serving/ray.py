@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from aim.config import MODELS
@@ -187,8 +188,10 @@ def _writable(event: Event) -> Event:
     """With arrays of its own: those that Ray brings can only be read."""
     if not isinstance(event, (Progress, Finished)):
         return event
-    notes = None if event.notes is None else event.notes.copy()
-    return replace(event, codes=event.codes.copy(), notes=notes)
+    own: dict[str, Any] = {
+        name: one.copy() for name, one in vars(event).items() if isinstance(one, np.ndarray)
+    }
+    return replace(event, **own)
 
 
 def _packages() -> tuple[Any, Any]:

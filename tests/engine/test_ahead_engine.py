@@ -58,11 +58,42 @@ def test_codes_notes_and_previews_are_those_of_one_by_one(case: Case, items: int
     codes, previews = told(Engine(model, 3), requests())
     ahead, some = told(Engine(model, 3, widths=up_to(items)), requests())
     assert ahead == codes
-    for asked, few, all_of_them in zip(requests(), some, previews, strict=True):
+    for asked, (whole, _), few, all_of_them in zip(requests(), codes, some, previews, strict=True):
+        if asked.explain:  # it is told all that is settled
+            assert all(part == whole[:step] for step, part in few)
+            continue
         assert set(map(str, few)) <= set(map(str, all_of_them))
         if asked.preview_every >= items:  # but for one that a pass to the end goes across
             assert len(few) in (len(all_of_them) - 1, len(all_of_them))
             assert few == all_of_them[: len(few)]
+
+
+@pytest.mark.parametrize("case", FORMS, ids=repr)
+@pytest.mark.parametrize("items", [2, 8])
+def test_who_asks_for_notes_is_told_what_is_guessed(case: Case, items: int) -> None:
+    model = case.prepare(case.make(items))
+    asked = [
+        Request(i % 5, SamplingParams(cfg_scale=3.0), i, 1, i < 3, prefix=(3, 9) * (i == 1))
+        for i in range(4)
+    ]
+    events = list(Engine(model, 4, widths=((8, items),)).run(asked))
+    whole = {e.request_id: e.codes for e in events if isinstance(e, Finished)}
+    progress = [event for event in events if isinstance(event, Progress)]
+    right = wrong = 0
+    for event in progress:
+        if event.request_id == asked[3].id:
+            assert event.guesses is None
+            continue
+        follow = whole[event.request_id][event.step :]
+        assert event.guesses is not None and event.notes is not None
+        assert len(event.guesses) == min(items - 1, len(follow))
+        assert len(event.notes) == len(event.codes) == event.step
+        assert event.codes.tolist() == whole[event.request_id][: event.step].tolist()
+        right += int((event.guesses == follow[: items - 1]).sum())
+        wrong += int((event.guesses != follow[: items - 1]).sum())
+    assert right > 0 and wrong > 0
+    narrow = list(Engine(model, 4, widths=((2, items),)).run(asked))
+    assert all(event.guesses is None for event in narrow if isinstance(event, Progress))
 
 
 @pytest.mark.parametrize("make", [lambda: CPUAiM(random_model(1)), lambda: CPUGPT(random_gpt(1))])

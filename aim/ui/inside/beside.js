@@ -2,6 +2,7 @@
 const seen = root.querySelector(".aim-seen");
 const chart = new Film(root.querySelector(".aim-map canvas"), root);
 let facts = []; // of each code: log probability, entropy, pull of the class
+let guessed = []; // in order: behind how many codes, and in which colours
 
 const share = (value) => {
   const percent = 100 * Math.exp(value);
@@ -17,8 +18,26 @@ function words({ line, column }) {
   const where = `Row ${line + 1}, column ${column + 1}`;
   const fact = facts[line * film.value.grid + column];
   if (fact === null) return `${where}: given, not drawn`;
+  if (guess(line * film.value.grid + column)) return `${where}: guessed, not settled`;
   if (!fact) return `${where}: not drawn yet`;
   return `${where}: drawn at ${share(fact[0])}, ${many(fact[1])}; pull ${fact[2].toFixed(2)} nats`;
+}
+
+// The colour in which the code at `place` is guessed as far as is shown, if it is.
+function guess(place) {
+  const { at, colours } = guessed.findLast(({ at }) => at <= head) || { at: 0, colours: [] };
+  return place >= Math.floor(head) ? colours[place - at] : undefined;
+}
+
+function guesses() {
+  const { grid, cell } = film.layout();
+  for (let place = Math.floor(head); place < grid * grid; place++) {
+    const colour = guess(place);
+    if (!colour) continue;
+    film.context.fillStyle = colour;
+    const [x, y] = [(place % grid) + 0.3, Math.floor(place / grid) + 0.3];
+    film.context.fillRect(x * cell, y * cell, cell * 0.4, cell * 0.4);
+  }
 }
 
 function point(what, place) {
@@ -39,6 +58,11 @@ function choose(place) {
 beside.push({
   take(value, fresh) {
     if (fresh) chart.clear();
+    if (fresh) guessed = [];
+    const bytes = [...atob(value.guesses || "")].map((letter) => letter.charCodeAt(0));
+    const said = [];
+    while (bytes.length) said.push(`rgb(${bytes.splice(0, 3).join(" ")})`);
+    if (film.known > (guessed.at(-1)?.at ?? -1)) guessed.push({ at: film.known, colours: said });
     const { run, grid, state, map } = value;
     const colours = [map?.colours || ""];
     chart.take({ run, grid, state, colours, pictures: 1, columns: 1 });
@@ -51,7 +75,10 @@ beside.push({
     chart.canvas.setAttribute("aria-label", what);
     point("mark", film.mark);
   },
-  paint: (head) => chart.paint(head),
+  paint: (head) => {
+    guesses();
+    chart.paint(head);
+  },
   fit: () => chart.fit(),
 });
 

@@ -16,11 +16,11 @@ from aim.config import SamplingParams
 from aim.engine import Request
 from aim.pipeline import Pipeline
 from aim.ui.drawings import Drawings, Drawn, stopped
-from aim.ui.inside.maps import MAPS, drawn_map, table
+from aim.ui.inside.maps import GUESSES, MAPS, drawn_map, table
 from aim.ui.models import Models
 from aim.ui.settings.recall import recall, seed_to_draw
 from aim.ui.stage.drawing import COUNT_EVERY, Drawing
-from aim.ui.stage.reel import Reel
+from aim.ui.stage.reel import Reel, encoded
 from aim.ui.stage.sessions import Sessions
 from aim.ui.stage.updates import (
     Update,
@@ -65,8 +65,9 @@ class Seen(NamedTuple):
     pipe: Pipeline  # that drew it
     codes: np.ndarray  # (n,)
     notes: np.ndarray  # (n, 13)
-    value: dict[str, Any]  # of the stage, without a map
+    value: dict[str, Any]  # of the stage, without a map and guesses
     kept: int  # of the codes, those that were given
+    guesses: np.ndarray | None = None  # (n,) of the codes that follow
 
 
 class InsideActions:
@@ -164,7 +165,7 @@ class InsideActions:
                     elif view.state == "stopped":
                         made = stopped(pipe, view.codes, [parameters])
                     value = reel.show(view, path, made=made)
-                    seen = Seen(pipe, view.codes[0], view.notes, value, len(kept))
+                    seen = Seen(pipe, view.codes[0], view.notes, value, len(kept), view.guesses)
                     yield self.show(kind, seen)
                     if view.state in ("done", "stopped"):
                         yield {screen.notes: seen, **self.tell(row, column, seen)}
@@ -177,8 +178,12 @@ class InsideActions:
         """The map of one kind, with its key."""
         if seen is None:
             return {self.screen.key: MAPS[kind].explanation}
-        beside, key = drawn_map(kind, seen.codes, seen.notes, seen.pipe.colours(), seen.kept)
-        return {self.screen.stage: {**seen.value, "map": beside}, self.screen.key: key}
+        palette, value = seen.pipe.colours(), seen.value
+        beside, key = drawn_map(kind, seen.codes, seen.notes, palette, seen.kept)
+        if seen.guesses is not None and len(seen.guesses):
+            value = {**value, "guesses": encoded(palette, seen.guesses)}
+            key = f"{key} {GUESSES}"
+        return {self.screen.stage: {**value, "map": beside}, self.screen.key: key}
 
     def tell(self, row: Any, column: Any, seen: Seen | None) -> Update:
         """The choice at one place, rows and columns counted from 1."""

@@ -25,8 +25,8 @@ _INTRO = (
 
 class MapStage(Stage):
     """With a map of the codes, one mark in both, and words for the code under the pointer. The
-    value has ``map``, as of ``drawn_map``, besides; ``mark`` is the ``line`` and ``column`` of a
-    code.
+    value has ``map``, as of ``drawn_map``, besides, and ``guesses`` of the codes that follow, in
+    colours as theirs; ``mark`` is the ``line`` and ``column`` of a code.
     """
 
     beside = "inside"

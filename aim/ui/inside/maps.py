@@ -53,6 +53,11 @@ MAPS = {
     ),
 }
 
+GUESSES = (
+    "The model looks ahead: small squares are its guesses of the codes that follow, each of which "
+    "settles or changes."
+)
+
 
 def values(kind: str, notes: np.ndarray) -> np.ndarray:
     """What ``kind`` shows of notes (n, 13): (n,) float64; all but "colour"."""

@@ -48,6 +48,8 @@ class View:
     notes: np.ndarray | None = None
     kept: int = 0  # of ``step``, codes that were given and not drawn
     passes: int = 0  # of the model, of all pictures
+    # (n,) that follow those of the first, and may still change, where notes were asked for
+    guesses: np.ndarray | None = None
 
     @property
     def rate(self) -> float:
@@ -101,11 +103,11 @@ class Drawing:
             begun = [frame for frame in latest if frame is not None]
             codes = tuple(frame.codes if frame else np.zeros(0, np.int64) for frame in latest)
             seconds = max((frame.seconds for frame in begun), default=0.0)
-            notes = latest[0].notes if latest[0] else None
+            first = {"notes": latest[0].notes, "guesses": latest[0].guesses} if latest[0] else {}
             step = sum(map(len, codes))
             passes = sum(frame.passes for frame in begun)
-            seen = View(state, step, total, seconds, codes=codes, notes=notes, kept=kept, **more)
-            return replace(seen, passes=passes)
+            told = {"codes": codes, "kept": kept, "passes": passes, **first, **more}
+            return View(state, step, total, seconds, **told)
 
         def preview() -> Image.Image:
             return arrange([pipe.preview(frame.codes) if frame else None for frame in latest])

@@ -118,7 +118,8 @@ async function take() {
 }
 
 function fit() {
-  for (const one of [film, ...beside]) if (one.fit()) one.paint(head);
+  const all = [film, ...beside];
+  if (all.map((one) => one.fit()).some(Boolean)) for (const one of all) one.paint(head);
 }
 
 canvas.addEventListener("click", (event) => {

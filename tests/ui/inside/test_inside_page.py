@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from aim.engine import Engine, Server
 from pages import Page, show, until
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 800}
@@ -68,6 +69,66 @@ def test_maps_while_it_draws_and_after(tab: Any, page: Page, tmp_path: Path) -> 
     )
     assert not tab.is_visible("#looked .aim-scale")
     tab.screenshot(path=tmp_path / "inside.png", full_page=True)
+
+
+@pytest.fixture
+def looks_ahead(page: Page) -> Iterator[None]:
+    """The page's model looks at 8 codes in a pass."""
+    before = page.pipe.server
+    model: Any = before.engine.model  # type: ignore[attr-defined]
+    advance, model.advance = model.advance, page.brake(model.advance)
+    page.pipe._server = Server(Engine(model, 4, widths=((8, 8),)))
+    yield
+    assert page.settle()
+    page.pipe._server.close()
+    page.pipe._server, model.advance = before, advance
+
+
+# places behind those that are shown which have a square in them, and not only a dot
+SQUARES = """() => {
+  const stage = document.querySelector("#looked .aim-stage");
+  const canvas = stage.querySelector("canvas");
+  const cell = canvas.width / 16;
+  const pixel = (place, part) => {
+    const [x, y] = [place % 16, Math.floor(place / 16)].map((at) => Math.floor((at + part) * cell));
+    return canvas.getContext("2d").getImageData(x, y, 1, 1).data.join();
+  };
+  const places = [...Array(256).keys()].filter((place) => place >= Number(stage.dataset.shown));
+  return places.filter((place) => pixel(place, 0.35) !== pixel(place, 0.1));
+}"""
+
+
+def test_what_is_guessed_is_shown_until_it_settles(
+    tab: Any, page: Page, looks_ahead: None, tmp_path: Path
+) -> None:
+    page.brake.seconds = 0.1
+    tab.get_by_role("button", name="Live").first.evaluate("(it) => it.ariaPressed = 'true'")
+    tab.click("#inside")
+    assert until(lambda: "small squares are its guesses" in key(tab))
+    found: list[list[int]] = []
+    assert until(lambda: found.append(tab.evaluate(SQUARES)) or len(found[-1]) > 2)
+    assert len(found[-1]) <= 7 and found[-1][-1] - found[-1][0] == len(found[-1]) - 1, found
+    tab.screenshot(path=tmp_path / "guesses.png", full_page=True)
+    page.brake.seconds = 1.0
+    tab.set_viewport_size({"width": 1100, "height": 900})  # paints anew
+    tab.wait_for_timeout(200)
+    assert tab.evaluate(SQUARES)
+    page.brake.seconds = 0.1
+    width = tab.locator("#looked canvas").first.bounding_box()["width"]
+
+    def said() -> str:
+        places = tab.evaluate(SQUARES)
+        line, column = divmod(places[-1] if places else 0, 16)
+        at = {"x": width * (column + 0.5) / 16, "y": width * (line + 0.5) / 16}
+        tab.locator("#looked canvas").first.hover(position=at, force=True)
+        return str(tab.inner_text("#looked .aim-here"))
+
+    assert until(lambda: said().endswith("guessed, not settled"))
+    page.brake.seconds = 0.0
+    assert until(lambda: "256 / 256" in tab.inner_text("#inside-progress .aim-text"), 30)
+    tab.wait_for_selector("#looked .aim-stage[data-state=done]")
+    assert re.search(r"codes in \d+ passes", tab.inner_text("#inside-progress .aim-text"))
+    assert until(lambda: "guesses" not in key(tab))
 
 
 def test_a_code_is_pointed_at_clicked_and_typed(tab: Any, page: Page) -> None:

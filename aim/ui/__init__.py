@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import time
-from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,7 +12,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from aim.errors import AimError
-from aim.pipeline import Frame, Pipeline
+from aim.pipeline import Pipeline
 from aim.settings import Settings
 from aim.ui import drawings, front
 from aim.ui.about import about_tab
@@ -26,7 +24,7 @@ from aim.ui.generate.layout import generate_tab
 from aim.ui.generate.recorded import opening
 from aim.ui.health import ROUTES, Health
 from aim.ui.inside.layout import inside_tab
-from aim.ui.models import Models, first_class
+from aim.ui.models import Models
 from aim.ui.page import Page
 from aim.ui.picker import picker
 from aim.ui.race import recorded
@@ -40,7 +38,6 @@ __all__ = ["LAUNCH", "build", "launch", "serve"]
 _TITLE = "AiM"
 _SKIP = '<a class="aim-skip" href="#tabs">Skip the settings</a>'  # for whoever goes by keyboard
 _LOOK = 0.1  # seconds between two looks at whether to end
-_WARM_SECONDS = 5.0  # of model time, before anybody asks
 
 _STYLES = (
     "stage/page.css",
@@ -130,10 +127,7 @@ def build(
     page.health = Health(models)
     # everybody at once: the engine batches, and keeps the line
     page.queue(default_concurrency_limit=page.threads)
-    page.warming = threading.Thread(
-        target=_warm_up, args=(models, page.health), name="warm-up", daemon=True
-    )
-    page.warming.start()
+    page.health.warm_up()
     return page
 
 
@@ -193,7 +187,7 @@ def serve(page: Any, **settings: Any) -> None:
     page.close(verbose=False)
     for pipe in models.loaded:  # a thread that computes while Python ends would crash it
         pipe.close()
-    page.warming.join(5)
+    page.health.warming.join(5)
 
 
 def check_mcp() -> None:
@@ -220,22 +214,3 @@ def _told(pipe: Pipeline, rate: float = 0) -> str:
     codes = pipe.model.config.num_tokens
     what = f"A Mamba-2 model draws a picture as {codes} codes, one after another{speed}."
     return f"{what} {recorded.sentence(pipe)}".rstrip()
-
-
-def _warm_up(models: Models, health: Health) -> None:
-    """Draw a picture, or as much as there is time for, so that the first one that somebody asks for
-    is as fast as the next; and see how fast that is.
-    """
-    pipe = models.get(models.default)
-    first: Frame | None = None  # its codes bear what is done once
-    # somebody closed the model meanwhile; what else is wrong, the first picture will say
-    with suppress(AimError):
-        for frame in pipe.stream(first_class(pipe), preview_every=32):
-            if first is not None:
-                health.rate = (frame.step - first.step) / (frame.seconds - first.seconds)
-                if frame.seconds > _WARM_SECONDS:
-                    break
-            elif frame.image is not None:
-                first = frame
-                health.warm.set()
-        health.warm.set()

@@ -4,6 +4,7 @@ draw, without waiting for them.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -16,8 +17,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from aim._version import __version__
-from aim.pipeline import Pipeline
-from aim.ui.models import Models
+from aim.errors import AimError
+from aim.pipeline import Frame, Pipeline
+from aim.ui.models import Models, first_class
+
+_WARM_SECONDS = 5.0  # of model time, before anybody asks
+_log = logging.getLogger(__name__)
 
 COUNTERS = {
     "requests": "Drawings asked for.",
@@ -32,21 +37,49 @@ GAUGES = {"running": "Drawings in the batch.", "waiting": "Drawings in line."}
 
 
 class Health:
-    """The state of one page; ``warm`` is set when the first model has drawn a little, ``rate`` is
-    how many codes a second it drew, 0 before that is known.
+    """The state of one page; ``warm`` is set when the first model has drawn a little, which the
+    thread ``warming`` does; ``rate`` is how many codes a second it drew, 0 before that is known.
     """
+
+    warming: threading.Thread | None = None
 
     def __init__(self, models: Models) -> None:
         self.models, self.warm, self.rate = models, threading.Event(), 0.0
         self._started = time.monotonic()
 
+    def warm_up(self) -> None:
+        """Draw a picture in the background, or as much as there is time for, so that the first one
+        that somebody asks for is as fast as the next; and see how fast that is.
+        """
+        self.warming = threading.Thread(target=self._warm_up, name="warm-up", daemon=True)
+        self.warming.start()
+
+    def _warm_up(self) -> None:
+        pipe = self.models.get(self.models.default)
+        first: Frame | None = None  # its codes bear what is done once
+        try:
+            for frame in pipe.stream(first_class(pipe), preview_every=32):
+                if first is not None:
+                    self.rate = (frame.step - first.step) / (frame.seconds - first.seconds)
+                    if frame.seconds > _WARM_SECONDS:
+                        break
+                elif frame.image is not None:
+                    first = frame
+                    self.warm.set()
+            self.warm.set()
+        except AimError as error:  # perhaps somebody closed the model meanwhile
+            _log.warning("the first drawing ended early: %s", error)
+
     def why_not(self) -> str:
         """Why nobody should be sent here now, empty where all is well. An engine whose thread has
-        ended is started anew behind this.
+        ended is started anew behind this, and a first drawing that failed is tried again.
         """
         if self.models.line.ending:
             return "the server is about to end"
         if not self.warm.is_set():
+            if self.warming is not None and not self.warming.is_alive():
+                self.warm_up()
+                return "the first drawing failed, as the log says; it is tried again"
             return "the model is loading or warming up"
         for pipe in self.models.loaded:
             if pipe.started and (why := pipe.started.why_not()):

@@ -118,6 +118,22 @@ def test_a_dead_engine_is_told_and_another_one_begins(
     assert image.size == (64, 64)
 
 
+def test_a_first_drawing_that_failed_is_told_and_tried_again(
+    make_pipe: Callable[..., tuple[Pipeline, Brake]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, _ = make_pipe()
+    models = SimpleNamespace(loaded=[pipe], line=Line(Limits()), default="", get=lambda _: pipe)
+    health = Health(cast(Any, models))
+    with monkeypatch.context() as broken:
+        broken.setattr(pipe.model, "step", lambda *_, **__: 1 / 0)
+        health.warm_up()
+        assert health.warming is not None
+        health.warming.join(20)
+    assert health.why_not() == "the first drawing failed, as the log says; it is tried again"
+    assert until(lambda: health.why_not() == "")
+    pipe.close()
+
+
 def test_metrics_are_prometheus_text(page: Page) -> None:
     found = get(page, "/metrics")
     assert found.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"

@@ -128,7 +128,7 @@ def url(pipe: Pipeline) -> Iterator[str]:
         patch.setattr(ui_models, "load", lambda *_, **__: pipe)
         page: Any = aim.ui.build(record.MODEL, device="cpu", dtype="float32")
         _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **aim.ui.LAUNCH)
-        page.warming.join(60)
+        page.health.warming.join(60)
         yield url
         page.close(verbose=False)
 

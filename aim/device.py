@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,6 +12,11 @@ import torch
 
 from aim.errors import InvalidInput
 from aim.settings import DTYPES, Settings
+
+
+def has_tiles() -> bool:
+    """Whether this CPU multiplies tiles of bfloat16 (AMX): a few rows cost little more than one."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())  # private
 
 
 def own_device(name: str, settings: Settings) -> str:
@@ -74,21 +81,35 @@ def prepare(
 
 
 def set_threads(asked: int | None, device: torch.device) -> None:
-    """Let PyTorch use ``asked`` CPU threads; for None, on a CPU, one core less than it would take.
-
-    That core is for whoever decodes and serves meanwhile. Every thread that calls PyTorch has
-    helpers of its own; where all of them outnumber the cores, OpenMP lets them sleep between the
-    many small parallel loops of a step, and waking them takes longer than the loops: with both of 2
-    cores, a picture takes twice as long as with one.
+    """Let PyTorch use ``asked`` CPU threads in this thread; for None, on a CPU, one core less than
+    it would take.
     """
     if asked is not None:
         torch.set_num_threads(asked)
     elif device.type == "cpu":
-        torch.set_num_threads(max(1, _all_threads() - 1))
+        torch.set_num_threads(max(1, all_threads() - 1))
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let PyTorch use ``count`` CPU threads in this thread meanwhile.
+
+    Every thread that computes with several keeps helpers of its own. Where all of them outnumber
+    the cores, OpenMP lets them sleep between the many small parallel loops of a step, and waking
+    them takes longer than the loops. So while an engine decodes on a CPU with all cores, whoever
+    loads or decodes images beside it takes one.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @lru_cache(maxsize=1)
-def _all_threads() -> int:
+def all_threads() -> int:
+    """As many CPU threads as PyTorch would take."""
     return torch.get_num_threads()
 
 

@@ -21,7 +21,7 @@ from aim.checks import whole
 from aim.classes import Labels
 from aim.codec import Codec
 from aim.config import MAX_SEED, SAMPLING, SamplingParams, check_seed
-from aim.device import prepare
+from aim.device import prepare, threads
 from aim.engine import Engine, Request, Server, Service
 from aim.engine.backend import check, pick
 from aim.engine.requests import Mix
@@ -76,9 +76,10 @@ class Pipeline(Codec):
         tokenizer.fusible = self.backend != "eager"
         super().__init__(tokenizer)
         self.max_waiting = 64
+        self.threads = Settings.from_env().threads  # of ``server``, as ``Server`` takes them
         self._server: Service | None = None
         self._start: Callable[[Pipeline], Service] = lambda pipe: Server(
-            pipe._backend.engine(pipe.max_requests, pipe.max_waiting)
+            pipe._backend.engine(pipe.max_requests, pipe.max_waiting), pipe.threads
         )
         # ends the server, at exit or when nobody holds the pipeline any more
         self._end: Callable[[], object] = int
@@ -107,15 +108,16 @@ class Pipeline(Codec):
         computes in it natively; ``backend`` auto, gpu (Triton kernels, captured in CUDA graphs),
         cpu (packed products), mamba-ssm (that package's kernels and causal-conv1d's, as far as they
         import) or eager, auto being gpu or cpu; up to ``max_requests`` images are drawn at once.
-        PyTorch's CPU threads are set to AIM_THREADS, on a CPU without it to one less than there are
-        cores. ``ahead``, auto, off, 2, 4, 8 or 16, is how many codes of an image a step looks at,
-        guessing what comes next: in float32 the same image in fewer steps. Auto is by the number of
-        images, and off in float32; mamba-ssm cannot. InvalidInput, CheckpointError or HubError say
-        what is wrong.
+        On a CPU an image is drawn with all cores, and PyTorch is left one less for the rest, or
+        both take AIM_THREADS. ``ahead``, auto, off, 2, 4, 8 or 16, is how many codes of an image a
+        step looks at, guessing what comes next: in float32 the same image in fewer steps. Auto is
+        by the number of images, and off in float32; mamba-ssm cannot. InvalidInput, CheckpointError
+        or HubError say what is wrong.
         """
         where, what = prepare(device, dtype, Settings.from_env().threads)
         check(backend, where)
-        return cls(*load_model(source, where, what), backend, max_requests, ahead)
+        with threads(1):
+            return cls(*load_model(source, where, what), backend, max_requests, ahead)
 
     @property
     def backend(self) -> str:

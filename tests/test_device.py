@@ -99,7 +99,7 @@ def test_one_core_is_left_to_others_unless_a_number_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, asked: int | None, kind: str, taken: int
 ) -> None:
     found = [0]
-    monkeypatch.setattr(device, "_all_threads", lambda: 4)
+    monkeypatch.setattr(device, "all_threads", lambda: 4)
     monkeypatch.setattr(torch, "set_num_threads", found.append)
     set_threads(asked, torch.device(kind))
     assert found[-1] == taken
@@ -107,7 +107,7 @@ def test_one_core_is_left_to_others_unless_a_number_is_asked_for(
 
 def test_one_core_alone_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[int] = []
-    monkeypatch.setattr(device, "_all_threads", lambda: 1)
+    monkeypatch.setattr(device, "all_threads", lambda: 1)
     monkeypatch.setattr(torch, "set_num_threads", found.append)
     set_threads(None, torch.device("cpu"))
     assert found == [1]

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 import aim
+import aim.pipeline as pipeline_module
 from aim import Frame, GenerationError, InvalidInput, Pipeline, SamplingParams
 from aim.engine import Engine, Finished, Request
 from aim.engine.backend import Backend
@@ -456,7 +457,7 @@ class TestLoad:
         assert pipe.parameters(1, 3, pipe.sampling)["dtype"] == "bfloat16"
 
     def test_threads(self, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("aim.device._all_threads", lambda: 4)
+        monkeypatch.setattr("aim.device.all_threads", lambda: 4)
         try:
             for _ in range(2):
                 aim.load(tiny_checkpoint, "cpu")
@@ -466,6 +467,37 @@ class TestLoad:
             monkeypatch.setenv("AIM_THREADS", "2")
             aim.load(tiny_checkpoint, "cpu")
             assert torch.get_num_threads() == 2
+        finally:
+            torch.set_num_threads(1)
+
+    def test_all_cores_draw_and_one_loads_and_decodes(
+        self, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else OpenMP's helpers outnumber the cores, and sleep between the loops of a step."""
+        monkeypatch.setattr("aim.device.all_threads", lambda: 4)
+        monkeypatch.setattr("aim.engine.server.all_threads", lambda: 4)
+        found = {}
+
+        def at(name: str, of: Any, method: str) -> None:
+            really = getattr(of, method)
+
+            def noted(*args: Any, **kwargs: Any) -> Any:
+                found[name] = torch.get_num_threads()
+                return really(*args, **kwargs)
+
+            monkeypatch.setattr(of, method, noted)
+
+        at("load", pipeline_module, "load_model")
+        at("draw", Engine, "step")
+        at("decode", VQ, "decode")
+        try:
+            pipe = aim.load(tiny_checkpoint, "cpu")
+            pipe.generate([1])
+            assert found == {"load": 1, "draw": 4, "decode": 1}
+            assert torch.get_num_threads() == 3
+            monkeypatch.setenv("AIM_THREADS", "2")
+            aim.load(tiny_checkpoint, "cpu").generate([1])
+            assert found == {"load": 1, "draw": 2, "decode": 1}
         finally:
             torch.set_num_threads(1)
 

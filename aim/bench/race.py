@@ -19,6 +19,7 @@ from aim.bench.runs import Spread, Stop, never
 from aim.bench.speed import LARGEST, Say, release
 from aim.checks import whole
 from aim.config import MAX_SEED, SamplingParams, check_seed
+from aim.device import set_threads
 from aim.engine import Request
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
@@ -95,6 +96,7 @@ def race(
         )
     sampling, device = params or first.sampling, first.device
     order = turns(len(entries), laps, seed)
+    set_threads(first.threads, device)  # whichever thread this is
     if bandwidth is None:
         say("the memory's bandwidth")
         bandwidth = copy_bandwidth(device)

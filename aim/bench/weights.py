@@ -11,7 +11,7 @@ import torch
 from aim.checkpoint.load import Loaded
 from aim.checkpoint.weights import blank
 from aim.config import MODELS, ModelSpec, PriorConfig
-from aim.device import free_memory, prepare
+from aim.device import free_memory, prepare, threads
 from aim.engine.backend import check
 from aim.engine.memory import RESERVE
 from aim.errors import InvalidInput
@@ -85,4 +85,5 @@ def random_pipeline(
     """As ``aim.load``, of a ``random_model``."""
     where, what = prepare(device, dtype, Settings.from_env().threads)
     check(backend, where)
-    return Pipeline(*random_model(name, where, what), backend, max_requests, ahead)
+    with threads(1):
+        return Pipeline(*random_model(name, where, what), backend, max_requests, ahead)

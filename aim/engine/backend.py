@@ -10,6 +10,7 @@ from typing import TypeGuard, cast
 import torch
 
 from aim.config import GPTConfig
+from aim.device import has_tiles
 from aim.engine.engine import Engine
 from aim.engine.passes import OFF, Passes, Widths, up_to, widest
 from aim.engine.requests import Request
@@ -34,7 +35,7 @@ WINDOWED = ("gpu", "cpu", "eager")  # those whose step may read several codes of
 # On a GPU ((4, 16), (8, 8)) would be, once a pass of one item is measured to cost what a step does
 AUTO: dict[str, Widths] = {
     "gpu": OFF,
-    "cpu": ((2, 4),),
+    "cpu": ((2, 4),),  # where it has tiles; where it has not, a picture takes a third longer
     "mamba-ssm": OFF,
     "eager": OFF,
 }
@@ -82,8 +83,10 @@ def looked(ahead: str | int, backend: str, dtype: torch.dtype) -> Widths:
     wanted = str(ahead)
     if wanted not in AHEAD:
         raise InvalidInput(f"ahead is {ahead!r}; it must be one of {', '.join(AHEAD)}")
-    if wanted in ("auto", "off"):
-        return AUTO[backend] if wanted == "auto" and dtype != torch.float32 else OFF
+    if wanted == "off" or (wanted == "auto" and dtype == torch.float32):
+        return OFF
+    if wanted == "auto":
+        return AUTO[backend] if backend != "cpu" or has_tiles() else OFF
     if backend not in WINDOWED:
         raise InvalidInput(
             f"ahead is {ahead!r}, but the backend is {backend!r}, whose step reads one code a "

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
+import torch
+
+from aim.device import all_threads, threads
 from aim.engine.engine import Engine
 from aim.engine.requests import LAST, Cancelled, Event, Failed, Finished, Progress, Request
 from aim.errors import GenerationError
@@ -159,20 +162,25 @@ class Subscription(Iterator[Event]):
 class Server:
     """Drives ``engine`` from one daemon thread, which sleeps when nothing is to do. Everything here
     is thread-safe.
+
+    On a CPU it computes with ``cores`` threads, for None with as many as PyTorch would take.
     """
 
     reports = ()  # as of ``Service``: there are no replicas
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, cores: int | None = None) -> None:
         self.engine = engine
         self._mailboxes: dict[int, Mailbox] = {}
         self._lock = threading.Lock()  # of the mailboxes and of closing
         # may be put to from a garbage collector, anywhere
         self._wake: SimpleQueue[None] = SimpleQueue()
-        self._closing = False
+        self._closing, self._begun = False, threading.Event()
         self.tally = Tally()
         self._thread = threading.Thread(target=self._serve, name="aim-engine", daemon=True)
-        self._thread.start()
+        if engine.model.device.type == "cpu":
+            self._start(cores or all_threads())
+        else:
+            self._thread.start()
 
     @property
     def alive(self) -> bool:
@@ -213,7 +221,17 @@ class Server:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
+    def _start(self, cores: int) -> None:
+        """Start the thread with so many CPU threads of PyTorch's, which gives a new thread as many
+        as were asked for last.
+        """
+        with threads(cores):
+            self._thread.start()
+            self._begun.wait()
+
     def _serve(self) -> None:
+        torch.get_num_threads()  # from here on, what this thread has
+        self._begun.set()
         while not self._closing:
             if self.engine.idle:
                 self._wake.get()

@@ -45,7 +45,8 @@ def kept_size(size: Any, config: VQConfig) -> int:
 
 class _OneThread:
     """Where all of a process is decoded on a CPU: a thread that decoded keeps some 30 MB of a
-    128x128 picture's activations, and so would each of a hundred that serve a page.
+    128x128 picture's activations, and so would each of a hundred that serve a page. It computes
+    with one of PyTorch's (``device.threads``).
     """
 
     def __init__(self) -> None:
@@ -54,7 +55,7 @@ class _OneThread:
             os.register_at_fork(after_in_child=self._begin)
 
     def _begin(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "decoder")
+        self._pool = ThreadPoolExecutor(1, "decoder", torch.set_num_threads, (1,))
 
     def __call__(self, work: Callable[[], T]) -> T:
         return self._pool.submit(work).result()

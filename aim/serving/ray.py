@@ -160,7 +160,8 @@ class RayReplica:
     def __init__(self, plan: Plan, device: str, threads: int) -> None:
         pipe = plan.load(plan.source, device, **plan.options, max_requests=plan.places)
         if pipe.device.type == "cpu" and Settings.from_env().threads is None:
-            torch.set_num_threads(max(1, threads))
+            pipe.threads = max(1, threads)
+            torch.set_num_threads(pipe.threads)
         list(pipe.draw(pipe.classes[0]))
         server = cast(Server, pipe.server)
         server.tally = Tally()

@@ -9,6 +9,7 @@ import torch
 
 from aim.config import SamplingParams
 from aim.engine import Engine, Request
+from aim.engine import backend as backend_module
 from aim.engine.backend import AUTO, looked, pick
 from aim.engine.passes import OFF, Passes, up_to, widest
 from aim.engine.requests import Cancelled, Finished, Progress
@@ -138,7 +139,14 @@ def test_another_number_is_refused(ahead: Any) -> None:
         pick(random_gpt(), "eager", ahead)
 
 
-def test_auto_is_a_table_in_bfloat16_and_off_in_float32() -> None:
+def test_auto_is_off_on_a_cpu_without_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_module, "has_tiles", lambda: False)
+    assert looked("auto", "cpu", torch.bfloat16) == OFF
+    assert looked(4, "cpu", torch.bfloat16) != OFF
+
+
+def test_auto_is_a_table_in_bfloat16_and_off_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_module, "has_tiles", lambda: True)
     for backend, widths in AUTO.items():
         assert looked("auto", backend, torch.bfloat16) == widths
         assert (

@@ -4,7 +4,8 @@ With the bundled models, in float32: drawings, one after another, into ``generat
 and a race into ``race/recorded.json``. ``SHOWN`` and ``RACED`` say what: look at ``recorded.png``,
 which is written, too, and change the seeds until it pleases. ``python -m aim.ui.record race``
 records the race alone, and with the JSON of a race as ``aim bench race --json`` or the page saves
-it, its times are those, wherever they were measured.
+it, its times are those, wherever they were measured. ``python -m aim.ui.record elsewhere FILE ...``
+keeps the times of races of other models, of one picture each, in ``race/elsewhere.json``.
 """
 
 from __future__ import annotations
@@ -71,6 +72,12 @@ def record_race(pipes: Sequence[Pipeline], measured: Race | None = None) -> str:
     return of_race.written(measured, codes, where(measured.machine, measured.dtype))
 
 
+def record_elsewhere(races: Sequence[Race]) -> str:
+    """The times of ``races``, in the format of the file."""
+    found = [one for race in races for one in of_race.timed(race, where(race.machine, race.dtype))]
+    return json.dumps(found) + "\n"
+
+
 def where(machine: Machine, dtype: str) -> str:
     """A machine in words."""
     name = f"{machine.cores} CPU cores" if machine.device == "cpu" else f"one {machine.name}"
@@ -96,13 +103,16 @@ def sheet(pipe: Pipeline) -> Image.Image:
 
 def main(what: Sequence[str]) -> None:
     """Record what the command asks for; see above."""
-    aim, gpt = (load(name, device="cpu", dtype="float32") for name in of_race.MODELS)
     folder = Path(__file__).parent
+    measured = [TypeAdapter(Race).validate_json(Path(path).read_bytes()) for path in what[1:]]
+    if what and what[0] == "elsewhere":
+        (folder / of_race.ELSEWHERE).write_text(record_elsewhere(measured), encoding="utf-8")
+        return
+    aim, gpt = (load(name, device="cpu", dtype="float32") for name in of_race.MODELS)
     if not what:
         (folder / FILE).write_text(record(aim), encoding="utf-8")
         sheet(aim).save("recorded.png")
-    times = [TypeAdapter(Race).validate_json(Path(path).read_bytes()) for path in what[1:]]
-    (folder / of_race.FILE).write_text(record_race((aim, gpt), *times), encoding="utf-8")
+    (folder / of_race.FILE).write_text(record_race((aim, gpt), *measured), encoding="utf-8")
     print(of_race.recorded().replay["result"])
 
 

@@ -1,11 +1,13 @@
-"""The race that the page shows before anybody has measured one: ``python -m aim.ui.record`` runs it
-anew.
+"""The races that the page shows before anybody has measured one: the bundled pair's, which
+``python -m aim.ui.record`` runs anew, and those of other models, measured elsewhere, of which
+there are the times alone.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from aim.bench.race import Race
+from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui.assets import text
 from aim.ui.generate.recorded import address, packed, unpacked
@@ -24,6 +27,7 @@ from aim.ui.race.report import replay_of
 from aim.ui.stage.reel import encoded
 
 FILE = "race/recorded.json"
+ELSEWHERE = "race/elsewhere.json"
 MODELS = ("aim-s", "gpt-s")
 
 
@@ -62,20 +66,61 @@ def written(race: Race, codes: Sequence[np.ndarray], machine: str) -> str:
     return json.dumps(told) + "\n"
 
 
-def opening(pipe: Pipeline) -> dict[str, Any] | None:
-    """What a ``Replay`` shows before anything is measured; None where the race was another model's
-    than ``pipe``.
+def timed(race: Race, machine: str) -> Iterator[dict[str, Any]]:
+    """The times of one picture of the first racer and of each other one, in the format of the file
+    of those from elsewhere. InvalidInput: it is a race of several pictures.
+    """
+    if race.batch != 1:
+        raise InvalidInput(f"the race is one of {race.batch} pictures at once; record one of 1")
+    first, *others = race.racers
+    for other in others:
+        pair = replace(race, racers=(first, other))
+        told = f"{machine}, PyTorch {race.machine.pytorch}, weights: "
+        weights = " and ".join(dict.fromkeys(racer.version for racer in pair.racers))
+        yield {
+            "title": f"{first.name}, {other.name} on {race.machine.name}",
+            "machine": told + weights,
+            "replay": replay_of(pair),
+        }
+
+
+def opening(pipe: Pipeline) -> list[dict[str, Any]]:
+    """What a ``Replay`` offers before anything is measured, the bundled pair's first; nothing where
+    that was another model's than ``pipe``. Where there are times alone, what ``pipe`` drew stands
+    in for all pictures, and the badge says so.
     """
     found = recorded()
     if not found.of(pipe):
-        return None
+        return []
     versions = " and ".join(map(" ".join, zip(MODELS, found.versions, strict=True)))
-    badge = f"Recorded on {found.machine}: {versions}"
-    value = {**found.replay, "run": "recorded", "badge": badge}
+    values = [
+        {
+            **found.replay,
+            "run": "recorded",
+            "title": f"{', '.join(MODELS)} on {found.machine}",
+            "badge": f"Recorded on {found.machine}: {versions}",
+        },
+        *(
+            {
+                **one["replay"],
+                "run": one["title"],
+                "title": one["title"],
+                "badge": f"Recorded on {one['machine']}. These are times alone: "
+                f"{pipe.name}'s picture stands in for both",
+            }
+            for one in json.loads(text(ELSEWHERE))
+        ),
+    ]
     palette, images = pipe.colours(), pipe.pictures(found.codes)
-    for racer, codes, image in zip(value["racers"], found.codes, images, strict=True):
-        racer |= {"colours": [encoded(palette, codes)], "image": address(image, 90)}
-    return value
+    shown = [
+        {"colours": [encoded(palette, codes)], "image": address(image, 90)}
+        for codes, image in zip(found.codes, images, strict=True)
+    ]
+    for value in values:
+        own = shown if value is values[0] else [shown[0]] * len(value["racers"])
+        for racer, picture in zip(value["racers"], own, strict=True):
+            racer |= picture
+    return values
 
 
 class Opening:
@@ -88,7 +133,7 @@ class Opening:
 
     @cached_property
     def told(self) -> bytes:
-        """The value of the replay, as JSON."""
+        """The values of the replay, as JSON."""
         return json.dumps(opening(self._pipe)).encode()
 
 

@@ -28,14 +28,16 @@ function show(index, clock) {
   const find = (name) => lane.querySelector(".aim-" + name);
   const [head, done] = [codes(racer.code_seconds, clock), clock >= racer.seconds];
   const whole = Math.floor(head);
+  const { unit = "codes", code_seconds: times } = racer;
   find("clock").textContent = seconds(Math.min(clock, racer.seconds));
-  film.paint(head);
+  if (unit === "codes") film.paint(head);
+  else film.denoise(head / times.length);
   const state = done ? "done" : String(whole);
   if (lane.dataset.drawn === state) return done;
   lane.dataset.drawn = state;
-  find("count").textContent = `${whole} / ${film.total} codes`;
-  find("meter").firstChild.style.width = (100 * whole) / film.total + "%";
-  const decoding = whole === film.total ? "decoding the picture" : "";
+  find("count").textContent = `${whole} / ${times.length} ${unit}`;
+  find("meter").firstChild.style.width = (100 * whole) / times.length + "%";
+  const decoding = whole === times.length ? "decoding the picture" : "";
   find("arrival").textContent = done ? racer.arrival : decoding;
   film.canvas.setAttribute("aria-label", done ? racer.alt : `${racer.name} is drawing`);
   return done;
@@ -115,7 +117,14 @@ if (props.recorded) {
     if (!isIntersecting) return;
     seen.disconnect();
     const answer = await fetch(`${window.gradio_config?.root || ""}/race.json`).catch(() => null);
-    if (answer?.ok && !race) load(await answer.json());
+    if (!answer?.ok) return;
+    const races = await answer.json();
+    const which = root.querySelector(".aim-which");
+    const pick = which.querySelector("select");
+    pick.replaceChildren(...races.map(({ title }) => new Option(title)));
+    pick.addEventListener("change", () => load(races[pick.selectedIndex]));
+    which.hidden = races.length < 2;
+    if (!race) load(races[0]);
   });
   seen.observe(element);
 }

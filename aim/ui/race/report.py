@@ -16,7 +16,7 @@ from aim.bench.table import machine_line
 from aim.ui.race.charts import Bar, bars, number, seconds, size, table
 
 SHOWN = 16  # pictures of a batch at the most
-FAMILIES = {"AiM": "Mamba-2", "GPT": "Transformer"}
+FAMILIES = {"AiM": "Mamba-2", "GPT": "Transformer", "DiT": "Diffusion"}
 
 
 def kind(family: str) -> str:
@@ -37,10 +37,11 @@ def replay_of(race: Race) -> dict[str, Any]:
             {
                 "name": racer.name,
                 "kind": FAMILIES.get(racer.family, racer.family),
+                "unit": unit(racer),
                 "code_seconds": [round(at, 5) for at in racer.replay.code_seconds],
                 "seconds": round(racer.replay.seconds, 5),
                 "arrival": (
-                    f"codes {seconds(racer.replay.codes_seconds)}, decoding "
+                    f"{unit(racer)} {seconds(racer.replay.codes_seconds)}, decoding "
                     f"{seconds(racer.replay.decode_seconds)}; memory {size(racer.sequence_bytes)}"
                 ),
                 "memory": racer.sequence_bytes,
@@ -52,6 +53,13 @@ def replay_of(race: Race) -> dict[str, Any]:
             for racer in race.racers
         ],
     }
+
+
+def unit(racer: Racer) -> str:
+    """What a picture comes in: codes, or a diffusion model's steps, of which each changes all of
+    it.
+    """
+    return "steps" if racer.codes_per_pass is None else "codes"
 
 
 def verdict(race: Race) -> str:

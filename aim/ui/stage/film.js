@@ -125,6 +125,19 @@ class Film {
     if (this.mark) this.frame(this.mark, 0.14);
   }
 
+  // All of the pictures at once, behind as much noise as is not taken away yet.
+  denoise(share) {
+    const { size, height } = this.layout();
+    const { context, image } = this;
+    this.canvas.height = height;
+    if (image) context.drawImage(image, 0, 0, size, height);
+    this.grain ??= noise(64);
+    context.imageSmoothingEnabled = false;
+    context.globalAlpha = image ? 1 - share : 1;
+    context.drawImage(this.grain, 0, 0, size, height);
+    context.globalAlpha = 1;
+  }
+
   scissors() {
     const { cell, size, height } = this.layout();
     const { context } = this;
@@ -187,4 +200,13 @@ class Film {
     this.canvas.width = width;
     return true;
   }
+}
+
+function noise(side) {
+  const small = document.createElement("canvas");
+  small.width = small.height = side;
+  const data = new ImageData(side, side);
+  for (let i = 0; i < data.data.length; i++) data.data[i] = i % 4 === 3 ? 255 : 256 * Math.random();
+  small.getContext("2d").putImageData(data, 0, 0);
+  return small;
 }

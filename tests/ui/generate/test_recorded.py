@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import time
@@ -20,6 +21,7 @@ import aim.ui
 import cold
 from aim.bench.race import Race
 from aim.bench.race import race as run_race
+from aim.bench.racers import Lap
 from aim.bench.table import as_json
 from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
@@ -79,7 +81,7 @@ def test_the_race_is_what_the_bundled_models_draw(pipe: Pipeline) -> None:
     assert np.array_equal(recording().drawings[0].codes, own), "which is drawn above"
     assert np.array_equal(record.drawn(other, found.label, found.seed), others)
     assert race.Opening(pipe).there
-    value = json.loads(race.Opening(pipe).told)
+    value, *_ = json.loads(race.Opening(pipe).told)
     assert all(version in value["badge"] for version in found.versions)
     for racer in value["racers"]:
         assert racer["code_seconds"] == sorted(racer["code_seconds"])
@@ -103,6 +105,51 @@ def test_a_race_is_recorded_with_times_from_elsewhere(
         record.record_race(pipes[::-1], saved)
 
 
+@pytest.fixture(scope="module")
+def raced_elsewhere(make_rival: Callable[[str, Brake], Pipeline]) -> Race:
+    """A race of one picture, in which a diffusion model of five steps came second."""
+    pipes = [make_rival(name, Brake()) for name in ("aim-xl", "gpt-xl")]
+    found, _ = run_race(pipes, 1, bandwidth=1e10)
+    aim, gpt = (
+        dataclasses.replace(racer, laps=(with_times(racer.laps[0], 256),)) for racer in found.racers
+    )
+    laps = (with_times(gpt.laps[0], 5),)
+    dit = dataclasses.replace(
+        gpt, name="dit-xl-50", family="DiT", laps=laps, passes=5, codes_per_pass=None,
+        codes_per_second=None,
+    )  # fmt: skip
+    return dataclasses.replace(found, racers=(aim, gpt, dit), tokens=256)
+
+
+def with_times(lap: Lap, steps: int) -> Lap:
+    times = tuple(0.5 * (step + 1) / steps for step in range(steps))
+    return dataclasses.replace(lap, code_seconds=times, codes_seconds=0.5)
+
+
+def test_times_from_elsewhere_are_kept(
+    raced_elsewhere: Race, tmp_path: Path, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "race").mkdir()
+    (tmp_path / "race.json").write_text(as_json(raced_elsewhere))
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))
+    record.main(["elsewhere", str(tmp_path / "race.json")])
+    told = (tmp_path / race.ELSEWHERE).read_text()
+    really = race.text
+    monkeypatch.setattr(race, "text", lambda path: told if path == race.ELSEWHERE else really(path))
+    own, first, second = race.opening(pipe)
+    assert own["title"].startswith("aim-s, gpt-s on ")
+    assert first["title"].startswith("aim-xl, gpt-xl on ")
+    assert [racer["kind"] for racer in second["racers"]] == ["Mamba-2", "Diffusion"]
+    assert [racer["unit"] for racer in second["racers"]] == ["codes", "steps"]
+    assert second["racers"][1]["code_seconds"] == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert second["racers"][1]["arrival"].startswith("steps 0.500 s, decoding ")
+    assert "times alone: aim-s's picture stands in" in second["badge"]
+    assert "weights: random" in second["badge"] and "gpt-xl" not in second["result"]
+    assert {racer["image"] for racer in second["racers"]} == {own["racers"][0]["image"]}
+    with pytest.raises(InvalidInput, match="4 pictures at once; record one of 1"):
+        record.record_elsewhere([dataclasses.replace(raced_elsewhere, batch=4)])
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [((1.0, 1.1), "1.00 s, and a Transformer of its size 1.10 s"), ((3, 0.05), "3.00 s, and a ")],
@@ -121,9 +168,11 @@ def test_the_headline_says_what_was_measured(
 
 
 @pytest.fixture(scope="module")
-def url(pipe: Pipeline) -> Iterator[str]:
-    """A page on the bundled model, which is warm."""
+def url(pipe: Pipeline, raced_elsewhere: Race) -> Iterator[str]:
+    """A page on the bundled model, which is warm; a diffusion model raced elsewhere."""
+    told, really = record.record_elsewhere([raced_elsewhere]), race.text
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(race, "text", lambda path: told if path == race.ELSEWHERE else really(path))
         # other tests' page has its own
         patch.setattr(ui_models, "load", lambda *_, **__: pipe)
         page: Any = aim.ui.build(record.MODEL, device="cpu", dtype="float32")
@@ -189,6 +238,16 @@ def test_the_first_screen_moves_and_a_picture_draws_its_class(
         tab.wait_for_function(
             "() => Number(document.querySelector('.aim-racer').dataset.drawn) > 3"
         )
+        tab.select_option(".aim-which select", index=2)
+        tab.wait_for_selector(".aim-replay[data-state=done]")
+        assert tab.locator(".aim-name").all_inner_texts() == ["aim-xl", "dit-xl-50"]
+        assert tab.locator(".aim-kind").all_inner_texts() == ["Mamba-2", "Diffusion"]
+        assert tab.locator(".aim-count").all_inner_texts() == [
+            "256 / 256 codes",
+            "5 / 5 steps",
+        ]
+        assert "stands in for both" in tab.inner_text(".aim-badge")
+        tab.screenshot(path=tmp_path / "diffusion.png")
         show(tab, "Generate")
         last = tab.locator("#chips button").nth(11).bounding_box()
         assert last["y"] + last["height"] <= 800, "not above the fold"

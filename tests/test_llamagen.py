@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from aim.checkpoint import llamagen, load_model
+from aim.checkpoint.torch_file import NOTHING
 from aim.config import LLAMAGEN, MODELS, VQ_F16, SamplingParams
 from aim.errors import CheckpointError, HubError, InvalidInput
 from aim.models.gpt.model import GPT
@@ -55,10 +56,12 @@ class Harm:
 def write(tmp_path: Path, tiny_vq: VQ, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Write a prior of the given content; the tokenizer, of a tiny kind, is beside it."""
     monkeypatch.setattr(llamagen, "VQ_F16", tiny_vq.config)
+    for layers in (0, 1, 2, 3):
+        monkeypatch.setitem(llamagen.SIZES, (64, layers, 1), "T")
     counter = {"quantize.codebook_used": torch.zeros(65536)}
     torch.save({"model": {**tiny_vq.state_dict(), **counter}}, tmp_path / TOKENIZER)
 
-    def write(content: object, name: str = "tiny.pt", **how: Any) -> Path:
+    def write(content: object, name: str = "c2i_T_016.pt", **how: Any) -> Path:
         torch.save(content, tmp_path / name, **how)
         return tmp_path / name
 
@@ -81,6 +84,14 @@ FORMS: dict[str, Callable[[dict[str, Tensor]], object]] = {
     "with the rotary table": lambda weights: {
         "model": {**weights, "freqs_cis": torch.zeros(17, 32, 2)}
     },
+    "ema": lambda weights: {"ema": weights, "steps": 7},
+    "of processes": lambda weights: {f"module.{k}": w for k, w in weights.items()},
+    "of processes, compiled": lambda weights: {
+        "model": {f"module._orig_mod.{k}": w for k, w in weights.items()}
+    },
+    "compiled by layers": lambda weights: {
+        k.replace(".attention.", "._orig_mod.attention."): w for k, w in weights.items()
+    },
 }
 
 
@@ -90,7 +101,7 @@ def test_every_form_loads(write: Write, tiny_vq: VQ, form: str, zipped: bool):
     model = tiny_gpt()
     path = write(FORMS[form](model.state_dict()), _use_new_zipfile_serialization=zipped)
     loaded = load_model(path)
-    assert loaded.name == "tiny"
+    assert loaded.name == "c2i_T_016"
     assert loaded.model.config == model.config
     assert loaded.tokenizer.config == tiny_vq.config
     assert_equal(loaded.model, model)
@@ -140,22 +151,9 @@ def test_the_configuration_is_read_off_the_released_tensors(name: str):
     official = "GPT-" + name.split("-")[1].upper()
     shapes = json.loads(LAYOUT.read_text())[official]["tensors"]
     weights = {tensor: torch.empty(shape, device="meta") for tensor, shape in shapes.items()}
-    size = llamagen._image_size(Path(spec.file), weights)
+    size = llamagen._image_size(Path(spec.file), {}, weights, NOTHING)
     assert size == spec.tokenizer.image_size
     assert llamagen._inferred(Path("some.pt"), weights, (size // 16) ** 2) == spec.config
-
-
-@pytest.mark.parametrize(
-    "width, heads", [(1536, 24), (2560, 40), (2048, 32), (3200, 32), (4096, 32)]
-)
-def test_heads_of_the_models_that_have_no_name_here(width: int, heads: int):
-    shapes = {
-        llamagen.CLASSES: (1001, width),
-        llamagen.CODES: (16384, width),
-        "layers.0.ffn_norm.weight": (width,),
-    }
-    weights = {tensor: torch.empty(shape, device="meta") for tensor, shape in shapes.items()}
-    assert llamagen._inferred(Path("some.pt"), weights, 576).n_head == heads
 
 
 @pytest.mark.parametrize(
@@ -173,7 +171,8 @@ def test_the_size_of_the_image_is_the_trainer_s_or_the_file_name_s(
 def test_an_impossible_size_is_named(write: Write, size: object):
     path = write({"model": tiny_gpt().state_dict(), "args": argparse.Namespace(image_size=size)})
     with pytest.raises(
-        CheckpointError, match=r"tiny\.pt is for images of .* pixels; it must be a multiple of 4"
+        CheckpointError,
+        match=r"T_016\.pt is for images of .* pixels; it must be a multiple of 4",
     ):
         load_model(path)
 
@@ -183,7 +182,7 @@ def test_an_impossible_size_is_named(write: Write, size: object):
 def test_code_is_not_run(write: Write, tmp_path: Path, where: str, zipped: bool):
     content = {"model": tiny_gpt().state_dict(), where: Harm(tmp_path / "harm")}
     with pytest.raises(
-        CheckpointError, match=r"tiny\.pt holds \w+\.mkdir, which was not run; only tensors"
+        CheckpointError, match=r"c2i_T_016\.pt holds \w+\.mkdir, which was not run; only tensors"
     ):
         load_model(write(content, _use_new_zipfile_serialization=zipped))
     with pytest.raises(CheckpointError, match=rf"{TOKENIZER} holds \w+\.mkdir"):
@@ -242,7 +241,7 @@ def test_a_wrong_tensor_is_named(write: Write, fault: str):
 
 @pytest.mark.parametrize("content", [[1, 2], torch.zeros(3), {"model": 3}, None])
 def test_what_is_no_table_is_refused(write: Write, content: object):
-    with pytest.raises(CheckpointError, match=r"tiny\.pt holds no table of tensors"):
+    with pytest.raises(CheckpointError, match=r"c2i_T_016\.pt holds no table of tensors"):
         load_model(write(content))
 
 
@@ -253,7 +252,7 @@ def test_a_file_cut_short_is_refused(write: Write, keep: int, zipped: bool):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(
         CheckpointError,
-        match=r"tiny\.pt cannot be read as a PyTorch checkpoint; it may be cut short",
+        match=r"c2i_T_016\.pt cannot be read as a PyTorch checkpoint; it may be cut short",
     ) as caught:
         load_model(path)
     assert "weights_only" not in str(caught.value), "PyTorch's advice is not safe to follow"
@@ -261,12 +260,14 @@ def test_a_file_cut_short_is_refused(write: Write, keep: int, zipped: bool):
 
 @pytest.mark.parametrize(
     "content",
-    [b"<html>not found</html>", b"version https://git-lfs.github.com/spec/v1\n", b"\x80\x02."],
+    [b"<html>not found</html>", b"\x80\x02."],
 )
 def test_a_file_of_another_format_is_refused(write: Write, tmp_path: Path, content: bytes):
-    (tmp_path / "tiny.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"tiny\.pt cannot be read as a PyTorch checkpoint"):
-        load_model(tmp_path / "tiny.pt")
+    (tmp_path / "c2i_T_016.pt").write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=r"c2i_T_016\.pt cannot be read as a PyTorch checkpoint"
+    ):
+        load_model(tmp_path / "c2i_T_016.pt")
 
 
 def test_a_tokenizer_that_is_not_there_or_another_is_named(write: Write, tmp_path: Path):
@@ -282,7 +283,7 @@ def test_a_tokenizer_that_is_not_there_or_another_is_named(write: Write, tmp_pat
         load_model(path)
     (tmp_path / TOKENIZER).unlink()
     with pytest.raises(
-        CheckpointError, match=rf"tiny\.pt needs its tokenizer {TOKENIZER}, which is not in"
+        CheckpointError, match=rf"c2i_T_016\.pt needs its tokenizer {TOKENIZER}, which is not in"
     ):
         load_model(path)
     with pytest.raises(CheckpointError, match=r"no file or folder 'gone\.pt'"):

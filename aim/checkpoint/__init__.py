@@ -17,9 +17,11 @@ from aim.checkpoint.ours import (
     stored_dtype,
 )
 from aim.checkpoint.push import push
+from aim.checkpoint.torch_file import Told
 
 __all__ = [
     "Loaded",
+    "Told",
     "copy_tokenizer",
     "export",
     "export_official",

@@ -5,33 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from aim.checkpoint.load import Loaded, is_tokenizer, load_model, own_prior
+from aim.checkpoint.load import Loaded, files_of, is_tokenizer, load_model
 from aim.checkpoint.ours import RESERVED, load_tokenizer
+from aim.checkpoint.torch_file import NOTHING, Told
 from aim.checkpoint.weights import content_hash, read_metadata
 from aim.config import AiMConfig, PriorConfig, VQConfig
 from aim.models.vq.model import VQ
 
 
-def describe(source: str | Path) -> dict[str, Any]:
+def describe(source: str | Path, told: Told = NOTHING) -> dict[str, Any]:
     """Facts about whatever ``load_model`` loads, or about a tokenizer's own file, whose weights are
     read for it: sizes, classes, sampling, versions; ``about`` has what else its writer said.
 
-    Errors as of ``load_model``.
+    ``told`` and errors as of ``load_model``.
     """
     if own := is_tokenizer(source):
         return {"kind": "tokenizer", **_file(own), **_tokenizer(load_tokenizer(own))}
-    return facts(load_model(source), source)
+    return facts(load_model(source, told=told), source)
 
 
 def facts(loaded: Loaded, source: str | Path) -> dict[str, Any]:
     """``describe`` of a model that is ``loaded`` from ``source``."""
     model, tokenizer, name, version = loaded
-    config, file = model.config, own_prior(source)
+    config, (layout, files) = model.config, files_of(source)
     return {
         "kind": "AiM" if isinstance(config, AiMConfig) else "Transformer",
         "name": name,
         "version": version,
-        **(_file(file) if file else {}),
+        "layout": layout,
+        **(_file(files[0]) if layout == "ours" else _files(files)),
         "parameters": sum(p.numel() for p in model.parameters()),
         "layers": config.n_layer,
         "width": config.d_model,
@@ -67,6 +69,11 @@ def _tokenizer(tokenizer: VQ) -> dict[str, Any]:
         "codebook": config.codebook_size,
         "numbers_a_code": config.codebook_dim,
     }
+
+
+def _files(paths: list[Path]) -> dict[str, Any]:
+    names = [path.name for path in paths]
+    return {"files": names, "bytes": sum(path.stat().st_size for path in paths)}
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from aim.checkpoint.ours import (
     save_tokenizer,
     stored_dtype,
 )
+from aim.checkpoint.torch_file import NOTHING, Told
 from aim.errors import InvalidInput
 from aim.files import replace
 from aim.models.prior import Prior
@@ -46,10 +47,14 @@ def check_layout(layout: str, loaded: Loaded) -> None:
 
 
 def export(
-    source: str | Path, folder: str | Path, layout: str = OURS, storage: str | None = None
+    source: str | Path,
+    folder: str | Path,
+    layout: str = OURS,
+    storage: str | None = None,
+    told: Told = NOTHING,
 ) -> None:
-    """Write the model ``source`` (as of ``load_model``) and its tokenizer into ``folder``, which
-    must be new or empty.
+    """Write the model ``source`` (it and ``told`` as of ``load_model``) and its tokenizer into
+    ``folder``, which must be new or empty.
 
     Layouts: "ours" is ``model.safetensors``, ``tokenizer.safetensors`` and a ``config.json`` by
     which a hub is asked; "official" is AiM's, "llamagen" that of LlamaGen's PyTorch files.
@@ -63,7 +68,7 @@ def export(
     dtype = stored_dtype(storage or "float32")
     if layout != OURS and dtype == torch.int8:
         raise InvalidInput(f"storage is int8, which only the layout {OURS!r} has")
-    loaded = load_model(source)
+    loaded = load_model(source, told=told)
     check_layout(layout, loaded)
     write_layout(loaded, source, folder, layout, storage)
 

@@ -13,6 +13,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from aim.checkpoint.shards import INDEX
 from aim.errors import CheckpointError, HubError
 from aim.settings import Limits, Settings
 
@@ -23,8 +24,9 @@ class HubModel(NamedTuple):
     repo: str  # "owner/name"
     files: tuple[str, ...]  # that make it
     layout: str  # whose: "AiM's"
-    # what else does, by the files in a folder, which has each when the next is asked for
-    rest: Callable[[Path], Iterable[str]] = lambda folder: ()
+    # what else does, and whether it must, by the files in a folder, which has each that there is
+    # when the next is asked for
+    rest: Callable[[Path], Iterable[tuple[str, bool]]] = lambda folder: ()
 
 
 PIECE = 2**16  # bytes
@@ -79,7 +81,13 @@ def fetch(model: HubModel) -> Path:
     Downloads what the cache does not have, within AIM_DOWNLOAD_MINUTES; without a connection a
     cached copy is used. HubError otherwise.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import (
+        constants,
+        errors,
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+    )
 
     repo, first = model.repo, model.files[0]
     endpoint = Settings.from_env().hub or constants.ENDPOINT
@@ -99,8 +107,12 @@ def fetch(model: HubModel) -> Path:
         if "tqdm_class" in signature(hf_hub_download).parameters:
             settings["tqdm_class"] = _counting(repo)
         folder = Path(hf_hub_download(repo, first, **settings)).parent
-        for name in _others(model, folder):
-            hf_hub_download(repo, name, revision=folder.name, **settings)
+        for name, needed in _others(model, folder):
+            try:
+                hf_hub_download(repo, name, revision=folder.name, **settings)
+            except errors.RemoteEntryNotFoundError:
+                if needed:
+                    raise
     except CheckpointError:  # of a file that is there
         raise
     except Exception as error:
@@ -108,9 +120,11 @@ def fetch(model: HubModel) -> Path:
     return folder
 
 
-def _others(model: HubModel, folder: Path) -> Iterator[str]:
-    """Names of all files but the first; the reader lets each be there before it asks for more."""
-    yield from model.files[1:]
+def _others(model: HubModel, folder: Path) -> Iterator[tuple[str, bool]]:
+    """Names of all files but the first, and whether they must be there; the reader lets each be
+    there before it asks for more.
+    """
+    yield from ((name, True) for name in model.files[1:])
     yield from model.rest(folder)
 
 
@@ -126,7 +140,7 @@ def _cached(model: HubModel) -> Path | None:
     if not isinstance(first, str):
         return None
     folder = Path(first).parent
-    whole = all((folder / name).is_file() for name in _others(model, folder))
+    whole = all((folder / name).is_file() for name, needed in _others(model, folder) if needed)
     return folder if whole else None
 
 
@@ -170,6 +184,7 @@ def _broken_off(model: HubModel, name: str, endpoint: str, error: Exception) -> 
 
 
 def _lacks(model: HubModel, name: str) -> str:
+    name = name.removesuffix(INDEX)  # of a file that is not there whole either
     files = " and ".join(dict.fromkeys((*model.files, name)))
     ours = "" if model.files[1:] else ", nor in that of `aim push`"
     return f"{model.repo} has no {name}: it is not in {model.layout} official layout, {files}{ours}"

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import torch
 
+from aim.checkpoint.address import named
 from aim.checkpoint.hub import HubModel, fetch
-from aim.checkpoint.llamagen import SUFFIXES, TOKENIZER, load_llamagen
+from aim.checkpoint.llamagen import TOKENIZER, is_llamagen, load_llamagen, tokenizer_beside
 from aim.checkpoint.official import CONFIG, WEIGHTS, load_official
 from aim.checkpoint.ours import (
     TOKENIZER_FILE,
@@ -22,6 +23,8 @@ from aim.checkpoint.ours import (
     load_prior,
     load_tokenizer,
 )
+from aim.checkpoint.shards import INDEX, is_there, parts, whole
+from aim.checkpoint.torch_file import NOTHING, SUFFIXES, Told
 from aim.checkpoint.weights import read_metadata
 from aim.config import LLAMAGEN, MODELS, GPTConfig
 from aim.errors import CheckpointError, InvalidInput
@@ -44,25 +47,32 @@ class Loaded(NamedTuple):
 
 
 def load_model(
-    source: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    source: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    told: Told = NOTHING,
 ) -> Loaded:
     """A model and its tokenizer, their matrices in ``dtype`` (float32 or bfloat16), on ``device``.
 
     ``source`` is a name ("aim-s" is bundled, "aim-b" on the hub), a folder in AiM's official layout
     or with one prior of this package, a .safetensors file of this package, a .pt file of LlamaGen
-    with its tokenizer beside it, or a hub id "owner/name" of AiM's layout. A path that exists comes
-    before a hub id. InvalidInput: no such name. CheckpointError: a damaged, foreign or unfitting
-    file. HubError: not to be fetched. A text means a file or folder if it has a separator, a suffix
-    or a ~: a folder here is "./mine".
+    with its tokenizer beside it, or a hub id "owner/name", or its address, of AiM's layout or of
+    ``push``. Safetensors may be in parts with an index. A path that exists comes before a hub id.
+    ``told`` is what a file of LlamaGen's does not say of itself. InvalidInput: no such name.
+    CheckpointError: a damaged, foreign or unfitting file. HubError: not to be fetched. A text means
+    a file or folder if it has a separator, a suffix or a ~: a folder here is "./mine".
     """
     if dtype not in DTYPES:
         raise InvalidInput(f"dtype is {dtype}; it must be {' or '.join(map(str, DTYPES))}")
     device = torch.device(device)
+    source = named(source)
     on_hub = _on_hub(source)
     if on_hub is not None:
+        if told != NOTHING:
+            raise InvalidInput(f"{source} says itself what it is; leave out {told.given}")
         return _from_hub(str(source), on_hub, device, dtype)
     path = _local(source)
-    model, tokenizer, version = _read(path, device, dtype)
+    model, tokenizer, version = _read(path, device, dtype, told)
     _check_fit(model, tokenizer, path)
     return Loaded(model, tokenizer, _name(path.resolve()), version)
 
@@ -86,16 +96,26 @@ def is_tokenizer(source: str | Path | None) -> Path | None:
 
 
 def own_prior(source: str | Path) -> Path | None:
-    """The file of this package, on this disk, with the prior that ``source`` means, if it is in
-    one.
+    """The file with the prior that ``source`` means, if it is this package's."""
+    layout, files = files_of(source)
+    return files[0] if layout == "ours" else None
+
+
+def files_of(source: str | Path) -> tuple[str, list[Path]]:
+    """The layout of the model that ``load_model`` reads, ours, official or llamagen, and its files,
+    the prior's first.
     """
-    if _on_hub(source) is not None:
-        return None
-    path = _local(source)
-    if path.is_dir():
-        whole = path / WEIGHTS
-        path = whole if whole.exists() or (path / CONFIG).exists() else _only_prior(path)
-    return path if path.suffix == ".safetensors" and path.is_file() and is_prior(path) else None
+    source = named(source)
+    on_hub = _on_hub(source)
+    path = fetch(on_hub) if on_hub else _local(source)
+    spec = MODELS.get(str(source))
+    file = path / spec.file if spec and spec.file else _weights(path)
+    if is_llamagen(file):
+        return "llamagen", [*parts(file), tokenizer_beside(file)]
+    file = _only_prior(path) if file.is_dir() else file
+    if file.is_file() and is_prior(file):
+        return "ours", [file, file.with_name(read_metadata(file)["tokenizer"])]
+    return "official", [*parts(file), path / CONFIG]
 
 
 def _name(path: Path) -> str:
@@ -106,15 +126,29 @@ def _name(path: Path) -> str:
     return path.name if path.is_file() else f"{name}/"
 
 
-def _read(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Prior, VQ, str]:
-    if path.is_dir() and ((path / CONFIG).exists() or (path / WEIGHTS).exists()):
-        own = path / WEIGHTS  # of a run of training, whose config.json is its recipe
-        if not (own.is_file() and is_prior(own)):
-            return load_official(path, device, dtype)
-        path = own
-    if path.suffix in SUFFIXES and path.is_file():
-        return load_llamagen(path, device, dtype)
-    return load_prior(_only_prior(path) if path.is_dir() else path, device, dtype)
+def _read(
+    path: Path, device: torch.device, dtype: torch.dtype, told: Told = NOTHING
+) -> tuple[Prior, VQ, str]:
+    file = _weights(path)
+    if is_llamagen(file):
+        return load_llamagen(file, device, dtype, told=told)
+    if told != NOTHING:
+        raise InvalidInput(f"{path} says itself what it is; leave out {told.given}")
+    # a run of training has a config.json, too, its recipe
+    if path.is_dir() and file != path and not (file.is_file() and is_prior(file)):
+        return load_official(path, device, dtype)
+    return load_prior(_only_prior(path) if file.is_dir() else file, device, dtype)
+
+
+def _weights(path: Path) -> Path:
+    """The weights that a folder means, or an index of their parts; any other path as it is."""
+    weights = path / WEIGHTS
+    if path.is_dir() and ((path / CONFIG).exists() or weights.exists() or is_there(weights)):
+        return weights
+    if (path / TOKENIZER).is_file():  # LlamaGen's, perhaps with one prior
+        others = [file for file in sorted(path.glob("*.pt")) if file.name != TOKENIZER]
+        return others[0] if len(others) == 1 else path
+    return whole(path)
 
 
 def bundled_folder() -> Path:
@@ -167,11 +201,16 @@ def _on_hub(source: str | Path) -> HubModel | None:
     return HubModel(repo, (CONFIG,), "AiM's", _beside) if repo else None
 
 
-def _beside(folder: Path) -> Iterator[str]:
-    """What belongs to the config.json of a repository in ``folder``."""
-    yield WEIGHTS
+def _beside(folder: Path) -> Iterator[tuple[str, bool]]:
+    """What belongs to the config.json of a repository in ``folder``, and whether it must."""
     if is_pushed(folder / CONFIG):
-        yield TOKENIZER_FILE
+        yield from ((WEIGHTS, True), (TOKENIZER_FILE, True))
+        return
+    yield WEIGHTS, False
+    if not (folder / WEIGHTS).is_file():
+        yield WEIGHTS + INDEX, True
+        for part in parts(folder / WEIGHTS):
+            yield part.name, True
 
 
 def _local(source: str | Path) -> Path:

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from aim.checkpoint.config_json import MOST_TEXT, from_values, parse_json, to_values, usual_sampling
-from aim.checkpoint.weights import assign, blank, fingerprint, opened, write
+from aim.checkpoint.shards import opened
+from aim.checkpoint.weights import assign, blank, fingerprint, write
 from aim.checks import quoted
 from aim.config import VQ_F16, AiMConfig, VQConfig
 from aim.errors import CheckpointError

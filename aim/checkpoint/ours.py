@@ -18,12 +18,12 @@ from torch import Tensor
 
 from aim.checkpoint.config_json import MOST_TEXT, from_values, parse_json, to_values
 from aim.checkpoint.int8 import rounded
+from aim.checkpoint.shards import opened
 from aim.checkpoint.weights import (
     Network,
     assign,
     blank,
     content_hash,
-    opened,
     read_metadata,
     write,
 )

@@ -11,6 +11,7 @@ from aim.checkpoint.describe import facts
 from aim.checkpoint.export import LLAMAGEN, OURS, check_layout, write_layout
 from aim.checkpoint.hub import brief
 from aim.checkpoint.load import HUB_ID, load_model
+from aim.checkpoint.torch_file import NOTHING, Told
 from aim.checks import quoted
 from aim.errors import HubError, InvalidInput
 from aim.settings import Settings
@@ -25,6 +26,7 @@ def push(
     storage: str | None = None,
     license: str | None = None,
     private: bool = False,
+    told: Told = NOTHING,
 ) -> str:
     """Write the model ``source`` as ``export`` does, with a card, into the repository ``repo`` of
     the hub, "owner/name", which is made if it is not there; the address of what was written.
@@ -41,7 +43,7 @@ def push(
         raise InvalidInput(
             f"a repository in the layout {layout!r} says nothing of its models; take {OURS!r}"
         )
-    loaded = load_model(source)
+    loaded = load_model(source, told=told)
     check_layout(layout, loaded)
     about = card(repo, facts(loaded, source), layout, license)
     endpoint = Settings.from_env().hub or constants.ENDPOINT

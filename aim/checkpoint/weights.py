@@ -5,18 +5,18 @@ the tensor.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from aim.checkpoint.int8 import SCALE, restored
+from aim.checkpoint.shards import opened, parts
 from aim.errors import CheckpointError
 from aim.files import replacing
 from aim.models.prior import Prior
@@ -58,27 +58,10 @@ def blank(build: Callable[[], M], dtype: torch.dtype = torch.float32) -> M:
         return module
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The safetensors file at ``path``; CheckpointError where it cannot be read as one, now or
-    later.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a safetensors file ({error}); it may be cut short or of "
-            "another format"
-        ) from error
-
-
 def read_metadata(path: Path) -> dict[str, str]:
     """The text metadata of a safetensors file."""
     with opened(path) as file:
-        return dict(file.metadata() or {})
+        return file.metadata()
 
 
 def assign(
@@ -195,10 +178,16 @@ def content_hash(tensors: Mapping[str, Tensor], also: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def fingerprint(path: Path, blocks: int = 64, size: int = 4096) -> str:
-    """12 hex digits that tell a large file from others at once: SHA-256 over its length and evenly
-    spaced blocks.
-    """
+def fingerprint(path: Path) -> str:
+    """12 hex digits that tell a large file, whole or in parts, from others at once."""
+    found = [_fingerprint(part) for part in parts(path)]
+    return (
+        found[0] if len(found) == 1 else hashlib.sha256(" ".join(found).encode()).hexdigest()[:12]
+    )
+
+
+def _fingerprint(path: Path, blocks: int = 64, size: int = 4096) -> str:
+    """SHA-256 over the length and evenly spaced blocks."""
     length = path.stat().st_size
     digest = hashlib.sha256(str(length).encode())
     with path.open("rb") as file:

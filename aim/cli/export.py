@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from aim.cli.options import Heads, ImageSize, Weights
 from aim.cli.progress import progress
 
 Source = Annotated[
@@ -31,12 +32,16 @@ def export(
         str, typer.Option(help="ours, official (AiM's) or llamagen (its PyTorch files).")
     ] = "ours",
     storage: Storage = None,
+    image_size: ImageSize = None,
+    heads: Heads = None,
+    weights: Weights = None,
 ) -> None:
     """Write a model and its tokenizer in a layout that others read; say which files."""
     from aim import checkpoint
 
     with progress("Writing"):
-        checkpoint.export(source, folder, layout, storage)
+        told = checkpoint.Told(image_size, heads, weights)
+        checkpoint.export(source, folder, layout, storage, told)
     for path in sorted(folder.iterdir()):
         print(path)
 
@@ -55,6 +60,9 @@ def push(
     private: Annotated[
         bool, typer.Option("--private", help="A repository that is new is not public.")
     ] = False,
+    image_size: ImageSize = None,
+    heads: Heads = None,
+    weights: Weights = None,
 ) -> None:
     """Write a model to the hub with a card, and say where. Log in with `hf auth login` or HF_TOKEN
     first.
@@ -62,4 +70,5 @@ def push(
     from aim import checkpoint
 
     with progress("Sending"):
-        print(checkpoint.push(source, repo, layout, storage, license, private))
+        told = checkpoint.Told(image_size, heads, weights)
+        print(checkpoint.push(source, repo, layout, storage, license, private, told))

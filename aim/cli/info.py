@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from aim.cli.options import Heads, ImageSize, Weights
 from aim.cli.progress import progress
 
 
@@ -18,6 +19,9 @@ def info(
             show_default=False,
         ),
     ],
+    image_size: ImageSize = None,
+    heads: Heads = None,
+    weights: Weights = None,
 ) -> None:
     """Say what a model or a tokenizer is: sizes, classes, settings, versions; a table, then one
     line of JSON.
@@ -26,11 +30,12 @@ def info(
 
     from rich.console import Console
 
+    from aim.checkpoint import Told
     from aim.checkpoint.describe import describe
     from aim.tables import plain
 
     with progress("Reading"):
-        found = describe(source)
+        found = describe(source, Told(image_size, heads, weights))
     Console().print(plain(source, ["fact", "value"], _rows(found), left=2))
     print(json.dumps(found, allow_nan=False))
 

@@ -40,6 +40,19 @@ Backend = Annotated[
     ),
 ]
 
+TOLD = "What a PyTorch file of LlamaGen's may not say"  # a panel of the help
+ImageSize = Annotated[
+    int | None,
+    typer.Option(help="Pixels each way that it was made for: 256 or 384.", rich_help_panel=TOLD),
+]
+Heads = Annotated[int | None, typer.Option(help="Heads of its attention.", rich_help_panel=TOLD)]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="Which weights, where there are several: model or ema.", rich_help_panel=TOLD
+    ),
+]
+
 OwnClasses = Annotated[
     bool, typer.Option("--own-classes", help="Numbers in tar shards are no ImageNet classes.")
 ]

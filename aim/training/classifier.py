@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aim.checkpoint.weights import opened, write
+from aim.checkpoint.shards import opened
+from aim.checkpoint.weights import write
 from aim.errors import InvalidInput
 from aim.training.data.images import Batches, ImageSet, normalize, random_crops
 from aim.training.loop import channels_last

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aim.checkpoint.weights import opened
+from aim.checkpoint.shards import opened
 from aim.errors import InvalidInput
 
 TAPS = (1, 4, 7, 9, 10, 11, 12)  # layers of SqueezeNet's features that are compared

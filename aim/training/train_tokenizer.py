@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 
 from aim.checkpoint import load_tokenizer_of, save_tokenizer, stored_dtype
-from aim.checkpoint.weights import content_hash, fingerprint, opened
+from aim.checkpoint.shards import opened
+from aim.checkpoint.weights import content_hash, fingerprint
 from aim.config import VQ_F4, VQ_F16, VQ_S, VQConfig
 from aim.errors import InvalidInput
 from aim.models.vq.model import VQ

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from aim.checkpoint.config_json import parse_json, to_values
-from aim.checkpoint.weights import content_hash, opened, write
+from aim.checkpoint.shards import opened
+from aim.checkpoint.weights import content_hash, write
 from aim.errors import CheckpointError, InvalidInput
 from aim.files import replace
 from aim.models.vq.model import VQ

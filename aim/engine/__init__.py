@@ -1,5 +1,6 @@
 """Many requests on one model: they join and leave a running batch at any step."""
 
+from aim.engine.desk import Mailbox, Subscription, Tally
 from aim.engine.engine import Engine
 from aim.engine.interface import Feed, Load, Report, Service
 from aim.engine.requests import (
@@ -13,7 +14,7 @@ from aim.engine.requests import (
     Request,
     Started,
 )
-from aim.engine.server import Mailbox, Server, Subscription, Tally
+from aim.engine.server import Server
 
 __all__ = [
     "Cancelled",

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from aim.engine.desk import Tally
 from aim.engine.requests import Event, Request
-from aim.engine.server import Tally
 
 
 @dataclass(frozen=True)

@@ -6,26 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections import deque
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from typing import NamedTuple
 
 from aim.config import PriorConfig
-from aim.engine import (
-    Cancelled,
-    Event,
-    Failed,
-    Mailbox,
-    Progress,
-    Queued,
-    Report,
-    Request,
-    Started,
-    Subscription,
-    Tally,
-)
+from aim.engine import Cancelled, Event, Failed, Progress, Queued, Report, Request, Started
+from aim.engine.desk import Desk
 from aim.engine.requests import LAST
 from aim.engine.scheduler import Places, Running, Turns
 from aim.errors import AimError, GenerationError, InvalidInput
@@ -55,7 +43,7 @@ class Busy(NamedTuple):
         return not self.running and not self.waiting
 
 
-class Replicas:
+class Replicas(Desk):
     """The ``Service`` of a fleet of replicas of one model. Thread-safe.
 
     Up to ``max_waiting`` wait in a line of this client's own, from which as many are drawn as the
@@ -67,19 +55,15 @@ class Replicas:
     def __init__(
         self, fleet: Fleet, config: PriorConfig, version: str, max_waiting: int = 64
     ) -> None:
-        self.tally = Tally()
+        super().__init__("aim-replicas")
         self._fleet, self._pulse = fleet, Pulse(fleet, version)
         self._config = config
         self._turns = Turns(1, max_waiting)
-        self._lock = threading.Lock()  # of the turns and of what follows
-        self._mailboxes: dict[int, Mailbox] = {}
-        self._closing = False
         # outside the lock: a garbage collector may cancel, inside any line of code
         self._cancelled: deque[int] = deque()
         self._places = Places()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._begun: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, name="aim-replicas", daemon=True)
         self._thread.start()
         self._begun.result()
 
@@ -94,52 +78,30 @@ class Replicas:
         """What the replicas said last."""
         return self._pulse.reports
 
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs; replicas may come and go."""
-        return self._thread.is_alive()
-
     def why_not(self) -> str:
         """Why nothing can be drawn now, empty where all is well."""
         if not self.alive:
             return "its replicas were let go; they are looked for again"
         return "" if self.reports else "none of its replicas answers"
 
-    def stream(self, *requests: Request) -> Subscription:
-        """Submit requests and return their events; more may be submitted there."""
-        subscription = Subscription(self)
-        for request in requests:
-            subscription.submit(request)
-        return subscription
-
-    def submit(self, request: Request, mailbox: Mailbox) -> None:
-        """As ``Server.submit``; GenerationError, too, where no replica has answered for long."""
-        request.check(self._config)
-        with self._lock:
-            if self._closing:
-                raise GenerationError("the replicas were let go; load the model again")
-            if self._pulse.gone:
-                raise nobody()
-            if request.id in self._turns:
-                raise InvalidInput(f"request id {request.id} is already in use")
-            self._turns.add(request)
-            self._mailboxes[request.id] = mailbox
-            self.tally.requests += 1
-        self._soon()
-
     def cancel(self, request_id: int) -> None:
         """As ``Engine.cancel``."""
         self._cancelled.append(request_id)
-        self._soon()
+        self._wake()
 
-    def close(self) -> None:
-        """Cancel everything, let go of the replicas and end the thread. Takes no lock."""
-        self._closing = True
-        self._soon()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+    def _enter(self, request: Request) -> None:
+        request.check(self._config)
+        if self._pulse.gone:
+            raise nobody()
+        if request.id in self._turns:
+            raise InvalidInput(f"request id {request.id} is already in use")
+        self._turns.add(request)
 
-    def _soon(self) -> None:
+    def _leave(self, request_id: int) -> None:
+        self._turns.remove(request_id)
+        self._news.set()
+
+    def _wake(self) -> None:
         with suppress(RuntimeError):  # the loop has ended, and everything with it
             self._loop.call_soon_threadsafe(self._news.set)
 
@@ -158,11 +120,9 @@ class Replicas:
                 self._news.clear()
                 self._change()
         finally:
-            with self._lock:  # whoever was inside it has entered, nobody enters after it
-                self._closing, left = True, list(self._mailboxes)
-            tasks = [beating, *self._tasks.values()]
-            for request_id in left:
+            for request_id in self._left():
                 self._tell(Cancelled(request_id))
+            tasks = [beating, *self._tasks.values()]
             pending = set(tasks)
             while pending:  # before Python 3.12 ``wait_for`` may swallow a cancel
                 for task in pending:
@@ -195,8 +155,7 @@ class Replicas:
         with self._lock:
             joined = self._turns.admit()
             places = self._places.news(self._turns.places())
-        for event in places:
-            self._tell(event)
+        self._tell(*places)
         for entry in joined:
             task = asyncio.create_task(self._draw(entry))
             self._tasks[entry.request.id] = task
@@ -205,21 +164,6 @@ class Replicas:
         if (task := self._tasks.get(event.request_id)) is not None:
             task.cancel()
         self._tell(event)
-
-    def _tell(self, event: Event) -> None:
-        """Pass an event on to whoever still waits for it."""
-        last = isinstance(event, LAST)
-        with self._lock:
-            mailbox = self._mailboxes.get(event.request_id)
-            if mailbox is None:
-                return
-            self.tally.count(event)
-            if last:
-                del self._mailboxes[event.request_id]
-                self._turns.remove(event.request_id)
-            mailbox.put(event)
-        if last:
-            self._news.set()
 
     async def _draw(self, entry: Running) -> None:
         """Have a request drawn, again elsewhere where a replica ends; a seed is one picture."""

@@ -13,8 +13,8 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from aim.engine import Cancelled, Engine, Event, Failed, Request
+from aim.engine.desk import Tally
 from aim.engine.requests import LAST
-from aim.engine.server import Tally
 from aim.errors import AimError
 from aim.models.prior import Prior
 from aim.pipeline import Pipeline

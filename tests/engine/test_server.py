@@ -228,7 +228,7 @@ def test_closing_cancels_everything_and_refuses_more(gated: Gated) -> None:
 def test_whoever_waits_for_a_thread_that_died_is_told(
     gated: Gated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aim.engine.server._PATIENCE", 0.01)
+    monkeypatch.setattr("aim.engine.desk._PATIENCE", 0.01)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     server = Server(Engine(gated))
     stream = server.stream(Request(0))

@@ -280,7 +280,7 @@ def test_no_replica_is_told_and_waited_for(rack: Rack, monkeypatch: pytest.Monke
         client.stream(Request(1))
     client.close()
     assert "looked for again" in client.why_not()
-    with pytest.raises(GenerationError, match="let go"):
+    with pytest.raises(GenerationError, match="was closed"):
         client.stream(Request(1))
 
 

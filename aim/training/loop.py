@@ -142,7 +142,6 @@ class Trainer(ABC, Generic[Network]):
             **figures,
             epochs=run.step * r.batch / self.items,
             lr=self.optimizers[0].param_groups[0]["lr"],
-            images_per_second=round(pace * r.batch, 1),
             **self._speed(pace * r.batch),
             **_memory(self.device),
             **({"skipped": skipped} if skipped else {}),
@@ -154,8 +153,8 @@ class Trainer(ABC, Generic[Network]):
             self.hooks.validated(self.average, run.step)
 
     def _speed(self, images_per_second: float) -> dict[str, float]:
-        """Further figures of speed."""
-        return {}
+        """How fast it goes, where that is known."""
+        return {"images_per_second": round(images_per_second, 1)} if images_per_second else {}
 
     def _prepare(self, progress: float) -> None:
         """Learning rates and seeds of the step that begins; dropout's differs between processes."""

@@ -92,7 +92,8 @@ class PriorTrainer(Trainer[Prior]):
             self._products, self.model.config.num_tokens, images_per_second, self.device,
             self.processes.world,
         )  # fmt: skip
-        return {} if share is None else {"mfu": round(share, 4)}
+        used = {"mfu": round(share, 4)} if share else {}
+        return {**super()._speed(images_per_second), **used}
 
     def _step(self, progress: float) -> dict[str, Tensor]:
         """One update: the mean loss of this process's share, and the norm of the gradient over

@@ -115,10 +115,12 @@ class Run:
         self._mark = (self.step, time.monotonic())
 
     def pace(self) -> float:
-        """Steps a second since the last ``mark``, or since the steps that are off the clock."""
-        step, start = self._mark
-        if not self._warming and step < self._warm[0] < self.step:
-            step, start = self._warm
+        """Steps a second since the last ``mark``, or since the steps that are off the clock; 0
+        where all were.
+        """
+        step, start = max(self._mark, self._warm)
+        if self._warming or step == self.step:
+            return 0.0
         steps, seconds = self.step - step, time.monotonic() - start
         return steps / seconds if seconds > 0 else 0.0
 

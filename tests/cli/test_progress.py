@@ -1,4 +1,4 @@
-"""The bar on standard error."""
+"""The bar on standard error, or the lines in place of it."""
 
 from __future__ import annotations
 
@@ -41,8 +41,29 @@ def test_what_was_done_before_counts_no_more(capsys: pytest.CaptureFixture[str])
     assert "Whole ..." in err and "75%" not in err
 
 
-def test_is_silent_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_soon_done_is_silent_where_nobody_watches(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert shown(capsys) == ("a.png\n", "")
+
+
+def test_a_line_now_and_then_where_nobody_watches(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what takes an hour: the first after half a minute, then fewer."""
+    now = 0.0
+    monkeypatch.setattr("aim.cli.progress.time.monotonic", lambda: now)
+    with progress() as bar:
+        now = 40.0
+        bar.say("Drawing")
+        for second in range(3601):
+            now = 40.0 + second
+            bar.move(3600 + second, 7200)  # half was there
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == "" and lines[0] == "Drawing ..."
+    assert lines[1] == "Drawing ... 50%, 0:59:30 left"
+    assert 20 < len(lines) < 50 and lines[-1].startswith("Drawing ... 9")
 
 
 @pytest.mark.usefixtures("terminal")

@@ -11,7 +11,7 @@ import torch
 from fakes import Clock
 from torch import nn
 
-from aim.training.pace import Means, left, utilization
+from aim.training.pace import PEAKS, Means, left, utilization
 from aim.training.parallel import ALONE
 from aim.training.run import Run
 
@@ -42,11 +42,22 @@ def test_the_pace_leaves_out_the_first_steps(out: Path, parts: Parts, clock: Clo
     assert run.pace() == 0.5
 
 
-def test_the_pace_of_a_first_step_is_its_own(out: Path, parts: Parts, clock: Clock) -> None:
+def test_the_pace_of_first_steps_is_not_known(out: Path, parts: Parts, clock: Clock) -> None:
+    """They compile: a line after each of them says nothing, and the next is right."""
     run = Run(out, parts(), seconds=1000)
-    clock.now += 4
-    run.advance()
-    assert run.pace() == 0.25
+    found = []
+    for seconds in (100, 50, 4, 4, 4):
+        clock.now += seconds
+        run.advance()
+        found.append(run.pace())
+        run.mark()
+    assert found == [0, 0, 0, 0.25, 0.25]
+
+
+def test_every_gpu_is_found_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, peak in PEAKS.items():
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, kind=kind: f"NVIDIA {kind} X")
+        assert utilization(1, 1, peak / 6, torch.device("cuda"), 1) == pytest.approx(1), kind
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,11 @@ def tokenizer(
         ),
     ] = None,
     loss_network: Annotated[
-        Path | None, typer.Option(help="File of LPIPS: SqueezeNet's features and LPIPS's weights.")
+        str | None,
+        typer.Option(
+            help="LPIPS: a file of SqueezeNet's features and LPIPS's weights, or lpips-vgg or "
+            "lpips-alex of the package lpips."
+        ),
     ] = None,
     features: Annotated[
         list[str] | None,
@@ -232,13 +236,13 @@ def tokenizer(
     from aim.evaluation.features import load_features
     from aim.evaluation.imagenet import NETWORKS, load_imagenet
     from aim.training.data.sources import open_images
-    from aim.training.perceptual import LPIPS
+    from aim.training.perceptual import load_lpips
 
     chosen = settings(device=device)
     where, _ = prepare(chosen.device, "float32", chosen.threads)
     with progress("Loading the tokenizer") as bar:
         model = checkpoint.load_tokenizer_of(tokenizer, where)
-        lpips = LPIPS.load(loss_network).to(where) if loss_network else None
+        lpips = load_lpips(loss_network).to(where) if loss_network else None
         networks = [
             load_imagenet(name, where, side=0) if name in NETWORKS else load_features(name, where)
             for name in features or ()

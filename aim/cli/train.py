@@ -159,9 +159,10 @@ def tokenizer(
         ),
     ] = None,
     loss_network: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Network of the perceptual loss. Default: one is trained on the images first."
+            help="Network of the perceptual loss: a file, or lpips-vgg or lpips-alex of the "
+            "package lpips. Default: one is trained on the images first."
         ),
     ] = None,
     own_classes: OwnClasses = False,

@@ -21,7 +21,7 @@ from aim.tables import plain
 from aim.training.data.decoding import Decoded, decoded
 from aim.training.data.images import normalize
 from aim.training.data.sources import Images
-from aim.training.perceptual import LPIPS
+from aim.training.perceptual import LPIPS, PackagedLPIPS
 from aim.training.reconstruct import psnr, reduced
 
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
@@ -46,7 +46,7 @@ def last(images: Images, count: int | None) -> list[int]:
 class _Compared:
     """The figures of images of one size."""
 
-    def __init__(self, features: Sequence[Features], lpips: LPIPS | None) -> None:
+    def __init__(self, features: Sequence[Features], lpips: LPIPS | PackagedLPIPS | None) -> None:
         self._features, self._lpips = features, lpips
         self.count = 0
         self._sums: dict[str, float] = {}
@@ -90,7 +90,7 @@ def measure_tokenizer(
     images: Images,
     numbers: Sequence[int],
     features: Sequence[Features] = (),
-    lpips: LPIPS | None = None,
+    lpips: LPIPS | PackagedLPIPS | None = None,
     batch: int = 64,
     size: int | None = None,
     progress: Callable[[int, int], object] | None = None,

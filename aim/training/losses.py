@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from aim.training.classifier import VGG
 from aim.training.parallel import ALONE, Processes
-from aim.training.perceptual import LPIPS
+from aim.training.perceptual import LPIPS, PackagedLPIPS
 from aim.training.reconstruct import in_parts
+
+LossNetwork = VGG | LPIPS | PackagedLPIPS
 
 
 def at_images(
@@ -35,13 +37,13 @@ def at_images(
     return torch.cat(grads), [torch.stack(same).sum() for same in zip(*figures, strict=True)]
 
 
-def perceptual_distance(network: VGG | LPIPS, images: Tensor, others: Tensor) -> Tensor:
+def perceptual_distance(network: LossNetwork, images: Tensor, others: Tensor) -> Tensor:
     """LPIPS, or mean squared distance of channel-normalised features, averaged over stages: the
     same without its learned weights.
 
     images and others (B, 3, H, W) in [-1, 1] -> scalar; the gradient goes to ``images``.
     """
-    if isinstance(network, LPIPS):
+    if not isinstance(network, VGG):
         return network(images, others).mean()
     with torch.no_grad():
         wanted = [F.normalize(f, dim=1) for f in network.features(others)]

@@ -1,17 +1,21 @@
-"""LPIPS (arXiv 1801.03924) by SqueezeNet 1.1: how different two images look."""
+"""LPIPS (arXiv 1801.03924): how different two images look, by SqueezeNet 1.1 or in the package
+lpips.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aim.checkpoint.shards import opened
-from aim.errors import InvalidInput
+from aim.errors import AimError, InvalidInput
 
 TAPS = (1, 4, 7, 9, 10, 11, 12)  # layers of SqueezeNet's features that are compared
+PACKAGED = {"lpips-vgg": "vgg", "lpips-alex": "alex"}  # what the package lpips calls them
 SMALLEST = 17  # pixels a side, of which the last layer sees one
 _FIRE = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128)} | {
     9: (256, 48, 192), 10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 64, 256),
@@ -91,3 +95,31 @@ class LPIPS(nn.Module):
         return torch.stack(
             [((f - w).square() * lin).sum(1).float().mean((1, 2)) for f, w, lin in found]
         ).sum(0)
+
+
+class PackagedLPIPS(nn.Module):
+    """LPIPS as the package lpips has it, one of ``PACKAGED``; torchvision fetches the network's own
+    weights at first use. AimError where a package is not here.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        try:
+            import lpips
+        except ImportError as error:
+            raise AimError(
+                f"{name} needs the package lpips, which is not here ({error}): pip install lpips, "
+                "or give a file"
+            ) from error
+        package: Any = lpips
+        self.network = package.LPIPS(net=PACKAGED[name], verbose=False)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor, others: Tensor) -> Tensor:
+        """As of ``LPIPS``."""
+        return self.network(images, others).flatten()
+
+
+def load_lpips(name: str | Path) -> LPIPS | PackagedLPIPS:
+    """One of ``PACKAGED``, else from a file; errors as of both."""
+    return PackagedLPIPS(str(name)) if str(name) in PACKAGED else LPIPS.load(Path(name))

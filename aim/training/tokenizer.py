@@ -15,12 +15,12 @@ from aim.config import VQConfig
 from aim.errors import InvalidInput
 from aim.models.vq.blocks import AttnBlock, Downsample, ResBlock, Upsample
 from aim.models.vq.model import VQ
-from aim.training.classifier import VGG
 from aim.training.code_use import CodeUse
 from aim.training.data.images import Ahead, ImageSet, crops, normalize
 from aim.training.identity import Identity
 from aim.training.loop import QUIET, Hooks, Network, Trainer, channels_last, check_batch
 from aim.training.losses import (
+    LossNetwork,
     PatchDiscriminator,
     adaptive_weight,
     at_images,
@@ -29,7 +29,6 @@ from aim.training.losses import (
 )
 from aim.training.optim import adamw
 from aim.training.parallel import Processes
-from aim.training.perceptual import LPIPS
 from aim.training.recipe import TokenizerRecipe
 from aim.training.reconstruct import in_parts, psnr, reconstruct, reduced
 from aim.training.run import Stateful
@@ -90,7 +89,7 @@ class TokenizerTrainer(Trainer[VQ]):
     def __init__(
         self,
         model: VQ,
-        loss_network: VGG | LPIPS,
+        loss_network: LossNetwork,
         data: Pixels,
         val: ImageSet,
         recipe: TokenizerRecipe,

@@ -30,8 +30,9 @@ from aim.training.finetune import grown
 from aim.training.identity import Identity
 from aim.training.keep import record
 from aim.training.launch import Launch, Options
+from aim.training.losses import LossNetwork
 from aim.training.parallel import Processes
-from aim.training.perceptual import LPIPS
+from aim.training.perceptual import LPIPS, PACKAGED, load_lpips
 from aim.training.recipe import ClassifierRecipe, TokenizerRecipe, chosen, pairs, settle
 from aim.training.tokenizer import TokenizerTrainer
 
@@ -51,7 +52,7 @@ class Inputs(NamedTuple):
     out: Path
     changes: Sequence[str] = ()
     init: str | Path | None = None  # a file, or a model whose it is
-    loss_network: Path | None = None
+    loss_network: str | Path | None = None  # a file, or a name of PACKAGED
     stream: bool = False
     about: Sequence[str] = ()  # name=text, for the metadata of what is written
     storage: str = "bfloat16"  # of its matrices
@@ -87,7 +88,7 @@ def train_tokenizer(inputs: Inputs, options: Options) -> int:
             data=f"{len(data)} images, {data.origin}",
             fine=f"{len(fine)} images, {fine.origin}" if fine else None,
             init=began,
-            loss_network=fingerprint(inputs.loss_network) if inputs.loss_network else "its own",
+            loss_network=_identified(inputs.loss_network),
         )._replace(network=record(config, about))
         launch.describe({"tokenizer": name, **_named(inputs)}, identity)
         if processes.first and inputs.loss_network is None and not fitted.exists():
@@ -154,10 +155,19 @@ def read_images(
     return data.to(processes.device), held.to(processes.device)
 
 
-def read_loss_network(path: Path) -> VGG | LPIPS:
-    """LPIPS by SqueezeNet, or a VGG that a run has trained, whichever ``path`` holds. InvalidInput
-    for another file.
+def _identified(loss_network: str | Path | None) -> str:
+    if loss_network is None:
+        return "its own"
+    return str(loss_network) if str(loss_network) in PACKAGED else fingerprint(Path(loss_network))
+
+
+def read_loss_network(name: str | Path) -> LossNetwork:
+    """One of ``PACKAGED``; else LPIPS by SqueezeNet or a VGG that a run has trained, whichever the
+    file holds. InvalidInput for another file.
     """
+    if str(name) in PACKAGED:
+        return load_lpips(name)
+    path = Path(name)
     with opened(path) as file:
         weighted = "lin0.weight" in file.keys()  # noqa: SIM118, not a dict
     network = LPIPS.load(path) if weighted else read_classifier(path)

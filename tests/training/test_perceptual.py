@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from aim.errors import CheckpointError, InvalidInput
+from aim.errors import AimError, CheckpointError, InvalidInput
 from aim.training.data.images import normalize
 from aim.training.losses import perceptual_distance
-from aim.training.perceptual import LPIPS
+from aim.training.perceptual import LPIPS, load_lpips
 
 Weights = dict[str, Tensor]
 
@@ -113,3 +115,48 @@ def test_a_damaged_file_is_refused(lpips_file: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes(lpips_file.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"cut\.safetensors cannot be read"):
         LPIPS.load(tmp_path / "cut.safetensors")
+
+
+class StandIn(nn.Module):
+    """The package's LPIPS with a network of one layer: its arguments and shapes."""
+
+    def __init__(self, pretrained: bool = True, net: str = "alex", verbose: bool = True) -> None:
+        super().__init__()
+        assert pretrained and net == "vgg" and not verbose
+        torch.manual_seed(0)
+        self.conv, self.lin = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 1, 1, bias=False)
+
+    def forward(self, in0: Tensor, in1: Tensor) -> Tensor:
+        """(B, 1, 1, 1)."""
+        first, second = (
+            f / ((f**2).sum(1, keepdim=True).sqrt() + 1e-10)
+            for f in (F.relu(self.conv(x)) for x in (in0, in1))
+        )
+        return self.lin((first - second) ** 2).mean((2, 3), keepdim=True)
+
+
+@pytest.fixture
+def package(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("lpips")
+    module.LPIPS = StandIn  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lpips", module)
+
+
+@pytest.mark.usefixtures("package")
+def test_the_package_s_network_is_a_choice() -> None:
+    network = load_lpips("lpips-vgg")
+    images, others = torch.rand(2, 2, 3, 16, 16) * 2 - 1
+    found = network(images.requires_grad_(), others)
+    assert found.shape == (2,)
+    wanted = StandIn(net="vgg", verbose=False)(images, others).flatten()
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(perceptual_distance(network, images, others), found.mean())
+    assert not any(p.requires_grad for p in network.parameters()) and not network.training
+    [grad] = torch.autograd.grad(found.sum(), images)
+    assert grad.abs().sum() > 0
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(AimError, match=r"lpips-vgg needs the package lpips, .*pip install lpips"):
+        load_lpips("lpips-vgg")

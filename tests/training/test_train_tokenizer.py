@@ -265,6 +265,17 @@ def test_a_loss_network_needs_two_classes(train: Callable[..., int], images: Pat
         train("out", loss_network=None)
 
 
+def test_a_loss_network_by_name(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_vgg: VGG
+) -> None:
+    """Of the package lpips; a run does not go on with another one."""
+    monkeypatch.setattr("aim.training.train_tokenizer.load_lpips", lambda name: tiny_vgg)
+    assert train("out", "steps=1", loss_network="lpips-vgg") == 0
+    assert not (tmp_path / "out" / "loss_network.safetensors").exists()
+    with pytest.raises(InvalidInput, match="its loss_network is lpips-vgg, not"):
+        train("out", "steps=2")
+
+
 def test_a_judge_is_no_loss_network(train: Callable[..., int], tmp_path: Path) -> None:
     save_file(ResNet(2, (4, 6)).state_dict(), tmp_path / "judge.safetensors")
     with pytest.raises(InvalidInput, match=r"judge\.safetensors is a judge, not a loss network"):

@@ -56,3 +56,11 @@ def replace(path: Path, content: bytes | str, *, new: bool = False) -> None:
     """Write ``content``, a text as UTF-8, to ``path``; see ``replacing``."""
     with replacing(path, new=new) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what a process that was killed while it wrote ``name``, or any file, left in
+    ``folder``; for whoever alone writes it.
+    """
+    for path in folder.glob(f".{name[:40]}.{'[0-9a-f]' * 8}.tmp"):
+        path.unlink(missing_ok=True)

@@ -4,8 +4,11 @@ for: they are forked from a process that has imported everything.
 
 from __future__ import annotations
 
+import fcntl  # noqa: F401, see POINTS
+import itertools
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import time
@@ -14,7 +17,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Any, TypeVar
 
 IMPORTED = [
     "aim.cli",
@@ -32,14 +35,18 @@ forking.set_forkserver_preload(IMPORTED)
 
 
 def start(
-    arguments: Sequence[object], output: Path, environment: dict[str, str] | None = None
+    arguments: Sequence[object],
+    output: Path,
+    environment: dict[str, str] | None = None,
+    dies: tuple[str, int] | None = None,
 ) -> ForkServerProcess:
     """One process of ``python -m aim`` with these arguments; what it prints goes to files that
-    begin with ``output``.
+    begin with ``output``. It ``dies`` by SIGKILL at one of POINTS, when it comes there for the
+    so manieth time.
     """
     settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **(environment or {})}
     words = [str(argument) for argument in arguments]
-    process = forking.Process(target=_main, args=(words, settings, output), daemon=True)
+    process = forking.Process(target=_main, args=(words, settings, output, dies), daemon=True)
     process.start()
     return process
 
@@ -80,6 +87,32 @@ def call(function: Callable[..., T], *arguments: object) -> T:
         process.join()
 
 
+# where a process that writes a file or locks a folder may be killed: a call, and whether behind it
+POINTS = {
+    "half of a file": ("os", "fsync", False),
+    "before it is kept": ("os", "fsync", False),
+    "before it takes its place": ("os", "replace", False),
+    "behind that": ("os", "replace", True),
+    "with the lock": ("fcntl", "flock", True),
+}
+
+
+def _die(point: str, number: int) -> None:
+    module, name, behind = POINTS[point]
+    call, calls = getattr(sys.modules[module], name), itertools.count(1)
+
+    def last(*arguments: Any) -> Any:
+        now = next(calls) == number
+        if now and point == "half of a file":
+            os.ftruncate(arguments[0], os.fstat(arguments[0]).st_size // 2)
+        if not now or behind:
+            call(*arguments)
+        if now:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(sys.modules[module], name, last)
+
+
 def _answer(there: Connection, function: Callable[..., T], arguments: tuple[object, ...]) -> None:
     there.send(function(*arguments))
 
@@ -91,8 +124,15 @@ def _meeting() -> dict[str, str]:
         return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
 
 
-def _main(arguments: list[str], environment: dict[str, str], output: Path) -> None:
+def _main(
+    arguments: list[str],
+    environment: dict[str, str],
+    output: Path,
+    dies: tuple[str, int] | None,
+) -> None:
     os.environ.update(environment)
+    if dies:
+        _die(*dies)
     for stream, kind in ((sys.stdout, ".out"), (sys.stderr, ".err")):
         stream.flush()
         with output.with_suffix(kind).open("wb") as file:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from aim.errors import AimError, InvalidInput
-from aim.files import replace
+from aim.files import replace, sweep
 from aim.images.read import open_image
 from aim.settings import Settings
 from aim.training.identity import Identity, locked, read_state
@@ -60,6 +60,8 @@ class Launch:
     def __enter__(self) -> Launch:
         self._lock = locked(self.out) if self.processes.first else contextlib.nullcontext()
         self._lock.__enter__()
+        if self.processes.first:
+            sweep(self.out)
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from aim.errors import InvalidInput
+from aim.files import sweep
 from aim.models.vq.model import VQ
 from aim.training.data.codes import (
     CodeSet,
@@ -159,6 +160,7 @@ def _write(
     shard = Shard(
         span_of(number, settings).start, len(codes.labels), tuple(bad), hash_of(codes, settings)
     )
+    sweep(out, shard_name(number))
     about = {"settings": json.dumps(settings), "shard": str(number), "first": str(shard.first)}
     codes.save(out / shard_name(number), {**about, "skipped": json.dumps(bad), "hash": shard.hash})
     return shard

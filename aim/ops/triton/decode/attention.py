@@ -80,9 +80,10 @@ def _gate(pairs, out, F: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexp
 
 
 @triton.jit
-def _turned(x, n, cos, sin):
-    """Channels n (P,) at x in neighbouring pairs, turned."""
-    this, other = tl.load(x + n).to(tl.float32), tl.load(x + (n ^ 1)).to(tl.float32)
+def turned(x, n, here, cos, sin):
+    """Channels n of what is at x in neighbouring pairs, turned; 0 where it is not ``here``."""
+    this = tl.load(x + n, mask=here, other=0.0).to(tl.float32)
+    other = tl.load(x + (n ^ 1), mask=here, other=0.0).to(tl.float32)
     return this * cos + tl.where(n % 2 == 0, -other, other) * sin
 
 
@@ -108,8 +109,8 @@ def _attend(
     wait(OVERLAP)
     if pos >= 0:
         projected += row * 3 * H * P + head * P
-        q = _turned(projected, n, cos, sin) * scale
-        k = _turned(projected + H * P, n, cos, sin).to(keys.dtype.element_ty)
+        q = turned(projected, n, True, cos, sin) * scale
+        k = turned(projected + H * P, n, True, cos, sin).to(keys.dtype.element_ty)
         v = tl.load(projected + 2 * H * P + n)
         tl.store(keys + pos * P + n, k)
         tl.store(values + pos * P + n, v)

@@ -11,18 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aim.ops.triton.decode.common import COLUMNS, dot, options, wait
+from aim.ops.triton.decode.attention import turned
+from aim.ops.triton.decode.common import COLUMNS, INF, dot, options, wait
 from aim.ops.triton.decode.rows import READ_AT_ONCE
-
-INF: tl.constexpr = tl.constexpr(float("inf"))
-
-
-@triton.jit
-def _turned(x, here, n, cos, sin):
-    """Channels n of items (COLUMNS, P) at x in neighbouring pairs, turned."""
-    this = tl.load(x + n[None, :], mask=here, other=0.0).to(tl.float32)
-    other = tl.load(x + (n ^ 1)[None, :], mask=here, other=0.0).to(tl.float32)
-    return this * cos + tl.where((n % 2 == 0)[None, :], -other, other) * sin
 
 
 @triton.jit
@@ -58,8 +49,8 @@ def _attend_ahead(
         here = n[None, :] < tl.where(w < W, P, 0)[:, None]  # (COLUMNS, P)
         line = (row * W + w)[:, None]
         new = projected + line * 3 * H * P + head * P
-        q = _turned(new, here, n, cos, sin) * scale
-        k = _turned(new + H * P, here, n, cos, sin).to(keys.dtype.element_ty)
+        q = turned(new, n[None, :], here, cos, sin) * scale
+        k = turned(new + H * P, n[None, :], here, cos, sin).to(keys.dtype.element_ty)
         v = tl.load(new + 2 * H * P + n[None, :], mask=here, other=0.0)
         into = (pos + w)[:, None] * P + n[None, :]
         there = here & (pos + w < T)[:, None]

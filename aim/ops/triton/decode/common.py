@@ -14,6 +14,7 @@ import triton.language as tl
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # the interpreter takes the bits of bfloat16 for integers in a product
 WIDEN: tl.constexpr = tl.constexpr(INTERPRETED)
+INF: tl.constexpr = tl.constexpr(float("inf"))
 # items of a row in one pass, at most: the least that a matrix unit multiplies by
 COLUMNS: tl.constexpr = tl.constexpr(16)
 

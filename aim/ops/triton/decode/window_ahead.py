@@ -12,37 +12,16 @@ import triton.language as tl
 from torch import Tensor
 
 from aim.ops.triton.decode import rows as table
-from aim.ops.triton.decode.common import COLUMNS, dot, options, silu, softplus, wait
-from aim.ops.triton.decode.window_take import SHARE
+from aim.ops.triton.decode.common import COLUMNS, INF, dot, options, silu, softplus, wait
+from aim.ops.triton.decode.window_take import SHARE, remembered
 from aim.ops.window import MixWeights, Window
-
-INF: tl.constexpr = tl.constexpr(float("inf"))
-
-
-@triton.jit
-def _before(
-    ring, taps, bias, pos, w, channel, width, K: tl.constexpr, RING: tl.constexpr
-):  # fmt: skip
-    """Of the convolution at item ``pos + w`` and ``channel`` what items before ``pos`` add; ``w``
-    and ``channel`` broadcast to what comes out.
-    """
-    out = tl.load(bias + channel).to(tl.float32)
-    for k in tl.static_range(K - 1):
-        j = w - (K - 1) + k
-        past = tl.load(
-            ring + tl.maximum(pos + j, 0) % RING * width + channel,
-            mask=channel < tl.where((j < 0) & (pos + j >= 0), width, 0),
-            other=0.0,
-        )
-        out += past.to(tl.float32) * tl.load(taps + k * width + channel).to(tl.float32)
-    return out
 
 
 @triton.jit
 def _convolved(
     out, raw, taps, w, channel, stride, width, W: tl.constexpr, K: tl.constexpr
 ):  # fmt: skip
-    """``out``, as of ``_before``, with what items from ``pos`` on add, through silu; ``raw`` is
+    """``out``, as of ``remembered``, with what items from ``pos`` on add, through silu; ``raw`` is
     channel 0 of the first of W.
     """
     for k in tl.static_range(K):
@@ -84,7 +63,7 @@ def _take_ahead(
         n = tl.arange(0, N)
         keys += row * HELD * N
         scores += line * HELD
-        known_c = _before(ring, taps, tap_bias, pos, w, inner + N + n, width, K, RING)
+        known_c = remembered(ring, taps, tap_bias, pos, w, inner + N + n, width, K, RING)
         if part < shares:
             s = part * SPAN + tl.arange(0, SPAN)
             bs = tl.load(keys + s[:, None] * N + n[None, :], mask=(s < past)[:, None], other=0.0)
@@ -94,7 +73,9 @@ def _take_ahead(
                 tl.store(scores + s, tl.sum(bs.to(tl.float32) * c[None, :], 1), mask=s < past)
         else:  # those of this pass
             v, channel = tl.arange(0, COLUMNS), inner + n
-            known = _before(ring, taps, tap_bias, pos, v[:, None], channel[None, :], width, K, RING)
+            known = remembered(
+                ring, taps, tap_bias, pos, v[:, None], channel[None, :], width, K, RING
+            )
             wait(OVERLAP)
             if pos >= 0:
                 c = _convolved(known_c, raw, taps, w, channel + N, stride, width, W, K)
@@ -118,7 +99,7 @@ def _take_ahead(
     else:
         h, p = part * HEADS + tl.arange(0, HEADS), tl.arange(0, P)
         channel = h[:, None] * P + p[None, :]
-        known = _before(ring, taps, tap_bias, pos, w, channel, width, K, RING)
+        known = remembered(ring, taps, tap_bias, pos, w, channel, width, K, RING)
         rate, step_bias, through = tl.load(A + h), tl.load(dt_bias + h), tl.load(D + h)
         log = decay + (row * H + h) * HELD + past
         l = tl.load(log - 1, mask=h < tl.where(past > 0, H, 0), other=0.0)

@@ -11,16 +11,19 @@ SHARE = 32  # items of the window that are scored at once
 
 
 @triton.jit
-def _remembered(ring, taps, bias, pos, channel, width, K: tl.constexpr, RING: tl.constexpr):
-    """The convolution at ``channel`` but for the new item; ``ring``, ``pos`` and ``channel``
+def remembered(
+    ring, taps, bias, pos, w, channel, width, K: tl.constexpr, RING: tl.constexpr
+):  # fmt: skip
+    """Of the convolution at item ``pos + w`` and ``channel`` what items before ``pos`` add; all
     broadcast to what comes out.
     """
     out = tl.load(bias + channel).to(tl.float32)
     for k in tl.static_range(K - 1):
-        t = pos - (K - 1) + k
+        j = w - (K - 1) + k
+        t = pos + j
         past = tl.load(
             ring + ((t + RING) % RING) * width + channel,
-            mask=channel < tl.where(t >= 0, width, 0),
+            mask=channel < tl.where((t >= 0) & (j < 0), width, 0),
             other=0.0,
         )
         out += past.to(tl.float32) * tl.load(taps + k * width + channel).to(tl.float32)
@@ -58,7 +61,7 @@ def take(
         channel = h[None, :, None] * P + p  # (1, HEADS, P)
         own = ring + row[:, None, None] * RING * width
         # of shape (ROWS, HEADS, P)
-        known = _remembered(own, taps, tap_bias, pos[:, None, None], channel, width, K, RING)
+        known = remembered(own, taps, tap_bias, pos[:, None, None], 0, channel, width, K, RING)
         tap = tl.load(taps + (K - 1) * width + channel).to(tl.float32)
         head = row[:, None] * H + h[None, :]  # (ROWS, HEADS)
         log = decay + head * W + past[:, None]
@@ -103,11 +106,11 @@ def _score(
     newest = taps + (K - 1) * width + inner + n
     bs = tl.load(keys[None, :] + span[:, None] * N, mask=(span < past)[:, None], other=0.0)
     known_b, tap_b = (
-        _remembered(ring, taps, tap_bias, pos, inner + n, width, K, RING),
+        remembered(ring, taps, tap_bias, pos, 0, inner + n, width, K, RING),
         tl.load(newest).to(tl.float32),
     )
     known_c, tap_c = (
-        _remembered(ring, taps, tap_bias, pos, inner + N + n, width, K, RING),
+        remembered(ring, taps, tap_bias, pos, 0, inner + N + n, width, K, RING),
         tl.load(newest + N).to(tl.float32),
     )
     wait(OVERLAP)

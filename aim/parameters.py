@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Self, TypeVar
@@ -111,17 +111,21 @@ def named(
     """A decorator for a function whose last argument is ``**settings``: its signature then names
     every parameter, None by default, for help, notebooks and Typer.
     """
+    return keywords({p.name: annotate(p) for p in parameters})
+
+
+def keywords(kinds: Mapping[str, Any]) -> Callable[[F], F]:
+    """As ``named``, of these names and annotations."""
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function, eval_str=True)
         *others, _ = signature.parameters.values()
-        kinds = [
-            inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=None,
-                              annotation=annotate(p))
-            for p in parameters
-        ]  # fmt: skip
+        last = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+            for name, kind in kinds.items()
+        ]
         told: Any = function
-        told.__signature__ = signature.replace(parameters=[*others, *kinds])
+        told.__signature__ = signature.replace(parameters=[*others, *last])
         return function
 
     return decorate

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from aim.cli.opponents import opponents, other_of, others_of
-from aim.cli.options import Ahead, Backend, Device, Dtype, Model, load, plan_of, settings
+from aim.cli.options import load, plan_of, settings, takes_model
 from aim.cli.outputs import Outputs
 from aim.cli.progress import progress
 
@@ -44,6 +44,7 @@ Csv = Annotated[Path | None, typer.Option("--csv", help="Also write it as CSV to
 
 
 @app.command()
+@takes_model("dtype", "backend", "ahead")
 def speed(
     batch: Batches = "1",
     repeats: Annotated[int, typer.Option(min=1, help="Batches of each size, after warm-up.")] = 5,
@@ -53,17 +54,13 @@ def speed(
     ] = 0.0,
     random_weights: RandomWeights = False,
     json: Json = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    backend: Backend = None,
-    ahead: Ahead = None,
+    **asked: Any,
 ) -> None:
     """How fast a model draws."""
     from aim.bench.speed import bench, parse_batches
     from aim.bench.table import as_json, as_table
 
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend, ahead=ahead)
+    chosen = settings(**asked)
     outputs, batches = Outputs(json=json), parse_batches(batch)
     with progress() as bar:
         report = bench(load(chosen, random_weights), batches, repeats, seconds, bar.measuring)
@@ -71,6 +68,7 @@ def speed(
 
 
 @app.command(name="ahead")
+@takes_model("dtype", "backend")
 def guess(
     items: Annotated[
         str, typer.Option(help="Codes of a picture that a pass looks at.")
@@ -78,17 +76,14 @@ def guess(
     pictures: Annotated[int, typer.Option(min=1, help="Of each kind.")] = 8,
     random_weights: RandomWeights = False,
     json: Json = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    backend: Backend = None,
+    **asked: Any,
 ) -> None:
     """How many codes a pass settles that looks ahead, by guidance, temperature, filters and class;
     codes alone are drawn, and nothing is timed.
     """
     from aim.bench import ahead
 
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    chosen = settings(**asked)
     outputs, widths = Outputs(json=json), ahead.parse_widths(items)
     with progress() as bar:
         report = ahead.count(load(chosen, random_weights), widths, pictures, bar.measuring)
@@ -96,6 +91,7 @@ def guess(
 
 
 @app.command()
+@takes_model("dtype", "backend", "ahead")
 def race(
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Images at once.")] = 1,
     against: Opponents = None,
@@ -112,11 +108,7 @@ def race(
     random_weights: RandomWeights = False,
     json: Json = None,
     csv: Csv = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    backend: Backend = None,
-    ahead: Ahead = None,
+    **asked: Any,
 ) -> None:
     """Two models or more by turns at the same work.
 
@@ -125,7 +117,7 @@ def race(
     from aim.bench import race as racing
     from aim.bench.table import as_csv, as_json, race_table
 
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend, ahead=ahead)
+    chosen = settings(**asked)
     outputs, others = Outputs(json, csv), others_of(chosen.model, against)
     with progress() as bar:
         first = load(chosen, random_weights)
@@ -139,6 +131,7 @@ def race(
 
 
 @app.command()
+@takes_model("dtype", "backend")
 def scaling(
     tokens: Annotated[str, typer.Option(help="Codes an image, squares.")] = "256,1024,4096,16384",
     batch: Batches = "1",
@@ -148,17 +141,14 @@ def scaling(
     against: Against = None,
     json: Json = None,
     csv: Csv = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    backend: Backend = None,
+    **asked: Any,
 ) -> None:
     """Two models with random weights, as sequence and batch grow."""
     from aim.bench import scaling as growing
     from aim.bench.speed import parse_batches, parse_numbers
     from aim.bench.table import as_csv, as_json, scaling_table
 
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    chosen = settings(**asked)
     outputs, names = Outputs(json, csv), (chosen.model, other_of(chosen.model, against))
     sizes = parse_numbers("tokens", tokens, 2**20), parse_batches(batch)
     where = (chosen.device, chosen.dtype, chosen.backend)
@@ -169,19 +159,17 @@ def scaling(
 
 
 @app.command()
+@takes_model("dtype", "backend")
 def page(
     clients: Annotated[int, typer.Option(min=0, help="People who draw without a pause.")] = 0,
     seconds: Annotated[float, typer.Option(min=1, help="How long they do.")] = 30,
     json: Json = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    backend: Backend = None,
+    **asked: Any,
 ) -> None:
     """How fast the page answers, idle and while people draw; with ``--clients``, how many pictures
     a second they get of it.
     """
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    chosen = settings(**asked)
     outputs, where = Outputs(json), (chosen.device, chosen.dtype, chosen.backend)
     from aim.ui import crowd, probe
 
@@ -195,19 +183,17 @@ def page(
 
 
 @app.command(name="load")
+@takes_model("dtype", "backend")
 def bear(
     clients: Annotated[int, typer.Option(min=1, help="Who come at once.")] = 64,
     minutes: Annotated[float, typer.Option(min=0.05, help="How long they come.")] = 10,
     json: Json = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    backend: Backend = None,
+    **asked: Any,
 ) -> None:
     """What the page bears: clients who draw, compare, stop, hang up and do not listen; ends with 1
     where a picture was wrong or lost, or somebody refused without a word.
     """
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    chosen = settings(**asked)
     outputs, where = Outputs(json), (chosen.device, chosen.dtype, chosen.backend)
     from aim.ui import load as loads
 
@@ -217,21 +203,19 @@ def bear(
 
 
 @app.command()
+@takes_model("dtype", "backend")
 def replicas(
     count: Annotated[int, typer.Option("--replicas", min=2, help="How many, against one.")] = 2,
     batch: Annotated[int, typer.Option(min=1, help="Images at once in each.")] = 16,
     seconds: Annotated[float, typer.Option(min=0.1, help="For each figure, after warm-up.")] = 20,
     random_weights: RandomWeights = False,
     json: Json = None,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    backend: Backend = None,
+    **asked: Any,
 ) -> None:
     """How many pictures a second replicas draw, beside one of them."""
     from aim.bench import replicas as many
 
-    chosen = settings(model=model, device=device, dtype=dtype, backend=backend)
+    chosen = settings(**asked)
     outputs = Outputs(json)
     with progress() as bar:
         pipe = load(chosen, random_weights)
@@ -241,6 +225,7 @@ def replicas(
 
 
 @app.command()
+@takes_model()
 def training(
     batch: Annotated[str, typer.Option(help="Images a step: 16,64.")] = "16",
     steps: Annotated[int, typer.Option(min=1, help="Steps that are measured.")] = 20,
@@ -250,8 +235,7 @@ def training(
         bool, typer.Option("--recompute", help="Compute layers again in the backward pass.")
     ] = False,
     json: Json = None,
-    model: Model = None,
-    device: Device = None,
+    **asked: Any,
 ) -> None:
     """How many images a second a model learns from, with random weights and codes."""
     from aim.bench.machine import Machine
@@ -259,7 +243,7 @@ def training(
     from aim.bench.training import as_json, as_table, throughput
     from aim.device import pick_device
 
-    chosen = settings(model=model, device=device)
+    chosen = settings(**asked)
     outputs, sizes, where = Outputs(json), parse_batches(batch), pick_device(chosen.device)
     with progress("Building the model") as bar:
         results = []

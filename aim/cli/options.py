@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from aim import config
-from aim.parameters import Parameter, named
+from aim.parameters import Parameter, keywords, named
 from aim.settings import AHEAD, BACKENDS, Settings, span
 
 if TYPE_CHECKING:
@@ -92,6 +92,14 @@ def takes_sampling(default: str) -> Callable[[F], F]:
         return Annotated[p.kind | None, typer.Option(help=told, rich_help_panel=SAMPLING)]
 
     return named(config.SAMPLING, option)
+
+
+def takes_model(*more: str) -> Callable[[F], F]:
+    """A decorator that gives a command the options of what model, and where, which it takes as
+    ``**asked``, for ``settings``: --model, --device, and ``more`` of dtype, backend and ahead.
+    """
+    options = {"dtype": Dtype, "backend": Backend, "ahead": Ahead}
+    return keywords({"model": Model, "device": Device} | {name: options[name] for name in more})
 
 
 def settings(replicas: str | None = None, **given: Any) -> Settings:

@@ -26,7 +26,7 @@ from aim.engine import Engine, Request, Server, Service
 from aim.engine.backend import check, pick
 from aim.engine.requests import Mix
 from aim.errors import InvalidInput
-from aim.models.prior import Prior
+from aim.models.prior import Prior, misfit
 from aim.models.vq.model import VQ
 from aim.parameters import named
 from aim.settings import Settings
@@ -62,8 +62,9 @@ class Pipeline(Codec):
         ahead: str | int = "auto",
     ) -> None:
         config = model.config
-        self.model = model
-        self.name, self.version = name, version
+        if why := misfit(config, tokenizer.config):
+            raise InvalidInput(f"{why}; a model draws one size, that of its own tokenizer")
+        self.model, self.name, self.version = model, name, version
         self.device, self.dtype = model.device, model.dtype
         self.where = str(model.device), str(model.dtype).removeprefix("torch.")  # of who draws
         self.sampling: SamplingParams = config.sampling
@@ -71,8 +72,7 @@ class Pipeline(Codec):
         self.classes: tuple[int, ...] = self.labels.indices
         started = time.perf_counter()
         self._backend, self.max_requests = pick(model, backend, ahead), max_requests
-        # of choosing the backend; on a GPU, kernels were compiled
-        self.trial_seconds = time.perf_counter() - started
+        self.trial_seconds = time.perf_counter() - started  # on a GPU kernels were compiled
         tokenizer.fusible = self.backend != "eager"
         super().__init__(tokenizer)
         self.max_waiting = 64
@@ -81,14 +81,12 @@ class Pipeline(Codec):
         self._start: Callable[[Pipeline], Service] = lambda pipe: Server(
             pipe._backend.engine(pipe.max_requests, pipe.max_waiting), pipe.threads
         )
-        # ends the server, at exit or when nobody holds the pipeline any more
-        self._end: Callable[[], object] = int
+        self._end: Callable[[], object] = int  # of the server, at exit or when nobody holds this
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
         name = f"{self.name} {self.version}".strip()
-        return f"<Pipeline {name}, {dtype} on {self.device}, {self.backend}>"
+        return f"<Pipeline {name}, {self.where[1]} on {self.device}, {self.backend}>"
 
     @classmethod
     def from_pretrained(
@@ -254,14 +252,16 @@ class Pipeline(Codec):
         seed: int = 0,
         *,
         progress: Callable[[int, int], None] | None = None,
+        size: int | None = None,
         **sampling: Any,
     ) -> list[Image.Image]:
         """RGB images of ``labels``, drawn together; image i with ``seed + i``, so that it is the
         same when made alone with that.
 
-        ``progress`` is called with the codes drawn and their total. Errors as in ``stream``.
+        ``progress`` is called with the codes drawn and their total; ``size`` as of ``pictures``,
+        errors as in ``stream``.
         """
-        return self.pictures(self.draw(labels, seed, self.params(**sampling), progress))
+        return self.pictures(self.draw(labels, seed, self.params(**sampling), progress), size)
 
     def draw(
         self,

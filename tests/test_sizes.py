@@ -72,6 +72,24 @@ def test_other_sizes_and_shapes_are_refused_with_what_is_drawn(size: object) -> 
     assert kept_size(None, VQConfig()) == 256
 
 
+def test_python_asks_for_a_size_as_the_command_does(large: Pipeline) -> None:
+    [kept] = large.generate(207, seed=3, size=48)
+    assert kept.size == (48, 48)
+    for size in (192, "96x48"):
+        with pytest.raises(InvalidInput, match="this model draws squares of 96x96 pixels"):
+            large.generate(207, size=size)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("side", [8, 32, 96])
+def test_a_tokenizer_of_another_size_draws_nothing(tiny_pipeline: Pipeline, side: int) -> None:
+    other = VQ(dataclasses.replace(TINY_VQ, image_size=side))
+    message = r"draws 16 codes an image, its tokenizer reads a grid of .*; a model draws one size"
+    with pytest.raises(InvalidInput, match=message):
+        Pipeline(tiny_pipeline.model, other)
+    with pytest.raises(InvalidInput, match="draws 64 codes, its tokenizer knows 32; a model draws"):
+        Pipeline(tiny_pipeline.model, VQ(dataclasses.replace(TINY_VQ, codebook_size=32)))
+
+
 def test_a_set_to_evaluate_is_reduced(tiny_pipeline: Pipeline, tmp_path: Path) -> None:
     def drawn(size: int | None) -> SampleSet:
         return SampleSet(tiny_pipeline, tmp_path / "set", 5, batch=5, size=size)

@@ -28,7 +28,7 @@ from aim.checkpoint.torch_file import NOTHING, SUFFIXES, Told
 from aim.checkpoint.weights import read_metadata
 from aim.config import LLAMAGEN, MODELS, GPTConfig
 from aim.errors import CheckpointError, InvalidInput
-from aim.models.prior import Prior
+from aim.models.prior import Prior, misfit
 from aim.models.vq.model import VQ
 from aim.settings import Settings
 
@@ -261,14 +261,5 @@ def _only_prior(folder: Path) -> Path:
 
 
 def _check_fit(model: Prior, tokenizer: VQ, where: Path) -> None:
-    prior, vq = model.config, tokenizer.config
-    if prior.vocab_size != vq.codebook_size:
-        raise CheckpointError(
-            f"{where}: the model draws {prior.vocab_size} codes, its tokenizer knows "
-            f"{vq.codebook_size}"
-        )
-    if prior.num_tokens != vq.grid**2:
-        raise CheckpointError(
-            f"{where}: the model draws {prior.num_tokens} codes an image, its tokenizer reads a "
-            f"grid of {vq.grid}x{vq.grid}"
-        )
+    if why := misfit(model.config, tokenizer.config):
+        raise CheckpointError(f"{where}: {why}")

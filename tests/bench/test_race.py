@@ -248,9 +248,11 @@ class TestRefusals:
 
     def test_other_lengths_and_codebooks(self, tiny_pipeline: Pipeline, tiny_vq: VQ) -> None:
         with pytest.raises(InvalidInput, match="number of codes is 16 and 64"):
-            race([tiny_pipeline, gpt_pipeline(tiny_vq, num_tokens=64)])
+            finer = VQ(dataclasses.replace(tiny_vq.config, ch_mult=(1, 2)))
+            race([tiny_pipeline, gpt_pipeline(finer, num_tokens=64)])
         with pytest.raises(InvalidInput, match="codebook is 64 and 32"):
-            race([tiny_pipeline, gpt_pipeline(tiny_vq, vocab_size=32)])
+            smaller = VQ(dataclasses.replace(tiny_vq.config, codebook_size=32))
+            race([tiny_pipeline, gpt_pipeline(smaller, vocab_size=32)])
 
     def test_another_precision(
         self, tiny_pipeline: Pipeline, tiny_vq: VQ, make_model: Callable[..., AiM]

@@ -193,15 +193,22 @@ def in_order(
 
 
 def run(service: Service, requests: Iterable[Request]) -> Iterator[Event]:
-    """The events of many requests, of which twice as many are submitted as can run at once, so that
-    who is slow to take the events keeps nothing idle. Closing the iterator cancels the rest.
+    """The events of many requests, of which twice as many are submitted as can run at once, as far
+    as the line takes them, so that who is slow to take the events keeps nothing idle. Closing the
+    iterator cancels the rest.
     """
-    todo = iter(requests)
+    todo, near = iter(requests), deque[Request]()
     with closing(service.stream()) as feed:
         while True:
-            more = max(0, 2 * service.engine.max_requests - feed.pending)
-            for request in islice(todo, more):
-                feed.submit(request)
+            more = max(0, 2 * service.engine.max_requests - feed.pending - len(near))
+            near.extend(islice(todo, more))
+            try:
+                while near:
+                    feed.submit(near[0])
+                    near.popleft()
+            except QueueFull:  # the line is shorter, or others wait, too: go on with what we have
+                if not feed.pending:
+                    raise
             if not feed.pending:
                 return
             yield next(feed)

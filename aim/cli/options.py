@@ -118,7 +118,6 @@ def load(chosen: Settings, random_weights: bool = False, places: int = 0) -> Pip
     if places and (chosen.cluster or any(chosen.replicas)):
         from aim.serving.ray import use_replicas
 
-        pipe.max_waiting = 2**16
         use_replicas(pipe, plan_of(chosen, places, random_weights))
     return pipe
 

@@ -101,7 +101,10 @@ def test_pictures_say_where_replicas_drew_them(
     assert (found["device"], found["dtype"]) == ("cuda", "bfloat16")
 
 
-def test_a_measurement(two: list[ray.Plan], tiny_pipeline: Pipeline) -> None:
+def test_a_measurement(
+    two: list[ray.Plan], tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny_pipeline, "max_waiting", 1)  # fewer than places, as with large batches
     plan = ray.Plan("tiny", 0, 0, places=2)
     found, machine = measured.measure(tiny_pipeline, plan, (1, 2), 0.1)
     assert [(plan.low, plan.high) for plan in two] == [(1, 1), (2, 2)]

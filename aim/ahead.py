@@ -39,10 +39,10 @@ class Guesses:
             torch.zeros(slots, dtype=torch.int64, device=device),
         )
 
-    def start(self, slots: Tensor, position: int) -> None:
-        """Forget slots (K,), which begin at ``position``."""
+    def start(self, slots: Tensor, positions: Tensor) -> None:
+        """Forget slots (K,), which begin at ``positions`` (K,)."""
         self.codes[slots] = 0
-        self.since[slots] = position
+        self.since[slots] = positions
 
     def move(self, src: Tensor, dst: Tensor) -> None:
         """Copy slots ``src (K,)`` over slots ``dst (K,)``."""

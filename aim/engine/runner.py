@@ -97,18 +97,16 @@ class Runner:
         """
         with self._queue.work():
             conditions = self._conditions([entry.request for entry in joined], line)
-            firsts, seconds = (
-                [entry.slots[0] for entry in joined],
-                [entry.slots[1] for entry in joined if len(entry.slots) > 1],
-            )
-            at = self._queue.send(torch.tensor(firsts + seconds))
+            firsts = [(entry.slots[0], entry.step) for entry in joined]
+            seconds = [(entry.slots[1], entry.step) for entry in joined if len(entry.slots) > 1]
+            at, steps = self._queue.send(torch.tensor(firsts + seconds).T.contiguous())
             self._cond[at[: len(firsts)]] = conditions
             self._cond[at[len(firsts) :]] = self._null
             for entry in joined:
                 if entry.request.prefix:
                     self._read(entry)
-                if self._guesses is not None:
-                    self._guesses.start(self._queue.send(torch.tensor(entry.slots)), entry.step)
+            if self._guesses is not None:
+                self._guesses.start(at, steps)
 
     def _read(self, entry: Running) -> None:
         """Take a request to the last code of its prefix, which the next step reads; alone, for the

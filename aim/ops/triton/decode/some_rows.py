@@ -12,8 +12,8 @@ from torch import Tensor
 
 from aim.ops.triton.decode.common import dot, options, silu, wait
 
-TILE, LEAST = 64, 16  # features of a program, and the fewest of one
-PROGRAMS = 128  # at least, where several items of a row are read: a GPU's multiprocessors
+TILE, LEAST = 64, 32  # features of a program, and the fewest of one
+PROGRAMS = 66  # at least, where several items of a row are read: for half of a large GPU
 
 
 @triton.jit
@@ -49,29 +49,26 @@ def product(
     """
     rows, length = x.shape
     shares, features = len(out), weight.shape[0]
-    piece, stages, warps = _pieces(length // shares)
+    piece, stages = _pieces(length // shares, tile)
     _product[(triton.cdiv(features, tile), shares)](
         x, weight, out, rows, features, length, max(16, triton.next_power_of_2(rows)),
-        tile, piece, length // shares // piece, stages, **options(overlap, num_warps=warps),
+        tile, piece, length // shares // piece, stages, **options(overlap, num_warps=4),
     )  # fmt: skip
 
 
-def _pieces(length: int) -> tuple[int, int, int]:
-    """What a program sums at a time, stages, warps."""
+def _pieces(length: int, tile: int) -> tuple[int, int]:
+    """What a program sums at a time, and stages."""
     piece = 128
     while length % piece:
         piece //= 2
-    return piece, 4, 4
+    return piece, 4 if tile == TILE else 6
 
 
 def narrow(features: int, shares: int = 1) -> int:
     """Features of a program where several items of a row are read: fewer than ``TILE`` where that
     makes fewer than ``PROGRAMS``.
     """
-    tile = TILE
-    while tile > LEAST and triton.cdiv(features, tile) * shares < PROGRAMS:
-        tile //= 2
-    return tile
+    return TILE if triton.cdiv(features, TILE) * shares >= PROGRAMS else LEAST
 
 
 def out_shares(features: int, length: int) -> int:
@@ -195,12 +192,12 @@ def product_in(
     """
     rows, length = x.shape
     features, parts = weight.shape[0], 1 if squares is None else squares.shape[1]
-    piece, stages, warps = _pieces(length)
+    piece, stages = _pieces(length, tile)
     _product_in[(triton.cdiv(features, tile),)](
         x, weight, x if squares is None else squares, out, rows, features, parts, eps,
         length, max(16, triton.next_power_of_2(rows)), tile, piece, length // piece, stages,
         triton.next_power_of_2(parts), squares is not None, gated,
-        **options(overlap, num_warps=warps),
+        **options(overlap, num_warps=4),
     )  # fmt: skip
 
 
@@ -224,12 +221,12 @@ def product_out(
     """
     rows, length = x.shape
     features, shares = weight.shape[0], _shares(weight.shape[0], length)
-    piece, stages, warps = _pieces(length // shares)
+    piece, stages = _pieces(length // shares, tile)
     _product_out[(tiles(features, tile), shares)](
         x, weight, residual.new_empty(shares, rows, features), arrived, residual, gain, scaled,
         squares, rows, features,
         length, max(16, triton.next_power_of_2(rows)), tile, piece, length // shares // piece,
-        shares, stages, **options(overlap, num_warps=warps),
+        shares, stages, **options(overlap, num_warps=4),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ and a race into ``race/recorded.json``. ``SHOWN`` and ``RACED`` say what: look a
 which is written, too, and change the seeds until it pleases. ``python -m aim.ui.record race``
 records the race alone, and with the JSON of a race as ``aim bench race --json`` or the page saves
 it, its times are those, wherever they were measured. ``python -m aim.ui.record elsewhere FILE ...``
-keeps the times of races of other models, of one picture each, in ``race/elsewhere.json``.
+keeps the times of races of other models on one machine in ``race/elsewhere.json``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from aim.errors import InvalidInput
 from aim.images import write
 from aim.pipeline import Pipeline, load
 from aim.ui.generate.recorded import FILE, PLAYED, packed, recording
+from aim.ui.race import elsewhere
 from aim.ui.race import recorded as of_race
 
 MODEL = "aim-s"
@@ -73,9 +74,11 @@ def record_race(pipes: Sequence[Pipeline], measured: Race | None = None) -> str:
 
 
 def record_elsewhere(races: Sequence[Race]) -> str:
-    """The times of ``races``, in the format of the file."""
-    found = [one for race in races for one in of_race.timed(race, where(race.machine, race.dtype))]
-    return json.dumps(found) + "\n"
+    """The times of ``races``, in the format of the file. InvalidInput: they are of two machines."""
+    first, *_ = found = [where(race.machine, race.dtype) for race in races]
+    if set(found) != {first}:
+        raise InvalidInput(f"the races are of several machines: {', '.join(sorted(set(found)))}")
+    return elsewhere.written(races, first)
 
 
 def where(machine: Machine, dtype: str) -> str:
@@ -106,7 +109,7 @@ def main(what: Sequence[str]) -> None:
     folder = Path(__file__).parent
     measured = [TypeAdapter(Race).validate_json(Path(path).read_bytes()) for path in what[1:]]
     if what and what[0] == "elsewhere":
-        (folder / of_race.ELSEWHERE).write_text(record_elsewhere(measured), encoding="utf-8")
+        (folder / elsewhere.FILE).write_text(record_elsewhere(measured), encoding="utf-8")
         return
     aim, gpt = (load(name, device="cpu", dtype="float32") for name in of_race.MODELS)
     if not what:

@@ -12,6 +12,7 @@ from aim.errors import AimError
 from aim.ui.generate.handlers import Actions
 from aim.ui.models import FIRST_CLASS, Models, class_choices
 from aim.ui.picker.picker import Picker
+from aim.ui.race.elsewhere import measured
 from aim.ui.race.handlers import BATCHES, RaceActions, ScalingActions
 from aim.ui.race.measuring_handlers import MeasuringActions, MeasuringScreen
 from aim.ui.race.pairs import classes, find, offered
@@ -109,6 +110,9 @@ def race_tab(models: Models, drawing: Actions) -> list[MeasuringActions]:
     stop.click(actions.stop, None, None, api_name="stop_race", queue=False, **hidden)
     pair.select(switch, [pair, label], [label, memory], api_visibility="private", **hidden)
     _offer(measurements, csv, json)
+    if table := measured():
+        with gr.Accordion("Larger models and diffusion, on a GPU", open=False):
+            Shown(table, elem_id="elsewhere", elem_classes="aim-flush")
     with gr.Accordion(
         "Scaling: longer sequences, larger batches", open=False, elem_id="scaling-section"
     ):

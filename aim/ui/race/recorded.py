@@ -6,8 +6,7 @@ there are the times alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -18,16 +17,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from aim.bench.race import Race
-from aim.errors import InvalidInput
 from aim.pipeline import Pipeline
 from aim.ui.assets import text
 from aim.ui.generate.recorded import address, packed, unpacked
+from aim.ui.race import elsewhere
 from aim.ui.race.charts import number, seconds
 from aim.ui.race.report import replay_of
 from aim.ui.stage.reel import encoded
 
 FILE = "race/recorded.json"
-ELSEWHERE = "race/elsewhere.json"
 MODELS = ("aim-s", "gpt-s")
 
 
@@ -66,24 +64,6 @@ def written(race: Race, codes: Sequence[np.ndarray], machine: str) -> str:
     return json.dumps(told) + "\n"
 
 
-def timed(race: Race, machine: str) -> Iterator[dict[str, Any]]:
-    """The times of one picture of the first racer and of each other one, in the format of the file
-    of those from elsewhere. InvalidInput: it is a race of several pictures.
-    """
-    if race.batch != 1:
-        raise InvalidInput(f"the race is one of {race.batch} pictures at once; record one of 1")
-    first, *others = race.racers
-    for other in others:
-        pair = replace(race, racers=(first, other))
-        told = f"{machine}, PyTorch {race.machine.pytorch}, weights: "
-        weights = " and ".join(dict.fromkeys(racer.version for racer in pair.racers))
-        yield {
-            "title": f"{first.name}, {other.name} on {race.machine.name}",
-            "machine": told + weights,
-            "replay": replay_of(pair),
-        }
-
-
 def opening(pipe: Pipeline) -> list[dict[str, Any]]:
     """What a ``Replay`` offers before anything is measured, the bundled pair's first; nothing where
     that was another model's than ``pipe``. Where there are times alone, what ``pipe`` drew stands
@@ -100,16 +80,7 @@ def opening(pipe: Pipeline) -> list[dict[str, Any]]:
             "title": f"{', '.join(MODELS)} on {found.machine}",
             "badge": f"Recorded on {found.machine}: {versions}",
         },
-        *(
-            {
-                **one["replay"],
-                "run": one["title"],
-                "title": one["title"],
-                "badge": f"Recorded on {one['machine']}. These are times alone: "
-                f"{pipe.name}'s picture stands in for both",
-            }
-            for one in json.loads(text(ELSEWHERE))
-        ),
+        *elsewhere.values(pipe.name),
     ]
     palette, images = pipe.colours(), pipe.pictures(found.codes)
     shown = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +31,9 @@ from aim.ui import record
 from aim.ui.front import Card
 from aim.ui.generate import recorded
 from aim.ui.generate.recorded import PLAYED, opening, recording
+from aim.ui.race import elsewhere
 from aim.ui.race import recorded as race
+from aim.ui.race.charts import number, seconds
 from pages import Brake, show
 
 
@@ -133,9 +136,8 @@ def test_times_from_elsewhere_are_kept(
     (tmp_path / "race.json").write_text(as_json(raced_elsewhere))
     monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))
     record.main(["elsewhere", str(tmp_path / "race.json")])
-    told = (tmp_path / race.ELSEWHERE).read_text()
-    really = race.text
-    monkeypatch.setattr(race, "text", lambda path: told if path == race.ELSEWHERE else really(path))
+    told = (tmp_path / elsewhere.FILE).read_text()
+    monkeypatch.setattr(elsewhere, "text", lambda path: told)
     own, first, second = race.opening(pipe)
     assert own["title"].startswith("aim-s, gpt-s on ")
     assert first["title"].startswith("aim-xl, gpt-xl on ")
@@ -146,18 +148,34 @@ def test_times_from_elsewhere_are_kept(
     assert "times alone: aim-s's picture stands in" in second["badge"]
     assert "weights: random" in second["badge"] and "gpt-xl" not in second["result"]
     assert {racer["image"] for racer in second["racers"]} == {own["racers"][0]["image"]}
-    with pytest.raises(InvalidInput, match="4 pictures at once; record one of 1"):
-        record.record_elsewhere([dataclasses.replace(raced_elsewhere, batch=4)])
+    other = dataclasses.replace(raced_elsewhere, dtype="bfloat16")
+    with pytest.raises(InvalidInput, match=r"of several machines: .*, bfloat16, .*, float32"):
+        record.record_elsewhere([raced_elsewhere, other])
+
+
+def test_a_table_of_all_sizes(raced_elsewhere: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+    four = dataclasses.replace(raced_elsewhere, batch=4, racers=raced_elsewhere.racers[:2])
+    told = record.record_elsewhere([raced_elsewhere, four])
+    monkeypatch.setattr(elsewhere, "text", lambda path: told)
+    cells = re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", elsewhere.measured())
+    assert cells[:4] == ["", "FID, published", "1 picture", "4 at once"]
+    aim, gpt, dit = raced_elsewhere.racers
+    took = aim.seconds.median
+    assert cells[4:8] == ["aim-xl", "2.56", seconds(took), f"{number(4 / took)}/s"]
+    assert cells[12:] == ["dit-xl-50", "-", seconds(dit.seconds.median), "-"]
+    assert len(elsewhere.values("aim-s")) == 2, "a batch is not replayed"
+    monkeypatch.setattr(elsewhere, "text", lambda path: "{}")
+    assert elsewhere.measured() == "" and elsewhere.values("aim-s") == []
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("took", "said"),
     [((1.0, 1.1), "1.00 s, and a Transformer of its size 1.10 s"), ((3, 0.05), "3.00 s, and a ")],
 )
 def test_the_headline_says_what_was_measured(
-    monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], said: str
+    monkeypatch: pytest.MonkeyPatch, took: tuple[float, float], said: str
 ) -> None:
-    racers = [{"seconds": s, "memory": m} for s, m in zip(seconds, (1, 4), strict=True)]
+    racers = [{"seconds": s, "memory": m} for s, m in zip(took, (1, 4), strict=True)]
     one = race.Recorded(("v", "w"), "2 CPU cores, float32", 1, 1, (), {"racers": racers})
     monkeypatch.setattr(race, "recorded", lambda: one)
     pipe: Any = SimpleNamespace(name="aim-s", version="v")
@@ -170,9 +188,9 @@ def test_the_headline_says_what_was_measured(
 @pytest.fixture(scope="module")
 def url(pipe: Pipeline, raced_elsewhere: Race) -> Iterator[str]:
     """A page on the bundled model, which is warm; a diffusion model raced elsewhere."""
-    told, really = record.record_elsewhere([raced_elsewhere]), race.text
+    told = record.record_elsewhere([raced_elsewhere])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(race, "text", lambda path: told if path == race.ELSEWHERE else really(path))
+        patch.setattr(elsewhere, "text", lambda path: told)
         # other tests' page has its own
         patch.setattr(ui_models, "load", lambda *_, **__: pipe)
         page: Any = aim.ui.build(record.MODEL, device="cpu", dtype="float32")
@@ -247,7 +265,9 @@ def test_the_first_screen_moves_and_a_picture_draws_its_class(
             "5 / 5 steps",
         ]
         assert "stands in for both" in tab.inner_text(".aim-badge")
-        tab.screenshot(path=tmp_path / "diffusion.png")
+        tab.click("text=Larger models and diffusion, on a GPU")
+        assert "dit-xl-50" in tab.inner_text("#elsewhere table")
+        tab.screenshot(path=tmp_path / "diffusion.png", full_page=True)
         show(tab, "Generate")
         last = tab.locator("#chips button").nth(11).bounding_box()
         assert last["y"] + last["height"] <= 800, "not above the fold"

@@ -19,6 +19,7 @@ from torch import nn
 import aim
 from aim.checkpoint import export, llamagen, load_model, official, push, save_model, save_tokenizer
 from aim.checkpoint.describe import describe
+from aim.checkpoint.hub import brief
 from aim.config import SamplingParams
 from aim.errors import AimError, CheckpointError, HubError, InvalidInput
 from aim.models.prior import Prior
@@ -353,6 +354,10 @@ def test_who_may_not_write_is_told_how_to(
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     fails("was not written to the hub at http", path, REPO)
     assert hub.files == {}
+
+
+def test_an_error_that_quotes_the_token_is_told_without(hub: Hub) -> None:
+    assert brief(ValueError(f"Bearer {TOKEN} is wrong\nmore")) == "Bearer ... is wrong"
 
 
 @pytest.mark.parametrize("repo", ["mine", "a/b/c", "../x", "some one/mine", ""])

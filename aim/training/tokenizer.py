@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,8 @@ from aim.training.reconstruct import in_parts, psnr, reconstruct, reduced
 from aim.training.run import Stateful
 from aim.training.semantic import Classifier, FeatureDiscriminator, SemanticHead
 
+AGAIN = (ResBlock, AttnBlock, Downsample, Upsample)  # may be computed again
+
 
 class Pixels(Protocol):
     """A set of training images: ``ImageSet`` or ``StreamedImages``."""
@@ -54,17 +56,14 @@ class Part(NamedTuple):
 
 
 def _prepare_blocks(model: VQ, recipe: TokenizerRecipe) -> None:
-    """Blocks computed again and compiled, as the recipe says; not whole networks, which take longer
-    to compile than a short run takes.
-    """
+    """Blocks computed again and compiled, as the recipe says; whole networks compile too long."""
     torch._dynamo.config.cache_size_limit = 64
     for module in model.modules():
-        if recipe.checkpoint_layers and isinstance(
-            module, (ResBlock, AttnBlock, Downsample, Upsample)
-        ):
-            module.__dict__["forward"] = partial(checkpoint, module.forward, use_reentrant=False)
+        block: Any = module
         if recipe.compile and isinstance(module, ResBlock):
-            module.compile(dynamic=False)
+            block.forward = torch.compile(block.forward, dynamic=False)
+        if recipe.checkpoint_layers and isinstance(module, AGAIN):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def _frozen(network: Network, device: torch.device) -> Network:

@@ -54,6 +54,18 @@ def test_the_pace_of_first_steps_is_not_known(out: Path, parts: Parts, clock: Cl
     assert found == [0, 0, 0, 0.25, 0.25]
 
 
+def test_the_pace_is_without_saves(
+    out: Path, parts: Parts, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(out, parts(), seconds=1000)
+    for _ in range(5):
+        clock.now += 2
+        run.advance()
+    monkeypatch.setattr(torch, "save", lambda *_: setattr(clock, "now", clock.now + 60))
+    run.save()
+    assert run.pace() == 0.5
+
+
 def test_every_gpu_is_found_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, peak in PEAKS.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, kind=kind: f"NVIDIA {kind} X")

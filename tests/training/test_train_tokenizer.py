@@ -5,6 +5,8 @@ resumed, streamed, from a tokenizer.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from aim.training.launch import Options
 from aim.training.parallel import ALONE
 from aim.training.train_tokenizer import Inputs, read_images, read_settings, train_tokenizer
 from tests import launching
+from tests.waiting import until
 
 pytest.importorskip("accelerate")
 
@@ -44,6 +47,7 @@ RUN = [
     "validate_every=4",
     "adversarial_start=0.5",
 ]
+WORKERS = (0, pytest.param(2, marks=pytest.mark.skipif(sys.platform != "linux", reason="forks")))
 SETTINGS = (*(f"model.{name}={value}" for name, value in TINY.items()), *RUN)
 
 
@@ -138,10 +142,12 @@ def test_two_processes_learn_what_one_does(images: Path, network: Path, tmp_path
     assert len(list((tmp_path / "2" / "sheets").iterdir())) == 2
 
 
+@pytest.mark.parametrize("workers", WORKERS)
 def test_streamed_images_are_those_in_memory(
-    images: Path, caplog: pytest.LogCaptureFixture
+    images: Path, caplog: pytest.LogCaptureFixture, workers: int
 ) -> None:
-    streamed, held = StreamedImages(open_images([images]), 16, held=7), load_images([images], 16)
+    streamed = StreamedImages(open_images([images]), 16, held=7, workers=workers)
+    held = load_images([images], 16)
     numbers = [i for i in range(49) if i % 7]
     assert len(streamed) == len(numbers) == 42
     cut = next(i for i in range(49) if "cut" in streamed.source.name(i))
@@ -154,13 +160,44 @@ def test_streamed_images_are_those_in_memory(
     assert caplog.text.count("skipped") == 2, "once by each"
 
 
-def test_a_folder_of_damaged_images_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_folder_of_damaged_images_is_refused(tmp_path: Path, workers: int) -> None:
     (tmp_path / "cats").mkdir()
     (tmp_path / "cats" / "a.png").write_bytes(b"hello")
     with pytest.raises(
         InvalidInput, match=r"images in a row cannot be read, from .*cats/a\.png on"
     ):
-        StreamedImages(open_images([tmp_path]), 16).pixels(torch.tensor([0]))
+        StreamedImages(open_images([tmp_path]), 16, 0, workers).pixels(torch.tensor([0]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_who_reads_ends_with_the_process_that_it_reads_for(images: Path) -> None:
+    """Even where that is killed."""
+    script = (
+        "import multiprocessing, sys, torch\n"
+        "from aim.training.data.images import StreamedImages\n"
+        "from aim.training.data.sources import open_images\n"
+        "streamed = StreamedImages(open_images([sys.argv[1]]), 16, workers=2)\n"
+        "streamed.pixels(torch.tensor([0, 1]))\n"
+        "print(*(child.pid for child in multiprocessing.active_children()), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    root = Path(__file__).resolve().parent.parent.parent
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(images)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root,
+    )  # fmt: skip
+    assert process.stdout is not None
+    readers = [Path("/proc", pid, "stat") for pid in process.stdout.readline().split()]
+
+    def alive() -> list[Path]:  # who has ended may wait for its parent to hear of it
+        found = [path for path in readers if path.exists()]
+        return [path for path in found if path.read_text().rpartition(")")[2].split()[0] != "Z"]
+
+    assert len(alive()) == 2
+    process.kill()
+    process.communicate()
+    assert until(lambda: not alive(), 20)
 
 
 def test_training_streams(train: Callable[..., int], tmp_path: Path) -> None:

@@ -5,11 +5,15 @@ read named, counted and left out.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import signal
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -54,6 +58,72 @@ class Reader:
             return Decoded(item, row, np.asarray(image))
         except InvalidInput as error:
             return error
+
+    def sound(self, item: int) -> Sound:
+        """The first image from ``item`` on that can be read. InvalidInput where MOST_BAD in a row
+        cannot.
+        """
+        wrong: list[tuple[int, str]] = []
+        for i in range(item, item + MOST_BAD):
+            i %= len(self)
+            found = self[i]
+            if isinstance(found, Decoded):
+                return Sound(found.pixels, wrong)
+            wrong.append((i, str(found)))
+        raise InvalidInput(
+            f"{MOST_BAD} images in a row cannot be read, from {self._source.name(item)} on; look "
+            "at the files"
+        )
+
+
+class Sound(NamedTuple):
+    """An image that can be read, and what was passed over on the way to it."""
+
+    pixels: np.ndarray  # (S, S, 3) uint8
+    wrong: list[tuple[int, str]]  # numbers of images, and why
+
+
+class Readers:
+    """Images of a source whenever they are asked for, read by ``workers`` processes that are forked
+    now, or by threads for 0.
+    """
+
+    def __init__(self, reader: Reader, workers: int) -> None:
+        self._pool: Executor
+        if workers:
+            fork = multiprocessing.get_context("fork")
+            self._pool = ProcessPoolExecutor(workers, fork, _begin, (reader, os.getpid()))
+            self._pool.submit(int)
+            self._read: Callable[[int], Sound] = _sound
+        else:
+            self._pool, self._read = ThreadPoolExecutor(), reader.sound
+
+    def __call__(self, items: Sequence[int]) -> list[Sound]:
+        """``Reader.sound`` of each, in order."""
+        return list(self._pool.map(self._read, items, chunksize=AT_ONCE))
+
+
+_reader: Reader  # of a process that was forked to read
+
+
+def _begin(reader: Reader, parent: int) -> None:
+    """A process that reads: it ends with the one that it works for, whatever ends that."""
+    global _reader
+    _reader = reader
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _sound(item: int) -> Sound:
+    return _reader.sound(item)
 
 
 def decoded(

@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aim.errors import InvalidInput
-from aim.images.read import open_square
-from aim.training.data.decoding import MOST_BAD, decoded
+from aim.training.data.decoding import Reader, Readers, decoded, reading_workers
 from aim.training.data.sources import Images, open_images
 
 log = logging.getLogger("aim")
@@ -55,12 +54,14 @@ class StreamedImages:
     def __init__(
         self, source: Images, size: int, held: int = 0, workers: int | None = None
     ) -> None:
+        """``workers`` processes read, threads of this one for 0; None: ``reading_workers``."""
         self.source, self.size, self.origin = source, size, source.fingerprint()
         self._numbers = torch.arange(len(source))
         if held:
             self._numbers = self._numbers[self._numbers % held != 0]
         self.skipped: set[int] = set()  # numbers of images that could not be read
-        self._pool = ThreadPoolExecutor(workers)  # PIL decodes outside the interpreter lock
+        workers = reading_workers(len(source)) if workers is None else workers
+        self._read = Readers(Reader(source, size, area=False), workers)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -71,23 +72,12 @@ class StreamedImages:
         One that cannot be read is named in the log, once, and the next takes its place;
         InvalidInput after MOST_BAD in a row.
         """
-        pixels = np.stack(list(self._pool.map(self._read, self._numbers[pick].tolist())))
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
-    def _read(self, number: int) -> np.ndarray:
-        for i in range(number, number + MOST_BAD):
-            i %= len(self.source)
-            try:
-                name, content, _ = self.source[i]
-                return np.asarray(open_square(content, self.size, name))
-            except InvalidInput as error:
-                if i not in self.skipped:
-                    self.skipped.add(i)
-                    log.warning("skipped: %s", error)
-        raise InvalidInput(
-            f"{MOST_BAD} images in a row cannot be read, from {self.source.name(number)} on; look "
-            "at the files"
-        )
+        found = self._read(self._numbers[pick].tolist())
+        for i, error in (each for image in found for each in image.wrong):
+            if i not in self.skipped:
+                self.skipped.add(i)
+                log.warning("skipped: %s", error)
+        return torch.from_numpy(np.stack([image.pixels for image in found])).permute(0, 3, 1, 2)
 
 
 class Ahead:

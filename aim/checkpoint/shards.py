@@ -50,7 +50,7 @@ class Tensors:
     def __init__(self, path: Path, files: Mapping[Path, Any]) -> None:
         where = {name: file for file in files.values() for name in file.keys()}  # noqa: SIM118, not a dict
         self._where = {name: (stored, where[stored]) for name, stored in bare(path, where).items()}
-        self._files = list(files.values())
+        self._path, self._files = path, list(files.values())
 
     def keys(self) -> list[str]:
         """Names of all tensors."""
@@ -58,17 +58,22 @@ class Tensors:
 
     def get_slice(self, name: str) -> Any:
         """A tensor that is not read yet: its shape and dtype."""
-        stored, file = self._where[name]
+        stored, file = self._place(name)
         return file.get_slice(stored)
 
     def get_tensor(self, name: str) -> Tensor:
         """A tensor."""
-        stored, file = self._where[name]
+        stored, file = self._place(name)
         return file.get_tensor(stored)
 
     def metadata(self) -> dict[str, str]:
         """The texts in the first file."""
         return dict(self._files[0].metadata() or {})
+
+    def _place(self, name: str) -> tuple[str, Any]:
+        if name not in self._where:
+            raise CheckpointError(f"{self._path} holds no tensor {name}; it may be damaged")
+        return self._where[name]
 
 
 def whole(path: Path) -> Path:

@@ -68,7 +68,8 @@ class Health:
                     self.warm.set()
             self.warm.set()
         except AimError as error:  # perhaps somebody closed the model meanwhile
-            _log.warning("the first drawing ended early: %s", error)
+            if not self.models.line.ending:
+                _log.warning("the first drawing ended early: %s", error)
 
     def why_not(self) -> str:
         """Why nobody should be sent here now, empty where all is well. An engine whose thread has

@@ -50,7 +50,9 @@ class Codec:
         """
         side, decoder = kept_size(size, self.tokenizer.config), self._image_decoder
         if side != self.tokenizer.config.output_size:
-            decoder = self._reducing.setdefault(side, ImageDecoder(self.tokenizer, side))
+            if side not in self._reducing:
+                self._reducing[side] = ImageDecoder(self.tokenizer, side)
+            decoder = self._reducing[side]
         return [Image.fromarray(pixels) for pixels in decoder.images(codes)]
 
     def preview(self, codes: np.ndarray) -> Image.Image | None:

@@ -27,6 +27,7 @@ _INTRO = (
     "cache grows with every code: models of one size draw the same class. They take turns when "
     "they are measured, and you see both times side by side."
 )
+_RECORDED = " Recorded races of larger models, and against **diffusion**, are in the list."
 _SCALING = (
     "What an image costs from 256 to 16,384 codes, and from one image to 64 at once. The answer "
     "depends on the machine."
@@ -41,8 +42,8 @@ def race_tab(models: Models, drawing: Actions) -> list[MeasuringActions]:
     known = [pair for pair in pairs if classes(pair, models)]
     pair_ = next((pair for pair in known if pair.aim == models.default), known[0])
     labels = classes(pair_, models) or []
-    gr.Markdown(_INTRO, elem_classes="aim-about")
     recorded = Opening(models.get(models.default)).there
+    gr.Markdown(_INTRO + _RECORDED * recorded, elem_classes="aim-about")
     replay = Replay(recorded=recorded, elem_id="replay", elem_classes="aim-flush")
     with gr.Group(), gr.Row():
         pair = Choice(

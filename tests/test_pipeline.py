@@ -20,13 +20,14 @@ from PIL import Image
 import aim
 import aim.pipeline as pipeline_module
 from aim import Frame, GenerationError, InvalidInput, Pipeline, SamplingParams
-from aim.engine import Engine, Finished, Request
+from aim.engine import Engine, Finished, Request, Server
 from aim.engine.backend import Backend
 from aim.models import preview
 from aim.models.aim.cpu import CPUAiM
 from aim.models.aim.model import AiM
 from aim.models.preview import Previewer
 from aim.models.vq.model import VQ
+from aim.stream import run
 from tests.engine.late import LateQueue
 from tests.waiting import until
 
@@ -554,3 +555,14 @@ def test_labels_may_be_any_kind_of_integer(tiny_pipeline: Pipeline, labels: Any)
     [image] = tiny_pipeline.generate(labels, seed=3)
     [wanted] = tiny_pipeline.generate("goldfish", seed=3)
     assert image.tobytes() == wanted.tobytes()
+
+
+def test_many_requests_fit_into_any_line(tiny_model: AiM) -> None:
+    """Twice as many as run do not fit into this one."""
+    server = Server(Engine(tiny_model, 4, max_waiting=1))
+    try:
+        asked = [Request(0, seed=seed) for seed in range(12)]
+        ended = [event for event in run(server, asked) if isinstance(event, Finished)]
+        assert {event.request_id for event in ended} == {request.id for request in asked}
+    finally:
+        server.close()

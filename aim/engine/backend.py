@@ -10,7 +10,7 @@ from typing import TypeGuard, cast
 import torch
 
 from aim.config import GPTConfig
-from aim.device import has_tiles
+from aim.device import all_threads, has_tiles
 from aim.engine.engine import Engine
 from aim.engine.passes import OFF, Passes, Widths, up_to, widest
 from aim.engine.requests import Request
@@ -35,7 +35,7 @@ WINDOWED = ("gpu", "cpu", "eager")  # those whose step may read several codes of
 # On a GPU ((4, 16), (8, 8)) would be, once a pass of one item is measured to cost what a step does
 AUTO: dict[str, Widths] = {
     "gpu": OFF,
-    "cpu": ((2, 4),),  # where it has tiles; where it has not, a picture takes a third longer
+    "cpu": ((2, 4),),  # see ``_pays``
     "mamba-ssm": OFF,
     "eager": OFF,
 }
@@ -86,13 +86,20 @@ def looked(ahead: str | int, backend: str, dtype: torch.dtype) -> Widths:
     if wanted == "off" or (wanted == "auto" and dtype == torch.float32):
         return OFF
     if wanted == "auto":
-        return AUTO[backend] if backend != "cpu" or has_tiles() else OFF
+        return AUTO[backend] if backend != "cpu" or _pays() else OFF
     if backend not in WINDOWED:
         raise InvalidInput(
             f"ahead is {ahead!r}, but the backend is {backend!r}, whose step reads one code a "
             f"picture; take auto or off, or the backend {' or '.join(WINDOWED)}"
         )
     return up_to(int(wanted))
+
+
+def _pays() -> bool:
+    """Whether looking ahead does on this CPU: a few rows cost little more than one where it has
+    tiles, and of its operations those that cores do not share are few where it has two.
+    """
+    return has_tiles() and all_threads() <= 2
 
 
 def check(wanted: str, device: torch.device) -> str:

@@ -139,14 +139,18 @@ def test_another_number_is_refused(ahead: Any) -> None:
         pick(random_gpt(), "eager", ahead)
 
 
-def test_auto_is_off_on_a_cpu_without_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend_module, "has_tiles", lambda: False)
-    assert looked("auto", "cpu", torch.bfloat16) == OFF
-    assert looked(4, "cpu", torch.bfloat16) != OFF
+@pytest.mark.parametrize(("tiles", "threads", "ahead"), [(False, 2, 1), (True, 2, 4), (True, 4, 1)])
+def test_auto_on_a_cpu_is_by_its_tiles_and_cores(
+    monkeypatch: pytest.MonkeyPatch, tiles: bool, threads: int, ahead: int
+) -> None:
+    monkeypatch.setattr(backend_module, "has_tiles", lambda: tiles)
+    monkeypatch.setattr(backend_module, "all_threads", lambda: threads)
+    assert widest(looked("auto", "cpu", torch.bfloat16)) == ahead
+    assert widest(looked(8, "cpu", torch.bfloat16)) == 8
 
 
 def test_auto_is_a_table_in_bfloat16_and_off_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend_module, "has_tiles", lambda: True)
+    monkeypatch.setattr(backend_module, "_pays", lambda: True)
     for backend, widths in AUTO.items():
         assert looked("auto", backend, torch.bfloat16) == widths
         assert (

@@ -89,7 +89,19 @@ def test_requirements_agree() -> None:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("aim", ("cuda", "diffusion", "mamba-ssm", "report", "semantic", "serve", "train")),
+        (
+            "aim",
+            (
+                "cuda",
+                "diffusion",
+                "mamba-ssm",
+                "perceptual",
+                "report",
+                "semantic",
+                "serve",
+                "train",
+            ),
+        ),
         ("tests", ("test",)),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from aim.checkpoint import load_tokenizer_of, save_tokenizer, stored_dtype
 from aim.checkpoint.shards import opened
@@ -201,14 +202,25 @@ def _fit_loss_network(
             f"a loss network learns from classes, and the images have {classes}; give a trained "
             "one with --loss-network"
         )
-    seen = data
-    if isinstance(seen, StreamedImages):
-        seen = in_memory(seen.source, SEEN_SIZE, max(1, -(-len(seen.source) // MOST_SEEN))).to(
-            device
-        )
+    if isinstance(data, StreamedImages):
+        every = max(1, -(-len(data.source) // MOST_SEEN))
+        seen = in_memory(data.source, SEEN_SIZE, every).to(device)
+    else:
+        seen = _lessened(data)
     fit = ClassifierRecipe(
         seconds=recipe.loss_network_seconds,
         batch=min(ClassifierRecipe.batch, len(seen)),
         seed=recipe.seed + 1,
     )
-    fit_classifier(VGG(classes), seen, held, fit, path)
+    fit_classifier(VGG(classes), seen, _lessened(held), fit, path)
+
+
+def _lessened(data: ImageSet) -> ImageSet:
+    """Images of twice SEEN_SIZE and more reduced by area by a whole factor: the classes can be told
+    by less, and a large batch of them would not fit.
+    """
+    factor = data.images.shape[-1] // SEEN_SIZE
+    if factor < 2:
+        return data
+    parts = [F.avg_pool2d(part.float(), factor).round() for part in data.images.split(1000)]
+    return dataclasses.replace(data, images=torch.cat(parts).to(torch.uint8))

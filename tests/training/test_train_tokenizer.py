@@ -233,6 +233,16 @@ def test_a_loss_network_is_trained_where_none_is_given(
     assert path.read_bytes() == before
 
 
+def test_a_loss_network_learns_from_smaller_images(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Where there are larger ones in memory."""
+    monkeypatch.setattr("aim.training.train_tokenizer.VGG", lambda classes: VGG(classes, (4, 8)))
+    monkeypatch.setattr("aim.training.train_tokenizer.SEEN_SIZE", 8)
+    assert train("out", "steps=1", "loss_network_seconds=0.2", loss_network=None) == 0
+    assert read_metadata(tmp_path / "out" / "loss_network.safetensors")["size"] == "8"
+
+
 def test_weights_in_8_bits(train: Callable[..., int], tmp_path: Path) -> None:
     assert train("out", "steps=1", storage="int8") == 0
     path = tmp_path / "out" / "vq.safetensors"

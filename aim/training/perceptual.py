@@ -4,6 +4,7 @@ lpips.
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,12 @@ class PackagedLPIPS(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         try:
-            import lpips
+            package: Any = importlib.import_module("lpips")
         except ImportError as error:
             raise AimError(
                 f"{name} needs the package lpips, which is not here ({error}): pip install lpips, "
                 "or give a file"
             ) from error
-        package: Any = lpips
         self.network = package.LPIPS(net=PACKAGED[name], verbose=False)
         self.eval().requires_grad_(False)
 

@@ -9,7 +9,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-de
 RUN useradd --create-home --uid 1000 aim && install --directory --owner aim /srv/models
 WORKDIR /srv/aim
 COPY requirements.txt ./
-RUN pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --requirement requirements.txt
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --requirement requirements.txt "httptools>=0.6,<1" "uvloop>=0.21,<1"
 COPY --chown=aim app.py ./
 COPY --chown=aim aim ./aim
 COPY --chown=aim checkpoints ./checkpoints

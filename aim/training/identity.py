@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -115,6 +115,19 @@ def read_state(folder: Path, mmap: bool = False, name: str = STATE) -> dict[str,
         ) from error
 
 
+_HELD: set[IO[str]] = set()  # locks of this process
+
+
+def _let_go() -> None:
+    for file in _HELD:
+        file.close()
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):  # a child would hold them, too, and longer
+    os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Inside, no other process trains in ``folder``; the system lets go of it when this one ends,
@@ -141,4 +154,8 @@ def locked(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()}")
         file.flush()
-        yield
+        _HELD.add(file)
+        try:
+            yield
+        finally:
+            _HELD.discard(file)

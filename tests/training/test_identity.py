@@ -5,6 +5,7 @@ one process trains in it at a time.
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -132,3 +133,24 @@ class TestLock:
             pass
         with locked(tmp_path):
             pass
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+    def test_is_not_held_by_who_was_forked_meanwhile(self, tmp_path: Path) -> None:
+        """Who reads images for a run may outlive it for a moment."""
+        end, wait = os.pipe()
+        told, tell = os.pipe()
+        with locked(tmp_path):
+            if (child := os.fork()) == 0:
+                os.close(wait)
+                os.write(tell, b"!")
+                os.read(end, 1)
+                os._exit(0)
+            assert os.read(told, 1) == b"!"
+            with pytest.raises(InvalidInput, match="trains in"), locked(tmp_path):
+                pass
+        with locked(tmp_path):
+            pass
+        os.close(wait)
+        assert os.waitpid(child, 0)[1] == 0
+        for pipe in (end, told, tell):
+            os.close(pipe)

@@ -112,7 +112,7 @@ def test_what_is_guessed_is_shown_until_it_settles(
     page.brake.seconds = 1.0
     tab.set_viewport_size({"width": 1100, "height": 900})  # paints anew
     tab.wait_for_timeout(200)
-    assert tab.evaluate(SQUARES)
+    assert until(lambda: tab.evaluate(SQUARES))
     page.brake.seconds = 0.1
     width = tab.locator("#looked canvas").first.bounding_box()["width"]
 

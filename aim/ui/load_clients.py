@@ -49,8 +49,9 @@ class Found:
     refused: list[str] = field(default_factory=list)  # with these words
     unexplained: list[str] = field(default_factory=list)  # without any
     lost: list[str] = field(default_factory=list)
-    told: list[float] = field(default_factory=list)  # to a place in line or a first code
-    first: list[float] = field(default_factory=list)  # to a first code
+    told: list[float] = field(default_factory=list)  # to a place in line, of those who had one
+    prompt: list[float] = field(default_factory=list)  # to a first code, of those who had none
+    first: list[float] = field(default_factory=list)  # to a first code, of all
     health: list[float] = field(default_factory=list)
 
 
@@ -129,12 +130,14 @@ class Client:
                     text = json.dumps(message["output"].get("data", [])[1:2])
                     drawn = '"drawing"' in text or '["step"]' in text
                     now = time.perf_counter() - began
-                    if not told and (drawn or '"waiting"' in text):
+                    if not told and not first and '"waiting"' in text:
                         told = True
                         self.found.told.append(now)
                     if not first and drawn:
                         first = True
                         self.found.first.append(now)
+                        if not told:
+                            self.found.prompt.append(now)
                 if message["msg"] == "process_completed":
                     output: dict[str, Any] = message["output"]
                     if message["success"]:

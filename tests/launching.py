@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,17 @@ IMPORTED = [
 T = TypeVar("T")
 forking = multiprocessing.get_context("forkserver")
 forking.set_forkserver_preload(IMPORTED)
+
+
+def script(text: str, argument: object) -> subprocess.Popen[str]:
+    """An interpreter of its own that runs ``text`` with one argument, spoken with by its standard
+    input and output.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-c", text, str(argument)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=Path(__file__).resolve().parent.parent,
+    )  # fmt: skip
 
 
 def start(

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from aim.config import VQConfig
 from aim.engine import Request
@@ -23,7 +22,6 @@ from aim.images import read
 from aim.models.image_decoder import kept_size
 from aim.models.vq.model import VQ
 from aim.pipeline import Pipeline
-from tests.cli.runner import Cli
 from tests.conftest import TINY_VQ
 from tests.tiny import random_gpt
 
@@ -109,32 +107,3 @@ def test_a_set_to_evaluate_is_reduced(tiny_pipeline: Pipeline, tmp_path: Path) -
     with pytest.raises(InvalidInput, match="its size is 8, not None"):
         drawn(None).open()
     assert "size" not in drawn(16).settings(), "the size that is drawn is no setting"
-
-
-@pytest.fixture
-def cli(
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tiny_checkpoint: Path,
-    tmp_path: Path,
-) -> Cli:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("AIM_MODEL", str(tiny_checkpoint))
-    return Cli(capsys)
-
-
-def test_pictures_are_saved_smaller(cli: Cli) -> None:
-    assert cli("sample", "goldfish", "--size", 8, "--sheet", "--gif") == 0
-    picture = Image.open(cli.out.splitlines()[0])
-    assert picture.size == (8, 8)
-    assert read.read_parameters(picture)["size"] == 8
-    assert cli("sample", 207) == 0
-    whole = Image.open(cli.out.splitlines()[0])
-    assert whole.size == (16, 16) and "size" not in read.read_parameters(whole)
-
-
-@pytest.mark.parametrize("command", ["sample goldfish", "evaluate --count 2"])
-def test_a_size_that_is_not_drawn_is_one_line(cli: Cli, command: str) -> None:
-    assert cli(*command.split(), "--size", "32x16") == 2
-    assert len(cli.err.splitlines()) == 1
-    assert "size is '32x16'; this model draws squares of 16x16 pixels" in cli.err

@@ -107,9 +107,10 @@ def count(
 
 def _settled(pipe: Pipeline, engine: Engine, items: int, pictures: int) -> Iterator[Settled]:
     """All kinds are drawn in one crowd."""
+    drawn = kinds(pipe)
     asked = [
         [Request(rows[seed % len(rows)], params, seed) for seed in range(pictures)]
-        for _, params, rows in kinds(pipe)
+        for _, params, rows in drawn
     ]
     passes: dict[int, int] = {}
     for event in engine.run(request for some in asked for request in some):
@@ -118,7 +119,7 @@ def _settled(pipe: Pipeline, engine: Engine, items: int, pictures: int) -> Itera
         if isinstance(event, Finished):
             passes[event.request_id] = event.passes
     total = engine.model.config.num_tokens
-    for (what, params, _), some in zip(kinds(pipe), asked, strict=True):
+    for (what, params, _), some in zip(drawn, asked, strict=True):
         each = [passes[request.id] for request in some]
         mean = total * len(each) / sum(each)
         yield Settled(what, params, items, pictures, mean, total / max(each), total / min(each))

@@ -247,3 +247,20 @@ def test_replicas_that_are_no_number(cli: Cli, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cli("evaluate", "--replicas", "2") == 2
     assert "torchrun starts processes that draw, and so does --replicas" in cli.err
+
+
+def test_pictures_are_saved_smaller(cli: Cli) -> None:
+    assert cli("sample", "goldfish", "--size", 8, "--sheet", "--gif") == 0
+    picture = Image.open(cli.out.splitlines()[0])
+    assert picture.size == (8, 8)
+    assert read.read_parameters(picture)["size"] == 8
+    assert cli("sample", 207) == 0
+    whole = Image.open(cli.out.splitlines()[0])
+    assert whole.size == (16, 16) and "size" not in read.read_parameters(whole)
+
+
+@pytest.mark.parametrize("command", ["sample goldfish", "evaluate --count 2"])
+def test_a_size_that_is_not_drawn_is_one_line(cli: Cli, command: str) -> None:
+    assert cli(*command.split(), "--size", "32x16") == 2
+    assert len(cli.err.splitlines()) == 1
+    assert "size is '32x16'; this model draws squares of 16x16 pixels" in cli.err

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from aim.errors import CheckpointError, InvalidInput
 from aim.training.identity import FIXED, Identity, digest, locked, read_state
 from aim.training.recipe import PriorRecipe, TokenizerRecipe
 from aim.training.run import Run
+from tests import launching
 
 Parts = Callable[[], dict[str, nn.Module]]
 CONFIG = MODELS["aim-s"].config
@@ -109,16 +108,12 @@ def test_a_damaged_state_says_what_to_do(out: Path, parts: Parts, damage: str, m
 
 class TestLock:
     def test_keeps_another_process_out_and_dies_with_its_own(self, tmp_path: Path) -> None:
-        script = (
+        text = (
             "import sys, pathlib; from aim.training.identity import locked\n"
             "with locked(pathlib.Path(sys.argv[1])):\n"
             "    print('in', flush=True); sys.stdin.read()\n"
         )
-        root = Path(__file__).resolve().parent.parent.parent
-        other = subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root,
-        )  # fmt: skip
+        other = launching.script(text, tmp_path)
         try:
             assert other.stdout is not None and other.stdout.readline() == "in\n"
             with (

@@ -5,7 +5,6 @@ resumed, streamed, from a tokenizer.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -173,7 +172,7 @@ def test_a_folder_of_damaged_images_is_refused(tmp_path: Path, workers: int) -> 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 def test_who_reads_ends_with_the_process_that_it_reads_for(images: Path) -> None:
     """Even where that is killed."""
-    script = (
+    text = (
         "import multiprocessing, sys, torch\n"
         "from aim.training.data.images import StreamedImages\n"
         "from aim.training.data.sources import open_images\n"
@@ -182,11 +181,7 @@ def test_who_reads_ends_with_the_process_that_it_reads_for(images: Path) -> None
         "print(*(child.pid for child in multiprocessing.active_children()), flush=True)\n"
         "sys.stdin.read()\n"
     )
-    root = Path(__file__).resolve().parent.parent.parent
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(images)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root,
-    )  # fmt: skip
+    process = launching.script(text, images)
     assert process.stdout is not None
     readers = [Path("/proc", pid, "stat") for pid in process.stdout.readline().split()]
 
